@@ -1,0 +1,41 @@
+# make train   the main job on an embedded data set: S=2 x K=2, four processes
+# make test    all tests (real data sets are used where DATA holds them)
+# make check   ruff, mypy --strict, import layers
+# make bench   speed, as ratios (see docs/performance.md)
+
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= data
+SHARED := ../shared/data/unpack.py
+
+.PHONY: train test check bench clean
+
+train: .venv/ready
+	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
+
+test: .venv/ready $(DATA)
+	STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: .venv/ready
+	$(BIN)/python -m bench
+
+# torch first and alone: any other route may draw several GB of CUDA packages.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Real data is optional: tests that need it skip where the folder is empty.
+$(DATA):
+	mkdir -p $(DATA)
+	if [ -f $(SHARED) ]; then $(BIN)/python $(SHARED) $(DATA) cifar10 mnist; fi
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

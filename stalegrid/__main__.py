@@ -1,0 +1,5 @@
+"""``python -m stalegrid``."""
+
+from stalegrid.cli import main
+
+raise SystemExit(main())

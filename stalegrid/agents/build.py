@@ -1,0 +1,84 @@
+"""The agents of a run, composed of their parts.
+
+Does not know: engines, which process an agent lives in.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid import methods
+from stalegrid.agents import Agent
+from stalegrid.agents.observer import Observer
+from stalegrid.agents.pipeline import Exchange, PipelineUnit, Role
+from stalegrid.config import Settings
+from stalegrid.consensus.allreduce import GradientAveraging
+from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.records import Sink
+from stalegrid.plan import Plan, make_batches, make_test
+from stalegrid.seeds import drawing
+from stalegrid.stage import Stage
+from stalegrid.task import Task
+from stalegrid.weights import VIEWS, Weights
+
+
+def build_agents(
+    task: Task, settings: Settings, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink
+) -> dict[Unit, Agent]:
+    """Build some agents of a run.
+
+    Args:
+        task: what is trained; left as it is.
+        settings: how.
+        plan: made of both.
+        units: which agents, in the order they will be stepped.
+        device: that they compute on.
+        sink: where the observer writes.
+
+    Returns:
+        The agents by unit, in the same order.
+    """
+    model = copy.deepcopy(task.model).to(plan.dtype)
+    stages = plan.partition.stages(model)
+    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
+
+    def build(unit: Unit) -> Agent:
+        if unit == OBSERVER:
+            plain = copy.deepcopy(model).to(device)
+            test = make_test(task, plan.dtype)
+            return Observer(plan.grid, plan.stages, plain, _loss(task, device), test, plan.updates_per_epoch, sink)
+        module = copy.deepcopy(stages[unit.stage]).to(device)
+        weights = Weights(module)
+        view = VIEWS[plan.view](weights)
+        draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
+        stage = Stage(module, weights, view, draws, first=unit.stage == 0)
+        optimizer = task.optimizer(weights.trainable())
+        scheduler = None if task.scheduler is None else task.scheduler(optimizer)
+        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.schedule.bound(unit.stage))
+        exchange = _exchange(plan, unit, weights, optimizer)
+        loss = _loss(task, device)
+        return PipelineUnit(role, stage, samples, loss, optimizer, scheduler, exchange, device)
+
+    return {unit: build(unit) for unit in units}
+
+
+def _exchange(plan: Plan, unit: Unit, weights: Weights, optimizer: torch.optim.Optimizer) -> Exchange | None:
+    match plan.program.lateral:
+        case Averaging() as rounds:
+            momentum = Momentum(optimizer, weights.trainable()) if plan.mix_momentum else None
+            return ParameterAveraging(rounds, weights, momentum)
+        case AllReduce(groups):
+            return GradientAveraging(groups, unit.group, weights)
+    assert plan.mixing == methods.NO_MIXING
+    return None
+
+
+def _loss(task: Task, device: torch.device) -> Callable[..., Tensor]:
+    loss = copy.deepcopy(task.loss)
+    return loss.to(device) if isinstance(loss, nn.Module) else loss

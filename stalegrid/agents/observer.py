@@ -1,0 +1,174 @@
+"""The agent outside the grid: reads reports, averages snapshots over groups, and measures the model.
+
+Does not know: engines, clocks, files; it hands records and models to a sink.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid.grid import Grid, Unit
+from stalegrid.messages import Message
+from stalegrid.observe.records import Record, Report, Sink, count_correct
+from stalegrid.program import Action, Kind
+from stalegrid.weights import Entry
+
+
+class TestSet(Protocol):
+    """Test data in fixed slices."""
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return inputs and targets of a slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageLayout:
+    """How the vectors of one stage's snapshots read.
+
+    Args:
+        entries: parameters and floating buffers in the first vector.
+        numel: its elements, padding included.
+        trained: elements of it that are parameters.
+        counters: names and shapes of the other buffers, in the second vector.
+    """
+
+    entries: tuple[Entry, ...]
+    numel: int
+    trained: int
+    counters: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class Observer:
+    """Executes the observer's actions.
+
+    Args:
+        grid: whose units report.
+        layouts: per stage.
+        model: a plain copy of the user's model, which takes the mean parameters.
+        loss: (outputs, targets) -> loss averaged over the samples.
+        test: test data; None for none.
+        updates_per_epoch: to say in which epoch an update is.
+        sink: where observations go.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        layouts: Sequence[StageLayout],
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        test: TestSet | None,
+        updates_per_epoch: int,
+        sink: Sink,
+    ) -> None:
+        self._grid = grid
+        self._layouts = layouts
+        self._model = model.eval()
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._loss = loss
+        self._test = test
+        self._updates_per_epoch = updates_per_epoch
+        self._sink = sink
+        self._record: Record = {}
+        self._sums = [0.0, 0.0, 0.0]  # samples, loss, correct of the evaluation under way
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        if action.kind is Kind.REPORT:
+            self._sink.report(self._summarise(action.index, inbox))
+        elif action.kind is Kind.COLLECT:
+            self._collect(action.index, inbox)
+        else:
+            self._evaluate(action.index)
+        return []
+
+    def _summarise(self, update: int, inbox: Sequence[Message]) -> Record:
+        reports = {m.tag.edge.source: Report.read(m.tensors[0]) for m in inbox}
+        last = [r for u, r in reports.items() if u.stage == self._grid.stages - 1]
+        samples = sum(r.samples for r in last)
+        correct = sum(r.correct for r in last)
+        return {
+            "update": update + 1,
+            "epoch": (update + 1) / self._updates_per_epoch,
+            "loss": sum(r.loss_sum for r in last) / sum(r.losses for r in last),
+            "train_accuracy": None if math.isnan(correct) else correct / samples,
+            "lr": last[0].lr,
+            "samples": int(samples),
+            "group_loss": [r.loss_sum / r.losses for r in last],
+            "staleness": {
+                str(u): {
+                    "mean": r.staleness_sum / r.backwards,
+                    "max": int(r.staleness_max),
+                    "batches": int(r.backwards),
+                }
+                for u, r in reports.items()
+            },
+        }
+
+    @torch.no_grad()
+    def _collect(self, version: int, inbox: Sequence[Message]) -> None:
+        vectors = {m.tag.edge.source: m.tensors[0].to(self._device) for m in inbox}
+        counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
+        self._sink.units(vectors)
+        means = [self._mean(vectors, k) for k in range(self._grid.stages)]
+        state = dict(self._model.state_dict())
+        for k, layout in enumerate(self._layouts):
+            for entry in layout.entries:
+                state[entry.name].copy_(entry.view(means[k]))
+            _read_counters(state, layout, counters[Unit(0, k)])
+        distance = self._distance(vectors, means)
+        self._record = {
+            "version": version,
+            "epoch": version / self._updates_per_epoch,
+            "consensus_distance": distance,
+        }
+        self._sums = [0.0, 0.0, 0.0]
+        if self._test is None:
+            self._sink.evaluation(self._record, self._model)
+
+    def _mean(self, vectors: Mapping[Unit, Tensor], stage: int) -> Tensor:
+        total = vectors[Unit(0, stage)].clone()
+        for s in range(1, self._grid.groups):
+            total += vectors[Unit(s, stage)]
+        return total.div_(self._grid.groups) if self._grid.groups > 1 else total
+
+    def _distance(self, vectors: Mapping[Unit, Tensor], means: Sequence[Tensor]) -> float:
+        """Return sqrt(mean over s of ||w_s - w_mean||^2), over parameters."""
+        square = 0.0
+        for unit, vector in vectors.items():
+            trained = self._layouts[unit.stage].trained
+            gap = vector[:trained].double() - means[unit.stage][:trained].double()
+            square += float(gap.square().sum())
+        return math.sqrt(square / self._grid.groups)
+
+    @torch.no_grad()
+    def _evaluate(self, chunk: int) -> None:
+        assert self._test is not None
+        inputs, targets = self._test[chunk]
+        targets = targets.to(self._device)
+        made = self._model(*(x.to(self._device) for x in inputs))
+        outputs = made if isinstance(made, tuple) else (made,)
+        values = (
+            1.0,
+            float(self._loss(*outputs, targets)),
+            float(count_correct(outputs[0], targets)) / len(targets),
+        )
+        self._sums = [total + value * len(targets) for total, value in zip(self._sums, values, strict=True)]
+        if chunk + 1 == len(self._test):
+            samples, loss, correct = self._sums
+            accuracy = None if math.isnan(correct) else correct / samples
+            self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
+            self._sink.evaluation(self._record, self._model)
+
+
+def _read_counters(state: dict[str, Tensor], layout: StageLayout, vector: Tensor) -> None:
+    sizes = [torch.Size(shape).numel() for _, shape in layout.counters]
+    for (name, shape), part in zip(layout.counters, torch.split(vector, sizes), strict=True):
+        state[name].copy_(part.view(shape))

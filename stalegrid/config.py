@@ -1,0 +1,101 @@
+"""What a user can ask for, with defaults; every field is an option of the command line and of YAML files.
+
+Does not know: what any option does.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train.
+
+    Args:
+        method: published method; see ``stalegrid methods``.
+        groups: S, data-parallel groups; the method's own shape if left out.
+        stages: K, pipeline stages; the method's own shape if left out.
+        staleness: m_k per stage in batches, such as 4,2,0; the method's if left out.
+        view: weights a late backward sees, stashed or current; the method's if left out.
+        mixing: what groups exchange: none, combine-while-adapt, adapt-then-combine or all-reduce; the method's if
+            left out.
+        topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, edges or matrix.
+        edges: edge list for topology edges, such as 0-1,1-2 (both ways) or 0>1,1>0.
+        matrix: rows of the mixing matrix for topology matrix.
+        period: H, updates from one mixing to the next.
+        lag: c, mix with the neighbours' parameters of that many updates ago.
+        mix_momentum: mix the optimizer's momentum buffers too.
+        micro_batches: M, batches an update averages over; the method's if left out.
+        cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
+        batch_size: samples of one group in one update.
+        epochs: passes over the training data.
+        updates: number of updates, instead of epochs.
+        engine: processes (torch.distributed) or simulator (all units in this process).
+        processes: how many processes share the units; one a unit if left out.
+        device: cpu, cuda, or auto for cuda where there is one.
+        dtype: of parameters and activations.
+        threads: of each process's arithmetic; another number may change the last bits.
+        seed: of everything that is drawn.
+        deadline: seconds that a unit waits for a message before the run ends with an error.
+        log_every: updates between two reports.
+        evaluate_every: epochs between two evaluations; 0 for the end only.
+        out: folder for results; must not exist yet.
+    """
+
+    method: str = "pham-ahn"
+    groups: int | None = None
+    stages: int | None = None
+    staleness: list[int] | None = None
+    view: str | None = None
+    mixing: str | None = None
+    topology: str = "ring"
+    edges: str | None = None
+    matrix: list[list[float]] | None = None
+    period: int = 1
+    lag: int = 0
+    mix_momentum: bool = False
+    micro_batches: int | None = None
+    cuts: list[str] | None = None
+    batch_size: int = 32
+    epochs: float = 10.0
+    updates: int | None = None
+    engine: Literal["processes", "simulator"] = "processes"
+    processes: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    threads: int = 1
+    seed: int = 0
+    deadline: float = 120.0
+    log_every: int = 10
+    evaluate_every: float = 1.0
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """How to train, and what.
+
+    Args:
+        data: digits (ships with scikit-learn), cifar10 or mnist.
+        data_dir: folder that holds the data's official files.
+        model: mlp, convnet, resnet20, resnet32, resnet56 or resnet110.
+        augment: crop and flip the training images; on for cifar10 if left out.
+        optimizer: sgd, adam or adamw.
+        lr: learning rate, the largest one of a schedule.
+        momentum: of sgd.
+        nesterov: Nesterov's momentum, for sgd.
+        weight_decay: L2 penalty (decoupled for adamw).
+        schedule: constant, cosine, one-cycle, or step (a tenth at 1/2 and 3/4 of the run).
+    """
+
+    data: Literal["digits", "cifar10", "mnist"] = "digits"
+    data_dir: Path | None = None
+    model: str = "mlp"
+    augment: bool | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "cosine", "one-cycle", "step"] = "one-cycle"

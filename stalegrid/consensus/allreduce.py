@@ -1,0 +1,60 @@
+"""Averaging the gradients of one stage over all groups: data parallelism.
+
+Does not know: when (:mod:`stalegrid.consensus.rounds` does), other stages, how messages travel.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stalegrid.messages import Message
+from stalegrid.program import Action, Kind
+from stalegrid.weights import Weights
+
+
+class GradientAveraging:
+    """The exchange of one unit: mean of the gradients, each group averaging its part.
+
+    Args:
+        groups: S.
+        group: s of this unit.
+        weights: of this unit, whose gradients are replaced by the mean.
+    """
+
+    def __init__(self, groups: int, group: int, weights: Weights) -> None:
+        self._groups = groups
+        self._group = group
+        self._weights = weights
+        self._parts: list[Tensor] = []  # of the current round, by the group that owns them
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Send parts to their owners, average the own part, or take the mean."""
+        others = {m.tag.edge.source.group: m.tensors[0] for m in inbox}
+        if action.kind is Kind.SHARE:
+            self._parts = list(torch.tensor_split(self._gradient(), self._groups))
+        elif action.kind is Kind.REDUCE:
+            self._parts[self._group] = self._mean(others)
+        else:
+            self._take(others)
+        version = self._weights.version
+        chosen = {tag: tag.edge.target.group if action.kind is Kind.SHARE else self._group for tag in action.sends}
+        return [Message(tag, version, (self._parts[owner],)) for tag, owner in chosen.items()]
+
+    def _gradient(self) -> Tensor:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._weights.trainable()]
+        return torch.cat([g.flatten() for g in grads])
+
+    def _mean(self, others: dict[int, Tensor]) -> Tensor:
+        by_group = {**others, self._group: self._parts[self._group]}
+        total = torch.zeros_like(by_group[self._group])
+        for s in range(self._groups):
+            total += by_group[s]
+        return total.div_(self._groups)
+
+    def _take(self, others: dict[int, Tensor]) -> None:
+        means = {**others, self._group: self._parts[self._group]}
+        vector = torch.cat([means[s] for s in range(self._groups)])
+        parameters = self._weights.trainable()
+        for p, part in zip(parameters, torch.split(vector, [p.numel() for p in parameters]), strict=True):
+            p.grad = part.view(p.shape)

@@ -1,0 +1,76 @@
+"""Averaging the parameters of one stage over neighbouring groups.
+
+Does not know: when (:mod:`stalegrid.consensus.rounds` does), other stages, how messages travel.
+
+Source: Pham and Ahn, arXiv 2509.05679, whose mixing order could not be read; both orders are offered.  With ``w'`` the
+parameters after the optimizer's step, ``u = w' - w(n)`` and rows of P that sum to 1, both are computed in the form that
+leaves equal replicas equal to the bit, summed in the order of the groups::
+
+    combine-while-adapt   w_s(n+1) = w'_s + sum_{r != s} P_sr (w_r(n-c) - w_s(n))
+    adapt-then-combine    w_s(n+1) = w'_s + sum_{r != s} P_sr (w'_r(n-c) - w'_s)
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.rounds import Averaging
+from stalegrid.errors import StalenessExceeded
+from stalegrid.messages import Message
+from stalegrid.program import Action, Kind
+from stalegrid.weights import Weights
+
+
+class ParameterAveraging:
+    """The exchange of one unit with the same stage of other groups.
+
+    Args:
+        rounds: who mixes with whom, when.
+        weights: of this unit; parameters and running statistics are mixed alike.
+        momentum: the unit's momentum buffers, to mix them too; None to keep them local.
+    """
+
+    def __init__(self, rounds: Averaging, weights: Weights, momentum: Momentum | None = None) -> None:
+        self._rounds = rounds
+        self._weights = weights
+        self._momentum = momentum
+        self._own = torch.empty(0)  # this unit's vector and version when it last shared
+        self._own_version = 0
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Share this unit's vector, or mix it with the neighbours'."""
+        if action.kind is Kind.MIX:
+            self._mix(action.index, inbox)
+            return []
+        self._own, self._own_version = self._read(), self._weights.version
+        return [Message(tag, self._own_version, (self._own,)) for tag in action.sends]
+
+    def _mix(self, update: int, inbox: Sequence[Message]) -> None:
+        turn = self._rounds.turn(update)
+        assert turn is not None
+        matrix = self._rounds.mixing.weights(turn)
+        delta = torch.zeros_like(self._own)
+        for message in inbox:
+            self._check(message)
+            source, target = message.tag.edge.source, message.tag.edge.target
+            delta += torch.sub(message.tensors[0], self._own).mul_(float(matrix[target.group, source.group]))
+        self._add(delta)
+
+    def _check(self, message: Message) -> None:
+        lag = self._own_version - message.version
+        if lag != self._rounds.lag:
+            raise StalenessExceeded(
+                f"{message.tag} carries parameters {lag} updates old; the declared lag is {self._rounds.lag}"
+            )
+
+    def _read(self) -> Tensor:
+        flat = self._weights.flat
+        return flat.clone() if self._momentum is None else torch.cat([flat, self._momentum.read()])
+
+    def _add(self, delta: Tensor) -> None:
+        flat = self._weights.flat
+        flat += delta[: flat.numel()]
+        if self._momentum is not None:
+            self._momentum.add(delta[flat.numel() :])

@@ -1,0 +1,213 @@
+"""Which groups talk to which: communication graphs over the groups 0..S-1.
+
+Does not know: weights, messages, what the groups train.
+
+A graph is undirected and connected, without self loops or double edges.  The exponential graph is the static
+one of Ying et al. 2021 (arXiv 2110.13363) with every edge taken both ways.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import combinations
+from math import isqrt
+from operator import index
+from typing import TypeAlias
+
+import networkx as nx
+
+from stalegrid.errors import ConfigError
+
+Graph: TypeAlias = "nx.Graph[int]"
+Arc: TypeAlias = tuple[int, int]  # one direction of an edge
+
+
+def ring(groups: int) -> Graph:
+    """Join every group to the next and the one before.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    return _circulant(groups, [1])
+
+
+def torus(groups: int) -> Graph:
+    """Arrange the groups row by row in the most square rectangle and join neighbours, borders wrapping round.
+
+    A side of 2 gives one edge per pair and a side of 1 none, so 4 groups make a ring and 2 groups one edge.
+
+    Args:
+        groups: S, at least 1 and not a prime above 2.
+
+    Raises:
+        ConfigError: fewer than one group, or a number that makes no rectangle.
+    """
+    check_groups(groups)
+    rows = max(side for side in range(1, isqrt(groups) + 1) if groups % side == 0)
+    if rows == 1 and groups > 2:
+        raise ConfigError(
+            f"a torus needs a number of groups that is a product; {groups} is prime: use topology ring, "
+            f"or {groups - 1} or {groups + 1} groups"
+        )
+    columns = groups // rows
+    rectangle = nx.cartesian_product(ring(rows), ring(columns))
+    return _joined(groups, ((i * columns + j, k * columns + m) for (i, j), (k, m) in rectangle.edges))
+
+
+def exponential(groups: int) -> Graph:
+    """Join every group s to s + 2^i and s - 2^i (mod S) for all 2^i < S.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    return _circulant(groups, [2**i for i in range((groups - 1).bit_length())])
+
+
+def complete(groups: int) -> Graph:
+    """Join every group to every other.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    check_groups(groups)
+    return _joined(groups, combinations(range(groups), 2))
+
+
+def star(groups: int) -> Graph:
+    """Join group 0 to every other group.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    check_groups(groups)
+    return _joined(groups, ((0, s) for s in range(1, groups)))
+
+
+def from_edges(groups: int, edges: str | Iterable[Arc]) -> Graph:
+    """Join the groups that the user's list joins.
+
+    Args:
+        groups: S, at least 1.
+        edges: pairs (a, b), each joining both ways; or text such as ``"0-1,1-2"``, where ``a-b`` joins both
+            ways and ``a>b`` one way, whose reverse must be in the list too.  An edge given twice counts once.
+
+    Raises:
+        ConfigError: fewer than one group, something that is no edge, an end that is no integer or no group, a
+            self loop, a direction without its reverse, or groups that no path joins.
+    """
+    check_groups(groups)
+    arcs = _arcs_of_text(edges) if isinstance(edges, str) else _arcs_of_pairs(edges)
+    given = set(arcs)
+    for a, b in arcs:
+        for end in (a, b):
+            if not 0 <= end < groups:
+                raise ConfigError(f"edge {a}-{b}: there is no group {end}; groups are 0 to {groups - 1}")
+        if a == b:
+            raise ConfigError(f"edge {a}-{b} is a self loop; remove it: a group always keeps its own share")
+        if (b, a) not in given:
+            raise ConfigError(f"edges are not symmetric: {a}>{b} without {b}>{a}; add {b}>{a} or write {a}-{b}")
+    graph = _joined(groups, arcs)
+    if len(parts := components(graph)) > 1:
+        raise ConfigError(f"edges do not connect the groups: {parts} are apart; add an edge between them")
+    return graph
+
+
+def build(name: str, groups: int, edges: str | None = None) -> Graph:
+    """Build the graph of a named topology.
+
+    Args:
+        name: one of :data:`NAMES`.
+        groups: S, at least 1.
+        edges: the edge list, for topology ``edges`` and no other; see :func:`from_edges`.
+
+    Raises:
+        ConfigError: an unknown name, an edge list missing or out of place, or whatever the topology refuses.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"unknown topology {name!r}; known are {', '.join(NAMES)}")
+    if name == "edges":
+        if edges is None:
+            raise ConfigError('topology edges needs an edge list, such as "0-1,1-2,2-0"')
+        return from_edges(groups, edges)
+    if edges is not None:
+        raise ConfigError(f"an edge list ({edges!r}) goes with topology edges, not {name}; drop one of the two")
+    return _BUILDERS[name](groups)
+
+
+def components(graph: Graph) -> list[list[int]]:
+    """Return the groups of every connected part, each ascending, parts by their first group."""
+    return sorted(sorted(part) for part in nx.connected_components(graph))
+
+
+def check_groups(groups: int) -> None:
+    """Refuse a number of groups below 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    if groups < 1:
+        raise ConfigError(f"a topology needs at least one group (groups: {groups})")
+
+
+def _joined(groups: int, arcs: Iterable[Arc]) -> Graph:
+    graph: Graph = nx.Graph()  # counts an edge given twice, or from both ends, once
+    graph.add_nodes_from(range(groups))
+    graph.add_edges_from(arcs)
+    return graph
+
+
+def _circulant(groups: int, offsets: list[int]) -> Graph:
+    """Join every group to those at the given distances; one of S or more would be a self loop or a repeat."""
+    check_groups(groups)
+    return _joined(groups, ((s, (s + d) % groups) for s in range(groups) for d in offsets if d < groups))
+
+
+def _arcs_of_text(text: str) -> list[Arc]:
+    arcs: list[Arc] = []
+    for item in text.split(",") if text.strip() else ():
+        one_way = ">" in item
+        left, found, right = item.partition(">" if one_way else "-")
+        if not found:
+            raise ConfigError(f"{item.strip()!r} in the edge list is no edge; write a-b, or a>b for one direction")
+        a, b = _group(left, item), _group(right, item)
+        arcs += [(a, b)] if one_way else [(a, b), (b, a)]
+    return arcs
+
+
+def _group(text: str, item: str) -> int:
+    if not text.strip().isdecimal():
+        raise ConfigError(f"edge {item.strip()!r}: {text.strip()!r} is not an integer; write groups as 0, 1, 2, ...")
+    return int(text)
+
+
+def _arcs_of_pairs(pairs: Iterable[Arc]) -> list[Arc]:
+    arcs: list[Arc] = []
+    for pair in pairs:
+        try:
+            a, b = map(index, pair)
+        except (TypeError, ValueError):
+            raise ConfigError(f"edge {pair!r} is not an integer pair; give the two groups it joins") from None
+        arcs += [(a, b), (b, a)]
+    return arcs
+
+
+_BUILDERS: dict[str, Callable[[int], Graph]] = {
+    "ring": ring,
+    "torus": torus,
+    "exponential": exponential,
+    "complete": complete,
+    "star": star,
+}
+
+NAMES = (*_BUILDERS, "edges")
+"""The topologies that :func:`build` knows."""

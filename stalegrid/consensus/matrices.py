@@ -1,0 +1,250 @@
+"""How much of whom a group takes: the mixing matrices P of w_s(n+1) = sum_r P_sr w_r(n) + u_s(n).
+
+Does not know: torch, messages, how the weighted sum is carried out.
+
+Metropolis weights: Xiao, Boyd and Lall 2005.  One-peer exponential graph: Ying et al. 2021
+(arXiv 2110.13363).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any, TypeAlias
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from stalegrid.consensus import graphs
+from stalegrid.errors import ConfigError
+
+Matrix: TypeAlias = NDArray[np.float64]
+
+TOPOLOGIES = (*graphs.NAMES, "one-peer-exponential", "matrix")
+"""The topologies that :func:`mixing` knows."""
+
+_SUMS = 1e-9  # how far sums may be from 1, and mirrored entries from each other
+_NOTHING = 1e-12  # smaller than this is rounding of zero
+_LEAST_GAP = 10 * _SUMS  # sums that are off by _SUMS can make a split matrix look as if it mixed that much
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Mixing matrices, one a mixing turn, repeated in a cycle; checked doubly stochastic and contracting.
+
+    Row s holds the shares that group s takes, so ``matrices[t][s, r]`` is the weight of group r's parameters
+    in group s's.  Entries within 1e-12 of zero become zero; the arrays are read-only copies.
+
+    Attributes:
+        matrices: T arrays (S, S) of float64; one for a static topology, which must be symmetric, several for
+            a time-varying one.
+
+    Raises:
+        ConfigError: a matrix is not square or not of the others' size, an entry is not finite or negative, a
+            row or column does not sum to 1 within 1e-9, a static matrix is not symmetric, or a cycle does not
+            bring every group closer to the mean.
+    """
+
+    matrices: tuple[Matrix, ...]
+
+    def __post_init__(self) -> None:
+        if not self.matrices:
+            raise ConfigError("mixing needs at least one matrix; give one of groups x groups")
+        object.__setattr__(self, "matrices", tuple(map(_frozen, self.matrices)))
+        size = len(self.matrices[0])
+        static = len(self.matrices) == 1
+        for turn, matrix in enumerate(self.matrices):
+            name = "the mixing matrix" if static else f"the mixing matrix of turn {turn}"
+            _check_entries(matrix, size, name)
+            _check_sums(matrix, name)
+        if static:
+            _check_symmetric(self.matrices[0])
+        self._check_contracting()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Unpickled arrays are writable; the constructor makes them read-only again.
+        return Mixing, (self.matrices,)
+
+    def weights(self, turn: int) -> Matrix:
+        """Return the matrix (S, S) of a mixing turn, read-only."""
+        return self.matrices[turn % len(self.matrices)]
+
+    def sources(self, group: int, turn: int) -> tuple[int, ...]:
+        """Return the other groups that ``group`` takes from in a turn, ascending."""
+        return _others(self.weights(turn)[group, :], group)
+
+    def targets(self, group: int, turn: int) -> tuple[int, ...]:
+        """Return the other groups that take from ``group`` in a turn, ascending."""
+        return _others(self.weights(turn)[:, group], group)
+
+    @cached_property
+    def spectral_gap(self) -> float:
+        """How much closer to their mean the groups come in a turn: 0 never, 1 at once.
+
+        For a cycle of T matrices 1 - sigma^(1/T), where sigma = || P_T ... P_1 - 11^T/S ||_2 bounds what a
+        whole cycle leaves of the distance to the mean.  For one symmetric matrix this is 1 - abs(lambda_2),
+        with lambda_2 the eigenvalue of second largest magnitude.  One group: 1.
+        """
+        return float(1.0 - self._left_by_cycle ** (1.0 / len(self.matrices)))
+
+    @cached_property
+    def _left_by_cycle(self) -> float:
+        product = reduce(lambda before, matrix: matrix @ before, self.matrices)
+        left = float(np.linalg.norm(product - 1.0 / len(product), 2))
+        return left if left > _NOTHING else 0.0  # the T-th root would make much of a rounding error
+
+    def _check_contracting(self) -> None:
+        if self._left_by_cycle < 1.0 - _LEAST_GAP:
+            return
+        measure = "|lambda_2|" if len(self.matrices) == 1 else "sigma over a cycle"
+        # An edge wherever something is ever exchanged, in either direction.
+        parts = graphs.components(nx.from_numpy_array(np.sum(self.matrices, axis=0)))
+        reason = (
+            f"the groups are split into {parts}; give some weight between them"
+            if len(parts) > 1
+            else "it is periodic or hardly mixes; give every group a share of itself and of others"
+        )
+        raise ConfigError(f"the mixing does not mix ({measure} = {self._left_by_cycle:.10g}): {reason}")
+
+
+def metropolis(graph: graphs.Graph) -> Mixing:
+    """Weigh every edge 1 / (1 + the larger degree of its ends); a group keeps the rest.
+
+    Args:
+        graph: undirected, with nodes 0..S-1.
+
+    Raises:
+        ConfigError: nodes that are not 0..S-1, or a graph that is not connected.
+    """
+    size = len(graph)
+    if set(graph) != set(range(size)):
+        raise ConfigError(f"the graph's nodes must be the groups 0 to {size - 1}, not {list(graph)}; relabel them")
+    matrix = np.zeros((size, size))
+    for s, r in graph.edges:
+        matrix[s, r] = matrix[r, s] = 1.0 / (1 + max(graph.degree[s], graph.degree[r]))
+    np.fill_diagonal(matrix, 0.0)
+    np.fill_diagonal(matrix, 1.0 - matrix.sum(axis=1))
+    return Mixing((matrix,))
+
+
+def one_peer_exponential(groups: int) -> Mixing:
+    """Average every group s with one other, s + 2^t (mod S), in turn t of a cycle of tau = ceil(log2 S).
+
+    After a cycle all groups hold the mean exactly if S is a power of two.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    graphs.check_groups(groups)
+    itself = np.eye(groups)
+    turns = max(1, (groups - 1).bit_length())  # ceil(log2 S), and one turn for a single group
+    return Mixing(tuple((itself + np.roll(itself, 2**turn, axis=1)) / 2 for turn in range(turns)))
+
+
+def uniform(groups: int) -> Mixing:
+    """Give every group the mean of all, 11^T/S.
+
+    Args:
+        groups: S, at least 1.
+
+    Raises:
+        ConfigError: fewer than one group.
+    """
+    graphs.check_groups(groups)
+    return Mixing((np.full((groups, groups), 1.0 / groups),))
+
+
+def from_rows(rows: Sequence[Sequence[float]]) -> Mixing:
+    """Take the user's own matrix.
+
+    Args:
+        rows: S rows of S shares; row s is what group s takes of each group.
+
+    Raises:
+        ConfigError: not a rectangle of numbers, or whatever :class:`Mixing` refuses.
+    """
+    try:
+        matrix = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a mixing matrix must be rows of numbers of one length: {error}") from None
+    return Mixing((matrix,))
+
+
+def mixing(
+    topology: str,
+    groups: int,
+    edges: str | None = None,
+    matrix: Sequence[Sequence[float]] | None = None,
+) -> Mixing:
+    """Return the mixing of a named topology; graphs get Metropolis weights.
+
+    Args:
+        topology: one of :data:`TOPOLOGIES`.
+        groups: S, at least 1.
+        edges: the edge list, for topology ``edges`` and no other; see :func:`graphs.from_edges`.
+        matrix: the rows, for topology ``matrix`` and no other; see :func:`from_rows`.
+
+    Raises:
+        ConfigError: an unknown topology, an argument missing or out of place, a matrix that is not S x S, or
+            whatever the topology refuses.
+    """
+    if topology not in TOPOLOGIES:
+        raise ConfigError(f"unknown topology {topology!r}; known are {', '.join(TOPOLOGIES)}")
+    if matrix is not None and topology != "matrix":
+        raise ConfigError(f"a mixing matrix goes with topology matrix, not {topology}; drop one of the two")
+    if topology in graphs.NAMES:
+        return metropolis(graphs.build(topology, groups, edges))
+    if edges is not None:
+        raise ConfigError(f"an edge list ({edges!r}) goes with topology edges, not {topology}; drop one of the two")
+    if topology == "one-peer-exponential":
+        return one_peer_exponential(groups)
+    if matrix is None:
+        raise ConfigError(f"topology matrix needs a matrix; give {groups} rows of {groups} shares")
+    own = from_rows(matrix)
+    if len(own.weights(0)) != groups:
+        size = len(own.weights(0))
+        raise ConfigError(f"the mixing matrix is {size} x {size} but there are {groups} groups; make them agree")
+    return own
+
+
+def _frozen(matrix: Matrix) -> Matrix:
+    copy = np.array(matrix, dtype=np.float64)
+    copy[np.abs(copy) <= _NOTHING] = 0.0
+    copy.flags.writeable = False
+    return copy
+
+
+def _others(shares: Matrix, group: int) -> tuple[int, ...]:
+    return tuple(int(r) for r in np.flatnonzero(shares) if r != group)
+
+
+def _check_entries(matrix: Matrix, size: int, name: str) -> None:
+    if matrix.shape != (size, size) or not size:
+        raise ConfigError(f"{name} has shape {matrix.shape}; it must be square, groups x groups, in every turn")
+    for fault, where in (("not finite", ~np.isfinite(matrix)), ("negative", matrix < 0)):
+        if where.any():
+            s, r = np.argwhere(where)[0]
+            raise ConfigError(f"{name}: entry [{s}, {r}] = {matrix[s, r]} is {fault}; shares lie between 0 and 1")
+
+
+def _check_sums(matrix: Matrix, name: str) -> None:
+    for line, sums in (("row", matrix.sum(axis=1)), ("column", matrix.sum(axis=0))):
+        worst = int(np.abs(sums - 1.0).argmax())
+        if abs(sums[worst] - 1.0) > _SUMS:
+            raise ConfigError(
+                f"{name}: {line} {worst} sums to {sums[worst]:.12g}, not 1; rows and columns must, or the "
+                "groups' mean drifts"
+            )
+
+
+def _check_symmetric(matrix: Matrix) -> None:
+    difference = np.abs(matrix - matrix.T)
+    s, r = np.unravel_index(difference.argmax(), difference.shape)
+    if difference[s, r] > _SUMS:
+        raise ConfigError(
+            f"the mixing matrix is not symmetric: entry [{s}, {r}] = {matrix[s, r]} but [{r}, {s}] = "
+            f"{matrix[r, s]}; make them equal"
+        )

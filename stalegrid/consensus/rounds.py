@@ -1,0 +1,131 @@
+"""When units exchange with the same stage of other groups.
+
+Does not know: tensors, what is exchanged or how it is averaged, time.
+
+Round n is the n-th update with the forwards and backwards before it.  The actions are S (share), R (reduce) and
+M (mix); :mod:`stalegrid.consensus.averaging` and :mod:`stalegrid.consensus.allreduce` say what they do to tensors.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stalegrid.consensus.matrices import Mixing
+from stalegrid.errors import ConfigError
+from stalegrid.grid import Unit
+from stalegrid.program import Action, Edge, Kind, Tag
+
+PARAMETERS = "parameters"
+PART = "gradient-part"
+MEAN = "gradient-mean"
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Average parameters with neighbours every ``period`` updates (Pham and Ahn, arXiv 2509.05679).
+
+    Args:
+        mixing: who mixes with whom, by mixing turn.
+        adapt_first: False: ``w_s(n+1) = sum_r P_sr w_r(n) + u_s(n)``, shared at the start of the round so that
+            messages travel behind the computation; True: ``w_s(n+1) = sum_r P_sr (w_r(n) + u_r(n))``.
+        period: H, updates from one mixing to the next; the rounds n with (n+1) % H == 0 mix.
+        lag: c, mix with neighbours' parameters of round ``n - c``; the first c rounds have none and do not mix.
+        updates: N, so that nothing is shared that nobody will mix.
+
+    Raises:
+        ConfigError: the period is below 1 or the lag below 0.
+    """
+
+    mixing: Mixing
+    adapt_first: bool
+    period: int
+    lag: int
+    updates: int
+
+    def __post_init__(self) -> None:
+        if self.period < 1:
+            raise ConfigError(f"the mixing period counts updates from 1 (period: {self.period})")
+        if self.lag < 0:
+            raise ConfigError(f"the mixing lag counts updates from 0 (lag: {self.lag})")
+
+    def turn(self, update: int) -> int | None:
+        """Return the mixing turn of a round, or None where it does not mix."""
+        due = (update + 1) % self.period == 0 and self.lag <= update < self.updates
+        return (update + 1) // self.period - 1 if due else None
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share of combine-while-adapt."""
+        if not self.adapt_first:
+            yield from self._share(unit, update)
+
+    def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield nothing."""
+        yield from ()
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share of adapt-then-combine and the mix of both."""
+        if self.adapt_first:
+            yield from self._share(unit, update)
+        turn = self.turn(update)
+        if turn is not None:
+            sources = self.mixing.sources(unit.group, turn)
+            needs = (self._tag(Unit(r, unit.stage), unit, update - self.lag) for r in sources)
+            yield Action(Kind.MIX, update, tuple(needs))
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield an edge from every group that the unit ever mixes with."""
+        turns = range(len(self.mixing.matrices))
+        for r in sorted({r for turn in turns for r in self.mixing.sources(unit.group, turn)}):
+            yield Edge(PARAMETERS, Unit(r, unit.stage), unit)
+
+    def _share(self, unit: Unit, update: int) -> Iterator[Action]:
+        turn = self.turn(update + self.lag)
+        targets = () if turn is None else self.mixing.targets(unit.group, turn)
+        # A round that mixes also needs the unit's own vector as it was here, even if nobody else does.
+        if targets or self.turn(update) is not None:
+            sends = (self._tag(unit, Unit(r, unit.stage), update) for r in targets)
+            yield Action(Kind.SHARE, update, sends=tuple(sends))
+
+    @staticmethod
+    def _tag(source: Unit, target: Unit, update: int) -> Tag:
+        return Tag(Edge(PARAMETERS, source, target), update)
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """Average the gradients of all groups before every update: data parallelism.
+
+    Group r owns the r-th part of the gradient: everybody sends it that part (S), it averages them (R) and sends the
+    mean back to everybody, who assembles it (M).  Each unit sends and receives 2 (S-1)/S of its gradient, as in a
+    ring, in two steps, and sums in the order of the groups, so the bits do not depend on timing.
+
+    Args:
+        groups: S.
+    """
+
+    groups: int
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield nothing."""
+        yield from ()
+
+    after_update = opening
+
+    def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield share, reduce and mix."""
+        peers = self._peers(unit)
+        out_parts = tuple(Tag(Edge(PART, unit, p), update) for p in peers)
+        in_parts = tuple(Tag(Edge(PART, p, unit), update) for p in peers)
+        out_means = tuple(Tag(Edge(MEAN, unit, p), update) for p in peers)
+        in_means = tuple(Tag(Edge(MEAN, p, unit), update) for p in peers)
+        yield Action(Kind.SHARE, update, sends=out_parts)
+        yield Action(Kind.REDUCE, update, in_parts, out_means)
+        yield Action(Kind.MIX, update, in_means)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield the two edges from every other group."""
+        for peer in self._peers(unit):
+            yield Edge(PART, peer, unit)
+            yield Edge(MEAN, peer, unit)
+
+    def _peers(self, unit: Unit) -> list[Unit]:
+        return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group]

@@ -1,0 +1,27 @@
+"""Data as a pure function of (seed, group, batch), and readers of a few official data sets.
+
+Does not know: stages, processes, models.
+
+:class:`Batches` says what each group trains on at each batch and :class:`Slices` walks a data set in order;
+both take any map-style data set of (input, target) pairs and read an :class:`ArrayDataset` fastest.
+"""
+
+from stalegrid.data.arrays import ArrayDataset, Normalise
+from stalegrid.data.augment import CropAndFlip
+from stalegrid.data.batches import Batches, Slices
+from stalegrid.data.cifar10 import load_cifar10
+from stalegrid.data.digits import load_digits
+from stalegrid.data.mnist import load_mnist
+from stalegrid.data.named import load
+
+__all__ = [
+    "ArrayDataset",
+    "Batches",
+    "CropAndFlip",
+    "Normalise",
+    "Slices",
+    "load",
+    "load_cifar10",
+    "load_digits",
+    "load_mnist",
+]

@@ -1,0 +1,151 @@
+"""Which samples a group trains on at each batch, and an ordered walk for measuring.
+
+Does not know: stages, processes, models, files.
+
+A batch is a pure function of (seed, group, batch): the stage that needs the inputs and the stage that needs
+the targets, in different processes, agree without talking.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stalegrid.data.augment import CropAndFlip
+from stalegrid.data.sources import source_of
+from stalegrid.errors import ConfigError
+from stalegrid.seeds import generator
+
+
+class Batches:
+    """The batches of every group, in the order in which they are trained on.
+
+    Each epoch permutes the whole data set.  Each update takes the next ``groups * batch_size`` samples and
+    each group has its slice of them, so one group with a batch of ``S * B`` sees at each update the samples
+    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped.
+
+    With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
+
+    Args:
+        dataset: a map-style data set of pairs (input, target), the input a tensor or a tuple of tensors.
+        groups: number of groups S.
+        batch_size: samples per group and update.
+        micro_batches: parts M into which a group's samples of one update are cut.
+        seed: keys the order, the augmentation and the draws of the data set itself.
+        augment: random crop and flip; only for images in an :class:`~stalegrid.data.ArrayDataset`.
+        dtype: type to which floating inputs and targets are cast.
+
+    Raises:
+        ConfigError: a number is too small or too large, the micro-batches do not divide the batch, or the
+            data set has no length or no indices.
+        DataError: the items of the data set are not pairs of the expected kind.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        groups: int,
+        batch_size: int,
+        micro_batches: int = 1,
+        seed: int = 0,
+        augment: CropAndFlip | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
+        if batch_size % micro_batches:
+            raise ConfigError(f"{micro_batches} micro-batches do not divide a batch of {batch_size} samples")
+        self._source = source_of(dataset, seed=seed, augment=augment, dtype=dtype)
+        share = self._source.size // groups
+        if batch_size > share:
+            raise ConfigError(
+                f"a batch of {batch_size} samples is more than a group's share of {share} "
+                f"({self._source.size} samples in {groups} groups); "
+                "take a smaller batch, fewer groups or more data"
+            )
+        self.groups = groups
+        self.batch_size = batch_size
+        self.micro_batches = micro_batches
+        self.seed = seed
+        self.updates_per_epoch = share // batch_size
+        self._order: tuple[int, Tensor] | None = None
+
+    def epoch(self, batch: int) -> int:
+        """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
+        return batch // self.micro_batches // self.updates_per_epoch
+
+    def indices(self, group: int, batch: int) -> Tensor:
+        """Return which samples of the data set make up a batch.
+
+        Args:
+            group: group, from 0.
+            batch: (micro-)batch within the group, from 0, without end.
+
+        Returns:
+            int64 (batch_size / micro_batches,).
+
+        Raises:
+            ConfigError: there is no such group or batch.
+        """
+        if not 0 <= group < self.groups or batch < 0:
+            raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
+        update, part = divmod(batch, self.micro_batches)
+        size = self.batch_size // self.micro_batches
+        start = (update % self.updates_per_epoch * self.groups + group) * self.batch_size + part * size
+        return self._permutation(self.epoch(batch))[start : start + size].clone()
+
+    def inputs(self, group: int, batch: int) -> tuple[Tensor, ...]:
+        """Return the inputs of a batch, each (B, ...); arguments and errors as for :meth:`indices`."""
+        return self._source.inputs(self.epoch(batch), self.indices(group, batch))
+
+    def targets(self, group: int, batch: int) -> Tensor:
+        """Return the targets of a batch, (B, ...); arguments and errors as for :meth:`indices`."""
+        return self._source.targets(self.epoch(batch), self.indices(group, batch))
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            source = generator(self.seed, "order", epoch)
+            self._order = epoch, torch.randperm(self._source.size, generator=source)
+        return self._order[1]
+
+
+class Slices:
+    """A data set from first sample to last in slices, without augmentation; for measuring a model.
+
+    The last slice may be shorter.  Random transforms of the data set itself draw as in epoch 0 of seed 0, so
+    every walk sees the same.
+
+    Args:
+        dataset: as for :class:`Batches`.
+        batch_size: samples per slice.
+        dtype: type to which floating inputs and targets are cast.
+
+    Raises:
+        ConfigError: the batch size is smaller than 1, or the data set has no length or no indices.
+        DataError: the items of the data set are not pairs of the expected kind.
+    """
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, dtype: torch.dtype = torch.float32) -> None:
+        _check_positive(batch_size=batch_size)
+        self._source = source_of(dataset, seed=0, augment=None, dtype=dtype)
+        self._starts = range(0, self._source.size, batch_size)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the inputs and targets of one slice; IndexError past the last."""
+        start = self._starts[number]
+        indices = torch.arange(start, min(start + self._starts.step, self._source.size))
+        return self._source.inputs(0, indices), self._source.targets(0, indices)
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        return (self[number] for number in range(len(self)))
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")

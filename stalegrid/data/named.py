@@ -1,0 +1,45 @@
+"""The data sets that go by a name on the command line.
+
+Does not know: how each is read.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stalegrid.data.arrays import ArrayDataset
+from stalegrid.data.cifar10 import load_cifar10
+from stalegrid.data.digits import load_digits
+from stalegrid.data.mnist import load_mnist
+from stalegrid.errors import ConfigError
+
+
+def load(name: str, folder: Path | None) -> tuple[ArrayDataset, ArrayDataset]:
+    """Load a data set by its name.
+
+    Args:
+        name: ``digits``, ``cifar10`` or ``mnist``.
+        folder: where the files are; ``digits`` needs none.
+
+    Returns:
+        The training and the test set.
+
+    Raises:
+        ConfigError: the name is unknown, the folder is needed and not given, or scikit-learn is missing.
+        DataError: a file is missing, truncated or holds what it should not.
+    """
+    match name:
+        case "digits":
+            return load_digits(train=True), load_digits(train=False)
+        case "cifar10":
+            return _from_folder(name, load_cifar10, folder)
+        case "mnist":
+            return _from_folder(name, load_mnist, folder)
+    raise ConfigError(f"unknown data set {name!r}; there are digits, cifar10 and mnist")
+
+
+def _from_folder(
+    name: str, read: Callable[[Path, bool], ArrayDataset], folder: Path | None
+) -> tuple[ArrayDataset, ArrayDataset]:
+    if folder is None:
+        raise ConfigError(f"{name} is read from files; say where they are: --data-dir DIR")
+    return read(folder, True), read(folder, False)

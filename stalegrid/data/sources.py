@@ -1,0 +1,168 @@
+"""How samples are read, by index and epoch, from tensors in memory or from a user's own data set.
+
+Does not know: in which order samples are visited, batches, groups.
+"""
+
+from collections.abc import Sized
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, default_collate
+
+from stalegrid.data.arrays import ArrayDataset
+from stalegrid.data.augment import CropAndFlip
+from stalegrid.errors import ConfigError, DataError
+from stalegrid.seeds import drawing
+
+CPU = torch.device("cpu")
+
+
+class Source(Protocol):
+    """Reads samples; both methods are pure functions of their arguments."""
+
+    size: int
+    """Number of samples."""
+
+    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
+
+    def targets(self, epoch: int, indices: Tensor) -> Tensor:
+        """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
+
+
+def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype) -> Source:
+    """Choose how to read a data set.
+
+    Args:
+        dataset: a map-style data set of (input, target) pairs.
+        seed: keys every random draw.
+        augment: applied to images; only for an :class:`ArrayDataset`.
+        dtype: type of floating inputs and targets.
+
+    Returns:
+        The source.
+
+    Raises:
+        ConfigError: the data set has no length or no indices, ``augment`` does not fit it, or ``dtype``
+            is not floating.
+        DataError: its first item is not a pair of the expected kind.
+    """
+    if not dtype.is_floating_point:
+        raise ConfigError(f"the type of floating inputs cannot be {dtype}")
+    if isinstance(dataset, ArrayDataset):
+        return ArraySource(dataset, seed, augment, dtype)
+    if augment is not None:
+        raise ConfigError(
+            f"augment needs an ArrayDataset, not {type(dataset).__name__}; let the data set transform its own items"
+        )
+    return ItemSource(dataset, seed, dtype)
+
+
+class ArraySource:
+    """Reads whole batches from tensors in memory; targets are read without building images."""
+
+    def __init__(self, dataset: ArrayDataset, seed: int, augment: CropAndFlip | None, dtype: torch.dtype) -> None:
+        if augment is not None and dataset.inputs.ndim != 4:
+            raise ConfigError(f"augment needs images (N, C, H, W), not inputs of shape {tuple(dataset.inputs.shape)}")
+        self.size = len(dataset)
+        self._dataset = dataset
+        self._seed = seed
+        self._augment = augment
+        self._dtype = dtype
+        self._drawn: tuple[int, Tensor] | None = None
+
+    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return prepared inputs, augmented where asked; see :class:`Source`."""
+        raw = self._dataset.inputs[indices]
+        if self._augment is not None:
+            raw = self._augment.apply(raw, self._draws(self._augment, epoch)[indices])
+        return (self._dataset.prepare(raw, self._dtype),)
+
+    def targets(self, epoch: int, indices: Tensor) -> Tensor:
+        """Return labels, the same in every epoch; see :class:`Source`."""
+        return self._dataset.targets[indices]
+
+    def _draws(self, augment: CropAndFlip, epoch: int) -> Tensor:
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, augment.draw(self._seed, epoch, self.size)
+        return self._drawn[1]
+
+
+class ItemSource:
+    """Reads a user's data set item by item.
+
+    Torch's global generator is set for each sample, so a random transform that draws from it is a pure
+    function of (seed, epoch, sample).  Draws from NumPy or from Python's ``random`` are not covered.
+
+    The first item is read at once, so that a data set of the wrong kind shows before any process starts.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int, dtype: torch.dtype) -> None:
+        self.size = _size(dataset)
+        self._dataset = dataset
+        self._seed = seed
+        self._dtype = dtype
+        self._last: tuple[int, Tensor, tuple[Tensor, ...], Tensor] | None = None
+        if self.size:
+            self._fetch(0, torch.zeros(1, dtype=torch.int64))
+
+    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return collated inputs; see :class:`Source`."""
+        inputs, _ = self._fetch(epoch, indices)
+        return tuple(part.clone() for part in inputs)  # whoever changes them in place must not change the memory
+
+    def targets(self, epoch: int, indices: Tensor) -> Tensor:
+        """Return collated targets; see :class:`Source`."""
+        _, targets = self._fetch(epoch, indices)
+        return targets.clone()
+
+    def _fetch(self, epoch: int, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Read a batch, once where its inputs and its targets are asked for in turn."""
+        last = self._last
+        if last is None or last[0] != epoch or not torch.equal(last[1], indices):
+            inputs, targets = _collate([self._item(epoch, index) for index in indices.tolist()])
+            cast_inputs = tuple(_cast(part, self._dtype) for part in inputs)
+            self._last = last = epoch, indices.clone(), cast_inputs, _cast(targets, self._dtype)
+        return last[2], last[3]
+
+    def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
+        with drawing(CPU, self._seed, "sample", epoch, index):
+            item = self._dataset[index]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(f"item {index} of the data set is {_kind(item)}; expected a pair (input, target)")
+        return item[0], item[1]
+
+
+def _size(dataset: Dataset[Any]) -> int:
+    sized = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, IterableDataset) or not sized:
+        raise ConfigError(
+            f"{type(dataset).__name__} is not a map-style data set; give it __getitem__ and __len__, "
+            "so that any process can read any sample"
+        )
+    return len(cast(Sized, dataset))
+
+
+def _collate(items: list[tuple[Any, Any]]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Stack items into batched inputs and targets, checking that both are tensors."""
+    try:
+        inputs, targets = default_collate(items)
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"items of the data set do not stack into a batch: {error}") from error
+    parts = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    if not all(isinstance(part, Tensor) for part in (*parts, targets)):
+        raise DataError(
+            f"an item of the data set is a pair of {_kind(items[0][0])} and {_kind(items[0][1])}; "
+            "expected a tensor or a tuple of tensors as input, and a tensor or a number as target"
+        )
+    return parts, targets
+
+
+def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype) if values.is_floating_point() else values
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"a {name} of length {len(value)}" if isinstance(value, tuple | list) else f"a {name}"

@@ -1,0 +1,1 @@
+"""Engines: when and where the actions of a program happen; never what they compute."""

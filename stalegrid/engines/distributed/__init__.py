@@ -1,0 +1,1 @@
+"""The engine for real processes and hosts, over torch.distributed; nothing else imports that."""

@@ -1,0 +1,170 @@
+"""One ordered channel a directed edge, over torch.distributed's isend and irecv.
+
+Does not know: what messages mean, who will step on their arrival.
+
+Each end is a thread, so that packing, sending and receiving happen behind the computation; both release Python's lock
+while they copy or wait.  Receives are posted ahead, so a message moves as soon as its sender has it.  Deadlines are the
+host's: a channel may rightly be silent for long.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from queue import SimpleQueue
+from threading import Thread
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stalegrid.engines.distributed.wire import Wire
+from stalegrid.messages import Message
+from stalegrid.program import Edge, Tag
+
+AHEAD = 2
+"""Receives posted before their messages are due."""
+
+_NEVER = timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the other end of an edge is.
+
+    Args:
+        edge: which edge.
+        wire: of its messages.
+        peer: rank of the process at the other end.
+        group: process group of the edge; None for the default one.
+        tag: tells edges between the same two processes apart; 0 in a group of its own.
+        host_memory: whether bytes travel through the host's memory; False for from GPU to GPU.
+        device: of this end's tensors.
+    """
+
+    edge: Edge
+    wire: Wire
+    peer: int
+    group: dist.ProcessGroup | None
+    tag: int
+    host_memory: bool
+    device: torch.device
+
+    def buffer(self) -> Tensor:
+        """Allocate a buffer for one message."""
+        if self.host_memory:
+            return torch.empty(self.wire.nbytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        return torch.empty(self.wire.nbytes, dtype=torch.uint8, device=self.device)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A channel failed."""
+
+    edge: Edge
+    tag: Tag | None
+    reason: Exception
+
+
+Arrivals = SimpleQueue[Message | Broken]
+
+
+class Outgoing:
+    """The sending end of an edge; never makes its caller wait.
+
+    Args:
+        link: where to.
+        arrivals: where a failure is told.
+    """
+
+    def __init__(self, link: Link, arrivals: Arrivals) -> None:
+        self._link = link
+        self._arrivals = arrivals
+        self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name=f"send {link.edge}", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Message) -> None:
+        """Take a message to send; its tensors must not change any more."""
+        made = None
+        if self._link.device.type == "cuda":
+            made = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            made.record()
+        self._queue.put((message, made))
+
+    def flush(self, seconds: float) -> bool:
+        """Send what is left and stop; return whether that was done in time."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        link, tag = self._link, None
+        buffer = link.buffer()
+        try:
+            with _side_stream(link.device):
+                while (item := self._queue.get()) is not None:
+                    message, made = item
+                    tag = message.tag
+                    if made is not None:
+                        torch.cuda.current_stream().wait_event(made)
+                    link.wire.pack(message, buffer)
+                    _settle(link.device)
+                    work = dist.isend(buffer, link.peer, group=link.group, tag=link.tag)
+                    assert work is not None
+                    work.wait(_NEVER)
+                    if not link.host_memory:
+                        _settle(link.device)
+        except Exception as reason:  # told to the host, which ends the run
+            self._arrivals.put(Broken(link.edge, tag, reason))
+
+
+class Incoming:
+    """The receiving end of an edge: posts receives ahead and hands over messages in order.
+
+    Args:
+        link: where from.
+        due: the messages of this edge, from first to last.
+        arrivals: where messages and failures go.
+    """
+
+    def __init__(self, link: Link, due: Iterator[Tag], arrivals: Arrivals) -> None:
+        self._link = link
+        self._due = due
+        self._arrivals = arrivals
+        self._thread = Thread(target=self._run, name=f"receive {link.edge}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        link, tag = self._link, None
+        posted: deque[tuple[Tag, Tensor, dist.Work]] = deque()
+        try:
+            with _side_stream(link.device):
+                while self._post(posted):
+                    tag, buffer, work = posted.popleft()
+                    work.wait(_NEVER)
+                    message = link.wire.unpack(buffer, tag, link.device)
+                    _settle(link.device)
+                    self._arrivals.put(message)
+        except Exception as reason:  # told to the host, which ends the run
+            self._arrivals.put(Broken(link.edge, tag, reason))
+
+    def _post(self, posted: deque[tuple[Tag, Tensor, dist.Work]]) -> bool:
+        while len(posted) < AHEAD and (tag := next(self._due, None)) is not None:
+            buffer = self._link.buffer()
+            work = dist.irecv(buffer, self._link.peer, group=self._link.group, tag=self._link.tag)
+            assert work is not None
+            posted.append((tag, buffer, work))
+        return bool(posted)
+
+
+def _side_stream(device: torch.device) -> torch.cuda.StreamContext:
+    """Run a thread's GPU work beside the computation; on a CPU this does nothing."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return torch.cuda.stream(stream)
+
+
+def _settle(device: torch.device) -> None:
+    """Wait until this thread's GPU work is done."""
+    if device.type == "cuda":
+        torch.cuda.current_stream().synchronize()

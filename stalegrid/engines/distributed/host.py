@@ -1,0 +1,93 @@
+"""Runs the agents of this process: steps them when their messages are there, sends what they make at once.
+
+Does not know: what agents compute, how channels work inside.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from queue import Empty
+
+from stalegrid.agents import Agent
+from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Outgoing
+from stalegrid.engines.distributed.world import World
+from stalegrid.engines.network import Network, describe
+from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.messages import Layout, Message
+from stalegrid.program import Edge, Program, Tag
+
+
+def run(
+    program: Program,
+    agents: Mapping[Unit, Agent],
+    world: World,
+    layout: Callable[[Edge], Layout],
+    deadline: float,
+) -> None:
+    """Run this process's part of a program to its end.
+
+    Args:
+        program: what is due.
+        agents: of this process.
+        world: where the others are.
+        layout: what every message of an edge consists of.
+        deadline: seconds without any message after which a wait is an error.
+
+    Raises:
+        DeadlineExceeded: a message did not come, or could not be sent, in time.
+        PeerLost: the process at the other end of an edge is gone.
+    """
+    arrivals: Arrivals = Arrivals()
+    incoming, outgoing = world.links(program, layout)
+    senders = {edge: Outgoing(link, arrivals) for edge, link in outgoing.items()}
+    for edge, link in incoming.items():
+        Incoming(link, _due(program, edge), arrivals)
+    network = Network(program, agents)
+    patience = deadline * (program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1)
+    while not network.done:
+        ready = network.ready()
+        if not ready:
+            _receive(network, arrivals, patience)
+        for unit in ready:
+            for message in network.step(unit):
+                _send(network, senders, message)
+        while not arrivals.empty():
+            _receive(network, arrivals, patience)
+    for edge, sender in senders.items():
+        if not sender.flush(deadline):
+            raise DeadlineExceeded(
+                f"unit {edge.target} did not take the last {edge.name} of {edge.source} within {deadline:g} s"
+            )
+
+
+def _due(program: Program, edge: Edge) -> Iterator[Tag]:
+    return (tag for action in program.actions(edge.target) for tag in action.needs if tag.edge == edge)
+
+
+def _send(network: Network, senders: Mapping[Edge, Outgoing], message: Message) -> None:
+    sender = senders.get(message.tag.edge)
+    if sender is None:
+        network.deliver(message)
+    else:
+        sender.send(message)
+
+
+def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
+    try:
+        arrived = arrivals.get(timeout=patience)
+    except Empty:
+        raise DeadlineExceeded(
+            f"nothing came within {patience:g} s: {describe(network.missing())}; if that is how slow a step is, raise "
+            "the deadline"
+        ) from None
+    if isinstance(arrived, Message):
+        network.deliver(arrived)
+    else:
+        raise _failure(network, arrived)
+
+
+def _failure(network: Network, broken: Broken) -> Exception:
+    if isinstance(broken.reason, StalegridError):
+        return broken.reason
+    waits = describe(network.missing()) or "nobody here waits yet"
+    which = broken.edge if broken.tag is None else broken.tag
+    return PeerLost(f"the channel of {which} broke: {waits} ({broken.reason})")

@@ -1,0 +1,103 @@
+"""Starts the processes of a run on this host, watches them, and ends them all if one fails.
+
+Does not know: what they compute.
+"""
+
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cloudpickle
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from stalegrid.engines.distributed.worker import Job
+from stalegrid.engines.distributed.world import homes
+from stalegrid.errors import EngineError, WorkerDied
+
+GRACE = 3.0
+"""Seconds that the others have to say what they were waiting for, once one process has failed."""
+
+_LOOK = 0.05  # seconds between two looks at the processes
+
+
+def launch(job: Job, processes: int) -> None:
+    """Run a job in new processes and return when all have ended well.
+
+    Args:
+        job: what is to be done.
+        processes: for the units; one more watches the run.
+
+    Raises:
+        StalegridError: what the process that failed first said, with what the others then waited for.
+        WorkerDied: one ended without a word.
+    """
+    size = processes + 1
+    home = homes(job.plan.program, size, spare=True)
+    with tempfile.TemporaryDirectory(prefix="stalegrid-") as name:
+        folder = Path(name)
+        (folder / "job").write_bytes(cloudpickle.dumps(job))
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        with _workers(folder, size, store.port) as workers:
+            failed = _watch(workers)
+            if failed is not None:
+                units = ", ".join(str(u) for u, rank in home.items() if rank == failed)
+                raise _cause(folder, workers, failed, units)
+
+
+@contextmanager
+def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    command = [sys.executable, "-m", "stalegrid.engines.distributed", str(folder)]
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(size):
+            arguments = [*command, str(rank), str(size), str(port)]
+            # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
+            workers.append(subprocess.Popen(arguments, stdin=subprocess.PIPE, start_new_session=True))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.wait()
+            assert worker.stdin is not None
+            worker.stdin.close()
+
+
+def _watch(workers: list[subprocess.Popen[bytes]]) -> int | None:
+    """Wait until all have ended well, or return the first that has not."""
+    while True:
+        codes = [worker.poll() for worker in workers]
+        for rank, code in enumerate(codes):
+            if code not in (None, 0):
+                return rank
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(_LOOK)
+
+
+def _cause(folder: Path, workers: list[subprocess.Popen[bytes]], failed: int, units: str) -> BaseException:
+    """Find the error that began it: one of the numbers or the program before one of waiting for the dead."""
+    end = time.monotonic() + GRACE
+    while time.monotonic() < end and any(worker.poll() is None for worker in workers):
+        time.sleep(_LOOK)
+    told = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("error-?*"))]
+    first = [(error, text) for error, text in told if not isinstance(error, EngineError)]
+    waits = "\n  ".join(dict.fromkeys(str(error) for error, _ in told if isinstance(error, EngineError)))
+    if first:
+        error, text = first[0]
+        error.add_note(f"in a worker process:\n{text}")
+        assert isinstance(error, BaseException)
+        return error
+    if (folder / f"error-{failed}").exists():
+        kind = type(told[0][0])
+        return kind(waits) if issubclass(kind, EngineError) else EngineError(waits)
+    code = workers[failed].returncode
+    how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+    return WorkerDied(
+        f"process {failed} of units {units} ended without a word ({how}); then\n  {waits or 'nobody waited'}"
+    )

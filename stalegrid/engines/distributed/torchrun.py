@@ -1,0 +1,76 @@
+"""Runs inside processes that torchrun, or another launcher with its variables, has started.
+
+Does not know: what is trained, files.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from stalegrid.engines.distributed.worker import Job, work
+
+T = TypeVar("T")
+
+_LONG = 3600.0
+
+
+def active() -> bool:
+    """Return whether this process was started as one of several."""
+    return dist.is_initialized() or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
+
+
+@contextmanager
+def joined(deadline: float) -> Iterator[tuple[int, int]]:
+    """Join the other processes; yield this one's rank, and its number on its host.
+
+    Args:
+        deadline: seconds to wait for them.
+    """
+    ours = not dist.is_initialized()
+    if ours:
+        # At the end the others wait for the first process to measure the model, which may take longer.
+        dist.init_process_group("gloo", timeout=timedelta(seconds=max(deadline, _LONG)))
+    try:
+        yield dist.get_rank(), int(os.environ.get("LOCAL_RANK", dist.get_rank()))
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def agree(make: Callable[[], T]) -> T:
+    """Return in every process what the first one makes; an error there is raised in all."""
+    made: list[T | Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            made = [make()]
+        except Exception as error:  # raised below, here and everywhere
+            made = [error]
+    dist.broadcast_object_list(made, src=0)
+    (found,) = made
+    if isinstance(found, Exception):
+        raise found
+    return found  # type: ignore[return-value]
+
+
+@contextmanager
+def shared(make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+    """Open a folder in the first process and tell all others its name."""
+    if dist.get_rank() == 0:
+        opened = make()
+        folder = agree(opened.__enter__)
+        try:
+            yield folder
+        finally:
+            opened.__exit__(None, None, None)
+    else:
+        yield agree(Path)
+
+
+def run(job: Job, local_rank: int) -> None:
+    """Run this process's agents to the end."""
+    work(job, local_rank, spare=False)

@@ -1,0 +1,115 @@
+"""One process of a run: enters the world, builds its agents, runs them.
+
+Does not know: who started it or who else fails.
+
+Started by :mod:`stalegrid.engines.distributed.launch`; under torchrun the user's own script calls
+:func:`work` through :func:`stalegrid.train.train`.
+"""
+
+import os
+import pickle
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import cloudpickle
+import torch
+import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from stalegrid.agents.build import build_agents
+from stalegrid.config import Settings
+from stalegrid.engines.distributed.host import run
+from stalegrid.engines.distributed.world import choose_device, enter, homes
+from stalegrid.grid import OBSERVER
+from stalegrid.observe.records import Sink
+from stalegrid.plan import Plan
+from stalegrid.task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run is given.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        plan: made of both.
+        sink: makes the place where the observer writes; called in the observer's process only.
+    """
+
+    task: Task
+    settings: Settings
+    plan: Plan
+    sink: Callable[[], Sink]
+
+
+class _Nowhere:
+    """The sink of processes without the observer: nothing is ever written to it."""
+
+    def report(self, record: object) -> None: ...
+
+    def evaluation(self, record: object, model: object) -> None: ...
+
+    def units(self, vectors: object) -> None: ...
+
+
+def work(job: Job, local_rank: int, *, spare: bool) -> None:
+    """Run this process's agents to the end; the default process group must exist.
+
+    Args:
+        job: what is to be done.
+        local_rank: number of this process on its host.
+        spare: whether the last process is the observer's alone.
+    """
+    settings, plan = job.settings, job.plan
+    torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True
+    world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
+    sink = job.sink() if OBSERVER in world.here else _Nowhere()
+    agents = build_agents(job.task, settings, plan, world.here, device, sink)
+    run(plan.program, agents, world, plan.layout, settings.deadline)
+
+
+def main() -> None:
+    """Run a worker: ``worker FOLDER RANK SIZE PORT``; standard input closes when the starter is gone."""
+    folder, rank, size, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    try:
+        job: Job = cloudpickle.loads((folder / "job").read_bytes())
+        patience = timedelta(seconds=job.settings.deadline)
+        store = TCPStore("127.0.0.1", port, is_master=False, timeout=patience)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=patience)
+        work(job, rank, spare=True)
+    except BaseException as error:
+        _tell(folder / f"error-{rank}", error)
+        os._exit(1)  # channels may hang in C++; nothing of theirs is worth waiting for
+    os._exit(0)
+
+
+def _end_with_starter() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _tell(path: Path, error: BaseException) -> None:
+    text = traceback.format_exc()
+    try:
+        told = pickle.dumps((error, text))
+        pickle.loads(told)  # an error whose class cannot be rebuilt is told as text
+    except Exception:
+        told = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
+    part = path.with_suffix(".part")
+    part.write_bytes(told)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

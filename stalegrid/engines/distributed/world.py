@@ -1,0 +1,120 @@
+"""Who lives where: processes, devices, and the channel of every edge.
+
+Does not know: what agents compute, when they step.
+
+CPU tensors travel over Gloo.  GPU tensors travel over NCCL where both processes have a GPU of their own, else over Gloo
+through pinned host memory.  NCCL ignores tags, so each of its edges has a process group of its own.  The NCCL path has
+not been run by the authors yet.
+"""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stalegrid.engines.distributed.channels import Link
+from stalegrid.engines.distributed.wire import Wire
+from stalegrid.errors import ConfigError
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.messages import Layout
+from stalegrid.program import Edge, Program
+
+Home = dict[Unit, int]
+"""Rank of the process in which each agent lives."""
+
+
+def homes(program: Program, size: int, *, spare: bool) -> Home:
+    """Share agents among processes: equal runs of units in canonical order.
+
+    Args:
+        program: whose agents.
+        size: number of processes.
+        spare: whether the last process is the observer's alone; else the observer lives in the first.
+
+    Raises:
+        ConfigError: the units do not divide equally.
+    """
+    units = list(program.grid)
+    workers = size - spare
+    if workers < 1 or len(units) % workers:
+        raise ConfigError(
+            f"{len(units)} units cannot be shared equally by {workers} processes (groups: {program.grid.groups}, "
+            f"stages: {program.grid.stages}); use a number of processes that divides {len(units)}"
+        )
+    each = len(units) // workers
+    home = {unit: i // each for i, unit in enumerate(units)}
+    if program.watch is not None:
+        home[OBSERVER] = size - 1 if spare else 0
+    return home
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """Return the device of a process: a GPU in turn, or the CPU.
+
+    Args:
+        name: cpu, cuda or auto.
+        local_rank: number of the process on its host.
+
+    Raises:
+        ConfigError: CUDA was asked for and there is none.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("CUDA was asked for but torch sees no GPU here (device: cuda); use --device cpu or auto")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among all.
+
+    Args:
+        rank: of this process.
+        home: where every agent lives.
+        device: of this process.
+        places: (host, device) of every rank.
+    """
+
+    rank: int
+    home: Home
+    device: torch.device
+    places: tuple[tuple[str, str], ...]
+
+    @property
+    def here(self) -> list[Unit]:
+        """Return the agents of this process, in canonical order."""
+        return [unit for unit, rank in self.home.items() if rank == self.rank]
+
+    def links(self, program: Program, layout: Callable[[Edge], Layout]) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
+        """Return this process's incoming and outgoing links; every process must call this at the same time."""
+        incoming: dict[Edge, Link] = {}
+        outgoing: dict[Edge, Link] = {}
+        edges = (edge for agent in program.agents for edge in program.inbound(agent))
+        for number, edge in enumerate(edges):
+            source, target = self.home[edge.source], self.home[edge.target]
+            if source == target:
+                continue
+            direct = self._direct(edge)
+            group: Any = dist.new_group([source, target], backend="nccl") if direct else None
+            for mine, peer, links in ((target, source, incoming), (source, target, outgoing)):
+                if mine == self.rank:
+                    tag = 0 if direct else number
+                    links[edge] = Link(edge, Wire(layout(edge)), peer, group, tag, not direct, self.device)
+        return incoming, outgoing
+
+    def _direct(self, edge: Edge) -> bool:
+        if edge.target == OBSERVER:
+            return False
+        source, target = self.places[self.home[edge.source]], self.places[self.home[edge.target]]
+        return source != target and "cpu" not in (source[1], target[1])
+
+
+def enter(home: Home, device: torch.device) -> World:
+    """Learn where every process is; the default process group must exist."""
+    places: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(places, (socket.gethostname(), str(device)))
+    return World(dist.get_rank(), home, device, tuple(places))

@@ -1,0 +1,96 @@
+"""The agents of one process, their next actions, and the messages that wait for them.
+
+Does not know: other processes, time, what an action computes.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from stalegrid.agents import Agent
+from stalegrid.errors import ProtocolError, StalegridError
+from stalegrid.grid import Unit
+from stalegrid.messages import Message
+from stalegrid.program import Action, Edge, Program, Tag
+
+
+class Network:
+    """Steps agents whose messages are there.
+
+    Args:
+        program: what is due.
+        agents: those that live here.
+    """
+
+    def __init__(self, program: Program, agents: Mapping[Unit, Agent]) -> None:
+        self._agents = agents
+        self._programs = {unit: program.actions(unit) for unit in agents}
+        self._next: dict[Unit, Action] = {}
+        self._waiting: dict[Edge, deque[Message]] = {e: deque() for unit in agents for e in program.inbound(unit)}
+        for unit in agents:
+            self._advance(unit)
+
+    @property
+    def done(self) -> bool:
+        """Whether every agent has finished its program."""
+        return not self._next
+
+    def deliver(self, message: Message) -> None:
+        """Put a message where its target will find it."""
+        self._waiting[message.tag.edge].append(message)
+
+    def ready(self) -> list[Unit]:
+        """Return the agents whose next action has all its messages, in order."""
+        return [unit for unit in self._next if self._is_ready(unit)]
+
+    def run(self, unit: Unit) -> Iterator[Message]:
+        """Step one agent while it is ready, yielding what it sends."""
+        while unit in self._next and self._is_ready(unit):
+            yield from self.step(unit)
+
+    def step(self, unit: Unit) -> list[Message]:
+        """Execute the next action of a ready agent and return what it sends.
+
+        Raises:
+            ProtocolError: a message is not the one that is due.
+        """
+        action = self._next[unit]
+        inbox = [self._take(tag) for tag in action.needs]
+        try:
+            sent = self._agents[unit].step(action, inbox)
+        except StalegridError:
+            raise
+        except Exception as problem:
+            problem.add_note(f"at unit {unit}, action {action}")
+            raise
+        self._advance(unit)
+        return sent
+
+    def missing(self) -> dict[Unit, list[Tag]]:
+        """Return what every blocked agent waits for."""
+        absent = {u: [t for t in a.needs if not self._waiting[t.edge]] for u, a in self._next.items()}
+        return {u: tags for u, tags in absent.items() if tags}
+
+    def _is_ready(self, unit: Unit) -> bool:
+        return all(self._waiting[tag.edge] for tag in self._next[unit].needs)
+
+    def _take(self, tag: Tag) -> Message:
+        message = self._waiting[tag.edge].popleft()
+        if message.tag != tag:
+            raise ProtocolError(f"{tag.edge.target} needs {tag} but was sent {message.tag}")
+        return message
+
+    def _advance(self, unit: Unit) -> None:
+        action = next(self._programs[unit], None)
+        if action is None:
+            self._next.pop(unit, None)
+        else:
+            self._next[unit] = action
+
+
+def describe(missing: Mapping[Unit, list[Tag]]) -> str:
+    """Say who waits for which message of whom."""
+    return "; ".join(
+        f"unit {unit} waits for {tag.edge.name} of batch or update {tag.index} from {tag.edge.source}"
+        for unit, tags in missing.items()
+        for tag in tags
+    )

@@ -1,0 +1,60 @@
+"""Every error this library raises on purpose.
+
+::
+
+    StalegridError
+    |-- ConfigError          what the user asked for cannot be run; raised before any process starts
+    |   `-- DataError        a data file is missing, truncated or holds what it should not
+    |-- ProtocolError        a message is not the one its channel promised
+    |-- TrainingError        the numbers went wrong: coordinates say where
+    |   |-- NonFiniteLoss
+    |   `-- StalenessExceeded
+    `-- EngineError          a process died, stalled or lost its peer
+        |-- DeadlineExceeded
+        |-- PeerLost
+        `-- WorkerDied
+"""
+
+
+class StalegridError(Exception):
+    """Base of all errors of this library."""
+
+
+class ConfigError(StalegridError, ValueError):
+    """What was asked for cannot be run; raised before any process starts."""
+
+
+class DataError(ConfigError):
+    """A data file is missing, truncated or holds what it should not."""
+
+
+class ProtocolError(StalegridError):
+    """A message is not the one that its channel promised."""
+
+
+class TrainingError(StalegridError):
+    """The numbers went wrong; the message says at which unit, batch and version."""
+
+
+class NonFiniteLoss(TrainingError):
+    """A loss is infinite or not a number."""
+
+
+class StalenessExceeded(TrainingError):
+    """An update used a gradient staler than its declared bound."""
+
+
+class EngineError(StalegridError):
+    """A process died, stalled or lost its peer."""
+
+
+class DeadlineExceeded(EngineError):
+    """A message did not come within the deadline."""
+
+
+class PeerLost(EngineError):
+    """The other end of a channel closed it."""
+
+
+class WorkerDied(EngineError):
+    """A worker process ended without saying why."""

@@ -1,0 +1,50 @@
+"""Who exists: the units of a grid of S groups x K stages.
+
+Does not know: torch, time, ranks, what a unit computes.
+
+Legend for the whole library: S groups ``s``, K stages ``k``, batch ``b`` within a group, version ``v`` (updates a
+unit has applied), update ``n``.  Everything counts from 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stalegrid.errors import ConfigError
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Unit:
+    """Stage ``stage`` of the replica that group ``group`` trains."""
+
+    group: int
+    stage: int
+
+    def __str__(self) -> str:
+        return f"({self.group},{self.stage})"
+
+
+OBSERVER = Unit(-1, -1)
+"""The agent that collects reports and snapshots and measures the model; it stands outside the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """S x K units, group by group.
+
+    Raises:
+        ConfigError: a side is smaller than 1.
+    """
+
+    groups: int
+    stages: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("groups", self.groups), ("stages", self.stages)):
+            if value < 1:
+                raise ConfigError(f"a grid needs at least one of its {name} ({name}: {value})")
+
+    def __len__(self) -> int:
+        return self.groups * self.stages
+
+    def __iter__(self) -> Iterator[Unit]:
+        return (Unit(s, k) for s in range(self.groups) for k in range(self.stages))

@@ -1,0 +1,1 @@
+"""Observation: records, and the places they are written to."""

@@ -1,0 +1,76 @@
+"""A run on the console: a live display on a terminal, plain lines elsewhere.
+
+Does not know: agents, engines, files.
+"""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from stalegrid.grid import Unit
+from stalegrid.observe.records import Record
+from stalegrid.observe.sinks import Rate
+
+LINE_EVERY = 2.0
+"""Seconds between plain lines, at least."""
+
+
+class ConsoleSink:
+    """Shows rate, loss, accuracy, staleness and time left.
+
+    Args:
+        updates: N.
+        console: where to; a terminal gets the live display.
+    """
+
+    def __init__(self, updates: int, console: Console) -> None:
+        self._updates = updates
+        self._console = console
+        self._start = time.perf_counter()
+        self._rate = Rate(self._start)
+        self._shown = float("-inf")
+        self._test = ""
+        columns = (
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task("waiting for the first report", total=updates)
+        self._progress.start()
+
+    def report(self, record: Record) -> None:
+        """Show a report."""
+        now = time.perf_counter()
+        line = self._describe(record, self._rate.after(record["samples"], now))
+        self._progress.update(self._task, completed=record["update"], description=line)
+        last = record["update"] == self._updates
+        if not self._console.is_terminal and (last or now - self._shown >= LINE_EVERY):
+            self._shown = now
+            left = (now - self._start) * (self._updates / record["update"] - 1)
+            self._console.print(f"update {record['update']}/{self._updates} {line} left {left:.0f} s", soft_wrap=True)
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Show an evaluation on a line that stays."""
+        accuracy, loss = record.get("test_accuracy"), record.get("test_loss")
+        self._test = "" if accuracy is None else f" test {accuracy:.2%}"
+        parts = [f"epoch {record['epoch']:.4g}", f"version {record['version']}"]
+        parts += [f"test accuracy {accuracy:.2%}"] if accuracy is not None else []
+        parts += [f"test loss {loss:.4f}"] if loss is not None else []
+        parts.append(f"consensus distance {record['consensus_distance']:.3g}")
+        self._progress.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        if record["version"] == self._updates:
+            self._progress.stop()
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Show nothing."""
+
+    def _describe(self, record: Record, rate: float) -> str:
+        accuracy = "" if record["train_accuracy"] is None else f" accuracy {record['train_accuracy']:.1%}"
+        oldest = max(seen["max"] for seen in record["staleness"].values())
+        stale = f" staleness <= {oldest}"
+        return f"{rate:.0f} samples/s loss {record['loss']:.4f}{accuracy}{self._test}{stale}"

@@ -1,0 +1,206 @@
+"""Where observations go: files in the run's folder, TensorBoard, and several places at once.
+
+Does not know: agents, engines.  Clocks are read here and in the console only.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stalegrid.grid import Unit
+from stalegrid.observe.records import Record, Sink
+
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+SUMMARY = "summary.json"
+UNITS = "units.safetensors"
+
+
+class Rate:
+    """Samples a second since the first report; before a second one, since the start.
+
+    Args:
+        start: of the clock, in seconds.
+    """
+
+    def __init__(self, start: float) -> None:
+        self._since = start
+        self._samples = 0
+        self._first = True
+
+    def after(self, samples: int, now: float) -> float:
+        """Return the rate after so many more samples."""
+        if self._first:
+            rate = samples / (now - self._since)
+            self._since, self._first = now, False
+            return rate
+        self._samples += samples
+        return self._samples / (now - self._since)
+
+
+class Folder:
+    """Writes metrics, the model and a summary; each file is whole at any moment.
+
+    Samples per second leave out the time to the first report, in which processes start and libraries load.
+
+    Args:
+        folder: exists and is this run's.
+        facts: what the summary says besides what is measured.
+        keep_units: also write the parameters of every unit at the last snapshot.
+    """
+
+    def __init__(self, folder: Path, facts: Record, keep_units: bool = False) -> None:
+        self._folder = folder
+        self._facts = facts
+        self._keep_units = keep_units
+        self._start = time.perf_counter()
+        self._rate = Rate(self._start)
+        self._staleness: dict[str, dict[str, float]] = {}
+        self._last: Record = {}
+
+    def report(self, record: Record) -> None:
+        """Append a line to the metrics."""
+        now = time.perf_counter()
+        rates = {"seconds": now - self._start, "samples_per_second": self._rate.after(record["samples"], now)}
+        self._count(record["staleness"])
+        self._last = {"updates": record["update"], "train_loss": record["loss"], **rates}
+        self._append({"kind": "train", **record, **rates})
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Append a line to the metrics; write the model and the summary of the run so far."""
+        self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        _replace(self._folder / MODEL, lambda part: save_file(_untied(state), part))
+        summary = {
+            **self._facts,
+            **self._last,
+            **record,
+            "updates": record["version"],
+            "staleness": self._by_stage(),
+        }
+        summary.setdefault("test_accuracy", None)
+        summary.setdefault("test_loss", None)
+        _replace(self._folder / SUMMARY, lambda part: part.write_text(json.dumps(summary, indent=2) + "\n"))
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Write every unit's vector, if asked to."""
+        if self._keep_units:
+            named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
+            _replace(self._folder / UNITS, lambda part: save_file(named, part))
+
+    def _append(self, record: Record) -> None:
+        with (self._folder / METRICS).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _count(self, staleness: Mapping[str, Mapping[str, float]]) -> None:
+        for unit, seen in staleness.items():
+            stage = unit.strip("()").split(",")[1]
+            total = self._staleness.setdefault(stage, {"sum": 0.0, "batches": 0, "max": 0})
+            total["sum"] += seen["mean"] * seen["batches"]
+            total["batches"] += seen["batches"]
+            total["max"] = max(total["max"], seen["max"])
+
+    def _by_stage(self) -> list[dict[str, float]]:
+        return [
+            {"stage": int(stage), "mean": t["sum"] / t["batches"], "max": t["max"]}
+            for stage, t in sorted(self._staleness.items(), key=lambda item: int(item[0]))
+        ]
+
+
+class TensorBoard:
+    """Writes loss, accuracy, learning rate, staleness and consensus distance for TensorBoard.
+
+    Args:
+        folder: for the event files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def report(self, record: Record) -> None:
+        """Write the scalars of a report."""
+        scalars = {
+            "train/loss": record["loss"],
+            "train/accuracy": record["train_accuracy"],
+            "train/lr": record["lr"],
+        }
+        scalars |= {f"staleness/{unit}": seen["mean"] for unit, seen in record["staleness"].items()}
+        self._write(scalars, record["update"])
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Write the scalars of an evaluation."""
+        names = ("test_loss", "test_accuracy", "consensus_distance")
+        self._write({f"test/{name}": record.get(name) for name in names}, record["version"])
+        self._writer.flush()
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Write nothing."""
+
+    def _write(self, scalars: Mapping[str, float | None], step: int) -> None:
+        for name, value in scalars.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
+
+
+class Several:
+    """Hands every observation to several sinks, in order.
+
+    Args:
+        sinks: which.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+
+    def report(self, record: Record) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink.report(record)
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink.evaluation(record, model)
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink.units(vectors)
+
+
+def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory, which safetensors refuses."""
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        if tensor.data_ptr() in seen:
+            state[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    return state
+
+
+def _replace(path: Path, write: Any) -> None:
+    part = path.with_suffix(".part")
+    write(part)
+    os.replace(part, path)
+
+
+def read_summary(folder: Path) -> Record:
+    """Read the summary of a run."""
+    summary: Record = json.loads((folder / SUMMARY).read_text())
+    return summary
+
+
+def read_model(folder: Path) -> dict[str, Tensor]:
+    """Read the mean model of a run, a state dict of the original model."""
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = load_file(folder / MODEL)
+    return state

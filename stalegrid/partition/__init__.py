@@ -1,0 +1,137 @@
+"""A model cut into K stage modules, balanced by measured cost or where the user says.
+
+Does not know: groups, methods, engines.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from stalegrid.errors import ConfigError
+from stalegrid.messages import Layout, layout_of
+from stalegrid.partition.balance import balance
+from stalegrid.partition.cost import copy_seconds, measure
+from stalegrid.partition.trace import Chain, run, trace, valid_cuts
+
+__all__ = ["Partition", "partition"]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Where a model is cut.
+
+    Args:
+        cuts: K - 1 positions in the traced model.
+        names: of the operation that each cut precedes.
+        layouts: what crosses each cut, for one batch.
+    """
+
+    cuts: tuple[int, ...]
+    names: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+
+    def stages(self, model: nn.Module) -> list[fx.GraphModule]:
+        """Build the stage modules, which share their parameters with the model."""
+        chain = trace(model)
+        bounds = [0, *self.cuts, len(chain.nodes)]
+        return [chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def partition(
+    model: nn.Module, inputs: tuple[Tensor, ...], stages: int, cuts: Sequence[str] | None = None
+) -> Partition:
+    """Cut a model into stages.
+
+    Args:
+        model: left as it is.
+        inputs: one batch of the size that stages will see.
+        stages: K.
+        cuts: names of the modules or operations that begin stages 1..K-1; None to balance measured
+            forward + backward time and the copies at the cuts, smallest worst stage first.
+
+    Raises:
+        ConfigError: there are fewer places to cut than asked for, or the cuts are no good.
+    """
+    chain = trace(copy.deepcopy(model).train())
+    values = run(chain, inputs)
+    possible = valid_cuts(chain, values)
+    chosen = _balanced(chain, values, stages, possible) if cuts is None else _named(chain, stages, possible, cuts)
+    _check_owners(chain, chosen)
+    names = tuple(chain.name(c) for c in chosen)
+    layouts = tuple(layout_of([values[n.name] for n in chain.live(c)]) for c in chosen)
+    return Partition(tuple(chosen), names, layouts)
+
+
+def _balanced(chain: Chain, values: dict[str, Tensor], stages: int, possible: list[int]) -> list[int]:
+    trainable = {n for n, p in chain.model.named_parameters() if p.requires_grad}
+    owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
+    if stages > sum(owners):
+        raise ConfigError(
+            f"the model has fewer layers than stages (layers with parameters: {sum(owners)}, stages: {stages}); "
+            f"use at most {sum(owners)} stages"
+        )
+    if stages == 1:
+        return []
+    shared = _shared_spans(chain)
+
+    def allowed(start: int, stop: int) -> bool:
+        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in shared)
+        return together and any(owners[start:stop])
+
+    tolls = {c: copy_seconds([values[n.name] for n in chain.live(c)]) for c in possible}
+    found = balance(measure(chain, values), stages, possible, tolls.__getitem__, allowed)
+    if found is None:
+        raise ConfigError(
+            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): each "
+            "stage needs a layer with parameters, and no value that is changed in place may cross a cut"
+        )
+    return found
+
+
+def _named(chain: Chain, stages: int, possible: list[int], cuts: Sequence[str]) -> list[int]:
+    if len(cuts) != stages - 1:
+        raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
+    found = [chain.find(name) for name in cuts]
+    for name, cut in zip(cuts, found, strict=True):
+        if cut not in possible:
+            raise ConfigError(
+                f"the model cannot be cut there (cut: {name!r}): what crosses it is not all tensors, or is changed in "
+                f"place afterwards; near it there is: {_near(chain, cut, possible)}"
+            )
+    if sorted(set(found)) != found:
+        raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
+    bounds = [0, *found, len(chain.nodes)]
+    for k in range(stages):
+        if not chain.owned(bounds[k], bounds[k + 1]):
+            raise ConfigError(f"a stage has no parameters to train (stage: {k}, cuts: {', '.join(cuts)}); move a cut")
+    return found
+
+
+def _near(chain: Chain, cut: int, possible: list[int]) -> str:
+    closest = sorted(possible, key=lambda c: abs(c - cut))[:2]
+    return ", ".join(repr(chain.name(c)) for c in closest) or "no place at all"
+
+
+def _shared_spans(chain: Chain) -> list[tuple[int, int]]:
+    """Return first and last user of every parameter that several operations use."""
+    users: dict[str, list[int]] = {}
+    for i in range(len(chain.nodes)):
+        for name in chain.owned(i, i + 1):
+            users.setdefault(name, []).append(i)
+    return [(u[0], u[-1]) for u in users.values() if len(u) > 1]
+
+
+def _check_owners(chain: Chain, cuts: list[int]) -> None:
+    owner: dict[str, int] = {}
+    bounds = [0, *cuts, len(chain.nodes)]
+    for k in range(len(bounds) - 1):
+        for name in chain.owned(bounds[k], bounds[k + 1]):
+            if name in owner:
+                raise ConfigError(
+                    f"two stages share a parameter (parameter: {name}, stages: {owner[name]}, {k}): each would train "
+                    "its own copy; put both uses into one stage or untie them"
+                )
+            owner[name] = k

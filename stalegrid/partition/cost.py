@@ -1,0 +1,82 @@
+"""Measured time of every operation of a traced model.
+
+Does not know: stages, where the model will be cut.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from stalegrid.partition.trace import Chain, is_in_place
+
+REPEATS = 3
+
+
+def measure(chain: Chain, values: dict[str, Any]) -> list[float]:
+    """Time forward + backward of every operation by itself.
+
+    Args:
+        chain: a traced model.
+        values: of every node, from one run on a batch of the real size.
+
+    Returns:
+        Seconds per node, the least of a few repeats.
+    """
+    return [min(_once(chain, node, values) for _ in range(REPEATS)) for node in chain.nodes]
+
+
+def copy_seconds(tensors: list[Tensor]) -> float:
+    """Time one copy of the tensors: what packing them into a message costs."""
+
+    def copy() -> None:
+        for t in tensors:
+            t.clone()
+
+    return min(_timed(copy, tensors) for _ in range(REPEATS))
+
+
+def _once(chain: Chain, node: fx.Node, values: dict[str, Any]) -> float:
+    leaves: list[Tensor] = []
+
+    def argument(n: fx.Node) -> Any:
+        value = values[n.name]
+        if not isinstance(value, Tensor) or n.op == "get_attr":
+            return value
+        leaf = value.detach()
+        if leaf.is_floating_point():
+            leaves.append(leaf.requires_grad_())
+        # An operation in place needs something other than a leaf to work on.
+        return leaf.clone() if is_in_place(chain, node) else leaf
+
+    args, kwargs = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
+
+    def forward_backward() -> None:
+        made = _call(chain, node, args, kwargs)
+        if isinstance(made, Tensor) and made.requires_grad:
+            made.backward(torch.ones_like(made))  # type: ignore[no-untyped-call]
+
+    seconds = _timed(forward_backward, leaves)
+    chain.model.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _call(chain: Chain, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    if node.op == "call_function":
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return chain.model.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _timed(call: Callable[[], None], involved: list[Tensor]) -> float:
+    cuda = any(t.is_cuda for t in involved)
+    if cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,229 @@
+"""A run made definite: every choice settled and checked before any process starts.
+
+Does not know: engines, processes, files.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stalegrid import methods
+from stalegrid.agents.observer import StageLayout
+from stalegrid.config import Settings
+from stalegrid.consensus.matrices import Mixing
+from stalegrid.consensus.matrices import mixing as mixing_of
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
+from stalegrid.data import Batches, Slices
+from stalegrid.errors import ConfigError
+from stalegrid.grid import Grid
+from stalegrid.messages import Layout, flat_layout
+from stalegrid.methods import Method
+from stalegrid.observe.records import REPORT_LAYOUT
+from stalegrid.partition import Partition, partition
+from stalegrid.program import Edge, Lateral, NoLateral, Program, Schedule, Watch
+from stalegrid.task import Task
+from stalegrid.weights import VIEWS, Weights
+
+TEST_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every process of a run agrees on.
+
+    Args:
+        method: the published method.
+        view: which weights a late backward sees.
+        mixing: what groups exchange.
+        program: what is due.
+        partition: where the model is cut.
+        stages: how the vectors of each stage read.
+        updates_per_epoch: of a group.
+        dtype: of parameters and activations.
+        mix_momentum: whether momentum buffers are mixed too.
+        trainable: elements that each stage's optimizer updates, without padding.
+    """
+
+    method: Method
+    view: str
+    mixing: str
+    program: Program
+    partition: Partition
+    stages: tuple[StageLayout, ...]
+    updates_per_epoch: int
+    dtype: torch.dtype
+    mix_momentum: bool
+    trainable: tuple[int, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """The units."""
+        return self.program.grid
+
+    @property
+    def schedule(self) -> Schedule:
+        """How far stages run ahead."""
+        return self.program.schedule
+
+    @property
+    def spectral_gap(self) -> float | None:
+        """How much closer to their mean the groups come in a mixing turn; None where parameters are not mixed."""
+        lateral = self.program.lateral
+        return lateral.mixing.spectral_gap if isinstance(lateral, Averaging) else None
+
+    def layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of."""
+        stage = edge.source.stage
+        numel = self.stages[stage].numel
+        match edge.name:
+            case "activation":
+                return self.partition.layouts[stage]
+            case "gradient":
+                return tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
+            case "report":
+                return REPORT_LAYOUT
+            case "snapshot":
+                counters = sum(math.prod(shape) for _, shape in self.stages[stage].counters)
+                return flat_layout(numel, self.dtype) + flat_layout(counters, torch.int64)
+        if edge.name == PARAMETERS:
+            return flat_layout(numel + self.mix_momentum * self.trainable[stage], self.dtype)
+        owner = {PART: edge.target.group, MEAN: edge.source.group}[edge.name]
+        size, rest = divmod(self.trainable[stage], self.grid.groups)
+        return flat_layout(size + (owner < rest), self.dtype)
+
+
+def make_plan(task: Task, settings: Settings) -> Plan:
+    """Settle and check every choice of a run.
+
+    Args:
+        task: what is trained.
+        settings: how.
+
+    Raises:
+        ConfigError: something cannot be run; the message says what, its value, and the remedy.
+    """
+    method = methods.find(settings.method)
+    grid = grid_of(settings)
+    micro = method.micro_batches if settings.micro_batches is None else settings.micro_batches
+    schedule = methods.schedule(method, grid.stages, settings.staleness, micro)
+    view = method.view if settings.view is None else settings.view
+    if view not in VIEWS:
+        raise ConfigError(f"unknown view (view: {view!r}); there are: {', '.join(VIEWS)}")
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    batches = make_batches(task, settings, grid, micro, dtype)
+    updates = updates_of(settings, batches.updates_per_epoch)
+    mixing = _mixing(method, settings, grid)
+    lateral = _lateral(mixing, settings, grid, updates)
+    model = copy.deepcopy(task.model).to(dtype)
+    cut = partition(model, batches.inputs(0, 0), grid.stages, settings.cuts)
+    weights = [Weights(copy.deepcopy(stage)) for stage in cut.stages(model)]
+    _check_optimizer(task, weights)
+    return Plan(
+        method,
+        view,
+        mixing,
+        Program(grid, schedule, updates, lateral, _watch(task, settings, batches.updates_per_epoch)),
+        cut,
+        tuple(_stage_layout(w) for w in weights),
+        batches.updates_per_epoch,
+        dtype,
+        settings.mix_momentum and isinstance(lateral, Averaging),
+        tuple(sum(p.numel() for p in w.trainable()) for w in weights),
+    )
+
+
+def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int, dtype: torch.dtype) -> Batches:
+    """Return the training batches of every group."""
+    return Batches(
+        task.data,
+        groups=grid.groups,
+        batch_size=settings.batch_size,
+        micro_batches=micro_batches,
+        seed=settings.seed,
+        augment=task.augment,
+        dtype=dtype,
+    )
+
+
+def make_test(task: Task, dtype: torch.dtype) -> Slices | None:
+    """Return the test data in slices, if there is any."""
+    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype)
+
+
+def grid_of(settings: Settings) -> Grid:
+    """Return the grid that is asked for, or the method's own.
+
+    Raises:
+        ConfigError: the method does not run on such a grid.
+    """
+    method = methods.find(settings.method)
+    groups = method.shape[0] if settings.groups is None else settings.groups
+    stages = method.shape[1] if settings.stages is None else settings.stages
+    if method.max_groups is not None and groups > method.max_groups:
+        raise ConfigError(f"{method.name} trains one group (groups: {groups}); for more use data-parallel or pham-ahn")
+    if method.max_stages is not None and stages > method.max_stages:
+        raise ConfigError(f"{method.name} does not cut the model (stages: {stages}); use gpipe, 1f1b or pham-ahn")
+    return Grid(groups, stages)
+
+
+def updates_of(settings: Settings, updates_per_epoch: int) -> int:
+    """Return N, the updates of every unit.
+
+    Raises:
+        ConfigError: there would be none.
+    """
+    updates = round(settings.epochs * updates_per_epoch) if settings.updates is None else settings.updates
+    if updates < 1:
+        raise ConfigError(
+            f"the run has no update (epochs: {settings.epochs}, updates: {settings.updates}); train longer"
+        )
+    return updates
+
+
+def _mixing(method: Method, settings: Settings, grid: Grid) -> str:
+    chosen = method.mixing if settings.mixing is None else settings.mixing
+    if chosen not in methods.MIXINGS:
+        raise ConfigError(f"unknown mixing (mixing: {chosen!r}); there are: {', '.join(methods.MIXINGS)}")
+    return methods.NO_MIXING if grid.groups == 1 else chosen
+
+
+def _lateral(mixing: str, settings: Settings, grid: Grid, updates: int) -> Lateral:
+    # A topology that is asked for is checked even where a single group does not use it.
+    graph: Mixing = mixing_of(settings.topology, grid.groups, settings.edges, settings.matrix)
+    if mixing == methods.NO_MIXING:
+        return NoLateral()
+    if mixing == methods.ALL_REDUCE:
+        return AllReduce(grid.groups)
+    adapt_first = mixing == methods.ADAPT_THEN_COMBINE
+    return Averaging(graph, adapt_first, settings.period, settings.lag, updates)
+
+
+def _watch(task: Task, settings: Settings, updates_per_epoch: int) -> Watch:
+    if settings.log_every < 1:
+        raise ConfigError(f"reports come every so many updates, at least 1 (log_every: {settings.log_every})")
+    if settings.evaluate_every < 0:
+        raise ConfigError(f"evaluations come every so many epochs (evaluate_every: {settings.evaluate_every})")
+    every = max(1, round(settings.evaluate_every * updates_per_epoch)) if settings.evaluate_every else None
+    test = make_test(task, torch.float32)
+    return Watch(settings.log_every, every, 0 if test is None else len(test))
+
+
+def _stage_layout(weights: Weights) -> StageLayout:
+    counters = tuple((name, tuple(b.shape)) for name, b in weights.counters().items())
+    return StageLayout(tuple(weights.entries), weights.flat.numel(), weights.trained, counters)
+
+
+def _check_optimizer(task: Task, weights: Sequence[Weights]) -> None:
+    """Build every stage's optimizer and scheduler once, so that their errors come before any process."""
+    for stage in weights:
+        parameters: list[nn.Parameter] = stage.trainable()
+        try:
+            optimizer = task.optimizer(parameters)
+            if task.scheduler is not None:
+                task.scheduler(optimizer)
+        except Exception as problem:  # the factories are the user's: anything can be raised
+            raise ConfigError(f"the optimizer or scheduler cannot be built: {problem}") from problem

@@ -1,0 +1,301 @@
+"""What is due: the sequence of actions of every agent, and the messages between them.
+
+Does not know: tensors, time, ranks, what an action computes.
+
+A grid of units is a Kahn process network: every agent runs one fixed sequence of actions, every message travels on
+one first-in first-out edge, so what is computed depends on these sequences alone and never on timing.  Unit (s,k)
+runs, with ``w`` batches in flight before the first backward::
+
+    for n = 0, 1, ..., N-1:                       one round an update
+        [S(n)]                                    share with other groups, where mixing wants it early
+        for each of the M batches b of update n:
+            F(...)  until min(b + w, limit) forwards are issued
+            B(b)
+        [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
+        [L(n)] [V(n+1)]                           report, snapshot
+
+With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with staleness ``m_k``; with a flush (no
+forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from stalegrid.errors import ConfigError
+from stalegrid.grid import OBSERVER, Grid, Unit
+
+
+class Kind(Enum):
+    """What an action does; the value is its letter in printed programs."""
+
+    FORWARD = "F"
+    BACKWARD = "B"
+    UPDATE = "U"
+    SHARE = "S"
+    REDUCE = "R"
+    MIX = "M"
+    REPORT = "L"
+    SNAPSHOT = "V"
+    COLLECT = "C"
+    EVALUATE = "E"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Edge:
+    """A directed first-in first-out channel between two agents for one sort of message."""
+
+    name: str
+    source: Unit
+    target: Unit
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.source}->{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Names one message: the ``index`` is its batch, update or version."""
+
+    edge: Edge
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.edge} #{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step of an agent, the messages it needs and the messages it sends, in order."""
+
+    kind: Kind
+    index: int
+    needs: tuple[Tag, ...] = ()
+    sends: tuple[Tag, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How far each stage runs ahead of its own backwards.
+
+    Args:
+        windows: per stage, batches in flight before the first backward (at least 1).
+        micro_batches: M, batches (micro-batches) an update averages over.
+        flush: whether no forward may cross an update, which makes gradients exact.
+    """
+
+    windows: tuple[int, ...]
+    micro_batches: int = 1
+    flush: bool = False
+
+    @property
+    def stages(self) -> int:
+        """K."""
+        return len(self.windows)
+
+    def staleness_of(self, stage: int, update: int) -> int:
+        """Return the largest number of updates between forward and use of the batches of one update.
+
+        Batch b, the first of update n = b // M, is forwarded just before B(b - m), when ``(b - m) // M`` updates
+        were applied: its staleness is ``n - max(0, (b - m) // M)``, for M = 1 the familiar ``min(n, m)``.
+        """
+        if self.flush:
+            return 0
+        in_flight = self.windows[stage] - 1
+        first = update * self.micro_batches
+        return update - max(0, (first - in_flight) // self.micro_batches)
+
+    def bound(self, stage: int) -> int:
+        """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M)."""
+        return 0 if self.flush else -(-(self.windows[stage] - 1) // self.micro_batches)
+
+    @property
+    def all_busy(self) -> bool:
+        """Whether all stages can compute at once in the steady state: m_k >= m_{k+1} + 1, and no flush."""
+        pairs = zip(self.windows, self.windows[1:], strict=False)
+        return not self.flush and all(a > b for a, b in pairs)
+
+
+def stale(staleness: Sequence[int], micro_batches: int = 1) -> Schedule:
+    """Build the schedule of fully decoupled backpropagation.
+
+    Args:
+        staleness: m_k per stage, in batches.
+        micro_batches: M, batches an update averages over.
+
+    Raises:
+        ConfigError: negative or increasing along the stages; an increasing vector deadlocks.
+    """
+    shown = ",".join(map(str, staleness))
+    for k, m in enumerate(staleness):
+        if m < 0:
+            raise ConfigError(f"staleness is negative (staleness: {shown}, stage: {k}); use 0 or more")
+        if k and staleness[k - 1] < m:
+            raise ConfigError(
+                f"staleness increases along the stages (staleness: {shown}, stage {k - 1}: {staleness[k - 1]}, "
+                f"stage {k}: {m}): stage {k - 1} would wait for a gradient of a batch it has not sent; "
+                "give a list that never increases, such as 2(K-1-k)"
+            )
+    return Schedule(tuple(m + 1 for m in staleness), micro_batches)
+
+
+def gpipe(stages: int, micro_batches: int) -> Schedule:
+    """Build GPipe: all forwards of an update, then all backwards."""
+    return Schedule((micro_batches,) * stages, micro_batches, flush=True)
+
+
+def one_f_one_b(stages: int, micro_batches: int) -> Schedule:
+    """Build 1F1B with a flush: at most K - k batches in flight at stage k."""
+    return Schedule(tuple(min(micro_batches, stages - k) for k in range(stages)), micro_batches, flush=True)
+
+
+class Lateral(Protocol):
+    """When a unit exchanges with the same stage of other groups; see :mod:`stalegrid.consensus.rounds`."""
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield what is due at the start of a round, before its forwards."""
+
+    def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield what is due between the last backward and the update."""
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield what is due after the update."""
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield every edge on which the unit ever receives."""
+
+
+class NoLateral:
+    """Groups do not talk."""
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield nothing."""
+        yield from ()
+
+    before_update = after_update = opening
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield nothing."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the observer sees.
+
+    Args:
+        report_every: updates between two reports of a unit.
+        snapshot_every: updates between two snapshots of the parameters; the last version always has one.
+        chunks: evaluation steps a snapshot takes, so that an engine can run others in between.
+    """
+
+    report_every: int = 1
+    snapshot_every: int | None = None
+    chunks: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """The action sequences of every agent of a run.
+
+    Args:
+        grid: the units.
+        schedule: how far stages run ahead.
+        updates: N, updates that every unit makes.
+        lateral: when groups exchange.
+        watch: what the observer sees; None for no observer.
+    """
+
+    grid: Grid
+    schedule: Schedule
+    updates: int
+    lateral: Lateral = field(default_factory=NoLateral)
+    watch: Watch | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule.stages != self.grid.stages:
+            raise ConfigError(
+                f"the schedule has another number of stages than the grid "
+                f"(schedule: {self.schedule.stages}, grid: {self.grid.stages})"
+            )
+        if self.updates < 1:
+            raise ConfigError(f"a run needs at least one update (updates: {self.updates})")
+
+    @property
+    def agents(self) -> list[Unit]:
+        """All agents in canonical order, the observer last."""
+        return [*self.grid, *([OBSERVER] if self.watch else [])]
+
+    def actions(self, agent: Unit) -> Iterator[Action]:
+        """Yield the agent's actions from the first to the last."""
+        return self._observe() if agent == OBSERVER else self._train(agent)
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives, in canonical order."""
+        if agent == OBSERVER:
+            return sorted(Edge(name, unit, OBSERVER) for unit in self.grid for name in ("report", "snapshot"))
+        s, k = agent.group, agent.stage
+        edges = list(self.lateral.edges(agent))
+        if k > 0:
+            edges.append(Edge("activation", Unit(s, k - 1), agent))
+        if k < self.grid.stages - 1:
+            edges.append(Edge("gradient", Unit(s, k + 1), agent))
+        return sorted(edges)
+
+    def reports(self, update: int) -> bool:
+        """Return whether units report after this update."""
+        last = update + 1 == self.updates
+        return self.watch is not None and (last or (update + 1) % self.watch.report_every == 0)
+
+    def snapshots(self, version: int) -> bool:
+        """Return whether units send their parameters at this version."""
+        if self.watch is None:
+            return False
+        every = self.watch.snapshot_every
+        return version == self.updates or (every is not None and version % every == 0)
+
+    def _train(self, unit: Unit) -> Iterator[Action]:
+        micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
+        issued = 0
+        for n in range(self.updates):
+            yield from self.lateral.opening(unit, n)
+            limit = (n + 1 if self.schedule.flush else self.updates) * micro
+            for b in range(n * micro, (n + 1) * micro):
+                while issued < min(b + window, limit):
+                    yield self._forward(unit, issued)
+                    issued += 1
+                yield self._backward(unit, b)
+            yield from self.lateral.before_update(unit, n)
+            yield Action(Kind.UPDATE, n)
+            yield from self.lateral.after_update(unit, n)
+            if self.reports(n):
+                yield Action(Kind.REPORT, n, sends=(Tag(Edge("report", unit, OBSERVER), n),))
+            if self.snapshots(n + 1):
+                yield Action(Kind.SNAPSHOT, n + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), n + 1),))
+
+    def _forward(self, unit: Unit, batch: int) -> Action:
+        below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
+        needs = (Tag(Edge("activation", below, unit), batch),) if unit.stage else ()
+        sends = (Tag(Edge("activation", unit, above), batch),) if above.stage < self.grid.stages else ()
+        return Action(Kind.FORWARD, batch, needs, sends)
+
+    def _backward(self, unit: Unit, batch: int) -> Action:
+        below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
+        needs = (Tag(Edge("gradient", above, unit), batch),) if above.stage < self.grid.stages else ()
+        sends = (Tag(Edge("gradient", unit, below), batch),) if unit.stage else ()
+        return Action(Kind.BACKWARD, batch, needs, sends)
+
+    def _observe(self) -> Iterator[Action]:
+        assert self.watch is not None
+        for n in range(self.updates):
+            if self.reports(n):
+                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in self.grid))
+            if self.snapshots(n + 1):
+                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in self.grid)
+                yield Action(Kind.COLLECT, n + 1, needs)
+                for chunk in range(self.watch.chunks):
+                    yield Action(Kind.EVALUATE, chunk)

@@ -1,0 +1,76 @@
+"""A task from the names and numbers of the command line.
+
+Does not know: grids beyond their number of groups, engines.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+from stalegrid import models
+from stalegrid.config import RunConfig
+from stalegrid.data import ArrayDataset, CropAndFlip, load
+from stalegrid.errors import ConfigError
+from stalegrid.plan import grid_of, updates_of
+from stalegrid.seeds import derive
+from stalegrid.task import Task
+
+
+def make_task(config: RunConfig) -> Task:
+    """Build the model, data, optimizer and schedule that are asked for.
+
+    Raises:
+        ConfigError: a name is unknown, a number impossible, or the data not there.
+    """
+    train, test = load(config.data, config.data_dir)
+    augment = config.data == "cifar10" if config.augment is None else config.augment
+    return Task(
+        model=_model(config, train),
+        data=train,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=_optimizer(config),
+        scheduler=_scheduler(config, len(train)),
+        test=test,
+        augment=CropAndFlip() if augment else None,
+    )
+
+
+def _model(config: RunConfig, data: ArrayDataset) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "model"))
+        return models.build(config.model, data[0][0], data.classes)
+
+
+def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return partial(torch.optim.SGD, momentum=config.momentum, nesterov=config.nesterov, **common)
+    if config.nesterov:
+        raise ConfigError(f"nesterov is for sgd (optimizer: {config.optimizer})")
+    return partial(torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW, **common)
+
+
+def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+    if config.schedule == "constant":
+        return None
+    if config.batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {config.batch_size}")
+    updates = updates_of(config, samples // grid_of(config).groups // config.batch_size)
+    if config.schedule == "cosine":
+        return partial(lr_scheduler.CosineAnnealingLR, T_max=updates)
+    if config.schedule == "step":
+        milestones = [updates // 2, 3 * updates // 4]
+        return partial(lr_scheduler.MultiStepLR, milestones=milestones)
+    # One step more than updates: the scheduler is stepped after the last update too.  Momentum stays the user's.
+
+    return partial(
+        lr_scheduler.OneCycleLR,
+        max_lr=config.lr,
+        total_steps=updates + 1,
+        pct_start=0.3,
+        cycle_momentum=False,
+    )

@@ -1,0 +1,101 @@
+"""Synchronous training of S groups x K stages as one plain loop: sgd, data-parallel, gpipe and 1f1b.
+
+Does not know: programs, agents, messages; it shares no code with what it is there to check.
+
+A pipeline that flushes at every update (GPipe, arXiv 1811.06965; PipeDream-flush, arXiv 2006.09503) computes
+the exact gradient, so its stages are simply composed here and autograd runs through all of them.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Tensors = tuple[Tensor, ...]
+
+
+def synchronous(
+    stages: list[nn.Module],
+    *,
+    S: int,
+    M: int,
+    N: int,
+    inputs: Callable[[int, int], Tensors],
+    targets: Callable[[int, int], Tensor],
+    loss: Callable[..., Tensor],
+    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    drawing: Callable[[int, int, int], AbstractContextManager[None]],
+) -> tuple[list[list[nn.Module]], list[list[float]]]:
+    """Train S copies of K stages for N updates, each with the mean gradient of all groups and micro-batches.
+
+    Args:
+        stages: f_0 .. f_{K-1}, each from the outputs of the one before; left as they are.
+        S: groups.
+        M: micro-batches of an update; update n uses nM .. nM+M-1.
+        N: updates.
+        inputs: (s, b) -> inputs of micro-batch b of group s.
+        targets: (s, b) -> its targets.
+        loss: (outputs, targets) -> mean over the samples.
+        optimizer: parameters of a unit -> its optimizer.
+        scheduler: optimizer -> what is stepped after each update.
+        drawing: (s, k, b) -> the context in which a forward draws.
+
+    Returns:
+        The trained stages [s][k] and the losses [s][n], averaged over micro-batches.
+    """
+    w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
+    steps = [optimizer([p for p in f.parameters() if p.requires_grad]) for group in w for f in group]
+    rates = [scheduler(step) for step in steps] if scheduler else []
+    losses: list[list[float]] = [[] for _ in range(S)]
+    for n in range(N):
+        for s in range(S):
+            total = 0.0
+            for b in range(n * M, (n + 1) * M):
+                value = _forward(w[s], inputs(s, b), targets(s, b), loss, s, b, drawing)
+                torch.autograd.backward(value, torch.full_like(value, 1.0 / M))
+                total += value.item()
+            losses[s].append(total / M)
+        if S > 1:
+            for replicas in zip(*([p for f in group for p in f.parameters()] for group in w), strict=True):
+                _average(replicas)
+        for step in steps:
+            step.step()
+            step.zero_grad()
+        for rate in rates:
+            rate.step()
+    return w, losses
+
+
+def _forward(
+    group: list[nn.Module],
+    x: Tensors,
+    target: Tensor,
+    loss: Callable[..., Tensor],
+    s: int,
+    b: int,
+    drawing: Callable[[int, int, int], AbstractContextManager[None]],
+) -> Tensor:
+    """Return the loss of one micro-batch."""
+    for k, f in enumerate(group):
+        with drawing(s, k, b):
+            y = f(*x)
+        x = y if isinstance(y, tuple) else (y,)
+    return loss(*x, target)
+
+
+def _average(replicas: tuple[nn.Parameter, ...]) -> None:
+    """Replace the gradients of one parameter in all groups by their mean."""
+    found = [p.grad for p in replicas if p.grad is not None]
+    if not found:
+        return
+    mean = torch.zeros_like(found[0])
+    for g in found:
+        mean = mean + g
+    mean = mean / len(replicas)
+    for p in replicas:
+        p.grad = mean.clone()

@@ -1,0 +1,38 @@
+"""What is trained: the user's own model, data, loss and optimizer, as ordinary PyTorch objects.
+
+Does not know: grids, methods, engines.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
+
+from stalegrid.data.augment import CropAndFlip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Args:
+        model: maps a batch of inputs to a tensor or a tuple of tensors.
+        data: map-style training data of (input, target) pairs.
+        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        optimizer: parameters -> a torch optimizer; called once a unit.
+        scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
+        test: map-style test data; None for none.
+        augment: drawn anew for every epoch and sample; None for none.
+    """
+
+    model: nn.Module
+    data: Dataset[Any]
+    loss: Callable[..., Tensor]
+    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    test: Dataset[Any] | None = None
+    augment: CropAndFlip | None = None

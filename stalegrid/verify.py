@@ -1,0 +1,150 @@
+"""The same run on the simulator, on real processes and as plain loops, compared bit for bit.
+
+Does not know: how any of them works.
+"""
+
+import copy
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stalegrid.config import Settings
+from stalegrid.consensus.rounds import Averaging
+from stalegrid.observe.sinks import METRICS, UNITS
+from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.reference.grid import grid
+from stalegrid.reference.synchronous import synchronous
+from stalegrid.seeds import drawing
+from stalegrid.task import Task
+from stalegrid.train import execute, settle, threads
+
+Losses = list[list[float]]
+"""By update, by group."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The numbers of one run.
+
+    Args:
+        parameters: parameters and running statistics, by (group, name).
+        losses: of every update and group.
+    """
+
+    parameters: dict[tuple[int, str], Tensor]
+    losses: Losses
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one run is from the simulator's.
+
+    Args:
+        name: of the run.
+        parameter: largest absolute difference of any parameter or running statistic.
+        loss: largest absolute difference of any loss.
+        equal: whether every number has the same bits.
+    """
+
+    name: str
+    parameter: float
+    loss: float
+    equal: bool
+
+
+def verify(task: Task, settings: Settings) -> list[Difference]:
+    """Run a configuration every way there is and compare.
+
+    Args:
+        task: what is trained.
+        settings: how; the engine is chosen here, the output folder is not used.
+
+    Returns:
+        One difference for the processes and one for the plain loops, each from the simulator's run.
+    """
+    settings = dataclasses.replace(settings, out=None, log_every=1)
+    with threads(settings.threads):
+        plan = make_plan(task, settings)
+    settings = settle(plan, settings)
+    simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
+    processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
+    with threads(settings.threads):
+        reference = run_reference(task, settings, plan)
+    return [compare("processes", simulated, processes), compare("plain loops", simulated, reference)]
+
+
+def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
+    """Run on the engine of the settings and read every unit's numbers back."""
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
+        folder = Path(name) / "run"
+        execute(task, dataclasses.replace(settings, out=folder), quiet=True, keep_units=True)
+        vectors = load_file(folder / UNITS)
+        lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    parameters: dict[tuple[int, str], Tensor] = {}
+    for unit in plan.grid:
+        for entry in plan.stages[unit.stage].entries:
+            parameters[unit.group, entry.name] = entry.view(vectors[str(unit)]).clone()
+    return Outcome(parameters, [line["group_loss"] for line in lines if line["kind"] == "train"])
+
+
+def run_reference(task: Task, settings: Settings, plan: Plan) -> Outcome:
+    """Run the plain loops of :mod:`stalegrid.reference`."""
+    stages: list[nn.Module] = list(plan.partition.stages(copy.deepcopy(task.model).to(plan.dtype)))
+    schedule, cpu = plan.schedule, torch.device("cpu")
+    samples = make_batches(task, settings, plan.grid, schedule.micro_batches, plan.dtype)
+    common: dict[str, Any] = {
+        "S": plan.grid.groups,
+        "N": plan.program.updates,
+        "inputs": samples.inputs,
+        "targets": samples.targets,
+        "loss": task.loss,
+        "optimizer": task.optimizer,
+        "scheduler": task.scheduler,
+        "drawing": lambda s, k, b: drawing(cpu, settings.seed, "forward", s, k, b),
+    }
+    if schedule.flush:
+        modules, losses = synchronous(stages, M=schedule.micro_batches, **common)
+    else:
+        m = [w - 1 for w in schedule.windows]
+        modules, losses = grid(stages, m=m, view=plan.view, **_mixing(plan), **common)
+    parameters = {
+        (s, name): tensor.detach()
+        for s, group in enumerate(modules)
+        for module in group
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    return Outcome(parameters, [list(row) for row in zip(*losses, strict=True)])
+
+
+def _mixing(plan: Plan) -> dict[str, Any]:
+    lateral = plan.program.lateral
+    if not isinstance(lateral, Averaging):
+        return {}
+    weights, momentum = lateral.mixing.weights, plan.mix_momentum
+    return {
+        "P": weights,
+        "adapt_first": lateral.adapt_first,
+        "H": lateral.period,
+        "c": lateral.lag,
+        "mix_momentum": momentum,
+    }
+
+
+def compare(name: str, expected: Outcome, found: Outcome) -> Difference:
+    """Compare two outcomes bit for bit."""
+    worst, equal = 0.0, expected.parameters.keys() == found.parameters.keys()
+    for key in expected.parameters.keys() & found.parameters.keys():
+        a, b = expected.parameters[key].cpu(), found.parameters[key].cpu()
+        equal = equal and torch.equal(a, b)
+        worst = max(worst, float((a.double() - b.double()).abs().max()))
+    losses = [torch.tensor(o.losses, dtype=torch.float64) for o in (expected, found)]
+    equal = equal and torch.equal(*losses)
+    return Difference(name, worst, float((losses[0] - losses[1]).abs().max()), equal)

@@ -1,0 +1,181 @@
+"""The parameters of a stage in one vector, and which version of them a late backward sees.
+
+Does not know: batches, messages, optimizers, other stages.
+
+Between the forward and the backward of a batch the weights change ``m_k`` times.  A *view* answers which weights the
+backward then uses; each is a small class here with the same four methods.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid.errors import ConfigError
+from stalegrid.messages import ALIGNMENT, aligned
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one parameter or floating buffer lies in the vector."""
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def view(self, flat: Tensor) -> Tensor:
+        """Return the tensor as a view of a vector of this layout."""
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.offset)
+
+
+class Weights:
+    """All parameters, then all floating buffers, of a module as views of one vector.
+
+    A version copy, a mix or a message is then one operation.  Every tensor starts on a cache line; the padding
+    between them stays 0.  Other buffers (such as BatchNorm's counter of batches) stay where they are.
+
+    Args:
+        module: its parameters and floating buffers are moved into the vector, in place.
+
+    Attributes:
+        flat: the vector, shape (numel,).
+        entries: where each tensor lies, parameters first.
+        trained: elements at the start of the vector that hold parameters; the rest are buffers.
+        version: updates applied so far.
+
+    Raises:
+        ConfigError: floating parameters and buffers have different types or devices.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        parameters = dict(module.named_parameters())
+        buffers = {n: b for n, b in module.named_buffers() if b.is_floating_point()}
+        tensors = {**parameters, **buffers}
+        kinds = {(t.dtype, t.device) for t in tensors.values()}
+        if len(kinds) > 1:
+            shown = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+            raise ConfigError(
+                f"all parameters and floating buffers of a stage must share one type and device ({shown})"
+            )
+        self.entries, self.trained, numel = _place(parameters, buffers)
+        dtype, device = kinds.pop() if kinds else (torch.float32, torch.device("cpu"))
+        self.flat = torch.zeros(numel, dtype=dtype, device=device)
+        self.version = 0
+        for entry in self.entries:
+            tensor, view = tensors[entry.name], entry.view(self.flat)
+            view.copy_(tensor.detach())
+            tensor.data = view
+
+    def counters(self) -> dict[str, Tensor]:
+        """Return the buffers that are not floating, such as BatchNorm's counter of batches."""
+        return {n: b for n, b in self.module.named_buffers() if not b.is_floating_point()}
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Return the parameters that an optimizer updates."""
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for p in self.module.parameters():
+            p.grad = None
+
+    def locate(self, tensor: Tensor) -> int | None:
+        """Return the offset in the vector at which the tensor views parameters, or None if it views none."""
+        if tensor.untyped_storage().data_ptr() != self.flat.untyped_storage().data_ptr():
+            return None
+        offset = int(tensor.storage_offset())
+        return offset if offset < self.trained else None
+
+
+def _place(parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor]) -> tuple[list[Entry], int, int]:
+    entries: list[Entry] = []
+    offset = trained = 0
+    for name, tensor in [*parameters.items(), *buffers.items()]:
+        dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
+        entries.append(Entry(name, offset, tuple(tensor.shape), dense.stride()))
+        size = tensor.element_size()
+        assert ALIGNMENT % size == 0
+        offset += aligned(tensor.numel() * size) // size
+        if name in parameters:
+            trained = offset
+    return entries, trained, offset
+
+
+class View(Protocol):
+    """Which weights a late backward sees."""
+
+    def forwarded(self, version: int) -> None:
+        """Note that a batch was forwarded at this version and is in flight."""
+
+    def seen(self, version: int) -> Tensor:
+        """Return the vector of parameters that the backward of a batch forwarded at this version uses."""
+
+    def finished(self, version: int) -> None:
+        """Note that a batch forwarded at this version had its backward."""
+
+    def overwriting(self) -> None:
+        """Note that the current version is about to be overwritten."""
+
+
+class Stashed:
+    """The weights of the forward: the gradient is exact at ``w^(b-m)``.
+
+    A version is copied only when an update is about to overwrite it while a batch in flight still needs it.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._in_flight: Counter[int] = Counter()
+        self._copies: dict[int, Tensor] = {}
+
+    def forwarded(self, version: int) -> None:
+        """Count one more batch that needs this version."""
+        self._in_flight[version] += 1
+
+    def seen(self, version: int) -> Tensor:
+        """Return the copy of that version, or the weights of now where they still are that version."""
+        return self._weights.flat if version == self._weights.version else self._copies[version]
+
+    def finished(self, version: int) -> None:
+        """Drop the version with the last batch that needs it."""
+        self._in_flight[version] -= 1
+        if not self._in_flight[version]:
+            del self._in_flight[version]
+            self._copies.pop(version, None)
+
+    def overwriting(self) -> None:
+        """Copy the parameters if a batch in flight needs them."""
+        version = self._weights.version
+        if version in self._in_flight:
+            self._copies[version] = self._weights.flat[: self._weights.trained].clone()
+
+
+class Current:
+    """The weights of now, with the activations of the forward; keeps no copy.
+
+    The gradient is of no function: what the authors' code of FDG (arXiv 1906.09108) computes.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def forwarded(self, version: int) -> None:
+        """Keep nothing."""
+
+    def seen(self, version: int) -> Tensor:
+        """Return the weights of now."""
+        return self._weights.flat
+
+    def finished(self, version: int) -> None:
+        """Drop nothing."""
+
+    def overwriting(self) -> None:
+        """Copy nothing."""
+
+
+VIEWS: dict[str, type[Stashed] | type[Current]] = {"stashed": Stashed, "current": Current}
+"""The views by the names that users give."""

@@ -1,0 +1,236 @@
+"""A small task that has everything awkward, and one way to run it through any engine and through the references."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from stalegrid import seeds
+from stalegrid.agents.build import build_agents
+from stalegrid.config import Settings
+from stalegrid.consensus.matrices import mixing
+from stalegrid.engines.simulator import simulate
+from stalegrid.grid import Unit
+from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.reference.grid import grid
+from stalegrid.reference.synchronous import synchronous
+from stalegrid.task import Task
+
+torch.set_num_threads(1)
+
+UPDATES = 8
+CPU = torch.device("cpu")
+CUTS: dict[int, list[str]] = {1: [], 2: ["norm2"], 3: ["conv2", "dropout2"]}
+"""Where :class:`Net` is cut, by K; the residual crosses every cut."""
+
+
+class Net(nn.Module):
+    """Convolution, batch-norm, dropout and a residual.
+
+    Args:
+        plain: leave out batch-norm and dropout, so that a sample's loss depends on nothing but the sample.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm1 = nn.Identity() if plain else nn.BatchNorm2d(4)
+        self.dropout1 = nn.Identity() if plain else nn.Dropout(0.2)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm2 = nn.Identity() if plain else nn.BatchNorm2d(4)
+        self.dropout2 = nn.Identity() if plain else nn.Dropout(0.3)
+        self.relu = nn.ReLU()
+        self.pool = nn.AvgPool2d(2)
+        self.fc1 = nn.Linear(36, 7)
+        self.fc2 = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.dropout1(self.relu(self.norm1(self.conv1(x))))
+        h = h + self.dropout2(self.norm2(self.conv2(h)))
+        h = self.pool(self.relu(h)).flatten(1)
+        return self.fc2(self.relu(self.fc1(h)))
+
+
+def images(samples: int = 50) -> TensorDataset:
+    """Noise with a class-dependent mean, (samples, 2, 6, 6)."""
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (samples,), generator=draw)
+    x = torch.randn(samples, 2, 6, 6, generator=draw, dtype=torch.float64)
+    return TensorDataset((x + labels.view(-1, 1, 1, 1) / 2).float(), labels)
+
+
+def build(model: Callable[[], nn.Module]) -> nn.Module:
+    """Build a model with the same initial weights every time."""
+    with seeds.drawing(CPU, 0, "test model"):
+        return model()
+
+
+def make_task(**changes: Any) -> Task:
+    """Return the small task, momentum SGD with weight decay under a one-cycle schedule, with some changes."""
+    defaults: dict[str, Any] = {
+        "model": build(Net),
+        "data": images(),
+        "loss": nn.CrossEntropyLoss(),
+        "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
+        "scheduler": partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=UPDATES),
+    }
+    return Task(**(defaults | changes))
+
+
+def make_settings(groups: int = 1, stages: int = 1, **changes: Any) -> Settings:
+    """Return settings that report every update and cut :class:`Net` at fixed places, with some changes."""
+    defaults: dict[str, Any] = {
+        "groups": groups,
+        "stages": stages,
+        "cuts": CUTS.get(stages),
+        "batch_size": 4,
+        "updates": UPDATES,
+        "log_every": 1,
+        "evaluate_every": 0.0,
+        "seed": 3,
+    }
+    return Settings(**(defaults | changes))
+
+
+Values = dict[tuple[int, int, str], Tensor]
+"""Parameters and floating buffers by group, stage and name."""
+
+
+@dataclass
+class Outcome:
+    """What a run leaves.
+
+    Args:
+        values: of every unit at the end.
+        losses: by group and update.
+        mean: the whole model's state at the end, averaged over groups.
+    """
+
+    values: Values
+    losses: list[list[float]]
+    mean: dict[str, Tensor]
+
+
+@dataclass
+class Recorder:
+    """A sink that keeps what it is given; usable with any engine.
+
+    Args:
+        plan: of the run.
+    """
+
+    plan: Plan
+    records: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    values: list[Values] = field(default_factory=list)
+    means: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def report(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+    def evaluation(self, record: dict[str, Any], model: nn.Module) -> None:
+        self.evaluations.append(record)
+        self.means.append({n: t.clone() for n, t in model.state_dict().items()})
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        self.values.append(
+            {
+                (u.group, u.stage, e.name): e.view(vectors[u]).clone()
+                for u in vectors
+                for e in self.plan.stages[u.stage].entries
+            }
+        )
+
+    def outcome(self) -> Outcome:
+        """Return the state at the last evaluation and all losses."""
+        losses = zip(*(record["group_loss"] for record in self.records), strict=True)
+        return Outcome(self.values[-1], [list(group) for group in losses], self.means[-1])
+
+
+def run_simulator(task: Task, settings: Settings) -> Outcome:
+    """Run a task with all units in this process."""
+    return record_simulator(task, settings).outcome()
+
+
+def record_simulator(task: Task, settings: Settings) -> Recorder:
+    """Run a task with all units in this process and keep every observation."""
+    plan = make_plan(task, settings)
+    sink = Recorder(plan)
+    simulate(plan.program, build_agents(task, settings, plan, plan.program.agents, CPU, sink))
+    return sink
+
+
+def run_reference(task: Task, settings: Settings) -> Outcome:
+    """Run the plain loop that says what the settings compute."""
+    plan = make_plan(task, settings)
+    S, K, N = plan.grid.groups, plan.grid.stages, settings.updates  # noqa: N806
+    assert N is not None
+    M = settings.micro_batches or (4 if settings.method in ("gpipe", "1f1b") else 1)  # noqa: N806
+    samples = make_batches(task, settings, plan.grid, M, plan.dtype)
+    whole = copy.deepcopy(task.model).to(plan.dtype)
+    common: dict[str, Any] = {
+        "S": S,
+        "N": N,
+        "inputs": samples.inputs,
+        "targets": samples.targets,
+        "loss": task.loss,
+        "optimizer": task.optimizer,
+        "scheduler": task.scheduler,
+        "drawing": partial(seeds.drawing, CPU, settings.seed, "forward"),
+    }
+    stages = plan.partition.stages(whole)
+    if settings.method == "pham-ahn":
+        assert M == 1
+        trained, losses = grid(
+            stages,
+            m=settings.staleness or [2 * (K - 1 - k) for k in range(K)],
+            view=settings.view or "stashed",
+            P=None if settings.mixing == "none" else mixing(settings.topology, S).weights,
+            adapt_first=settings.mixing == "adapt-then-combine",
+            H=settings.period,
+            c=settings.lag,
+            mix_momentum=settings.mix_momentum,
+            **common,
+        )
+    else:
+        trained, losses = synchronous(stages, M=M, **common)
+    states = [[dict(f.state_dict()) for f in group] for group in trained]
+    values = {
+        (s, k, name): tensor
+        for s, group in enumerate(states)
+        for k, state in enumerate(group)
+        for name, tensor in state.items()
+        if tensor.is_floating_point()
+    }
+    return Outcome(values, losses, _mean(whole, values, states[0]))
+
+
+def _mean(whole: nn.Module, values: Values, first: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Average floating tensors over groups; take counters from group 0."""
+    mean = dict(whole.state_dict())
+    groups = 1 + max(s for s, _, _ in values)
+    for k, state in enumerate(first):
+        for name, tensor in state.items():
+            mean[name] = tensor
+            if tensor.is_floating_point() and groups > 1:
+                total = values[0, k, name]
+                for s in range(1, groups):
+                    total = total + values[s, k, name]
+                mean[name] = total / groups
+    return mean
+
+
+def compare(one: Outcome, other: Outcome) -> None:
+    """Hold two outcomes equal, bit for bit."""
+    assert one.values.keys() == other.values.keys()
+    differ = [key for key, value in one.values.items() if not torch.equal(value, other.values[key])]
+    assert not differ, f"(group, stage, name): {differ}"
+    assert one.losses == other.losses
+    assert one.mean.keys() == other.mean.keys()
+    differ_mean = [name for name, value in one.mean.items() if not torch.equal(value, other.mean[name])]
+    assert not differ_mean, f"mean model: {differ_mean}"
