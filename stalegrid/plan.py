@@ -16,6 +16,7 @@ from stalegrid.agents.observer import StageLayout
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import Mixing
 from stalegrid.consensus.matrices import mixing as mixing_of
+from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
 from stalegrid.data import Batches, Slices
 from stalegrid.errors import ConfigError
@@ -121,7 +122,8 @@ def make_plan(task: Task, settings: Settings) -> Plan:
     model = copy.deepcopy(task.model).to(dtype)
     cut = partition(model, batches.inputs(0, 0), grid.stages, settings.cuts)
     weights = [Weights(copy.deepcopy(stage)) for stage in cut.stages(model)]
-    _check_optimizer(task, weights)
+    mix_momentum = settings.mix_momentum and isinstance(lateral, Averaging)
+    _check_optimizer(task, weights, mix_momentum)
     return Plan(
         method,
         view,
@@ -131,7 +133,7 @@ def make_plan(task: Task, settings: Settings) -> Plan:
         tuple(_stage_layout(w) for w in weights),
         batches.updates_per_epoch,
         dtype,
-        settings.mix_momentum and isinstance(lateral, Averaging),
+        mix_momentum,
         tuple(sum(p.numel() for p in w.trainable()) for w in weights),
     )
 
@@ -217,7 +219,7 @@ def _stage_layout(weights: Weights) -> StageLayout:
     return StageLayout(tuple(weights.entries), weights.flat.numel(), weights.trained, counters)
 
 
-def _check_optimizer(task: Task, weights: Sequence[Weights]) -> None:
+def _check_optimizer(task: Task, weights: Sequence[Weights], mix_momentum: bool) -> None:
     """Build every stage's optimizer and scheduler once, so that their errors come before any process."""
     for stage in weights:
         parameters: list[nn.Parameter] = stage.trainable()
@@ -227,3 +229,5 @@ def _check_optimizer(task: Task, weights: Sequence[Weights]) -> None:
                 task.scheduler(optimizer)
         except Exception as problem:  # the factories are the user's: anything can be raised
             raise ConfigError(f"the optimizer or scheduler cannot be built: {problem}") from problem
+        if mix_momentum:
+            Momentum(optimizer, parameters)

@@ -117,13 +117,16 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
     if torchrun.active():
         return _on_torchrun(task, settings, quiet, keep_units)
     plan = prepare(task, settings)
+    processes = settings.processes or len(plan.grid)
+    if settings.engine == "processes":
+        homes(plan.program, processes + 1, spare=True)
     with _folder(settings) as folder:
         sink = _announce(plan, settings, folder, quiet, keep_units)
         if settings.engine == "simulator":
             _simulate(task, settings, plan, sink)
         else:
-            launch(Job(task, settings, plan, sink), settings.processes or len(plan.grid))
-        return _result(task, settings, folder)
+            launch(Job(task, settings, plan, sink), processes)
+        return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
 
 
 def prepare(task: Task, settings: Settings) -> Plan:
@@ -140,10 +143,7 @@ def prepare(task: Task, settings: Settings) -> Plan:
     if settings.out is not None and settings.out.exists():
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     with threads(settings.threads):
-        plan = make_plan(task, settings)
-    if settings.engine == "processes" and not torchrun.active():
-        homes(plan.program, (settings.processes or len(plan.grid)) + 1, spare=True)
-    return plan
+        return make_plan(task, settings)
 
 
 @contextmanager
@@ -158,8 +158,14 @@ def threads(number: int) -> Iterator[None]:
 
 
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
-    with torchrun.joined(settings.deadline) as (rank, local_rank):
-        plan = torchrun.agree(lambda: prepare(task, settings))
+
+    def settled() -> Plan:
+        plan = prepare(task, settings)
+        homes(plan.program, size, spare=False)
+        return plan
+
+    with torchrun.joined(settings.deadline) as (rank, size, local_rank):
+        plan = torchrun.agree(settled)
         with torchrun.shared(lambda: _folder(settings)) as folder:
             sink = _announce(plan, settings, folder, quiet or rank > 0, keep_units)
             torchrun.run(Job(task, settings, plan, sink), local_rank)
@@ -244,10 +250,6 @@ def _headline(plan: Plan, settings: Settings) -> str:
         f"staleness at most {bounds} updates, view {plan.view}; mixing {plan.mixing}{gap}; "
         f"{plan.program.updates} updates, {settings.threads} of {os.cpu_count()} threads a process"
     )
-
-
-def _result(task: Task, settings: Settings, folder: Path) -> Result:
-    return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

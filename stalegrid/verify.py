@@ -76,7 +76,7 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
     processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
     with threads(settings.threads):
-        reference = run_reference(task, settings, plan)
+        reference = outcome_of(train_reference(task, settings, plan))
     return [compare("processes", simulated, processes), compare("plain loops", simulated, reference)]
 
 
@@ -85,8 +85,13 @@ def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
         folder = Path(name) / "run"
         execute(task, dataclasses.replace(settings, out=folder), quiet=True, keep_units=True)
-        vectors = load_file(folder / UNITS)
-        lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+        return read_outcome(folder, plan)
+
+
+def read_outcome(folder: Path, plan: Plan) -> Outcome:
+    """Read every unit's numbers from the folder of a run that kept them and reported every update."""
+    vectors = load_file(folder / UNITS)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     parameters: dict[tuple[int, str], Tensor] = {}
     for unit in plan.grid:
         for entry in plan.stages[unit.stage].entries:
@@ -94,7 +99,11 @@ def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
     return Outcome(parameters, [line["group_loss"] for line in lines if line["kind"] == "train"])
 
 
-def run_reference(task: Task, settings: Settings, plan: Plan) -> Outcome:
+Trained = tuple[list[list[nn.Module]], list[list[float]]]
+"""Stage modules [s][k] and losses [s][n]."""
+
+
+def train_reference(task: Task, settings: Settings, plan: Plan) -> Trained:
     """Run the plain loops of :mod:`stalegrid.reference`."""
     stages: list[nn.Module] = list(plan.partition.stages(copy.deepcopy(task.model).to(plan.dtype)))
     schedule, cpu = plan.schedule, torch.device("cpu")
@@ -110,15 +119,19 @@ def run_reference(task: Task, settings: Settings, plan: Plan) -> Outcome:
         "drawing": lambda s, k, b: drawing(cpu, settings.seed, "forward", s, k, b),
     }
     if schedule.flush:
-        modules, losses = synchronous(stages, M=schedule.micro_batches, **common)
-    else:
-        m = [w - 1 for w in schedule.windows]
-        modules, losses = grid(stages, m=m, view=plan.view, **_mixing(plan), **common)
+        return synchronous(stages, M=schedule.micro_batches, **common)
+    m = [w - 1 for w in schedule.windows]
+    return grid(stages, m=m, view=plan.view, **_mixing(plan), **common)
+
+
+def outcome_of(trained: Trained) -> Outcome:
+    """Read every unit's numbers from what the plain loops leave."""
+    modules, losses = trained
     parameters = {
         (s, name): tensor.detach()
         for s, group in enumerate(modules)
         for module in group
-        for name, tensor in module.state_dict().items()
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         if tensor.is_floating_point()
     }
     return Outcome(parameters, [list(row) for row in zip(*losses, strict=True)])

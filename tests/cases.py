@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from stalegrid import seeds
+from stalegrid import seeds, verify
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
-from stalegrid.consensus.matrices import mixing
 from stalegrid.engines.simulator import simulate
 from stalegrid.grid import Unit
-from stalegrid.plan import Plan, make_batches, make_plan
-from stalegrid.reference.grid import grid
-from stalegrid.reference.synchronous import synchronous
+from stalegrid.plan import Plan, make_plan
 from stalegrid.task import Task
 
 torch.set_num_threads(1)
@@ -97,22 +94,14 @@ def make_settings(groups: int = 1, stages: int = 1, **changes: Any) -> Settings:
     return Settings(**(defaults | changes))
 
 
-Values = dict[tuple[int, int, str], Tensor]
-"""Parameters and floating buffers by group, stage and name."""
+Values = dict[tuple[int, str], Tensor]
+"""Parameters and floating buffers by group and name."""
 
 
-@dataclass
-class Outcome:
-    """What a run leaves.
+@dataclass(frozen=True)
+class Outcome(verify.Outcome):
+    """What a run leaves, with the whole model's state averaged over groups."""
 
-    Args:
-        values: of every unit at the end.
-        losses: by group and update.
-        mean: the whole model's state at the end, averaged over groups.
-    """
-
-    values: Values
-    losses: list[list[float]]
     mean: dict[str, Tensor]
 
 
@@ -139,17 +128,12 @@ class Recorder:
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         self.values.append(
-            {
-                (u.group, u.stage, e.name): e.view(vectors[u]).clone()
-                for u in vectors
-                for e in self.plan.stages[u.stage].entries
-            }
+            {(u.group, e.name): e.view(vectors[u]).clone() for u in vectors for e in self.plan.stages[u.stage].entries}
         )
 
     def outcome(self) -> Outcome:
         """Return the state at the last evaluation and all losses."""
-        losses = zip(*(record["group_loss"] for record in self.records), strict=True)
-        return Outcome(self.values[-1], [list(group) for group in losses], self.means[-1])
+        return Outcome(self.values[-1], [record["group_loss"] for record in self.records], self.means[-1])
 
 
 def run_simulator(task: Task, settings: Settings) -> Outcome:
@@ -168,69 +152,27 @@ def record_simulator(task: Task, settings: Settings) -> Recorder:
 def run_reference(task: Task, settings: Settings) -> Outcome:
     """Run the plain loop that says what the settings compute."""
     plan = make_plan(task, settings)
-    S, K, N = plan.grid.groups, plan.grid.stages, settings.updates  # noqa: N806
-    assert N is not None
-    M = settings.micro_batches or (4 if settings.method in ("gpipe", "1f1b") else 1)  # noqa: N806
-    samples = make_batches(task, settings, plan.grid, M, plan.dtype)
+    trained = verify.train_reference(task, settings, plan)
+    made = verify.outcome_of(trained)
+    counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
+    means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
     whole = copy.deepcopy(task.model).to(plan.dtype)
-    common: dict[str, Any] = {
-        "S": S,
-        "N": N,
-        "inputs": samples.inputs,
-        "targets": samples.targets,
-        "loss": task.loss,
-        "optimizer": task.optimizer,
-        "scheduler": task.scheduler,
-        "drawing": partial(seeds.drawing, CPU, settings.seed, "forward"),
-    }
-    stages = plan.partition.stages(whole)
-    if settings.method == "pham-ahn":
-        assert M == 1
-        trained, losses = grid(
-            stages,
-            m=settings.staleness or [2 * (K - 1 - k) for k in range(K)],
-            view=settings.view or "stashed",
-            P=None if settings.mixing == "none" else mixing(settings.topology, S).weights,
-            adapt_first=settings.mixing == "adapt-then-combine",
-            H=settings.period,
-            c=settings.lag,
-            mix_momentum=settings.mix_momentum,
-            **common,
-        )
-    else:
-        trained, losses = synchronous(stages, M=M, **common)
-    states = [[dict(f.state_dict()) for f in group] for group in trained]
-    values = {
-        (s, k, name): tensor
-        for s, group in enumerate(states)
-        for k, state in enumerate(group)
-        for name, tensor in state.items()
-        if tensor.is_floating_point()
-    }
-    return Outcome(values, losses, _mean(whole, values, states[0]))
+    for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:
+        tensor.data.copy_(means.get(name, counters.get(name, tensor)).data)
+    return Outcome(made.parameters, made.losses, whole.state_dict())
 
 
-def _mean(whole: nn.Module, values: Values, first: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Average floating tensors over groups; take counters from group 0."""
-    mean = dict(whole.state_dict())
-    groups = 1 + max(s for s, _, _ in values)
-    for k, state in enumerate(first):
-        for name, tensor in state.items():
-            mean[name] = tensor
-            if tensor.is_floating_point() and groups > 1:
-                total = values[0, k, name]
-                for s in range(1, groups):
-                    total = total + values[s, k, name]
-                mean[name] = total / groups
-    return mean
+def _mean(values: list[Tensor]) -> Tensor:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total / len(values) if len(values) > 1 else total
 
 
 def compare(one: Outcome, other: Outcome) -> None:
     """Hold two outcomes equal, bit for bit."""
-    assert one.values.keys() == other.values.keys()
-    differ = [key for key, value in one.values.items() if not torch.equal(value, other.values[key])]
-    assert not differ, f"(group, stage, name): {differ}"
-    assert one.losses == other.losses
+    difference = verify.compare("", one, other)
+    assert difference.equal, difference
     assert one.mean.keys() == other.mean.keys()
-    differ_mean = [name for name, value in one.mean.items() if not torch.equal(value, other.mean[name])]
-    assert not differ_mean, f"mean model: {differ_mean}"
+    differ = [name for name, value in one.mean.items() if not torch.equal(value, other.mean[name])]
+    assert not differ, f"mean model: {differ}"

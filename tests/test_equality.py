@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import (
-    UPDATES,
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from tests.cases import (
     build,
     compare,
     make_settings,
@@ -17,8 +19,6 @@ from cases import (
     run_reference,
     run_simulator,
 )
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 SHAPES = list(product((1, 2, 3), (1, 2, 3)))
 VIEWS = ("stashed", "current")
@@ -34,38 +34,37 @@ def hold(groups: int, stages: int, task: dict[str, Any] | None = None, **changes
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
     ("dtype", "groups", "stages"),
-    [("float32", s, k) for s, k in SHAPES] + [("float64", s, k) for s, k in ((1, 1), (1, 3), (2, 2), (3, 3))],
+    [("float32", s, k) for s, k in SHAPES] + [("float64", s, k) for s, k in ((1, 1), (2, 2), (3, 3))],
 )
 def test_grid(dtype: str, groups: int, stages: int, view: str, mixing: str) -> None:
     hold(groups, stages, view=view, mixing=mixing, dtype=dtype)
 
 
-@pytest.mark.parametrize(("period", "lag"), [(1, 1), (1, 2), (2, 0), (2, 1), (2, 2)])
 @pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize(("groups", "stages", "view"), [(2, 2, "current"), (3, 2, "stashed")])
-def test_period_and_lag(groups: int, stages: int, view: str, mixing: str, period: int, lag: int) -> None:
-    hold(groups, stages, view=view, mixing=mixing, period=period, lag=lag)
-
-
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("staleness", [[2, 1, 0], [5, 3, 0], [2, 2, 0], [0, 0, 0], [20, 4, 0]])
-def test_staleness(staleness: list[int], view: str) -> None:
-    hold(2, 3, staleness=staleness, view=view)
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_last_stage_with_slack(view: str) -> None:
-    # A last stage that runs ahead reports the losses of several batches at once: compare the losses of the run.
-    task, settings = make_task(), make_settings(2, 2, staleness=[4, 2], view=view, log_every=UPDATES)
-    run, reference = run_simulator(task, settings), run_reference(task, settings)
-    reference.losses = [[sum(group) / UPDATES] for group in reference.losses]
-    compare(run, reference)
-
-
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize(
-    ("groups", "topology"), [(4, "one-peer-exponential"), (4, "complete"), (4, "star"), (3, "one-peer-exponential")]
+    ("period", "lag", "groups", "view"),
+    [(1, 1, 3, "stashed"), (1, 2, 2, "current"), (2, 0, 3, "current"), (2, 1, 2, "stashed"), (2, 2, 3, "current")],
+)
+def test_period_and_lag(groups: int, view: str, mixing: str, period: int, lag: int) -> None:
+    hold(groups, 2, view=view, mixing=mixing, period=period, lag=lag)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("staleness", [[2, 1, 0], [5, 3, 0], [2, 2, 0], [0, 0, 0], [20, 4, 0], [2], [4, 2]])
+def test_staleness(staleness: list[int], view: str) -> None:
+    hold(2, len(staleness), staleness=staleness, view=view)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize(
+    ("groups", "topology", "lag"),
+    [
+        (4, "one-peer-exponential", 0),
+        (4, "one-peer-exponential", 2),
+        (3, "one-peer-exponential", 1),
+        (4, "complete", 0),
+        (4, "star", 1),
+    ],
 )
 def test_topology(groups: int, topology: str, lag: int, mixing: str) -> None:
     hold(groups, 2, topology=topology, mixing=mixing, lag=lag)
@@ -77,8 +76,9 @@ def test_mixed_momentum(period: int, lag: int, mixing: str) -> None:
     hold(3, 2, mix_momentum=True, topology="star", mixing=mixing, period=period, lag=lag)
 
 
-def test_mixed_momentum_of_an_optimizer_that_has_none() -> None:
-    hold(2, 2, {"optimizer": partial(torch.optim.SGD, lr=0.1), "scheduler": None}, mix_momentum=True)
+def test_mixed_momentum_of_adam() -> None:
+    adam = partial(torch.optim.Adam, lr=0.01)
+    hold(3, 2, {"optimizer": adam, "scheduler": None}, mix_momentum=True, lag=1)
 
 
 def test_groups_that_do_not_mix() -> None:
@@ -152,7 +152,7 @@ class Pooled(nn.Module):
 
 
 class Partly(nn.Module):
-    """A frozen layer, a layer that gets no gradient, a layer used twice, and an activation in place."""
+    """A frozen layer, a layer used twice, an activation in place and running statistics by count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,38 +161,90 @@ class Partly(nn.Module):
         self.linear = nn.Linear(8, 8)
         self.relu = nn.ReLU(inplace=True)
         self.twice = nn.Linear(8, 8)
-        self.aside = nn.Linear(8, 8)
         self.norm = nn.BatchNorm1d(8, momentum=None)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu(self.linear(self.frozen(self.flatten(x))))
-        h = self.twice(torch.sigmoid(self.twice(h)))
-        h = h + self.aside(h).detach()
-        return self.head(self.norm(h))
+        return self.head(self.norm(self.twice(torch.sigmoid(self.twice(h)))))
+
+
+class Tied(nn.Module):
+    """One weight under two names in one stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.first = nn.Linear(72, 8)
+        self.second = nn.Linear(8, 8)
+        self.third = nn.Linear(8, 8)
+        self.third.weight = self.second.weight
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.second(torch.tanh(self.first(self.flatten(x)))))
+        return self.head(torch.tanh(self.third(h)))
+
+
+class Constants(nn.Module):
+    """Buffers that do not change, floating and not, part of the saved state or not."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.first = nn.Linear(72, 8)
+        self.register_buffer("position", torch.linspace(0, 1, 8), persistent=persistent)
+        self.second = nn.Linear(8, 8)
+        self.register_buffer("mask", torch.arange(8) > 3, persistent=persistent)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(self.flatten(x)) + self.position)
+        return self.head(torch.tanh(self.second(h)) * self.mask)
+
+
+class NoGradient(nn.Module):
+    """A layer that is used but gets no gradient, which torch's optimizers skip, weight decay included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.linear = nn.Linear(72, 8)
+        self.aside = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.linear(self.flatten(x)))
+        return self.head(h + self.aside(h).detach())
 
 
 def words() -> TensorDataset:
     draw = torch.Generator().manual_seed(5)
-    return TensorDataset(
-        torch.randint(0, 9, (50, 4), generator=draw), torch.randint(0, 3, (50,), generator=draw)
-    )
+    return TensorDataset(torch.randint(0, 9, (50, 4), generator=draw), torch.randint(0, 3, (50,), generator=draw))
 
 
 AWKWARD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "integers": ({"model": build(Words), "data": words(), "loss": two_losses}, ["first", "second"]),
     "expanded-gradient": ({"model": build(Pooled)}, ["conv2", "mean"]),
     "partly-trained": ({"model": build(Partly)}, ["twice", "norm"]),
+    "tied": ({"model": build(Tied)}, ["second", "head"]),
+    "constants": ({"model": build(partial(Constants, True))}, ["second", "head"]),
+    "unsaved": ({"model": build(partial(Constants, False))}, ["second", "head"]),
 }
 
 
-@pytest.mark.parametrize("method", ["pham-ahn", "1f1b"])
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("name", AWKWARD)
-def test_awkward_model(name: str, view: str, method: str) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"view": "stashed"}, {"view": "current"}, {"method": "1f1b", "micro_batches": 2}], ids=str
+)
+@pytest.mark.parametrize("name", list(AWKWARD))
+def test_awkward_model(name: str, changes: dict[str, Any]) -> None:
     task, cuts = AWKWARD[name]
-    micro = {"micro_batches": 2} if method == "1f1b" else {}
-    hold(2, 3, task, cuts=cuts, method=method, view=view, **micro)
+    hold(2, 3, task, cuts=cuts, **changes)
+
+
+@pytest.mark.parametrize(("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2)])
+def test_layer_without_gradient(method: str, groups: int) -> None:
+    hold(groups, 2, {"model": build(NoGradient)}, cuts=["aside"], method=method)
 
 
 @pytest.mark.parametrize("staleness", [[4, 2, 0], [5, 3, 0], [2, 1, 0]])

@@ -118,7 +118,7 @@ class Observer:
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
         means = [self._mean(vectors, k) for k in range(self._grid.stages)]
-        state = dict(self._model.state_dict())
+        state = _tensors(self._model)
         for k, layout in enumerate(self._layouts):
             for entry in layout.entries:
                 state[entry.name].copy_(entry.view(means[k]))
@@ -166,6 +166,12 @@ class Observer:
             accuracy = None if math.isnan(correct) else correct / samples
             self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
             self._sink.evaluation(self._record, self._model)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by every name they have, those that are not saved included."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def _read_counters(state: dict[str, Tensor], layout: StageLayout, vector: Tensor) -> None:

@@ -4,7 +4,7 @@ Does not know: other processes, time, what an action computes.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from stalegrid.agents import Agent
 from stalegrid.errors import ProtocolError, StalegridError
@@ -41,11 +41,6 @@ class Network:
     def ready(self) -> list[Unit]:
         """Return the agents whose next action has all its messages, in order."""
         return [unit for unit in self._next if self._is_ready(unit)]
-
-    def run(self, unit: Unit) -> Iterator[Message]:
-        """Step one agent while it is ready, yielding what it sends."""
-        while unit in self._next and self._is_ready(unit):
-            yield from self.step(unit)
 
     def step(self, unit: Unit) -> list[Message]:
         """Execute the next action of a ready agent and return what it sends.

@@ -13,7 +13,7 @@ from stalegrid.program import Program
 
 
 def simulate(program: Program, agents: Mapping[Unit, Agent]) -> None:
-    """Run a program to its end, each agent in turn as far as its messages reach.
+    """Run a program to its end, one action of each ready agent in turn.
 
     Args:
         program: what is due.
@@ -28,5 +28,5 @@ def simulate(program: Program, agents: Mapping[Unit, Agent]) -> None:
         if not ready:
             raise EngineError(f"deadlock: {describe(network.missing())}")
         for unit in ready:
-            for message in network.run(unit):
+            for message in network.step(unit):
                 network.deliver(message)

@@ -6,10 +6,12 @@ Tracing is torch.fx.  Values that cross a cut and are used later than in the nex
 between, so skip connections need no care: a stage is any contiguous part of the list.
 """
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +23,14 @@ _IN_PLACE_OPERATORS = {
 }  # fmt: skip
 
 
+class _Opaque(Exception):  # noqa: N818 - never leaves this file
+    """A module whose forward cannot be followed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
 class _Tracer(fx.Tracer):
     """Trace into a user's modules; keep torch's own layers, and ``leaves``, whole."""
 
@@ -30,6 +40,40 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self._leaves or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except _Opaque:
+            raise
+        except Exception as problem:  # the forward ran on stand-ins: anything can be raised
+            raise _Opaque(self.path_of_module(m)) from problem
+
+
+def _follow(model: nn.Module) -> fx.Graph:
+    """Trace a model, keeping whole the innermost modules that cannot be followed."""
+    leaves: set[str] = set()
+    while True:
+        try:
+            with mock.patch.object(torch.autograd.Function, "apply", _refuse_stand_ins(torch.autograd.Function.apply)):
+                return _Tracer(leaves).trace(model)
+        except _Opaque as opaque:
+            if opaque.path in leaves:
+                raise
+            leaves.add(opaque.path)
+
+
+def _refuse_stand_ins(apply: Any) -> Any:
+    """Make a custom autograd function fail on stand-ins, which would lose its own backward without a word."""
+
+    def guarded(function: type, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(a, fx.Proxy) for a in [*args, *kwargs.values()]):
+            raise TypeError(f"a custom autograd function cannot be traced (function: {function.__name__})")
+        return apply.__func__(function, *args, **kwargs)
+
+    return classmethod(guarded)
 
 
 @dataclass(frozen=True)
@@ -111,22 +155,18 @@ class Chain:
 
 
 def trace(model: nn.Module) -> Chain:
-    """Trace a model into single operations.
-
-    A model that cannot be traced whole is traced with the children of its outermost ``nn.Sequential`` kept whole.
+    """Trace a model into single operations; a module whose forward cannot be followed is one operation.
 
     Raises:
-        ConfigError: torch.fx cannot follow the model's forward.
+        ConfigError: torch.fx cannot follow the outermost forward.
     """
     try:
-        graph = _Tracer(set()).trace(model)
+        graph = _follow(model)
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
-        if not isinstance(model, nn.Sequential):
-            raise ConfigError(
-                f"the model's forward cannot be traced (model: {type(model).__name__}): {problem}; move what depends "
-                "on values into a module of its own and make the model an nn.Sequential of such modules"
-            ) from problem
-        graph = _Tracer({name for name, _ in model.named_children()}).trace(model)
+        raise ConfigError(
+            f"the model's forward cannot be traced (model: {type(model).__name__}): {problem}; move what depends "
+            "on values into a module of its own, which is then kept whole"
+        ) from problem
     nodes = tuple(n for n in graph.nodes if n.op.startswith("call_"))
     if not nodes:
         raise ConfigError(f"the model computes nothing (model: {type(model).__name__})")
@@ -204,18 +244,35 @@ def run(chain: Chain, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     """Run the model on one batch and return the value of every node, by name.
 
     Raises:
-        ConfigError: the model does not accept the data, or its output is not a tensor or a tuple of tensors.
+        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, or the
+            traced operations compute something else than the model does.
     """
     values = Values(chain)
-    try:
-        output = values.run(*inputs)
-    except Exception as problem:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        raise ConfigError(f"the model does not accept a batch of the data (shapes: {shapes}): {problem}") from problem
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.manual_seed(0)
+            expected = copy.deepcopy(chain.model)(*inputs)
+        except Exception as problem:
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            raise ConfigError(
+                f"the model does not accept a batch of the data (shapes: {shapes}): {problem}"
+            ) from problem
+        parts = _parts(expected)
+        torch.manual_seed(0)
+        traced = _parts(values.run(*inputs))
+    if not all(torch.equal(a, b) for a, b in zip(parts, traced, strict=True)):
+        raise ConfigError(
+            f"tracing changes what the model computes (model: {type(chain.model).__name__}): its forward depends on "
+            "values; put that part into a function marked with torch.fx.wrap"
+        )
+    return values.by_name
+
+
+def _parts(output: Any) -> tuple[Tensor, ...]:
     parts = output if isinstance(output, tuple) else (output,)
     for part in parts:
         if not isinstance(part, Tensor):
             raise ConfigError(
                 f"the model's output must be a tensor or a tuple of tensors (it is: {type(output).__name__})"
             )
-    return values.by_name
+    return parts

@@ -67,7 +67,7 @@ def grid(
         adapt_first: mix what the optimizer's step made (adapt-then-combine) instead of what it started from.
         H: updates from one mixing to the next.
         c: age of the neighbours' values, in updates.
-        mix_momentum: whether SGD's momentum buffers are mixed like parameters.
+        mix_momentum: whether momentum buffers, or Adam's first moments, are mixed like parameters.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -147,5 +147,5 @@ def _backward(done: _Pass, g: Tensors, f: nn.Module, view: str) -> Tensors:
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
     """Return the tensors themselves that groups mix; a momentum that is not there yet is a zero."""
     values = [p.data for p in f.parameters()] + [b for b in f.buffers() if b.is_floating_point()]
-    states = [momentum.state.get(p, {}).get("momentum_buffer") for p in f.parameters()] if momentum else []
-    return values + [torch.zeros(()) if v is None else v for v in states]
+    states = [momentum.state.get(p, {}) for p in f.parameters()] if momentum else []
+    return values + [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]

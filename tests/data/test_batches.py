@@ -262,9 +262,7 @@ def test_an_empty_data_set_has_no_slices() -> None:
 
 @pytest.mark.parametrize("item", [torch.zeros(2), (torch.zeros(2),), (torch.zeros(2), 1, 2), {"x": 1}, 3])
 def test_items_that_are_not_pairs_are_refused(item: object) -> None:
-    with pytest.raises(
-        DataError, match=r"item 0 .* is a (Tensor|tuple of length \d|dict|int); expected a pair"
-    ):
+    with pytest.raises(DataError, match=r"item 0 .* is a (Tensor|tuple of length \d|dict|int); expected a pair"):
         Batches(Items(item), groups=1, batch_size=1)
     with pytest.raises(DataError, match="expected a pair"):
         Slices(Items(item), 1)
@@ -309,9 +307,7 @@ def test_a_stream_is_refused(dataset: Dataset[object]) -> None:
 
 def test_a_batch_larger_than_a_share_is_refused(pictures: ArrayDataset) -> None:
     assert Batches(pictures, groups=4, batch_size=25).updates_per_epoch == 1
-    with pytest.raises(
-        ConfigError, match=r"batch of 26 .* share of 25 \(103 samples in 4 groups\); take a smaller"
-    ):
+    with pytest.raises(ConfigError, match=r"batch of 26 .* share of 25 \(103 samples in 4 groups\); take a smaller"):
         Batches(pictures, groups=4, batch_size=26)
 
 

@@ -54,9 +54,7 @@ def python2_pickle(
     descr = b"cnumpy\ndtype\nU" + bytes([len(dtype)]) + dtype + b"K\x00K\x01\x87R"
     descr += b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     dimensions = b"".join(b"J" + struct.pack("<i", size) for size in shape) + b"\x86"
-    state = (
-        b"(K\x01" + dimensions + descr + (b"\x88" if fortran else b"\x89") + python2_string(pixels) + b"tb"
-    )
+    state = b"(K\x01" + dimensions + descr + (b"\x88" if fortran else b"\x89") + python2_string(pixels) + b"tb"
     numbers = b"](" + b"".join(b"J" + struct.pack("<i", label) for label in labels) + b"e"
     return b"\x80\x02}(U\x04data" + array + state + b"U\x06labels" + numbers + b"u."
 
@@ -237,9 +235,7 @@ def test_the_official_files(real_data: Path) -> None:
     assert train.targets.bincount().tolist() == [5000] * 10
     assert test.targets.bincount().tolist() == [1000] * 10
     assert train.targets[:5].tolist() == [6, 9, 9, 4, 1]
-    histogram = torch.stack(
-        [train.inputs[:, channel].flatten().bincount(minlength=256) for channel in range(3)]
-    )
+    histogram = torch.stack([train.inputs[:, channel].flatten().bincount(minlength=256) for channel in range(3)])
     levels = torch.arange(256) / 255
     mean = (histogram * levels).sum(1) / histogram.sum(1)
     std = ((histogram * levels**2).sum(1) / histogram.sum(1) - mean**2).sqrt()

@@ -32,9 +32,7 @@ def folder(tmp_path: Path, images: Tensor) -> Path:
 @pytest.mark.parametrize("inside", [".", "MNIST/raw", "raw"])
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("train", [False, True])
-def test_reads_every_layout(
-    tmp_path: Path, images: Tensor, inside: str, compressed: bool, train: bool
-) -> None:
+def test_reads_every_layout(tmp_path: Path, images: Tensor, inside: str, compressed: bool, train: bool) -> None:
     place = tmp_path / inside
     place.mkdir(parents=True, exist_ok=True)
     stem = "train" if train else "t10k"
@@ -67,9 +65,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(("change", "found"), [(-1, 3935), (1, 3937)])
 def test_a_file_of_the_wrong_size_is_named(folder: Path, images: Tensor, change: int, found: int) -> None:
     (folder / IMAGES).write_bytes((idx(images) + b"\0")[: 3936 + change])
-    with pytest.raises(
-        DataError, match=rf"{IMAGES}: found {found} bytes, expected 3936 for the shape \(5, 28, 28\)"
-    ):
+    with pytest.raises(DataError, match=rf"{IMAGES}: found {found} bytes, expected 3936 for the shape \(5, 28, 28\)"):
         load_mnist(folder, train=False)
 
 
@@ -82,9 +78,7 @@ def test_a_file_shorter_than_its_header_is_named(folder: Path, name: str) -> Non
 
 def test_a_wrong_magic_number_is_named(folder: Path, images: Tensor) -> None:
     (folder / LABELS).write_bytes(idx(images))
-    with pytest.raises(
-        DataError, match=f"{LABELS}: starts with the magic number 0x00000803, expected 0x00000801"
-    ):
+    with pytest.raises(DataError, match=f"{LABELS}: starts with the magic number 0x00000803, expected 0x00000801"):
         load_mnist(folder, train=False)
 
 
@@ -110,13 +104,9 @@ def test_a_wrong_label_is_named(folder: Path) -> None:
 def test_a_broken_compressed_file_is_named(folder: Path, images: Tensor, damage: str) -> None:
     (folder / IMAGES).unlink()
     whole = gzip.compress(idx(images))
-    broken = {"cut": whole[:50], "garbled": whole[:20] + b"\xff" * 40 + whole[60:], "other": b"not gzip"}[
-        damage
-    ]
+    broken = {"cut": whole[:50], "garbled": whole[:20] + b"\xff" * 40 + whole[60:], "other": b"not gzip"}[damage]
     (folder / f"{IMAGES}.gz").write_bytes(broken)
-    with pytest.raises(
-        DataError, match=rf"{IMAGES}\.gz: {len(broken)} bytes that are a truncated or broken gzip"
-    ):
+    with pytest.raises(DataError, match=rf"{IMAGES}\.gz: {len(broken)} bytes that are a truncated or broken gzip"):
         load_mnist(folder, train=False)
 
 

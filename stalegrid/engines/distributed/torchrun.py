@@ -25,8 +25,8 @@ def active() -> bool:
 
 
 @contextmanager
-def joined(deadline: float) -> Iterator[tuple[int, int]]:
-    """Join the other processes; yield this one's rank, and its number on its host.
+def joined(deadline: float) -> Iterator[tuple[int, int, int]]:
+    """Join the other processes; yield this one's rank, how many there are, and its number on its host.
 
     Args:
         deadline: seconds to wait for them.
@@ -36,7 +36,7 @@ def joined(deadline: float) -> Iterator[tuple[int, int]]:
         # At the end the others wait for the first process to measure the model, which may take longer.
         dist.init_process_group("gloo", timeout=timedelta(seconds=max(deadline, _LONG)))
     try:
-        yield dist.get_rank(), int(os.environ.get("LOCAL_RANK", dist.get_rank()))
+        yield dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank()))
     finally:
         if ours:
             dist.destroy_process_group()

@@ -31,6 +31,10 @@ from stalegrid.plan import Plan
 from stalegrid.task import Task
 
 
+START = 600.0
+"""Seconds that processes have to find each other; the starter ends them at once if one of them fails."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What every process of a run is given.
@@ -84,7 +88,7 @@ def main() -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     try:
         job: Job = cloudpickle.loads((folder / "job").read_bytes())
-        patience = timedelta(seconds=job.settings.deadline)
+        patience = timedelta(seconds=max(job.settings.deadline, START))
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=patience)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=patience)
         work(job, rank, spare=True)

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure is a ratio against a peer or an ideal, taken in one interleaved run."""

@@ -1,0 +1,1 @@
+"""Peers as ordinary user programs, through their public interfaces."""

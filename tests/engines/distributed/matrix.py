@@ -1,0 +1,52 @@
+"""Runs many small configurations in the processes that torchrun started: ``matrix.py FOLDER WORLD``.
+
+Starting a process costs far more than a run, so the whole matrix shares one world.
+"""
+
+import dataclasses
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch.distributed as dist
+
+from stalegrid.config import Settings
+from stalegrid.train import execute
+from tests.cases import make_settings, make_task
+
+SIDES = (1, 2, 3)
+VIEWS = ("stashed", "current")
+MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+
+
+def configurations(world: int) -> dict[str, Settings]:
+    """Return every configuration whose units a world of so many processes can share."""
+    found: dict[str, Settings] = {}
+    grids = [(s, k) for s, k in product(SIDES, SIDES) if (s * k) % world == 0]
+    for (s, k), view, mixing in product(grids, VIEWS, MIXINGS):
+        for period, lag in product((1, 2), (0, 1, 2)) if s > 1 else [(1, 0)]:
+            changes = {"view": view, "mixing": mixing, "period": period, "lag": lag}
+            found[f"{s}x{k}-{view}-{mixing}-{period}-{lag}"] = make_settings(s, k, **changes)
+    for s, k in grids:
+        if k > 1:
+            found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
+            found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
+            found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
+            found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
+        elif s > 1:
+            found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
+            found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", mix_momentum=True)
+    return found
+
+
+def main(folder: Path, world: int) -> None:
+    """Run them all, keeping every unit's numbers."""
+    dist.init_process_group("gloo")
+    task = make_task()
+    for name, settings in configurations(world).items():
+        execute(task, dataclasses.replace(settings, out=folder / name), quiet=True, keep_units=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,48 @@
+"""The same bits on the simulator, on real processes and as plain loops, whichever way processes share the units."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stalegrid.plan import make_plan
+from stalegrid.train import settle
+from stalegrid.verify import compare, outcome_of, read_outcome, run_engine, train_reference
+from tests.cases import make_settings, make_task
+from tests.engines.distributed import matrix
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    script = ["-m", "tests.engines.distributed.matrix", str(tmp_path), str(world)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(torchrun + script, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert made.returncode == 0, made.stderr[-4000:]
+    task = make_task()
+    configurations = matrix.configurations(world)
+    assert configurations
+    for name, settings in configurations.items():
+        plan = make_plan(task, settings)
+        simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
+        loops = outcome_of(train_reference(task, settings, plan))
+        for found in (read_outcome(tmp_path / name, plan), loops):
+            difference = compare(name, simulated, found)
+            assert difference.equal, difference
+
+
+@pytest.mark.parametrize(("groups", "stages", "processes"), [(2, 2, 4), (3, 3, 3), (1, 1, 1)])
+def test_processes_started_by_the_library_itself(groups: int, stages: int, processes: int) -> None:
+    task, settings = make_task(), make_settings(groups, stages, lag=1, processes=processes)
+    plan = make_plan(task, settings)
+    settings = settle(plan, settings)
+    simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
+    found = run_engine(task, settings, plan)
+    assert torch.equal(torch.tensor(found.losses), torch.tensor(simulated.losses))
+    assert compare("processes", simulated, found).equal

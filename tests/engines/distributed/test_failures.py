@@ -1,0 +1,146 @@
+"""Whatever fails ends the whole run in time, says where, and leaves no process behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import stalegrid
+from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, WorkerDied
+
+DATA = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
+
+
+class Trap(nn.Module):
+    """A layer that does something in its n-th forward, kept whole because the tracer cannot follow it."""
+
+    def __init__(self, when: int, act: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.when, self.act, self.seen = when, act, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if float(x.sum()) < float("inf"):  # a value: not to be traced
+            self.seen += 1
+        if self.seen == self.when:
+            if self.act == "raise":
+                raise ValueError("the model gives up")
+            os.kill(os.getpid(), {"die": signal.SIGKILL, "stall": signal.SIGSTOP}[self.act])
+        return self.layer(x)
+
+
+def train(act: str, when: int = 12, **settings: object) -> stalegrid.Result:
+    """Train two stages, the second of which holds the trap; planning forwards it four times."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Trap(when, act), nn.Linear(4, 2))
+    options = {"groups": 1, "stages": 2, "cuts": ["2"], "batch_size": 4, "updates": 200, "log_every": 1}
+    return stalegrid.train(
+        model,
+        DATA,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        quiet=True,
+        **(options | settings),
+    )
+
+
+def workers() -> set[int]:
+    """Return the processes that run a worker."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"stalegrid.engines.distributed" in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def wait_until(condition: object, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_worker_that_dies_is_named_with_who_waits_for_what() -> None:
+    before = workers()
+    with pytest.raises(WorkerDied, match=r"process 1 of units \(0,1\).*signal 9") as caught:
+        train("die")
+    assert "unit (0,0) waits for gradient of batch" in str(caught.value)
+    assert workers() == before
+
+
+def test_a_worker_that_stalls_ends_the_run_within_the_deadline() -> None:
+    before = workers()
+    with pytest.raises(DeadlineExceeded, match=r"unit \(0,0\) waits for gradient of batch or update \d+ from \(0,1\)"):
+        train("stall", deadline=15.0)
+    assert workers() == before
+
+
+def test_an_error_of_the_model_comes_back_as_it_is() -> None:
+    with pytest.raises(ValueError, match="the model gives up") as caught:
+        train("raise")
+    notes = "".join(caught.value.__notes__)
+    assert "unit (0,1), action F" in notes
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(NonFiniteLoss, match=r"unit: \(0,1\), batch: \d+, version: \d+"):
+        stalegrid.train(
+            model,
+            DATA,
+            loss=nn.CrossEntropyLoss(),
+            optimizer=partial(torch.optim.SGD, lr=1e18),
+            groups=1,
+            stages=2,
+            batch_size=4,
+            epochs=40,
+            log_every=1,
+            out=tmp_path / "run",
+            quiet=True,
+        )
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"train"') >= 1
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def start_long_run(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "stalegrid", "train", "--epochs", "100000", "--out", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def has_reported(folder: Path) -> bool:
+    metrics = folder / "metrics.jsonl"
+    return metrics.exists() and metrics.stat().st_size > 0
+
+
+def test_an_interrupt_ends_all_processes_and_keeps_the_results(tmp_path: Path) -> None:
+    before = workers()
+    run = start_long_run(tmp_path / "run")
+    assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert b"interrupted" in errors
+    assert b"Traceback" not in errors
+    assert workers() == before
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    before = workers()
+    run = start_long_run(tmp_path / "run")
+    assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
+    assert workers() > before
+    run.kill()
+    run.communicate(timeout=60)
+    assert wait_until(lambda: workers() == before, 30)

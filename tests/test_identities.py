@@ -1,0 +1,250 @@
+"""Settings that must agree with each other, with torch's own loop, or with theory."""
+
+import copy
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from stalegrid import seeds
+from stalegrid.config import Settings
+from stalegrid.consensus.matrices import mixing
+from stalegrid.grid import Grid
+from stalegrid.plan import make_batches
+from stalegrid.task import Task
+from tests.cases import (
+    CPU,
+    UPDATES,
+    Net,
+    Outcome,
+    Recorder,
+    build,
+    compare,
+    images,
+    make_settings,
+    make_task,
+    record_simulator,
+    run_simulator,
+)
+
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
+MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    return all(torch.equal(value, other.parameters[key]) for key, value in one.parameters.items())
+
+
+def torch_loop(task: Task, settings: Settings) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Train as any PyTorch user would, on the whole model."""
+    dtype = getattr(torch, settings.dtype)
+    samples = make_batches(task, settings, Grid(1, 1), 1, dtype)
+    model = copy.deepcopy(task.model).to(dtype)
+    optimizer = task.optimizer(list(model.parameters()))
+    scheduler = task.scheduler(optimizer) if task.scheduler else None
+    losses = []
+    for n in range(UPDATES):
+        with seeds.drawing(CPU, settings.seed, "forward", 0, 0, n):
+            loss = task.loss(model(*samples.inputs(0, n)), samples.targets(0, n))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+        losses.append(loss.item())
+    return model.state_dict(), losses
+
+
+@pytest.mark.parametrize("view", ["stashed", "current"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": SGD},
+        {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), "scheduler": None},
+        {"optimizer": partial(torch.optim.Adam, lr=0.01)},
+        {"optimizer": partial(torch.optim.AdamW, lr=0.01, amsgrad=True), "scheduler": None},
+    ],
+    ids=["sgd", "nesterov", "adam", "adamw"],
+)
+def test_one_unit_is_a_plain_torch_loop(changes: dict[str, Any], dtype: str, view: str) -> None:
+    task, settings = make_task(**changes), make_settings(1, 1, dtype=dtype, view=view)
+    run = run_simulator(task, settings)
+    state, losses = torch_loop(task, settings)
+    assert run.mean.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(run.mean[name], tensor), name
+    assert run.losses == [[loss] for loss in losses]
+
+
+@pytest.mark.parametrize("view", ["stashed", "current"])
+def test_one_group_has_nobody_to_mix_with(view: str) -> None:
+    alone = run_simulator(make_task(), make_settings(1, 3, mixing="none", view=view))
+    for changes in (
+        {"mixing": "combine-while-adapt", "lag": 1},
+        {"mixing": "adapt-then-combine", "period": 2, "mix_momentum": True},
+        {"mixing": "adapt-then-combine", "topology": "one-peer-exponential"},
+        {"mixing": "all-reduce"},
+    ):
+        compare(run_simulator(make_task(), make_settings(1, 3, view=view, **changes)), alone)
+
+
+@pytest.mark.parametrize("changes", [{"period": UPDATES + 1}, {"lag": UPDATES}])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_mixing_that_never_comes_due(mixing: str, changes: dict[str, Any]) -> None:
+    alone = run_simulator(make_task(), make_settings(2, 2, mixing="none"))
+    compare(run_simulator(make_task(), make_settings(2, 2, mixing=mixing, **changes)), alone)
+
+
+@pytest.mark.parametrize("mix_momentum", [False, True])
+@pytest.mark.parametrize("view", ["stashed", "current"])
+def test_complete_mixing_is_one_pipeline_with_a_larger_batch(view: str, mix_momentum: bool) -> None:
+    """Equal starts, P = 11^T/S and linear updates: the groups stay together on the mean gradient of all samples.
+
+    Not bit for bit: a mean over 12 samples and a mean of three means over 4 are summed in different orders.  In
+    float64 each update adds rounding of about 1e-16 and eight updates amplify it little; 1e-12 leaves room.
+    """
+    task = make_task(model=build(partial(Net, plain=True)))
+    common: dict[str, Any] = {"stages": 3, "dtype": "float64", "view": view}
+    groups = run_simulator(
+        task,
+        make_settings(3, topology="complete", mixing="adapt-then-combine", mix_momentum=mix_momentum, **common),
+    )
+    single = run_simulator(task, make_settings(1, batch_size=12, **common))
+    start = task.model.state_dict()
+    moved = max(float((value - start[name]).abs().max()) for name, value in single.mean.items())
+    assert moved > 1e-2
+    for name, value in single.mean.items():
+        torch.testing.assert_close(groups.mean[name], value, rtol=0, atol=1e-12)
+    for n in range(UPDATES):
+        assert math.isclose(sum(groups.losses[n]) / 3, single.losses[n][0], rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["sgd", "gpipe", "1f1b"])
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_no_staleness_is_sgd(stages: int, method: str) -> None:
+    fresh = run_simulator(make_task(), make_settings(1, stages, staleness=[0] * stages))
+    compare(run_simulator(make_task(), make_settings(1, stages, method=method, micro_batches=1)), fresh)
+
+
+@pytest.mark.parametrize(("groups", "stages"), [(1, 2), (1, 3), (2, 3)])
+def test_1f1b_is_gpipe(groups: int, stages: int) -> None:
+    for micro_batches in (2, 4):
+        one, other = (
+            run_simulator(make_task(), make_settings(groups, stages, method=method, micro_batches=micro_batches))
+            for method in ("gpipe", "1f1b")
+        )
+        compare(one, other)
+
+
+def test_data_parallel_is_gpipe_of_one_stage() -> None:
+    one = run_simulator(make_task(), make_settings(3, 1, method="data-parallel"))
+    compare(one, run_simulator(make_task(), make_settings(3, 1, method="gpipe", micro_batches=1)))
+    for s in (1, 2):
+        for (group, name), value in one.parameters.items():
+            if group == 0 and "running" not in name:
+                assert torch.equal(value, one.parameters[s, name])
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_views_differ_only_by_staleness(mixing: str) -> None:
+    def run(view: str, staleness: list[int]) -> Outcome:
+        return run_simulator(make_task(), make_settings(2, 3, view=view, staleness=staleness, mixing=mixing))
+
+    compare(run("current", [0, 0, 0]), run("stashed", [0, 0, 0]))
+    assert not same(run("current", [1, 0, 0]), run("stashed", [1, 0, 0]))
+
+
+def test_every_choice_of_mixing_matters() -> None:
+    choices: list[dict[str, Any]] = [
+        {"mixing": "none"},
+        {"mixing": "combine-while-adapt"},
+        {"mixing": "adapt-then-combine"},
+        {"topology": "star"},
+        {"topology": "one-peer-exponential"},
+        {"period": 2},
+        {"lag": 1},
+        {"mix_momentum": True},
+    ]
+    outcomes = [run_simulator(make_task(), make_settings(4, 1, **c)) for c in choices]
+    for i, one in enumerate(outcomes):
+        for j, other in enumerate(outcomes[:i]):
+            assert not same(one, other), (choices[i], choices[j])
+
+
+def at_rate_zero(groups: int, **changes: Any) -> Recorder:
+    """Train three updates, then go on mixing with rate zero; keep every version."""
+
+    def stop(step: int) -> float:
+        return float(step < 3)
+
+    task = make_task(
+        data=images(4 * groups),  # one update an epoch
+        optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        scheduler=partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=stop),
+    )
+    return record_simulator(task, make_settings(groups, 2, dtype="float64", evaluate_every=1.0, updates=14, **changes))
+
+
+@pytest.mark.parametrize("topology", ["ring", "star", "edges"])
+@pytest.mark.parametrize("period", [1, 2])
+@pytest.mark.parametrize("order", MIXINGS)
+def test_mixing_keeps_the_mean_and_contracts_as_the_spectrum_says(order: str, period: int, topology: str) -> None:
+    groups = 5
+    edges = "0-1,1-2,2-3,2-4" if topology == "edges" else None
+    sink = at_rate_zero(groups, mixing=order, topology=topology, edges=edges, period=period)
+    shares = mixing(topology, groups, edges).weights(0)
+    second = float(np.sort(np.abs(np.linalg.eigvalsh(shares)))[-2])
+    assert 0.1 < second < 0.9
+    assert [e["version"] for e in sink.evaluations] == list(range(1, 15))
+    distances = [e["consensus_distance"] for e in sink.evaluations]
+    assert distances[2] > 1e-3
+    parameters = [name for name, _ in Net().named_parameters()]
+    for v in range(3, 14):  # update v leads from version v to v + 1
+        turn = (v + 1) % period == 0
+        # Rounding of parameters near 1 is what remains of the distance in the end.
+        assert distances[v] <= (second if turn else 1.0) * distances[v - 1] * (1 + 1e-9) + 1e-15
+        if turn and distances[v - 1] > 1e-12:
+            assert distances[v] < distances[v - 1] * 0.95
+        for name in parameters:
+            torch.testing.assert_close(sink.means[v][name], sink.means[v - 1][name], rtol=0, atol=1e-15)
+
+
+def test_one_peer_exponential_reaches_the_mean_after_a_cycle() -> None:
+    distances = [e["consensus_distance"] for e in at_rate_zero(4, topology="one-peer-exponential").evaluations]
+    assert distances[2] > 1e-3
+    assert distances[4] < 1e-14
+
+
+def test_groups_that_see_the_same_stay_bit_equal() -> None:
+    x, y = images(1)[0]
+    one_sample = TensorDataset(x.expand(50, -1, -1, -1), y.expand(50))
+    task = make_task(model=build(partial(Net, plain=True)), data=one_sample)
+    run = run_simulator(task, make_settings(3, 2, lag=1))
+    assert all(len(set(losses)) == 1 for losses in run.losses)
+    for (_, name), value in run.parameters.items():
+        assert torch.equal(value, run.parameters[0, name])
+
+
+def test_a_run_repeats_itself_and_leaves_the_task_alone() -> None:
+    task, settings = make_task(), make_settings(2, 3)
+    before = copy.deepcopy(task.model.state_dict())
+    compare(run_simulator(task, settings), run_simulator(task, settings))
+    for name, tensor in task.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_run_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    run_simulator(make_task(), make_settings(2, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_seed_matters() -> None:
+    assert not same(
+        run_simulator(make_task(), make_settings(seed=3)), run_simulator(make_task(), make_settings(seed=4))
+    )
