@@ -3,6 +3,7 @@
 Does not know: how anything is done; every option is a field of :class:`stalegrid.config.RunConfig`.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -119,12 +120,12 @@ def _config(options: Namespace) -> RunConfig:
     return RunConfig(**{f.name: options[f.name] for f in fields(RunConfig)})
 
 
-def _parser() -> tuple[ArgumentParser, set[str]]:
+def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
     everything = [f.name for f in fields(RunConfig)]
     parser = ArgumentParser(prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")
-    lists: set[str] = set()
+    lists: dict[str, bool] = {}
     for name, text, updates, options in (
         ("train", "train a model", None, everything),
         ("verify", "compare simulator, processes and plain loops, bit for bit", 12, everything),
@@ -139,16 +140,17 @@ def _parser() -> tuple[ArgumentParser, set[str]]:
     return parser, lists
 
 
-def _add_options(parser: ArgumentParser, names: Sequence[str], defaults: dict[str, Any]) -> set[str]:
-    """Add fields of the configuration as options; return those that are lists."""
-    hints, texts, lists = get_type_hints(RunConfig), _help(), set()
+def _add_options(parser: ArgumentParser, names: Sequence[str], defaults: dict[str, Any]) -> dict[str, bool]:
+    """Add fields of the configuration as options; return those that are lists, and whether of words."""
+    hints, texts = get_type_hints(RunConfig), _help()
+    lists: dict[str, bool] = {}
     for f in fields(RunConfig):
         if f.name in names:
             option = "--" + f.name.replace("_", "-")
             default = defaults.get(f.name, f.default)
             parser.add_argument(option, type=hints[f.name], default=default, help=texts[f.name])
             if "list" in str(hints[f.name]):
-                lists.add(option)
+                lists[option] = "str" in str(hints[f.name])
     return lists
 
 
@@ -157,14 +159,20 @@ def _help() -> dict[str, str]:
     return {p.arg_name: (p.description or "").replace("%", "%%") for doc in docs for p in doc.params}
 
 
-def _bracket(arguments: Sequence[str], lists: set[str]) -> list[str]:
-    """Let people write lists as 4,2,0: the parser wants [4,2,0]."""
+def _bracket(arguments: Sequence[str], lists: dict[str, bool]) -> list[str]:
+    """Let people write lists as 4,2,0 or conv1,fc: the parser wants [4,2,0] or ["conv1","fc"]."""
+
+    def bracketed(option: str, value: str) -> str:
+        if value.startswith("["):
+            return value
+        return json.dumps(value.split(",")) if lists[option] else f"[{value}]"
+
     found: list[str] = []
-    for i, argument in enumerate(arguments):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
-        if equals and option in lists and not value.startswith("["):
-            argument = f"{option}=[{value}]"
-        elif i and arguments[i - 1] in lists and not argument.startswith("["):
-            argument = f"[{argument}]"
+        if equals and option in lists:
+            argument = f"{option}={bracketed(option, value)}"
+        elif before in lists:
+            argument = bracketed(before, argument)
         found.append(argument)
     return found

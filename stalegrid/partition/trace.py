@@ -23,7 +23,7 @@ _IN_PLACE_OPERATORS = {
 }  # fmt: skip
 
 
-class _Opaque(Exception):  # noqa: N818 - never leaves this file
+class _Opaque(Exception):
     """A module whose forward cannot be followed."""
 
     def __init__(self, path: str) -> None:

@@ -30,7 +30,6 @@ from stalegrid.observe.records import Sink
 from stalegrid.plan import Plan
 from stalegrid.task import Task
 
-
 START = 600.0
 """Seconds that processes have to find each other; the starter ends them at once if one of them fails."""
 

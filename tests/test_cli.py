@@ -1,0 +1,192 @@
+"""The command line as a user meets it, in this process and on the simulator."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from stalegrid.cli import main
+from stalegrid.config import RunConfig
+from stalegrid.recipe import make_task
+
+QUICK = ["--engine", "simulator", "--updates", "6", "--log-every", "2"]
+Said = pytest.CaptureFixture[str]
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+def refused(capsys: Said, *arguments: str) -> str:
+    """Run what must be refused before anything starts, and return what was said."""
+    try:
+        status = run("train", *QUICK, *arguments)
+    except SystemExit as stopped:  # the parser's own way
+        status = int(stopped.code or 0)
+    said = capsys.readouterr().err
+    assert status == 2, said
+    return said
+
+
+def test_train_writes_what_it_promises(tmp_path: Path, capsys: Said) -> None:
+    out = tmp_path / "run"
+    assert run("train", *QUICK, "--groups", "2", "--stages", "3", "--staleness", "4,2,0", "--out", str(out)) == 0
+    assert str(out) in capsys.readouterr().out.replace("\n", "")
+    summary = json.loads((out / "summary.json").read_text())
+    expected = {"method": "pham-ahn", "groups": 2, "stages": 3, "updates": 6, "view": "stashed", "spectral_gap": 1.0}
+    assert {k: summary[k] for k in expected} == expected
+    assert {"test_accuracy", "test_loss", "samples_per_second", "seconds", "consensus_distance"} <= summary.keys()
+    assert [s["max"] for s in summary["staleness"]] == [4, 2, 0]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert [line["update"] for line in trained] == [2, 4, 6]
+    assert trained[0].keys() >= {"loss", "lr", "staleness", "samples_per_second", "group_loss"}
+    assert trained[0]["staleness"].keys() == {f"({s},{k})" for s in range(2) for k in range(3)}
+
+
+def test_the_model_on_disk_loads_into_the_plain_model(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run("train", *QUICK, "--out", str(out)) == 0
+    model = make_task(RunConfig()).model
+    model.load_state_dict(load_file(out / "model.safetensors"))
+
+
+def test_a_written_configuration_runs_again_to_the_same_bits(tmp_path: Path) -> None:
+    assert run("train", *QUICK, "--stages", "3", "--lr", "0.02", "--out", str(tmp_path / "a")) == 0
+    config = tmp_path / "a" / "config.yaml"
+    assert yaml.safe_load(config.read_text())["lr"] == 0.02
+    assert run("train", "--config", str(config), "--out", str(tmp_path / "b")) == 0
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_print_config_shows_every_option(capsys: Said) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("train", "--batch-size", "7", "--print_config")
+    assert not stopped.value.code
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["batch_size"] == 7
+    assert shown["method"] == "pham-ahn"
+
+
+def test_table_prints_ticks_and_closed_forms(capsys: Said) -> None:
+    assert run("table", "--stages", "3", "--staleness", "4,2,0", "--updates", "6") == 0
+    shown = capsys.readouterr().out
+    assert "F4 B0" in shown
+    assert "min(n, 4)" in shown
+    assert "all stages can be busy at once" in shown
+
+
+def test_table_of_a_flush_says_why_stages_idle(capsys: Said) -> None:
+    assert run("table", "--method", "1f1b", "--stages", "2") == 0
+    assert "every update waits for the pipeline to drain" in capsys.readouterr().out
+
+
+def test_methods_lists_citations(capsys: Said) -> None:
+    assert run("methods") == 0
+    shown = capsys.readouterr().out
+    for word in ("pham-ahn", "arXiv 2509.05679", "data-parallel", "gpipe", "1f1b", "sgd"):
+        assert word in shown
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "stages-over-layers": (["--stages", "9"], "fewer layers than stages (layers with parameters: 7, stages: 9)"),
+    "staleness-length": (["--stages", "3", "--staleness", "4,2"], "one number a stage (staleness: 4,2, stages: 3)"),
+    "staleness-increases": (["--staleness", "0,2"], "increases along the stages (staleness: 0,2"),
+    "staleness-negative": (["--staleness", "2,-1"], "negative (staleness: 2,-1, stage: 1)"),
+    "staleness-of-a-flush": (["--method", "gpipe", "--staleness", "2,0"], "has no staleness"),
+    "edges-not-connected": (["--groups", "3", "--topology", "edges", "--edges", "0-1"], "do not connect the groups: [[0, 1], [2]]"),
+    "edges-not-symmetric": (["--groups", "2", "--topology", "edges", "--edges", "0>1"], "not symmetric"),
+    "matrix": (["--topology", "matrix", "--matrix", "[[0.5,0.5],[0.4,0.6]]"], "sums to"),
+    "batch": (["--batch-size", "1000"], "a batch of 1000 samples is more than a group's share of 718"),
+    "micro-batches": (["--method", "gpipe", "--micro-batches", "5"], "do not divide a batch of 32"),
+    "no-data-dir": (["--data", "cifar10"], "--data-dir DIR"),
+    "data-dir-missing": (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+    "model": (["--model", "resnet21"], "unknown model (model: 'resnet21')"),
+    "model-for-data": (["--model", "resnet20", "--data", "digits", "--method", "bogus"], "unknown method"),
+    "view": (["--view", "yesterday"], "unknown view (view: 'yesterday'); there are: stashed, current"),
+    "mixing": (["--mixing", "soup"], "unknown mixing"),
+    "topology": (["--topology", "tree"], "unknown topology"),
+    "period": (["--period", "0"], "period counts updates from 1 (period: 0)"),
+    "lag": (["--lag", "-1"], "lag counts updates from 0 (lag: -1)"),
+    "groups": (["--groups", "0"], "at least one of its groups (groups: 0)"),
+    "sgd-groups": (["--method", "sgd", "--groups", "2"], "sgd trains one group (groups: 2)"),
+    "data-parallel-stages": (["--method", "data-parallel", "--stages", "2"], "does not cut the model (stages: 2)"),
+    "cuts-unknown": (["--cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
+    "cuts-number": (["--stages", "3", "--cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
+    "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
+    "threads": (["--threads", "0"], "at least one thread (threads: 0)"),
+    "epochs": (["--updates", "0"], "no update"),
+    "optimizer": (["--lr", "-1"], "the optimizer or scheduler cannot be built"),
+    "momentum": (["--mix-momentum", "true", "--momentum", "0"], "there is no momentum to mix"),
+    "option": (["--colour", "red"], "--colour"),
+    "type": (["--batch-size", "many"], "batch_size"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_input_says_what_is_wrong_and_the_value(name: str, capsys: Said) -> None:
+    arguments, expected = BAD[name]
+    said = refused(capsys, *arguments)
+    assert expected in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_where_there_is_none(capsys: Said) -> None:
+    assert "torch sees no GPU here" in refused(capsys, "--device", "cuda")
+
+
+def test_an_existing_output_folder_is_left_alone(tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "kept").write_text("mine")
+    assert "the output folder exists" in refused(capsys, "--out", str(tmp_path))
+    assert (tmp_path / "kept").read_text() == "mine"
+
+
+def test_an_unknown_option_in_yaml(tmp_path: Path, capsys: Said) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("batch_size: 8\nbatchsize: 9\n")
+    assert "batchsize" in refused(capsys, "--config", str(config))
+
+
+def test_a_truncated_data_file(tmp_path: Path, capsys: Said) -> None:
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        (folder / name).write_bytes(bytes(100))
+    said = refused(capsys, "--data", "cifar10", "--data-dir", str(tmp_path))
+    assert "data_batch_1.bin" in said
+    assert "100" in said
+    assert "30730000" in said.replace(",", "")
+
+
+Verify = Callable[..., int]
+
+
+def test_verify_says_yes_and_exits_with_0(capsys: Said) -> None:
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("yes") == 2
+
+
+def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stalegrid import verify
+
+    real = verify.grid
+
+    def wrong(*arguments: object, **options: object) -> object:
+        modules, losses = real(*arguments, **options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            next(modules[1][0].parameters()).flatten()[0] += 1e-6
+        return modules, losses
+
+    monkeypatch.setattr(verify, "grid", wrong)
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 1
+    shown = capsys.readouterr().out
+    assert shown.count("yes") == 1
+    assert shown.count("NO") == 1
