@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -60,7 +61,7 @@ def _verify(options: Namespace) -> int:
 
     config = _config(options)
     differences = verify(make_task(config), config)
-    table = Table("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
+    table = _plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
     for d in differences:
         table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
     Console().print(table)
@@ -75,12 +76,7 @@ def _table(options: Namespace) -> int:
     updates = max(2, 8 // micro) if options.updates is None else options.updates
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
-    table = Table(
-        "stage \\ tick",
-        *map(str, range(len(rows[0]))),
-        title=f"{method.name}, K = {stages}",
-        title_justify="left",
-    )
+    table = _plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
     console = Console(width=None if sys.stdout.isatty() else 10_000)
@@ -90,8 +86,12 @@ def _table(options: Namespace) -> int:
     return 0
 
 
+def _plain(*columns: str) -> Table:
+    return Table(*columns, box=box.SIMPLE, pad_edge=False)
+
+
 def _forms(schedule: Schedule) -> Table:
-    table = Table("stage", "staleness of update n", "at most", "batches in flight")
+    table = _plain("stage", "staleness of update n", "at most", "batches in flight")
     for k in range(schedule.stages):
         table.add_row(str(k), closed_form(schedule, k), str(schedule.bound(k)), str(schedule.windows[k]))
     return table
@@ -106,7 +106,7 @@ def _busy(schedule: Schedule) -> str:
 
 
 def _methods(options: Namespace) -> int:
-    table = Table("method", "staleness m_k, in batches", "view", "mixing", "S x K", "source")
+    table = _plain("method", "staleness m_k, in batches", "view", "mixing", "S x K", "source")
     for m in methods.METHODS:
         table.add_row(m.name, m.formula, m.view, m.mixing, f"{m.shape[0]} x {m.shape[1]}", m.citation)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -71,6 +71,8 @@ class Stage:
         self._drawing = drawing
         self._first = first
         self._in_flight: dict[int, InFlight] = {}
+        self._late = False  # whether a backward is under way whose weights have changed since its forward
+        self._watch_for_recomputation()
 
     def forward(
         self, batch: int, inputs: tuple[Tensor, ...], head: Callable[..., Tensor] | None = None
@@ -110,8 +112,10 @@ class Stage:
         flight = self._in_flight.pop(batch)
         floating = [y for y in flight.outputs if y.is_floating_point()]
         pairs = [(y, g) for y, g in zip(floating, gradients, strict=True) if y.requires_grad]
+        self._late = flight.version != self.weights.version
         if pairs:
             torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
+        self._late = False
         self.view.finished(flight.version)
         below = () if self._first else tuple(_gradient(x) for x in flight.inputs if x.is_floating_point())
         return below, flight.version
@@ -120,6 +124,17 @@ class Stage:
     def in_flight(self) -> int:
         """Batches between forward and backward."""
         return len(self._in_flight)
+
+    def _watch_for_recomputation(self) -> None:
+        def refuse(module: nn.Module, inputs: object) -> None:
+            if self._late:
+                raise RuntimeError(
+                    f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
+                    "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage"
+                )
+
+        for part in self.module.modules():
+            part.register_forward_pre_hook(refuse)
 
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)

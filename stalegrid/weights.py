@@ -84,8 +84,13 @@ class Weights:
             p.grad = None
 
     def locate(self, tensor: Tensor) -> int | None:
-        """Return the offset in the vector at which the tensor views parameters, or None if it views none."""
+        """Return the offset in the vector at which the tensor views parameters, or None if it views none.
+
+        Parameters viewed as another type, or negated, count as none.
+        """
         if tensor.untyped_storage().data_ptr() != self.flat.untyped_storage().data_ptr():
+            return None
+        if tensor.dtype != self.flat.dtype or tensor.is_neg():
             return None
         offset = int(tensor.storage_offset())
         return offset if offset < self.trained else None

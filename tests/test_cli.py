@@ -100,7 +100,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "staleness-increases": (["--staleness", "0,2"], "increases along the stages (staleness: 0,2"),
     "staleness-negative": (["--staleness", "2,-1"], "negative (staleness: 2,-1, stage: 1)"),
     "staleness-of-a-flush": (["--method", "gpipe", "--staleness", "2,0"], "has no staleness"),
-    "edges-not-connected": (["--groups", "3", "--topology", "edges", "--edges", "0-1"], "do not connect the groups: [[0, 1], [2]]"),
+    "edges-not-connected": (
+        ["--groups", "3", "--topology", "edges", "--edges", "0-1"],
+        "do not connect the groups: [[0, 1], [2]]",
+    ),
     "edges-not-symmetric": (["--groups", "2", "--topology", "edges", "--edges", "0>1"], "not symmetric"),
     "matrix": (["--topology", "matrix", "--matrix", "[[0.5,0.5],[0.4,0.6]]"], "sums to"),
     "batch": (["--batch-size", "1000"], "a batch of 1000 samples is more than a group's share of 718"),

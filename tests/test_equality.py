@@ -223,10 +223,25 @@ def words() -> TensorDataset:
     return TensorDataset(torch.randint(0, 9, (50, 4), generator=draw), torch.randint(0, 3, (50,), generator=draw))
 
 
+class Positions(nn.Module):
+    """A constant made in the forward, which the trace turns into a buffer of the stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(72, 6)
+        self.second = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.flatten(1)) + torch.linspace(0, 1, 6)
+        return self.head(torch.tanh(self.second(h)) * torch.arange(6))
+
+
 AWKWARD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "integers": ({"model": build(Words), "data": words(), "loss": two_losses}, ["first", "second"]),
     "expanded-gradient": ({"model": build(Pooled)}, ["conv2", "mean"]),
     "partly-trained": ({"model": build(Partly)}, ["twice", "norm"]),
+    "positions": ({"model": build(Positions)}, ["second", "head"]),
     "tied": ({"model": build(Tied)}, ["second", "head"]),
     "constants": ({"model": build(partial(Constants, True))}, ["second", "head"]),
     "unsaved": ({"model": build(partial(Constants, False))}, ["second", "head"]),

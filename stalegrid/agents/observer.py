@@ -121,7 +121,8 @@ class Observer:
         state = _tensors(self._model)
         for k, layout in enumerate(self._layouts):
             for entry in layout.entries:
-                state[entry.name].copy_(entry.view(means[k]))
+                if entry.name in state:  # constants of a traced forward are buffers of the stage alone
+                    state[entry.name].copy_(entry.view(means[k]))
             _read_counters(state, layout, counters[Unit(0, k)])
         distance = self._distance(vectors, means)
         self._record = {
@@ -177,4 +178,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 def _read_counters(state: dict[str, Tensor], layout: StageLayout, vector: Tensor) -> None:
     sizes = [torch.Size(shape).numel() for _, shape in layout.counters]
     for (name, shape), part in zip(layout.counters, torch.split(vector, sizes), strict=True):
-        state[name].copy_(part.view(shape))
+        if name in state:
+            state[name].copy_(part.view(shape))

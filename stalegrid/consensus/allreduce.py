@@ -57,5 +57,5 @@ class GradientAveraging:
         vector = torch.cat([means[s] for s in range(self._groups)])
         parameters = self._weights.trainable()
         for p, part in zip(parameters, torch.split(vector, [p.numel() for p in parameters]), strict=True):
-            if p.grad is not None:  # without a gradient it is not updated, as in torch's own loop
+            if p.grad is not None or part.any():  # what has a gradient nowhere is not updated, as in torch's own loop
                 p.grad = part.view(p.shape)

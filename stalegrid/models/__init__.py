@@ -29,8 +29,8 @@ def build(name: str, sample: Tensor, classes: int) -> nn.Module:
         raise ConfigError(f"unknown model (model: {name!r}); there are: {', '.join(MODELS)}")
     if name == "mlp":
         return mlp(sample.numel(), classes)
-    if sample.ndim != 3 or min(sample.shape[1:]) < 8:
-        raise ConfigError(f"{name} needs images of 8 x 8 or more (sample shape: {tuple(sample.shape)}); try mlp")
+    if sample.ndim != 3 or sample.shape[1] != sample.shape[2] or sample.shape[1] < 8:
+        raise ConfigError(f"{name} needs square images of 8 x 8 or more (sample shape: {tuple(sample.shape)}); try mlp")
     images: Callable[[], nn.Module] = (
         (lambda: convnet(sample.shape[0], classes, sample.shape[-1]))
         if name == "convnet"

@@ -5,6 +5,7 @@ Does not know: tensors, real time; a tick is one forward and one backward of eve
 
 from collections.abc import Iterator
 
+from stalegrid.errors import ConfigError
 from stalegrid.grid import Unit
 from stalegrid.program import Action, Kind, Program, Schedule, Tag
 
@@ -31,6 +32,8 @@ def ticks(program: Program, group: int = 0) -> list[Row]:
     while any(queue.head for queue in queues):
         for row, queue in zip(rows, queues, strict=True):
             row.append(" ".join(map(str, _turn(queue, sent, tick, program.schedule.flush))))
+        if not any(row[-1] for row in rows):
+            raise ConfigError(f"the program deadlocks (windows: {program.schedule.windows})")
         tick += 1
     return rows
 

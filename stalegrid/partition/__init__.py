@@ -14,7 +14,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.messages import Layout, layout_of
 from stalegrid.partition.balance import balance
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.trace import Chain, run, trace, valid_cuts
+from stalegrid.partition.trace import Chain, Trial, run, trace, valid_cuts
 
 __all__ = ["Partition", "partition"]
 
@@ -56,17 +56,17 @@ def partition(
         ConfigError: there are fewer places to cut than asked for, or the cuts are no good.
     """
     chain = trace(copy.deepcopy(model).train())
-    values = run(chain, inputs)
-    possible = valid_cuts(chain, values)
-    chosen = _balanced(chain, values, stages, possible) if cuts is None else _named(chain, stages, possible, cuts)
+    trial = run(chain, inputs)
+    possible = valid_cuts(chain, trial)
+    chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, stages, possible, cuts)
     _check_owners(chain, chosen)
     names = tuple(chain.name(c) for c in chosen)
-    layouts = tuple(layout_of([values[n.name] for n in chain.live(c)]) for c in chosen)
+    layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
     return Partition(tuple(chosen), names, layouts)
 
 
-def _balanced(chain: Chain, values: dict[str, Tensor], stages: int, possible: list[int]) -> list[int]:
-    trainable = {n for n, p in chain.model.named_parameters() if p.requires_grad}
+def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> list[int]:
+    trainable = _trainable(chain)
     owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
     if stages > sum(owners):
         raise ConfigError(
@@ -81,8 +81,8 @@ def _balanced(chain: Chain, values: dict[str, Tensor], stages: int, possible: li
         together = all(stop <= first or start > last or start <= first <= last < stop for first, last in shared)
         return together and any(owners[start:stop])
 
-    tolls = {c: copy_seconds([values[n.name] for n in chain.live(c)]) for c in possible}
-    found = balance(measure(chain, values), stages, possible, tolls.__getitem__, allowed)
+    tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
+    found = balance(measure(chain, trial), stages, possible, tolls.__getitem__, allowed)
     if found is None:
         raise ConfigError(
             f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): each "
@@ -103,11 +103,15 @@ def _named(chain: Chain, stages: int, possible: list[int], cuts: Sequence[str]) 
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
-    bounds = [0, *found, len(chain.nodes)]
+    bounds, trainable = [0, *found, len(chain.nodes)], _trainable(chain)
     for k in range(stages):
-        if not chain.owned(bounds[k], bounds[k + 1]):
+        if not trainable.intersection(chain.owned(bounds[k], bounds[k + 1])):
             raise ConfigError(f"a stage has no parameters to train (stage: {k}, cuts: {', '.join(cuts)}); move a cut")
     return found
+
+
+def _trainable(chain: Chain) -> set[str]:
+    return {name for name, p in chain.model.named_parameters() if p.requires_grad}
 
 
 def _near(chain: Chain, cut: int, possible: list[int]) -> str:
@@ -116,7 +120,7 @@ def _near(chain: Chain, cut: int, possible: list[int]) -> str:
 
 
 def _shared_spans(chain: Chain) -> list[tuple[int, int]]:
-    """Return first and last user of every parameter that several operations use."""
+    """Return first and last user of every parameter or buffer that several operations use."""
     users: dict[str, list[int]] = {}
     for i in range(len(chain.nodes)):
         for name in chain.owned(i, i + 1):
@@ -131,7 +135,7 @@ def _check_owners(chain: Chain, cuts: list[int]) -> None:
         for name in chain.owned(bounds[k], bounds[k + 1]):
             if name in owner:
                 raise ConfigError(
-                    f"two stages share a parameter (parameter: {name}, stages: {owner[name]}, {k}): each would train "
-                    "its own copy; put both uses into one stage or untie them"
+                    f"two stages share a parameter or buffer (name: {name}, stages: {owner[name]}, {k}): each would "
+                    "have its own copy; put both uses into one stage or untie them"
                 )
             owner[name] = k

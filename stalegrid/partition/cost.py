@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from stalegrid.partition.trace import Chain, is_in_place
+from stalegrid.partition.trace import Chain, Trial
 
 REPEATS = 3
 
 
-def measure(chain: Chain, values: dict[str, Any]) -> list[float]:
+def measure(chain: Chain, trial: Trial) -> list[float]:
     """Time forward + backward of every operation by itself.
 
     Args:
         chain: a traced model.
-        values: of every node, from one run on a batch of the real size.
+        trial: one run of it, on a batch of the real size.
 
     Returns:
         Seconds per node, the least of a few repeats.
     """
-    return [min(_once(chain, node, values) for _ in range(REPEATS)) for node in chain.nodes]
+    return [min(_once(chain, node, trial) for _ in range(REPEATS)) for node in chain.nodes]
 
 
 def copy_seconds(tensors: list[Tensor]) -> float:
@@ -38,18 +38,18 @@ def copy_seconds(tensors: list[Tensor]) -> float:
     return min(_timed(copy, tensors) for _ in range(REPEATS))
 
 
-def _once(chain: Chain, node: fx.Node, values: dict[str, Any]) -> float:
+def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     leaves: list[Tensor] = []
 
     def argument(n: fx.Node) -> Any:
-        value = values[n.name]
+        value = trial.values[n.name]
         if not isinstance(value, Tensor) or n.op == "get_attr":
             return value
         leaf = value.detach()
         if leaf.is_floating_point():
             leaves.append(leaf.requires_grad_())
         # An operation in place needs something other than a leaf to work on.
-        return leaf.clone() if is_in_place(chain, node) else leaf
+        return leaf.clone() if node.name in trial.changed else leaf
 
     args, kwargs = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
 

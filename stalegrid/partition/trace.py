@@ -7,9 +7,9 @@ between, so skip connections need no care: a stage is any contiguous part of the
 """
 
 import copy
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -17,10 +17,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError
-
-_IN_PLACE_OPERATORS = {
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod, operator.ipow,
-}  # fmt: skip
 
 
 class _Opaque(Exception):
@@ -37,6 +33,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, leaves: set[str]) -> None:
         super().__init__()
         self._leaves = leaves
+        self._gradients = torch.is_grad_enabled()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self._leaves or super().is_leaf_module(m, module_qualified_name)
@@ -45,20 +42,40 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         try:
-            return super().call_module(m, forward, args, kwargs)
+            with _unchanged_buffers(m):
+                return super().call_module(m, forward, args, kwargs)
         except _Opaque:
             raise
         except Exception as problem:  # the forward ran on stand-ins: anything can be raised
             raise _Opaque(self.path_of_module(m)) from problem
 
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        if torch.is_grad_enabled() != self._gradients:
+            raise TypeError("gradients are switched off in a part of the forward, which cannot be traced")
+        return super().create_node(kind, *args, **kwargs)
+
+
+@contextmanager
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that changes buffers while it is traced: the change would happen now, and never again."""
+    before = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
+    yield
+    after = dict(module.named_buffers())
+    for name, (buffer, version) in before.items():
+        if after.get(name) is not buffer or buffer._version != version:
+            raise TypeError(f"the forward changes a buffer, which cannot be traced (buffer: {name})")
+
 
 def _follow(model: nn.Module) -> fx.Graph:
     """Trace a model, keeping whole the innermost modules that cannot be followed."""
     leaves: set[str] = set()
+    guard = _refuse_stand_ins(torch.autograd.Function.apply)
     while True:
+        attempt = copy.deepcopy(model)  # a forward that cannot be followed may leave it changed
         try:
-            with mock.patch.object(torch.autograd.Function, "apply", _refuse_stand_ins(torch.autograd.Function.apply)):
-                return _Tracer(leaves).trace(model)
+            with mock.patch.object(torch.autograd.Function, "apply", guard), _unchanged_buffers(attempt):
+                _Tracer(leaves).trace(attempt)
+            return _Tracer(leaves).trace(model)
         except _Opaque as opaque:
             if opaque.path in leaves:
                 raise
@@ -115,17 +132,18 @@ class Chain:
         raise ConfigError(f"no operation of the model has this name (cut: {name!r}); there are: {known}")
 
     def owned(self, start: int, stop: int) -> list[str]:
-        """Return the names of the parameters that the operations ``start..stop-1`` use."""
+        """Return the names of the parameters and buffers that the operations ``start..stop-1`` use."""
         names: dict[str, None] = {}
         for node in self.nodes[start:stop]:
             if node.op == "call_module":
                 module = self.model.get_submodule(str(node.target))
-                names.update(dict.fromkeys(f"{node.target}.{n}" for n, _ in module.named_parameters()))
+                tensors = [*module.named_parameters(), *module.named_buffers()]
+                names.update(dict.fromkeys(f"{node.target}.{n}" for n, _ in tensors))
             fetched = (n for n in node.all_input_nodes if n.op == "get_attr")
             names.update(dict.fromkeys(str(n.target) for n in fetched))
-        parameters = {id(p): n for n, p in self.model.named_parameters()}
+        known = {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
         found = (_attribute(self.model, n) for n in names)
-        return list(dict.fromkeys(parameters[id(p)] for p in found if isinstance(p, nn.Parameter)))
+        return list(dict.fromkeys(known[id(t)] for t in found if id(t) in known))
 
     def stage(self, start: int, stop: int) -> fx.GraphModule:
         """Build the module of operations ``start..stop-1``, sharing its parameters with the model.
@@ -136,7 +154,8 @@ class Chain:
         graph = fx.Graph()
         first = start == 0
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"] if first else self.live(start)
-        env = {node: graph.placeholder(node.name) for node in inputs}
+        # The model's own inputs may be starred or have defaults.
+        env = {node: graph.node_copy(node) if first else graph.placeholder(node.name) for node in inputs}
 
         def local(node: fx.Node) -> fx.Node:
             if node.op == "get_attr" and node not in env:
@@ -155,13 +174,15 @@ class Chain:
 
 
 def trace(model: nn.Module) -> Chain:
-    """Trace a model into single operations; a module whose forward cannot be followed is one operation.
+    """Trace a model, put into training mode, into single operations.
+
+    A module whose forward cannot be followed is one operation.
 
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
     """
     try:
-        graph = _follow(model)
+        graph = _follow(model.train())
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
         raise ConfigError(
             f"the model's forward cannot be traced (model: {type(model).__name__}): {problem}; move what depends "
@@ -173,59 +194,55 @@ def trace(model: nn.Module) -> Chain:
     return Chain(model, graph, nodes)
 
 
-class Values(fx.Interpreter):
-    """Run a traced model once and remember every value, by node."""
+@dataclass(frozen=True)
+class Trial:
+    """What one run of a traced model shows.
 
+    Attributes:
+        values: of every node, by name.
+        changed: storage of the arguments that an operation changes in place, by name.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, set[int]] = field(default_factory=dict)
+
+
+class _Interpreter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
         super().__init__(fx.GraphModule(chain.model, chain.graph), garbage_collect_values=False)
-        self.by_name: dict[str, Any] = {}
+        self.trial = Trial()
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one operation."""
+        arguments = [v for m in n.all_input_nodes if isinstance(v := self.env[m], Tensor)]
+        versions = [v._version for v in arguments]
         result = super().run_node(n)
-        self.by_name[n.name] = result
+        changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
+        if changed:
+            self.trial.changed[n.name] = changed
+        self.trial.values[n.name] = result
         return result
 
 
-def valid_cuts(chain: Chain, values: dict[str, Any]) -> list[int]:
-    """Return the cuts across which only tensors travel that nobody changes in place afterwards.
+def valid_cuts(chain: Chain, trial: Trial) -> list[int]:
+    """Return the cuts across which only real tensors travel that nobody changes in place afterwards.
 
     Args:
         chain: a traced model.
-        values: of every node, from one run.
+        trial: one run of it.
     """
-    victims = [(i, _storage(values[v.name])) for i, n in enumerate(chain.nodes) if (v := _victim(chain, n))]
 
     def valid(cut: int) -> bool:
-        crossing = [values[n.name] for n in chain.live(cut)]
-        if not all(isinstance(v, Tensor) for v in crossing):
+        crossing = [trial.values[n.name] for n in chain.live(cut)]
+        if not crossing or not all(isinstance(v, Tensor) and not v.is_complex() for v in crossing):
             return False
-        changed = {storage for i, storage in victims if i >= cut}
-        return bool(crossing) and not any(_storage(v) in changed for v in crossing)
+        changed = {storage for n in chain.nodes[cut:] for storage in trial.changed.get(n.name, ())}
+        return not any(_storage(v) in changed for v in crossing)
 
     return [i for i in range(1, len(chain.nodes)) if valid(i)]
 
 
-def is_in_place(chain: Chain, node: fx.Node) -> bool:
-    """Return whether an operation changes its first argument."""
-    if node.kwargs.get("inplace"):
-        return True
-    if node.op == "call_module":
-        return bool(getattr(chain.model.get_submodule(str(node.target)), "inplace", False))
-    if node.target in _IN_PLACE_OPERATORS:
-        return True
-    target: str | Callable[..., Any] = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return name.endswith("_") and not name.endswith("__")
-
-
-def _victim(chain: Chain, node: fx.Node) -> fx.Node | None:
-    first = next(iter(node.args), None)
-    return first if is_in_place(chain, node) and isinstance(first, fx.Node) else None
-
-
-def _storage(value: Any) -> int | None:
-    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else None
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _paths(node: fx.Node) -> list[str]:
@@ -240,32 +257,52 @@ def _attribute(model: nn.Module, path: str) -> Any:
 
 
 @torch.no_grad()
-def run(chain: Chain, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
-    """Run the model on one batch and return the value of every node, by name.
+def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
+    """Run the traced model on one batch and hold it against the model itself.
 
     Raises:
-        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, or the
-            traced operations compute something else than the model does.
+        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, it replaces
+            a buffer, or the traced operations compute something else than the model does.
     """
-    values = Values(chain)
+    model, interpreter = copy.deepcopy(chain.model), _Interpreter(chain)
+    buffers = dict(model.named_buffers())
     with torch.random.fork_rng(devices=[]):
         try:
             torch.manual_seed(0)
-            expected = copy.deepcopy(chain.model)(*inputs)
-        except Exception as problem:
+            expected = _parts(model(*(x.clone() for x in inputs)))
+        except ConfigError:
+            raise
+        except Exception as problem:  # the model is the user's: anything can be raised
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             raise ConfigError(
                 f"the model does not accept a batch of the data (shapes: {shapes}): {problem}"
             ) from problem
-        parts = _parts(expected)
+        for name, buffer in model.named_buffers():
+            if buffers[name] is not buffer:
+                raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {name})")
         torch.manual_seed(0)
-        traced = _parts(values.run(*inputs))
-    if not all(torch.equal(a, b) for a, b in zip(parts, traced, strict=True)):
+        _compare(chain, model, expected, lambda: _parts(interpreter.run(*(x.clone() for x in inputs))))
+    return interpreter.trial
+
+
+def _compare(
+    chain: Chain, model: nn.Module, expected: tuple[Tensor, ...], traced: Callable[[], tuple[Tensor, ...]]
+) -> None:
+    try:
+        found, problem = traced(), "its outputs differ"
+    except Exception as error:  # a branch that the data would not have taken can raise anything
+        found, problem = (), str(error)
+    pairs = [*zip(expected, found, strict=False), *zip(model.buffers(), chain.model.buffers(), strict=True)]
+    if len(found) != len(expected) or not all(_same(a, b) for a, b in pairs):
         raise ConfigError(
-            f"tracing changes what the model computes (model: {type(chain.model).__name__}): its forward depends on "
-            "values; put that part into a function marked with torch.fx.wrap"
+            f"tracing changes what the model computes (model: {type(model).__name__}): {problem}; where the forward "
+            "depends on values or on arguments that are left out, put that part into a function marked with "
+            "torch.fx.wrap"
         )
-    return values.by_name
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def _parts(output: Any) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 Does not know: what they compute.
 """
 
+import os
 import pickle
 import subprocess
 import sys
@@ -52,12 +53,14 @@ def launch(job: Job, processes: int) -> None:
 @contextmanager
 def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "stalegrid.engines.distributed", str(folder)]
+    # The user's own modules must be found where this process finds them.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(size):
             arguments = [*command, str(rank), str(size), str(port)]
             # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
-            workers.append(subprocess.Popen(arguments, stdin=subprocess.PIPE, start_new_session=True))
+            workers.append(subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, start_new_session=True))
         yield workers
     finally:
         for worker in workers:

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
+
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.errors import ConfigError
+from stalegrid.weights import Weights
+
+torch.set_num_threads(1)
+
+Factory = Callable[[list[nn.Parameter]], Optimizer]
+WITH_MOMENTUM: list[Factory] = [
+    partial(SGD, lr=0.1, momentum=0.9),
+    partial(SGD, lr=0.1, momentum=0.9, nesterov=True),
+    partial(RMSprop, lr=0.1, momentum=0.5),
+    partial(Adam, lr=0.1),
+    partial(AdamW, lr=0.1, amsgrad=True),
+    partial(NAdam, lr=0.1),
+]
+with_momentum = pytest.mark.parametrize("factory", WITH_MOMENTUM, ids=lambda f: f.func.__name__)
+
+
+def trained(factory: Factory, steps: int) -> tuple[list[nn.Parameter], Optimizer, Momentum]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 2)).to(memory_format=torch.channels_last)
+    weights = Weights(model)
+    parameters = weights.trainable()
+    optimizer = factory(parameters)
+    for _ in range(steps):
+        weights.zero_grad()
+        model(torch.randn(4, 2, 3, 3)).square().sum().backward()
+        optimizer.step()
+    return parameters, optimizer, Momentum(optimizer, parameters)
+
+
+def buffers(optimizer: Optimizer, parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [
+        next(optimizer.state[p][n] for n in ("momentum_buffer", "exp_avg") if n in optimizer.state[p])
+        for p in parameters
+    ]
+
+
+@with_momentum
+def test_reading_gives_all_buffers_in_the_order_of_the_parameters(factory: Factory) -> None:
+    parameters, optimizer, momentum = trained(factory, 2)
+    vector = momentum.read()
+    assert vector.shape == (sum(p.numel() for p in parameters),)
+    assert vector.count_nonzero() > 0
+    parts = torch.split(vector, [p.numel() for p in parameters])
+    for part, p, buffer in zip(parts, parameters, buffers(optimizer, parameters), strict=True):
+        assert torch.equal(part.view(p.shape), buffer)
+
+
+@with_momentum
+def test_reading_copies(factory: Factory) -> None:
+    _, _, momentum = trained(factory, 1)
+    momentum.read().zero_()
+    assert momentum.read().count_nonzero() > 0
+
+
+@with_momentum
+def test_adding_changes_every_element_by_its_own_amount(factory: Factory) -> None:
+    parameters, optimizer, momentum = trained(factory, 1)
+    before = momentum.read()
+    delta = torch.arange(float(len(before)))
+    same = buffers(optimizer, parameters)
+    momentum.add(delta)
+    assert torch.equal(momentum.read(), before + delta)
+    assert all(a is b for a, b in zip(buffers(optimizer, parameters), same, strict=True))
+
+
+@with_momentum
+def test_the_next_step_uses_what_was_added(factory: Factory) -> None:
+    def step(amount: float) -> list[Tensor]:
+        parameters, optimizer, momentum = trained(factory, 1)
+        momentum.add(torch.full_like(momentum.read(), amount))
+        optimizer.step()
+        return [p.detach().clone() for p in parameters]
+
+    assert all(torch.equal(a, b) for a, b in zip(step(0.0), step(0.0), strict=True))
+    assert all((a != b).any() for a, b in zip(step(0.0), step(1.0), strict=True))
+
+
+@with_momentum
+def test_before_the_first_step_momentum_is_zero(factory: Factory) -> None:
+    parameters, _, momentum = trained(factory, 0)
+    assert torch.equal(momentum.read(), torch.zeros(sum(p.numel() for p in parameters)))
+    assert not momentum.read().requires_grad
+
+
+def test_a_parameter_that_never_had_a_gradient_has_zero_momentum() -> None:
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    optimizer = SGD([used, unused], lr=0.1, momentum=0.9)
+    used.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(Momentum(optimizer, [used, unused]).read(), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("factory", [partial(SGD, lr=0.1), partial(RMSprop, lr=0.1), partial(Adagrad, lr=0.1)])
+def test_an_optimizer_without_momentum_is_refused(factory: Factory) -> None:
+    with pytest.raises(ConfigError, match=rf"no momentum to mix \(optimizer: {factory.func.__name__}"):
+        trained(factory, 0)

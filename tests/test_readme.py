@@ -1,0 +1,34 @@
+"""The lines that the README shows are run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def script() -> str:
+    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    return str(found)
+
+
+def test_the_example_is_short() -> None:
+    assert len([line for line in script().splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]])
+def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "example.py"
+    path.write_text(script())
+    command = [sys.executable, *launcher, str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert made.returncode == 0, made.stderr[-3000:]
+    lines = [line for line in made.stdout.splitlines() if "with Sequential" in line]
+    assert len(lines) == (2 if launcher else 1)
+    assert len({line.split(" with ")[0] for line in lines}) == 1
+    assert float(lines[0].split("%")[0]) > 90

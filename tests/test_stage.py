@@ -1,0 +1,461 @@
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stalegrid.seeds import drawing
+from stalegrid.stage import Stage
+from stalegrid.weights import VIEWS, Weights
+
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+DRAWING = partial(drawing, CPU, 0, "forward")
+
+
+class Residual(nn.Module):
+    """Convolution, batch-norm, dropout, in-place ReLU, a skip connection and a transposed use of a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(2)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(0.3)
+        self.fc = nn.Linear(18, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.dropout(self.relu(self.norm(self.conv(x)))) + x
+        return F.linear(self.fc(h.flatten(1)), self.fc.weight.t()[:4], None)
+
+
+def build(model: Callable[[], nn.Module]) -> nn.Module:
+    with drawing(CPU, 0, "model"):
+        return model()
+
+
+def noise(*shape: int, key: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(key))
+
+
+def stage_of(
+    module: nn.Module,
+    view: str = "stashed",
+    first: bool = False,
+    draws: Callable[[int], AbstractContextManager[None]] = DRAWING,
+) -> Stage:
+    weights = Weights(module)
+    return Stage(module, weights, VIEWS[view](weights), draws, first)
+
+
+def update(stage: Stage, amount: float = 0.125) -> None:
+    """Change all parameters in place, as an optimizer does."""
+    stage.view.overwriting()
+    with torch.no_grad():
+        for p in stage.module.parameters():
+            p.mul_(1 - amount).add_(amount)
+    stage.weights.version += 1
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor | None]:
+    return {n: p.grad for n, p in module.named_parameters()}
+
+
+def equal(one: dict[str, Tensor | None], other: dict[str, Tensor | None]) -> bool:
+    return one.keys() == other.keys() and all(
+        g is not None and h is not None and torch.equal(g, h) for g, h in zip(one.values(), other.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_stashed_backward_is_the_exact_gradient_at_the_weights_of_the_forward(delay: int) -> None:
+    stage = stage_of(build(Residual))
+    exact: list[tuple[dict[str, Tensor | None], Tensor]] = []
+    for n in range(6):
+        x, g = noise(3, 2, 3, 3, key=n), noise(3, 4, key=100 + n)
+        then = copy.deepcopy(stage.module)
+        leaf = x.clone().requires_grad_()
+        with DRAWING(n):
+            expected = then(leaf)
+        expected.backward(g)
+        assert leaf.grad is not None
+        exact.append((gradients(then), leaf.grad))
+        (made,) = stage.forward(n, (x,))
+        assert torch.equal(made, expected)
+        if n >= delay:
+            b = n - delay
+            stage.weights.zero_grad()
+            (below,), version = stage.backward(b, (noise(3, 4, key=100 + b),))
+            assert version == max(0, b - delay)
+            assert equal(gradients(stage.module), exact[b][0])
+            assert torch.equal(below, exact[b][1])
+            update(stage)
+    assert stage.in_flight == delay
+
+
+def test_versions_make_a_difference() -> None:
+    stage = stage_of(build(Residual))
+    x, g = noise(3, 2, 3, 3), noise(3, 4)
+    stage.forward(0, (x,))
+    update(stage)
+    now = copy.deepcopy(stage.module)
+    stage.backward(0, (g,))
+    with DRAWING(0):
+        now(x).backward(g)
+    assert not equal(gradients(stage.module), gradients(now))
+
+
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 5, bias=False)
+        self.two = nn.Linear(5, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x))
+
+
+def test_current_backward_uses_the_old_activations_and_the_new_weights() -> None:
+    model = build(TwoLayers)
+    stage = stage_of(model, "current")
+    x, g = noise(4, 3), noise(4, 2)
+    with torch.no_grad():
+        old_hidden = model.one(x)
+    stage.forward(0, (x,))
+    update(stage)
+    update(stage)
+    new_one, new_two = model.one.weight.detach(), model.two.weight.detach()
+    (below,), version = stage.backward(0, (g,))
+    assert version == 0
+    assert torch.equal(model.two.weight.grad, g.t() @ old_hidden)
+    hidden_gradient = g @ new_two
+    assert torch.equal(model.one.weight.grad, hidden_gradient.t() @ x)
+    assert torch.equal(below, hidden_gradient @ new_one)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_without_updates_in_between_every_view_is_plain_autograd(view: str) -> None:
+    model = build(Residual)
+    plain = copy.deepcopy(model)
+    stage = stage_of(model, view)
+    x, g = noise(3, 2, 3, 3), noise(3, 4)
+    (made,) = stage.forward(5, (x,))
+    below, _ = stage.backward(5, (g,))
+    leaf = x.clone().requires_grad_()
+    with DRAWING(5):
+        expected = plain(leaf)
+    expected.backward(g)
+    assert torch.equal(made, expected)
+    assert equal(gradients(model), gradients(plain))
+    assert torch.equal(below[0], leaf.grad)
+
+
+def test_backwards_add_up_over_micro_batches() -> None:
+    model = build(TwoLayers)
+    plain = copy.deepcopy(model)
+    stage = stage_of(model)
+    for b in range(3):
+        stage.forward(b, (noise(4, 3, key=b),))
+    for b in range(3):
+        stage.backward(b, (noise(4, 2, key=b),))
+        plain(noise(4, 3, key=b)).backward(noise(4, 2, key=b))
+    assert equal(gradients(model), gradients(plain))
+
+
+def test_batches_may_finish_in_any_order() -> None:
+    stage = stage_of(build(TwoLayers))
+    for b in range(3):
+        stage.forward(b, (noise(4, 3, key=b),))
+        update(stage)
+    assert [stage.backward(b, (noise(4, 2),))[1] for b in (1, 2, 0)] == [1, 2, 0]
+    assert stage.in_flight == 0
+
+
+def test_a_copy_lives_until_the_last_batch_of_its_version_has_finished() -> None:
+    stage = stage_of(build(TwoLayers))
+    for b in range(2):
+        stage.forward(b, (noise(4, 3),))
+    update(stage)
+    copied = weakref.ref(stage.view.seen(0))
+    stage.backward(0, (noise(4, 2),))
+    assert copied() is not None
+    stage.backward(1, (noise(4, 2),))
+    assert copied() is None
+
+
+class Remembering(nn.Module):
+    """An operation that saves its own output, which is watched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.made: list[weakref.ref[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.exp(self.fc(x))
+        self.made.append(weakref.ref(y))
+        return y
+
+
+def test_activations_are_freed_with_their_batch_and_without_the_garbage_collector() -> None:
+    model = Remembering()
+    stage = stage_of(model)
+    gc.collect()
+    gc.disable()
+    try:
+        stage.forward(0, (noise(2, 3),))
+        assert model.made[0]() is not None
+        stage.backward(0, (noise(2, 3),))
+        assert model.made[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_activations_that_no_output_needs_are_freed_at_once() -> None:
+    class Cut(Remembering):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    model = Cut()
+    gc.collect()
+    gc.disable()
+    try:
+        stage_of(model).forward(0, (noise(2, 3),))
+        assert model.made[0]() is None
+    finally:
+        gc.enable()
+
+
+class Spoiled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.exp(self.fc(x))
+        y.mul_(2.0)
+        return y
+
+
+def test_changing_a_saved_activation_in_place_is_an_error() -> None:
+    stage = stage_of(Spoiled())
+    stage.forward(0, (noise(2, 3),))
+    with pytest.raises(RuntimeError, match=r"modified in place by the model \(shape: \(2, 3\)\)"):
+        stage.backward(0, (noise(2, 3),))
+
+
+def test_changing_an_output_in_place_afterwards_is_an_error_at_its_stage() -> None:
+    stage = stage_of(Remembering())
+    (made,) = stage.forward(0, (noise(2, 3),))
+    made.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        stage.backward(0, (noise(2, 3),))
+
+
+class Words(nn.Module):
+    """(integers, floats, floats) -> (floats that use both, integers, floats passed through, floats of no parameter)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+
+    def forward(self, words: Tensor, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.embedding(words) * x, words + 1, skip, (words > 2).float()
+
+
+def test_tuples_with_integers_and_values_that_pass_through() -> None:
+    model = build(Words)
+    plain = copy.deepcopy(model)
+    stage = stage_of(model)
+    words, x, skip = torch.tensor([4, 1]), noise(2, 3), noise(2, 2, key=1)
+    made = stage.forward(0, (words, x, skip))
+    x1, skip1 = x.clone().requires_grad_(), skip.clone().requires_grad_()
+    expected = plain(words, x1, skip1)
+    assert len(made) == 4
+    for y, z in zip(made, expected, strict=True):
+        assert torch.equal(y, z)
+        assert y.dtype == z.dtype
+        assert not y.requires_grad
+    update(stage)
+    of_product, of_skip, of_mask = noise(2, 3, key=2), noise(2, 2, key=3), noise(2, key=4)
+    below, _ = stage.backward(0, (of_product, of_skip, of_mask))
+    torch.autograd.backward([expected[0], expected[2]], [of_product, of_skip])
+    assert len(below) == 2
+    assert torch.equal(below[0], x1.grad)
+    assert torch.equal(below[1], skip1.grad)
+    assert torch.equal(below[1], of_skip)
+    assert equal(gradients(model), gradients(plain))
+
+
+class Ignoring(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.fc(x) + y.detach()
+
+
+def test_an_input_without_a_gradient_gets_zeros() -> None:
+    stage = stage_of(Ignoring())
+    stage.forward(0, (noise(2, 3), noise(2, 3)))
+    below, _ = stage.backward(0, (noise(2, 3),))
+    assert torch.equal(below[1], torch.zeros(2, 3))
+    assert below[0].any()
+
+
+def test_the_first_stage_needs_no_gradient_of_the_data() -> None:
+    class Pass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.fc(x), x
+
+    model = Pass()
+    stage = stage_of(model, first=True)
+    x = noise(4, 3)
+    made = stage.forward(0, (x,))
+    assert torch.equal(made[1], x)
+    below, _ = stage.backward(0, (noise(4, 2), noise(4, 3)))
+    assert below == ()
+    assert torch.equal(model.fc.weight.grad, noise(4, 2).t() @ x)
+    assert x.grad is None
+    assert not x.requires_grad
+
+
+def test_a_gradient_for_every_floating_output_is_due() -> None:
+    stage = stage_of(build(Words))
+    stage.forward(0, (torch.tensor([4, 1]), noise(2, 3), noise(2, 2)))
+    with pytest.raises(ValueError, match="zip"):
+        stage.backward(0, (noise(2, 3),))
+
+
+def test_a_head_turns_outputs_into_the_loss() -> None:
+    model = build(TwoLayers)
+    plain = copy.deepcopy(model)
+    stage = stage_of(model)
+    targets = torch.tensor([0, 1, 1, 0])
+    (loss,) = stage.forward(0, (noise(4, 3),), lambda y: F.cross_entropy(y, targets))
+    stage.backward(0, (torch.tensor(1.0),))
+    expected = F.cross_entropy(plain(noise(4, 3)), targets)
+    expected.backward()
+    assert loss.shape == ()
+    assert torch.equal(loss, expected)
+    assert equal(gradients(model), gradients(plain))
+
+
+def test_running_statistics_are_updated_once_a_batch() -> None:
+    stage = stage_of(build(Residual))
+    plain = copy.deepcopy(stage.module)
+    for b in range(3):
+        stage.forward(b, (noise(3, 2, 3, 3, key=b),))
+        with DRAWING(b):
+            plain(noise(3, 2, 3, 3, key=b))
+    for b in range(3):
+        stage.backward(b, (noise(3, 4),))
+        update(stage)
+    assert int(stage.module.norm.num_batches_tracked) == 3
+    assert torch.equal(stage.module.norm.running_mean, plain.norm.running_mean)
+    assert torch.equal(stage.module.norm.running_var, plain.norm.running_var)
+
+
+def test_dropout_depends_on_the_batch_and_not_on_the_order() -> None:
+    def forward(*batches: int) -> dict[int, Tensor]:
+        stage = stage_of(nn.Dropout(0.5))
+        return {b: stage.forward(b, (torch.ones(64),))[0] for b in batches}
+
+    one, other = forward(0, 1, 2), forward(2, 0)
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[2], other[2])
+    assert not torch.equal(one[0], one[1])
+
+
+def test_the_forward_runs_within_the_drawing_of_its_batch_and_the_head_too() -> None:
+    seen: list[Any] = []
+
+    class Noting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append("module")
+            return x
+
+    class Note(nullcontext[None]):
+        def __init__(self, batch: int) -> None:
+            super().__init__()
+            self.batch = batch
+
+        def __enter__(self) -> None:
+            seen.append(self.batch)
+
+        def __exit__(self, *_: object) -> None:
+            seen.append("end")
+
+    def head(x: Tensor) -> Tensor:
+        seen.append("head")
+        return x.sum()
+
+    stage_of(Noting(), draws=Note).forward(7, (noise(2),), head)
+    assert seen == [7, "module", "head", "end"]
+
+
+def test_the_module_is_put_into_training_mode() -> None:
+    assert stage_of(nn.Dropout(0.5).eval()).module.training
+
+
+class ComplexWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(noise(4, 2))
+        self.two = nn.Parameter(noise(4, 2, key=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(self.one) * torch.view_as_complex(self.two).conj() * x)
+
+
+def test_parameters_viewed_as_complex_numbers() -> None:
+    model = ComplexWeights()
+    plain = copy.deepcopy(model)
+    stage = stage_of(model, first=True)
+    stage.forward(0, (noise(4),))
+    stage.backward(0, (noise(4, 2),))
+    plain(noise(4)).backward(noise(4, 2))
+    assert equal(gradients(model), gradients(plain))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, use_reentrant: bool) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+        self.two = nn.Linear(3, 3)
+        self.use_reentrant = use_reentrant
+
+    def _layers(self, x: Tensor) -> Tensor:
+        return self.two(torch.tanh(self.one(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self._layers, x, use_reentrant=self.use_reentrant)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_stashed_backward_through_a_checkpoint_is_exact_or_an_error(use_reentrant: bool) -> None:
+    model = Checkpointed(use_reentrant)
+    stage = stage_of(model)
+    plain = copy.deepcopy(model)
+    plain(noise(2, 3).requires_grad_()).backward(noise(2, 3))
+    try:
+        stage.forward(0, (noise(2, 3),))
+        update(stage)
+        stage.backward(0, (noise(2, 3),))
+    except RuntimeError:
+        return
+    assert equal(gradients(model), gradients(plain))
