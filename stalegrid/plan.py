@@ -4,6 +4,7 @@ Does not know: engines, processes, files.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from torch import nn
 
 from stalegrid import methods
-from stalegrid.agents.observer import StageLayout
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import Mixing
 from stalegrid.consensus.matrices import mixing as mixing_of
@@ -27,7 +27,7 @@ from stalegrid.observe.records import REPORT_LAYOUT
 from stalegrid.partition import Partition, partition
 from stalegrid.program import Edge, Lateral, NoLateral, Program, Schedule, Watch
 from stalegrid.task import Task
-from stalegrid.weights import VIEWS, Weights
+from stalegrid.weights import VIEWS, StageLayout, Weights
 
 TEST_BATCH = 500
 
@@ -130,11 +130,26 @@ def make_plan(task: Task, settings: Settings) -> Plan:
         mixing,
         Program(grid, schedule, updates, lateral, _watch(task, settings, batches.updates_per_epoch)),
         cut,
-        tuple(_stage_layout(w) for w in weights),
+        tuple(StageLayout.of(w) for w in weights),
         batches.updates_per_epoch,
         dtype,
         mix_momentum,
         tuple(sum(p.numel() for p in w.trainable()) for w in weights),
+    )
+
+
+def settle(plan: Plan, settings: Settings) -> Settings:
+    """Write a plan's choices into settings, so that they run the same way again."""
+    schedule = plan.schedule
+    return dataclasses.replace(
+        settings,
+        groups=plan.grid.groups,
+        stages=plan.grid.stages,
+        staleness=[w - 1 for w in schedule.windows] if plan.method.stale else None,
+        view=plan.view,
+        mixing=plan.mixing,
+        micro_batches=schedule.micro_batches,
+        cuts=list(plan.partition.names),
     )
 
 
@@ -212,11 +227,6 @@ def _watch(task: Task, settings: Settings, updates_per_epoch: int) -> Watch:
     every = max(1, round(settings.evaluate_every * updates_per_epoch)) if settings.evaluate_every else None
     test = make_test(task, torch.float32)
     return Watch(settings.log_every, every, 0 if test is None else len(test))
-
-
-def _stage_layout(weights: Weights) -> StageLayout:
-    counters = tuple((name, tuple(b.shape)) for name, b in weights.counters().items())
-    return StageLayout(tuple(weights.entries), weights.flat.numel(), weights.trained, counters)
 
 
 def _check_optimizer(task: Task, weights: Sequence[Weights], mix_momentum: bool) -> None:

@@ -5,20 +5,12 @@ Does not know: how any part works.
 
 import copy
 import dataclasses
-import importlib.util
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -30,16 +22,16 @@ from stalegrid.data import CropAndFlip
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
-from stalegrid.engines.distributed.world import choose_device, homes
+from stalegrid.engines.distributed.world import homes
+from stalegrid.engines.machine import threads, use_device
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
-from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import Folder, Several, TensorBoard, read_model, read_summary
+from stalegrid.observe.sinks import read_model, read_summary
 from stalegrid.plan import Plan, make_plan
+from stalegrid.results import announce, open_folder, sink_maker
 from stalegrid.task import Task
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -117,11 +109,12 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
     if torchrun.active():
         return _on_torchrun(task, settings, quiet, keep_units)
     plan = prepare(task, settings)
-    processes = settings.processes or len(plan.grid)
+    processes = len(plan.grid) if settings.processes is None else settings.processes
     if settings.engine == "processes":
         homes(plan.program, processes + 1, spare=True)
-    with _folder(settings) as folder:
-        sink = _announce(plan, settings, folder, quiet, keep_units)
+    with open_folder(settings.out) as folder, cursor_kept():
+        announce(plan, settings, folder, quiet)
+        sink = sink_maker(plan, folder, quiet, keep_units)
         if settings.engine == "simulator":
             _simulate(task, settings, plan, sink)
         else:
@@ -135,121 +128,41 @@ def prepare(task: Task, settings: Settings) -> Plan:
     Raises:
         ConfigError: something cannot be run.
     """
-    choose_device(settings.device, 0)
     if settings.threads < 1:
         raise ConfigError(f"arithmetic needs at least one thread (threads: {settings.threads})")
     if settings.deadline <= 0:
         raise ConfigError(f"the deadline must be positive (deadline: {settings.deadline} s)")
     if settings.out is not None and settings.out.exists():
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
+    use_device(settings.device, 0)
     with threads(settings.threads):
         return make_plan(task, settings)
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with some number of threads, then with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
-
-    def settled() -> Plan:
-        plan = prepare(task, settings)
-        homes(plan.program, size, spare=False)
-        return plan
+    def prepared() -> Plan:
+        made = prepare(task, settings)
+        homes(made.program, size, spare=False)
+        return made
 
     with torchrun.joined(settings.deadline) as (rank, size, local_rank):
-        plan = torchrun.agree(settled)
-        with torchrun.shared(lambda: _folder(settings)) as folder:
-            sink = _announce(plan, settings, folder, quiet or rank > 0, keep_units)
-            torchrun.run(Job(task, settings, plan, sink), local_rank)
+        plan = torchrun.agree(prepared)
+        # Every process has built the model itself; without a seed of the user's they differ.
+        task = dataclasses.replace(task, model=copy.deepcopy(task.model))
+        task.model.load_state_dict(torchrun.agree(task.model.state_dict))
+        with torchrun.shared(lambda: open_folder(settings.out)) as folder:
+            if rank == 0:
+                announce(plan, settings, folder, quiet)
+            torchrun.run(Job(task, settings, plan, sink_maker(plan, folder, quiet, keep_units)), local_rank)
             state, summary = torchrun.agree(lambda: (read_model(folder), read_summary(folder)))
         return Result(_loaded(task, settings, state), summary, settings.out)
 
 
 def _simulate(task: Task, settings: Settings, plan: Plan, sink: Callable[[], Sink]) -> None:
-    device = choose_device(settings.device, 0)
+    device = use_device(settings.device, 0)
     with threads(settings.threads):
         agents = build_agents(task, settings, plan, plan.program.agents, device, sink())
         simulate(plan.program, agents)
-
-
-@contextmanager
-def _folder(settings: Settings) -> Iterator[Path]:
-    """Make the output folder, or one that is removed again if none was asked for."""
-    if settings.out is not None:
-        settings.out.mkdir(parents=True)
-        yield settings.out
-        return
-    folder = Path(tempfile.mkdtemp(prefix="stalegrid-run-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _announce(plan: Plan, settings: Settings, folder: Path, quiet: bool, keep: bool) -> Callable[[], Sink]:
-    """Write the settled configuration, say what will run, and return what makes the sink."""
-    settled = settle(plan, settings)
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(settled).items() if k != "out"}
-    (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
-    facts = _facts(plan)
-    if not quiet:
-        Console().print(_headline(plan, settings), highlight=False, soft_wrap=True)
-    return partial(_make_sink, folder, facts, plan.program.updates, quiet, keep)
-
-
-def settle(plan: Plan, settings: Settings) -> Settings:
-    """Write a plan's choices into settings, so that they run the same way again."""
-    schedule = plan.schedule
-    return dataclasses.replace(
-        settings,
-        groups=plan.grid.groups,
-        stages=plan.grid.stages,
-        staleness=[w - 1 for w in schedule.windows] if plan.method.stale else None,
-        view=plan.view,
-        mixing=plan.mixing,
-        micro_batches=schedule.micro_batches,
-        cuts=list(plan.partition.names),
-    )
-
-
-def _make_sink(folder: Path, facts: Record, updates: int, quiet: bool, keep_units: bool) -> Sink:
-    sinks: list[Sink] = [Folder(folder, facts, keep_units)]
-    if importlib.util.find_spec("tensorboard"):
-        sinks.append(TensorBoard(folder / "tensorboard"))
-    if not quiet:
-        sinks.append(ConsoleSink(updates, Console()))
-    return Several(sinks)
-
-
-def _facts(plan: Plan) -> Record:
-    return {
-        "method": plan.method.name,
-        "groups": plan.grid.groups,
-        "stages": plan.grid.stages,
-        "view": plan.view,
-        "mixing": plan.mixing,
-        "cuts": list(plan.partition.names),
-        "spectral_gap": plan.spectral_gap,
-    }
-
-
-def _headline(plan: Plan, settings: Settings) -> str:
-    gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
-    cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
-    bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
-    return (
-        f"{plan.method.name}: {plan.grid.groups} groups x {plan.grid.stages} stages on {settings.engine}{cuts}; "
-        f"staleness at most {bounds} updates, view {plan.view}; mixing {plan.mixing}{gap}; "
-        f"{plan.program.updates} updates, {settings.threads} of {os.cpu_count()} threads a process"
-    )
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

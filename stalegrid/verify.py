@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from stalegrid.config import Settings
 from stalegrid.consensus.rounds import Averaging
+from stalegrid.engines.machine import threads
 from stalegrid.observe.sinks import METRICS, UNITS
-from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.plan import Plan, make_batches, make_plan, settle
 from stalegrid.reference.grid import grid
 from stalegrid.reference.synchronous import synchronous
 from stalegrid.seeds import drawing
 from stalegrid.task import Task
-from stalegrid.train import execute, settle, threads
+from stalegrid.train import execute
 
 Losses = list[list[float]]
 """By update, by group."""

@@ -96,6 +96,29 @@ class Weights:
         return offset if offset < self.trained else None
 
 
+@dataclass(frozen=True, slots=True)
+class StageLayout:
+    """How to read the vector, and the other buffers, of a stage that lives elsewhere.
+
+    Args:
+        entries: parameters and floating buffers in the vector.
+        numel: its elements, padding included.
+        trained: elements of it that are parameters.
+        counters: names and shapes of the other buffers.
+    """
+
+    entries: tuple[Entry, ...]
+    numel: int
+    trained: int
+    counters: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, weights: Weights) -> "StageLayout":
+        """Describe a stage."""
+        counters = tuple((name, tuple(b.shape)) for name, b in weights.counters().items())
+        return cls(tuple(weights.entries), weights.flat.numel(), weights.trained, counters)
+
+
 def _place(parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor]) -> tuple[list[Entry], int, int]:
     entries: list[Entry] = []
     offset = trained = 0

@@ -5,7 +5,6 @@ Does not know: engines, clocks, files; it hands records and models to a sink.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,7 +14,7 @@ from stalegrid.grid import Grid, Unit
 from stalegrid.messages import Message
 from stalegrid.observe.records import Record, Report, Sink, count_correct
 from stalegrid.program import Action, Kind
-from stalegrid.weights import Entry
+from stalegrid.weights import StageLayout
 
 
 class TestSet(Protocol):
@@ -26,23 +25,6 @@ class TestSet(Protocol):
 
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return inputs and targets of a slice."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageLayout:
-    """How the vectors of one stage's snapshots read.
-
-    Args:
-        entries: parameters and floating buffers in the first vector.
-        numel: its elements, padding included.
-        trained: elements of it that are parameters.
-        counters: names and shapes of the other buffers, in the second vector.
-    """
-
-    entries: tuple[Entry, ...]
-    numel: int
-    trained: int
-    counters: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Observer:

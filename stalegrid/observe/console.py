@@ -4,7 +4,8 @@ Does not know: agents, engines, files.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,15 @@ from stalegrid.observe.sinks import Rate
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""
+
+
+@contextmanager
+def cursor_kept() -> Iterator[None]:
+    """Show the terminal's cursor again, whichever process hid it and however that ended."""
+    try:
+        yield
+    finally:
+        Console().show_cursor()
 
 
 class ConsoleSink:

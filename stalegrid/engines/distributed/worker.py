@@ -17,14 +17,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import cloudpickle
-import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.host import run
-from stalegrid.engines.distributed.world import choose_device, enter, homes
+from stalegrid.engines.distributed.world import enter, homes
+from stalegrid.engines.machine import threads, use_device
 from stalegrid.grid import OBSERVER
 from stalegrid.observe.records import Sink
 from stalegrid.plan import Plan
@@ -70,15 +70,12 @@ def work(job: Job, local_rank: int, *, spare: bool) -> None:
         spare: whether the last process is the observer's alone.
     """
     settings, plan = job.settings, job.plan
-    torch.set_num_threads(settings.threads)
-    device = choose_device(settings.device, local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True
+    device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
     sink = job.sink() if OBSERVER in world.here else _Nowhere()
-    agents = build_agents(job.task, settings, plan, world.here, device, sink)
-    run(plan.program, agents, world, plan.layout, settings.deadline)
+    with threads(settings.threads):
+        agents = build_agents(job.task, settings, plan, world.here, device, sink)
+        run(plan.program, agents, world, plan.layout, settings.deadline)
 
 
 def main() -> None:

@@ -51,23 +51,6 @@ def homes(program: Program, size: int, *, spare: bool) -> Home:
     return home
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
-    """Return the device of a process: a GPU in turn, or the CPU.
-
-    Args:
-        name: cpu, cuda or auto.
-        local_rank: number of the process on its host.
-
-    Raises:
-        ConfigError: CUDA was asked for and there is none.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("CUDA was asked for but torch sees no GPU here (device: cuda); use --device cpu or auto")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
-
-
 @dataclass(frozen=True)
 class World:
     """One process among all.

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from stalegrid.config import Settings
 from stalegrid.train import execute
-from tests.cases import make_settings, make_task
+from tests.cases import Net, build, make_settings, make_task
 
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
@@ -42,7 +42,8 @@ def configurations(world: int) -> dict[str, Settings]:
 def main(folder: Path, world: int) -> None:
     """Run them all, keeping every unit's numbers."""
     dist.init_process_group("gloo")
-    task = make_task()
+    # Every process has a model of its own, as a user's script without a seed would: the first one's must be taken.
+    task = make_task(model=build(Net) if dist.get_rank() == 0 else Net())
     for name, settings in configurations(world).items():
         execute(task, dataclasses.replace(settings, out=folder / name), quiet=True, keep_units=True)
     dist.destroy_process_group()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stalegrid.plan import make_plan
-from stalegrid.train import settle
+from stalegrid.plan import make_plan, settle
 from stalegrid.verify import compare, outcome_of, read_outcome, run_engine, train_reference
 from tests.cases import make_settings, make_task
 from tests.engines.distributed import matrix

@@ -1,0 +1,105 @@
+"""The folder of a run: what is written and said before it starts, and what will take its observations.
+
+Does not know: engines, agents.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from stalegrid.config import Settings
+from stalegrid.errors import ConfigError
+from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.records import Record, Sink
+from stalegrid.observe.sinks import Folder, Several, TensorBoard
+from stalegrid.plan import Plan, settle
+
+CONFIG = "config.yaml"
+
+
+@contextmanager
+def open_folder(out: Path | None) -> Iterator[Path]:
+    """Make the output folder, or one that is removed again if none was asked for.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    if out is not None:
+        try:
+            out.mkdir(parents=True)
+        except OSError as problem:
+            raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
+        yield out
+        return
+    folder = Path(tempfile.mkdtemp(prefix="stalegrid-run-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def announce(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> None:
+    """Write the settled configuration, and say what will run.
+
+    Args:
+        plan: of the run.
+        settings: it was made of.
+        folder: of the run.
+        quiet: whether to say nothing.
+    """
+    settled = dataclasses.asdict(settle(plan, settings))
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in settled.items() if k != "out"}
+    (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
+    if not quiet:
+        Console().print(headline(plan, settings), highlight=False, soft_wrap=True)
+
+
+def headline(plan: Plan, settings: Settings) -> str:
+    """Describe a run in a line."""
+    gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
+    cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
+    bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
+    return (
+        f"{plan.method.name}: {plan.grid.groups} x {plan.grid.stages} (groups x stages) on {settings.engine}{cuts}; "
+        f"staleness at most {bounds} updates, view {plan.view}; mixing {plan.mixing}{gap}; "
+        f"{plan.program.updates} updates, {settings.threads} of {os.cpu_count()} threads a process"
+    )
+
+
+def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Callable[[], Sink]:
+    """Return what makes the sink of a run, in whichever process the observer lives.
+
+    Args:
+        plan: of the run.
+        folder: of the run.
+        quiet: whether nothing is shown.
+        keep_units: whether the parameters of every unit are kept.
+    """
+    facts: Record = {
+        "method": plan.method.name,
+        "groups": plan.grid.groups,
+        "stages": plan.grid.stages,
+        "view": plan.view,
+        "mixing": plan.mixing,
+        "cuts": list(plan.partition.names),
+        "spectral_gap": plan.spectral_gap,
+    }
+    return partial(_make_sink, folder, facts, plan.program.updates, quiet, keep_units)
+
+
+def _make_sink(folder: Path, facts: Record, updates: int, quiet: bool, keep_units: bool) -> Sink:
+    sinks: list[Sink] = [Folder(folder, facts, keep_units)]
+    if importlib.util.find_spec("tensorboard"):
+        sinks.append(TensorBoard(folder / "tensorboard"))
+    if not quiet:
+        sinks.append(ConsoleSink(updates, Console()))
+    return Several(sinks)
