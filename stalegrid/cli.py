@@ -4,6 +4,7 @@ Does not know: how anything is done; every option is a field of :class:`stalegri
 """
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -29,6 +30,8 @@ TABLE_OPTIONS = ("method", "stages", "staleness", "micro_batches")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
     parser, lists = _parser()
+    # A terminated run ends its processes and removes its scratch files like an interrupted one.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     chosen = parser.parse_args(_bracket(sys.argv[1:] if arguments is None else arguments, lists))
     command = chosen.command
     try:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stalegrid {command}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stalegrid {command}: interrupted; results so far are in the output folder", file=sys.stderr)
+        print(f"stalegrid {command}: interrupted; what --out names holds the results so far", file=sys.stderr)
         return 130
 
 
@@ -50,8 +53,8 @@ def _train(options: Namespace) -> int:
 
     config = _config(options)
     result = execute(make_task(config), config)
-    if result.folder is not None:
-        Console().print(f"results are in {result.folder}", highlight=False, soft_wrap=True)
+    where = "nothing is kept: name a folder with --out" if result.folder is None else f"results are in {result.folder}"
+    Console().print(where, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -70,8 +73,10 @@ def _verify(options: Namespace) -> int:
 
 def _table(options: Namespace) -> int:
     method = methods.find(options.method)
-    stages = options.stages or max(2, method.shape[1])
-    micro = options.micro_batches or method.micro_batches
+    stages = method.shape[1] if options.stages is None else options.stages
+    if method.max_stages is not None and stages > method.max_stages:
+        raise ConfigError(f"{method.name} does not cut the model (stages: {stages})")
+    micro = method.micro_batches if options.micro_batches is None else options.micro_batches
     schedule = methods.schedule(method, stages, options.staleness, micro)
     updates = max(2, 8 // micro) if options.updates is None else options.updates
     program = Program(Grid(1, stages), schedule, updates)
@@ -117,23 +122,24 @@ _COMMANDS = {"train": _train, "verify": _verify, "table": _table, "methods": _me
 
 
 def _config(options: Namespace) -> RunConfig:
-    return RunConfig(**{f.name: options[f.name] for f in fields(RunConfig)})
+    return RunConfig(**{f.name: options[f.name] for f in fields(RunConfig) if f.name in options})
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
     everything = [f.name for f in fields(RunConfig)]
+    verified = [name for name in everything if name not in ("out", "log_every", "engine")]
     parser = ArgumentParser(prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")
     lists: dict[str, bool] = {}
     for name, text, updates, options in (
         ("train", "train a model", None, everything),
-        ("verify", "compare simulator, processes and plain loops, bit for bit", 12, everything),
+        ("verify", "compare simulator, processes and plain loops, bit for bit", 12, verified),
         ("table", "print the program of each stage as a tick table", None, [*TABLE_OPTIONS, "updates"]),
         ("methods", "list the published methods", None, []),
     ):
         sub = ArgumentParser(description=text, usage=f"stalegrid {name} [options]")
-        if options is everything:
+        if "method" in options and name != "table":
             sub.add_argument("--config", action="config", help="YAML file of options")
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)

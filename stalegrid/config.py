@@ -3,9 +3,11 @@
 Does not know: what any option does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from stalegrid.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,18 @@ class Settings:
     log_every: int = 10
     evaluate_every: float = 1.0
     out: Path | None = None
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if hasattr(value, "tolist"):  # numpy's numbers and arrays
+                object.__setattr__(self, field.name, value.tolist())
+            choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else (value,)
+            if value not in choices:
+                raise ConfigError(f"{field.name} must be one of {', '.join(choices)} ({field.name}: {value!r})")
+        if isinstance(self.out, str):
+            object.__setattr__(self, "out", Path(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)

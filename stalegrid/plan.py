@@ -25,6 +25,7 @@ from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.observe.records import REPORT_LAYOUT
 from stalegrid.partition import Partition, partition
+from stalegrid.probe import probe
 from stalegrid.program import Edge, Lateral, NoLateral, Program, Schedule, Watch
 from stalegrid.task import Task
 from stalegrid.weights import VIEWS, StageLayout, Weights
@@ -119,16 +120,19 @@ def make_plan(task: Task, settings: Settings) -> Plan:
     updates = updates_of(settings, batches.updates_per_epoch)
     mixing = _mixing(method, settings, grid)
     lateral = _lateral(mixing, settings, grid, updates)
-    model = copy.deepcopy(task.model).to(dtype)
+    model, test = _model(task, dtype), make_test(task, dtype)
     cut = partition(model, batches.inputs(0, 0), grid.stages, settings.cuts)
-    weights = [Weights(copy.deepcopy(stage)) for stage in cut.stages(model)]
+    late = [schedule.bound(k) > 0 for k in range(grid.stages)]
+    weights = probe(task, cut.stages(model), late, batches.inputs(0, 0), batches.targets(0, 0))
+    _check_test(task, model, test)
     mix_momentum = settings.mix_momentum and isinstance(lateral, Averaging)
-    _check_optimizer(task, weights, mix_momentum)
+    if mix_momentum:
+        _check_momentum(task, weights)
     return Plan(
         method,
         view,
         mixing,
-        Program(grid, schedule, updates, lateral, _watch(task, settings, batches.updates_per_epoch)),
+        Program(grid, schedule, updates, lateral, _watch(test, settings, batches.updates_per_epoch)),
         cut,
         tuple(StageLayout.of(w) for w in weights),
         batches.updates_per_epoch,
@@ -216,28 +220,46 @@ def _lateral(mixing: str, settings: Settings, grid: Grid, updates: int) -> Later
     if mixing == methods.ALL_REDUCE:
         return AllReduce(grid.groups)
     adapt_first = mixing == methods.ADAPT_THEN_COMBINE
-    return Averaging(graph, adapt_first, settings.period, settings.lag, updates)
+    rounds = Averaging(graph, adapt_first, settings.period, settings.lag, updates)
+    if all(rounds.turn(n) is None for n in range(updates)):
+        raise ConfigError(
+            f"the groups would never mix (period: {settings.period}, lag: {settings.lag}, updates: {updates}); train "
+            "longer, or take mixing none"
+        )
+    return rounds
 
 
-def _watch(task: Task, settings: Settings, updates_per_epoch: int) -> Watch:
+def _watch(test: Slices | None, settings: Settings, updates_per_epoch: int) -> Watch:
     if settings.log_every < 1:
         raise ConfigError(f"reports come every so many updates, at least 1 (log_every: {settings.log_every})")
     if settings.evaluate_every < 0:
         raise ConfigError(f"evaluations come every so many epochs (evaluate_every: {settings.evaluate_every})")
     every = max(1, round(settings.evaluate_every * updates_per_epoch)) if settings.evaluate_every else None
-    test = make_test(task, torch.float32)
     return Watch(settings.log_every, every, 0 if test is None else len(test))
 
 
-def _check_optimizer(task: Task, weights: Sequence[Weights], mix_momentum: bool) -> None:
-    """Build every stage's optimizer and scheduler once, so that their errors come before any process."""
+def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
-        parameters: list[nn.Parameter] = stage.trainable()
-        try:
-            optimizer = task.optimizer(parameters)
-            if task.scheduler is not None:
-                task.scheduler(optimizer)
-        except Exception as problem:  # the factories are the user's: anything can be raised
-            raise ConfigError(f"the optimizer or scheduler cannot be built: {problem}") from problem
-        if mix_momentum:
-            Momentum(optimizer, parameters)
+        Momentum(task.optimizer(stage.trainable()), stage.trainable())
+
+
+def _check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
+    """Measure the first slice of the test data, so that what it does not fit comes before training."""
+    if test is None:
+        return
+    if not len(test):
+        raise ConfigError("the test data is empty (samples: 0); leave it out")
+    inputs, targets = test[0]
+    try:
+        with torch.no_grad():
+            made = copy.deepcopy(model).eval()(*inputs)
+            task.loss(*(made if isinstance(made, tuple) else (made,)), targets)
+    except Exception as problem:  # model and loss are the user's: anything can be raised
+        raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
+
+
+def _model(task: Task, dtype: torch.dtype) -> nn.Module:
+    complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
+    if complex_ones:
+        raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
+    return copy.deepcopy(task.model).to(dtype)

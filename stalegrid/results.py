@@ -38,7 +38,11 @@ def open_folder(out: Path | None) -> Iterator[Path]:
             out.mkdir(parents=True)
         except OSError as problem:
             raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
-        yield out
+        try:
+            yield out
+        except ConfigError:  # nothing was started: the same command must be able to run once it is mended
+            shutil.rmtree(out)
+            raise
         return
     folder = Path(tempfile.mkdtemp(prefix="stalegrid-run-"))
     try:
@@ -71,7 +75,7 @@ def headline(plan: Plan, settings: Settings) -> str:
     return (
         f"{plan.method.name}: {plan.grid.groups} x {plan.grid.stages} (groups x stages) on {settings.engine}{cuts}; "
         f"staleness at most {bounds} updates, view {plan.view}; mixing {plan.mixing}{gap}; "
-        f"{plan.program.updates} updates, {settings.threads} of {os.cpu_count()} threads a process"
+        f"{plan.program.updates} updates in {settings.dtype}, {settings.threads} of {os.cpu_count()} threads a process"
     )
 
 
@@ -99,7 +103,7 @@ def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Calla
 def _make_sink(folder: Path, facts: Record, updates: int, quiet: bool, keep_units: bool) -> Sink:
     sinks: list[Sink] = [Folder(folder, facts, keep_units)]
     if importlib.util.find_spec("tensorboard"):
-        sinks.append(TensorBoard(folder / "tensorboard"))
+        sinks.append(TensorBoard(folder / "tensorboard", updates))
     if not quiet:
         sinks.append(ConsoleSink(updates, Console()))
     return Several(sinks)

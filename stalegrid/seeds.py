@@ -7,9 +7,11 @@ number of processes and any order of execution see the same numbers.
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -50,3 +52,18 @@ def drawing(device: torch.device, seed: int, purpose: str, *index: int) -> Itera
     finally:
         for g, state in zip(generators, states, strict=True):
             g.set_state(state)
+
+
+@contextmanager
+def drawing_items(seed: int, *index: int) -> Iterator[None]:
+    """Let a user's data set draw for one item, from torch's, NumPy's or Python's global generator."""
+    states = random.getstate(), np.random.get_state()
+    key = derive(seed, "item", *index)
+    try:
+        random.seed(key)
+        np.random.seed(key % 2**32)
+        with drawing(torch.device("cpu"), seed, "sample", *index):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

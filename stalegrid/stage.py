@@ -96,7 +96,7 @@ class Stage:
         version = self.weights.version
         self._in_flight[batch] = InFlight(leaves, outputs, version)
         self.view.forwarded(version)
-        return tuple(y.detach() for y in outputs)
+        return tuple(self._own(y.detach()) for y in outputs)
 
     def backward(self, batch: int, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int]:
         """Backpropagate a batch in flight, adding to the gradients of the parameters.
@@ -119,6 +119,11 @@ class Stage:
         self.view.finished(flight.version)
         below = () if self._first else tuple(_gradient(x) for x in flight.inputs if x.is_floating_point())
         return below, flight.version
+
+    def _own(self, output: Tensor) -> Tensor:
+        """Copy an output that views the weights: the receiver must not see them change."""
+        views = output.untyped_storage().data_ptr() == self.weights.flat.untyped_storage().data_ptr()
+        return output.clone() if views else output
 
     @property
     def in_flight(self) -> int:

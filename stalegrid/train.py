@@ -5,6 +5,7 @@ Does not know: how any part works.
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.sinks import read_model, read_summary
 from stalegrid.plan import Plan, make_plan
 from stalegrid.results import announce, open_folder, sink_maker
-from stalegrid.task import Task
+from stalegrid.task import Task, fingerprint
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
-    if torchrun.active():
+    if settings.engine == "processes" and torchrun.active():
         return _on_torchrun(task, settings, quiet, keep_units)
     plan = prepare(task, settings)
     processes = len(plan.grid) if settings.processes is None else settings.processes
@@ -130,8 +131,8 @@ def prepare(task: Task, settings: Settings) -> Plan:
     """
     if settings.threads < 1:
         raise ConfigError(f"arithmetic needs at least one thread (threads: {settings.threads})")
-    if settings.deadline <= 0:
-        raise ConfigError(f"the deadline must be positive (deadline: {settings.deadline} s)")
+    if not 0 < settings.deadline < math.inf:
+        raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {settings.deadline})")
     if settings.out is not None and settings.out.exists():
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
@@ -150,6 +151,7 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
         # Every process has built the model itself; without a seed of the user's they differ.
         task = dataclasses.replace(task, model=copy.deepcopy(task.model))
         task.model.load_state_dict(torchrun.agree(task.model.state_dict))
+        torchrun.check_same("data", fingerprint(task))
         with torchrun.shared(lambda: open_folder(settings.out)) as folder:
             if rank == 0:
                 announce(plan, settings, folder, quiet)

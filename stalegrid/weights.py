@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.messages import ALIGNMENT, aligned
 
 
@@ -82,6 +82,19 @@ class Weights:
         """Forget all gradients."""
         for p in self.module.parameters():
             p.grad = None
+
+    def check(self) -> None:
+        """Check that the module still computes with the vector.
+
+        Raises:
+            TrainingError: a parameter or buffer was replaced instead of changed in place.
+        """
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        for entry in self.entries:
+            if tensors[entry.name].data_ptr() != entry.view(self.flat).data_ptr():
+                raise TrainingError(
+                    f"the optimizer or the model replaced a tensor instead of changing it in place (name: {entry.name})"
+                )
 
     def locate(self, tensor: Tensor) -> int | None:
         """Return the offset in the vector at which the tensor views parameters, or None if it views none.

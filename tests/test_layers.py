@@ -19,6 +19,7 @@ LAYERS = (
     ("stage", "partition.", "observe."),
     ("task", "config", "methods", "models."),
     ("agents.observer", "agents.pipeline", "agents"),
+    ("probe",),
     ("plan",),
     ("agents.build", "recipe"),
     ("engines.", "reference.", "results"),

@@ -72,7 +72,7 @@ class PipelineUnit:
         stage: its module, weights and batches in flight.
         samples: the data.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
-        optimizer: over the stage's parameters; None if it trains none.
+        optimizer: over the stage's parameters.
         scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
         exchange: with other groups, if there is any.
         device: of the stage.
@@ -174,5 +174,6 @@ class PipelineUnit:
     def _snapshot(self) -> tuple[Tensor, ...]:
         self._tally.check()
         weights = self.stage.weights
+        weights.check()
         counters = [b.flatten().to(torch.int64) for b in weights.counters().values()]
         return weights.flat.clone(), torch.cat([torch.empty(0, dtype=torch.int64, device=self._device), *counters])

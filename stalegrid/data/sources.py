@@ -13,9 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.seeds import drawing
-
-CPU = torch.device("cpu")
+from stalegrid.seeds import drawing_items
 
 
 class Source(Protocol):
@@ -92,8 +90,8 @@ class ArraySource:
 class ItemSource:
     """Reads a user's data set item by item.
 
-    Torch's global generator is set for each sample, so a random transform that draws from it is a pure
-    function of (seed, epoch, sample).  Draws from NumPy or from Python's ``random`` are not covered.
+    The global generators of torch, NumPy and Python are set for each sample, so a random transform that draws from
+    them is a pure function of (seed, epoch, sample).
 
     The first item is read at once, so that a data set of the wrong kind shows before any process starts.
     """
@@ -127,7 +125,7 @@ class ItemSource:
         return last[2], last[3]
 
     def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
-        with drawing(CPU, self._seed, "sample", epoch, index):
+        with drawing_items(self._seed, epoch, index):
             item = self._dataset[index]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(f"item {index} of the data set is {_kind(item)}; expected a pair (input, target)")

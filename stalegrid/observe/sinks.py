@@ -45,7 +45,7 @@ class Rate:
 
 
 class Folder:
-    """Writes metrics, the model and a summary; each file is whole at any moment.
+    """Writes metrics, line by line, and at every evaluation the model and a summary, each whole at any moment.
 
     Samples per second leave out the time to the first report, in which processes start and libraries load.
 
@@ -118,11 +118,13 @@ class TensorBoard:
 
     Args:
         folder: for the event files.
+        updates: N; the files are closed at that version.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, updates: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._updates = updates
         self._writer: Any = SummaryWriter(str(folder))
 
     def report(self, record: Record) -> None:
@@ -140,6 +142,8 @@ class TensorBoard:
         names = ("test_loss", "test_accuracy", "consensus_distance")
         self._write({f"test/{name}": record.get(name) for name in names}, record["version"])
         self._writer.flush()
+        if record["version"] == self._updates:
+            self._writer.close()
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Write nothing."""

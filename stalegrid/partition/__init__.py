@@ -8,13 +8,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.messages import Layout, layout_of
 from stalegrid.partition.balance import balance
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.trace import Chain, Trial, run, trace, valid_cuts
+from stalegrid.partition.trace import Chain, Trial, check, run, trace, valid_cuts
 
 __all__ = ["Partition", "partition"]
 
@@ -33,8 +33,10 @@ class Partition:
     names: tuple[str, ...]
     layouts: tuple[Layout, ...]
 
-    def stages(self, model: nn.Module) -> list[fx.GraphModule]:
-        """Build the stage modules, which share their parameters with the model."""
+    def stages(self, model: nn.Module) -> list[nn.Module]:
+        """Build the stage modules, which share their parameters with the model; one stage is the model itself."""
+        if not self.cuts:
+            return [model.train()]
         chain = trace(model)
         bounds = [0, *self.cuts, len(chain.nodes)]
         return [chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
@@ -55,6 +57,9 @@ def partition(
     Raises:
         ConfigError: there are fewer places to cut than asked for, or the cuts are no good.
     """
+    if stages == 1 and not cuts:
+        check(copy.deepcopy(model).train(), inputs)
+        return Partition((), (), ())
     chain = trace(copy.deepcopy(model).train())
     trial = run(chain, inputs)
     possible = valid_cuts(chain, trial)
@@ -73,8 +78,6 @@ def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> l
             f"the model has fewer layers than stages (layers with parameters: {sum(owners)}, stages: {stages}); "
             f"use at most {sum(owners)} stages"
         )
-    if stages == 1:
-        return []
     shared = _shared_spans(chain)
 
     def allowed(start: int, stop: int) -> bool:

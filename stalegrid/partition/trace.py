@@ -7,12 +7,14 @@ between, so skip connections need no care: a stage is any contiguous part of the
 """
 
 import copy
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -42,7 +44,7 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         try:
-            with _unchanged_buffers(m):
+            with _without_effects(m):
                 return super().call_module(m, forward, args, kwargs)
         except _Opaque:
             raise
@@ -56,8 +58,27 @@ class _Tracer(fx.Tracer):
 
 
 @contextmanager
+def _without_effects(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that draws or remembers while it is traced: that would happen now, and never again."""
+    drawn, remembered = _generators(), _plain_values(module)
+    with _unchanged_buffers(module):
+        yield
+    if _generators() != drawn:
+        raise TypeError("the forward draws random numbers outside torch's own layers, which cannot be traced")
+    if _plain_values(module) != remembered:
+        raise TypeError(f"the forward changes attributes of {type(module).__name__}, which cannot be traced")
+
+
+def _generators() -> tuple[bytes, object, str]:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(np.random.get_state())
+
+
+def _plain_values(module: nn.Module) -> dict[str, object]:
+    return {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str | None)}
+
+
+@contextmanager
 def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that changes buffers while it is traced: the change would happen now, and never again."""
     before = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
     yield
     after = dict(module.named_buffers())
@@ -73,7 +94,7 @@ def _follow(model: nn.Module) -> fx.Graph:
     while True:
         attempt = copy.deepcopy(model)  # a forward that cannot be followed may leave it changed
         try:
-            with mock.patch.object(torch.autograd.Function, "apply", guard), _unchanged_buffers(attempt):
+            with mock.patch.object(torch.autograd.Function, "apply", guard), _without_effects(attempt):
                 _Tracer(leaves).trace(attempt)
             return _Tracer(leaves).trace(model)
         except _Opaque as opaque:
@@ -116,8 +137,8 @@ class Chain:
     def name(self, cut: int) -> str:
         """Name a cut by the operation it precedes."""
         node = self.nodes[cut]
-        alone = node.op == "call_module" and sum(n.target == node.target for n in self.nodes) == 1
-        return str(node.target) if alone else node.name
+        path = str(node.target) if node.op == "call_module" else node.name
+        return path if self._position(path) == cut else node.name
 
     def find(self, name: str) -> int:
         """Return the cut before the first operation of a module, or before an operation, of that name.
@@ -125,11 +146,17 @@ class Chain:
         Raises:
             ConfigError: there is none.
         """
-        for i, node in enumerate(self.nodes):
-            if node.name == name or any(p == name or p.startswith(name + ".") for p in _paths(node)):
-                return i
+        found = self._position(name)
+        if found is not None:
+            return found
         known = ", ".join(dict.fromkeys(self.name(i) for i in range(1, len(self.nodes))))
         raise ConfigError(f"no operation of the model has this name (cut: {name!r}); there are: {known}")
+
+    def _position(self, name: str) -> int | None:
+        """Return the first node of that very name, or else of a module of that name."""
+        named = (i for i, node in enumerate(self.nodes) if node.name == name)
+        inside = (i for i, n in enumerate(self.nodes) if any(p == name or p.startswith(name + ".") for p in _paths(n)))
+        return next(named, next(inside, None))
 
     def owned(self, start: int, stop: int) -> list[str]:
         """Return the names of the parameters and buffers that the operations ``start..stop-1`` use."""
@@ -181,6 +208,7 @@ def trace(model: nn.Module) -> Chain:
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
     """
+    _check_hooks(model)
     try:
         graph = _follow(model.train())
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
@@ -256,33 +284,41 @@ def _attribute(model: nn.Module, path: str) -> Any:
     return getattr(model.get_submodule(owner), name)
 
 
-@torch.no_grad()
 def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     """Run the traced model on one batch and hold it against the model itself.
 
     Raises:
-        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, it replaces
-            a buffer, or the traced operations compute something else than the model does.
+        ConfigError: the model cannot be run, see :func:`check`, or the traced operations compute something else.
     """
     model, interpreter = copy.deepcopy(chain.model), _Interpreter(chain)
-    buffers = dict(model.named_buffers())
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(0)
-            expected = _parts(model(*(x.clone() for x in inputs)))
-        except ConfigError:
-            raise
-        except Exception as problem:  # the model is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-            raise ConfigError(
-                f"the model does not accept a batch of the data (shapes: {shapes}): {problem}"
-            ) from problem
-        for name, buffer in model.named_buffers():
-            if buffers[name] is not buffer:
-                raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {name})")
+    expected = check(model, inputs)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _compare(chain, model, expected, lambda: _parts(interpreter.run(*(x.clone() for x in inputs))))
     return interpreter.trial
+
+
+@torch.no_grad()
+def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Run a model on one batch, changing its buffers, and return its outputs.
+
+    Raises:
+        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, or it
+            replaces a buffer.
+    """
+    buffers = dict(model.named_buffers())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            made = model(*(x.clone() for x in inputs))
+        except Exception as problem:  # the model is the user's: anything can be raised
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            text = f"the model does not accept a batch of the data (shapes: {shapes}): {problem}"
+            raise ConfigError(text) from problem
+    for name, buffer in model.named_buffers():
+        if buffers[name] is not buffer:
+            raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {name})")
+    return _parts(made)
 
 
 def _compare(
@@ -303,6 +339,13 @@ def _compare(
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _check_hooks(model: nn.Module) -> None:
+    hooked = [f"parameter {name}" for name, p in model.named_parameters() if p._backward_hooks]
+    hooked += [f"module {name or 'itself'}" for name, m in model.named_modules() if m._backward_hooks]
+    if hooked:
+        raise ConfigError(f"hooks on gradients would be lost when the model is cut (on: {hooked[0]}); remove them")
 
 
 def _parts(output: Any) -> tuple[Tensor, ...]:

@@ -372,7 +372,7 @@ def test_a_model_that_returns_no_tensors_is_refused(wrap: Any) -> None:
         run(trace(Wrapped()), (noise(3, 4),))
 
 
-def test_a_forward_whose_trace_computes_something_else_is_refused() -> None:
+def test_an_outermost_forward_that_draws_is_refused() -> None:
     class Drawing(nn.Module):
         """A draw that no stand-in takes part in happens once, when traced."""
 
@@ -383,7 +383,7 @@ def test_a_forward_whose_trace_computes_something_else_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x) + torch.randn(4)
 
-    with pytest.raises(ConfigError, match="tracing changes what the model computes"):
+    with pytest.raises(ConfigError, match="draws random numbers outside torch's own layers"):
         run(trace(Drawing()), (noise(3, 4),))
 
 

@@ -6,6 +6,8 @@ Does not know: what agents compute, how channels work inside.
 from collections.abc import Callable, Iterator, Mapping
 from queue import Empty
 
+import torch
+
 from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Outgoing
 from stalegrid.engines.distributed.world import World
@@ -14,6 +16,8 @@ from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout, Message
 from stalegrid.program import Edge, Program, Tag
+
+_LONGEST = 1e7  # seconds that a queue can be waited for
 
 
 def run(
@@ -42,7 +46,9 @@ def run(
     for edge, link in incoming.items():
         Incoming(link, _due(program, edge), arrivals)
     network = Network(program, agents)
-    patience = deadline * (program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1)
+    # The observer alone may rightly hear nothing for as long as units take to their next report.
+    waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1
+    patience = min(deadline * waits, _LONGEST)
     while not network.done:
         ready = network.ready()
         if not ready:
@@ -57,6 +63,8 @@ def run(
             raise DeadlineExceeded(
                 f"unit {edge.target} did not take the last {edge.name} of {edge.source} within {deadline:g} s"
             )
+    while not arrivals.empty():
+        _receive(network, arrivals, patience)
 
 
 def _due(program: Program, edge: Edge) -> Iterator[Tag]:
@@ -80,6 +88,9 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
             "the deadline"
         ) from None
     if isinstance(arrived, Message):
+        for tensor in arrived.tensors:
+            if tensor.is_cuda:  # allocated on the receiving thread's stream, used on this one's
+                tensor.record_stream(torch.cuda.current_stream())
         network.deliver(arrived)
     else:
         raise _failure(network, arrived)

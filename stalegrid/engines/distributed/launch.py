@@ -18,7 +18,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.distributed.world import homes
-from stalegrid.errors import EngineError, WorkerDied
+from stalegrid.errors import ConfigError, EngineError, WorkerDied
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
@@ -41,7 +41,14 @@ def launch(job: Job, processes: int) -> None:
     home = homes(job.plan.program, size, spare=True)
     with tempfile.TemporaryDirectory(prefix="stalegrid-") as name:
         folder = Path(name)
-        (folder / "job").write_bytes(cloudpickle.dumps(job))
+        try:
+            with (folder / "job").open("wb") as file:
+                cloudpickle.dump(job, file)
+        except Exception as problem:  # what is in a task is the user's: anything can be raised
+            raise ConfigError(
+                f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot "
+                "be pickled, or use the simulator"
+            ) from problem
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         with _workers(folder, size, store.port) as workers:
             failed = _watch(workers)
@@ -85,10 +92,11 @@ def _watch(workers: list[subprocess.Popen[bytes]]) -> int | None:
 
 def _cause(folder: Path, workers: list[subprocess.Popen[bytes]], failed: int, units: str) -> BaseException:
     """Find the error that began it: one of the numbers or the program before one of waiting for the dead."""
+    names = [f"error-{rank}" for rank in range(len(workers))]
     end = time.monotonic() + GRACE
     while time.monotonic() < end and any(worker.poll() is None for worker in workers):
         time.sleep(_LOOK)
-    told = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("error-?*"))]
+    told = [pickle.loads((folder / name).read_bytes()) for name in names if (folder / name).exists()]
     first = [(error, text) for error, text in told if not isinstance(error, EngineError)]
     waits = "\n  ".join(dict.fromkeys(str(error) for error, _ in told if isinstance(error, EngineError)))
     if first:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from stalegrid.engines.distributed.worker import Job, work
+from stalegrid.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ _LONG = 3600.0
 
 def active() -> bool:
     """Return whether this process was started as one of several."""
-    return dist.is_initialized() or ("RANK" in os.environ and "WORLD_SIZE" in os.environ)
+    return dist.is_initialized() or {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
 @contextmanager
@@ -55,6 +56,21 @@ def agree(make: Callable[[], T]) -> T:
     if isinstance(found, Exception):
         raise found
     return found  # type: ignore[return-value]
+
+
+def check_same(what: str, value: str) -> None:
+    """Check that every process has the same value.
+
+    Raises:
+        ConfigError: in every process, if they differ.
+    """
+    values: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    others = [rank for rank, v in enumerate(values) if v != values[0]]
+    if others:
+        raise ConfigError(
+            f"processes have different {what} (process 0 and processes: {others}); seed what draws it, such as a split"
+        )
 
 
 @contextmanager

@@ -90,8 +90,14 @@ def main() -> None:
         work(job, rank, spare=True)
     except BaseException as error:
         _tell(folder / f"error-{rank}", error)
-        os._exit(1)  # channels may hang in C++; nothing of theirs is worth waiting for
-    os._exit(0)
+        _leave(1)
+    _leave(0)
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # channels may hang in C++; nothing of theirs is worth waiting for
 
 
 def _end_with_starter() -> None:
@@ -106,7 +112,7 @@ def _tell(path: Path, error: BaseException) -> None:
         pickle.loads(told)  # an error whose class cannot be rebuilt is told as text
     except Exception:
         told = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
-    part = path.with_suffix(".part")
+    part = path.with_name(f"part-{path.name}")
     part.write_bytes(told)
     part.replace(path)
 
