@@ -9,8 +9,8 @@ from bench.runs import images, seconds_per_update
 from stalegrid.models import resnet
 from stalegrid.partition import partition
 
-BATCH, UPDATES = 128, 30
-MICRO_BATCHES = (2, 4, 8)
+BATCH, UPDATES = 128, 25
+MICRO_BATCHES = (2, 4)
 
 
 def run(turns: int) -> list[Ratio]:

@@ -10,7 +10,7 @@ from bench.sleeping import sleepers
 from stalegrid import ArrayDataset
 
 STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
-UPDATES = 150
+UPDATES = 120
 
 
 def run(turns: int) -> list[Ratio]:

@@ -93,13 +93,6 @@ def test_one_group_has_nobody_to_mix_with(view: str) -> None:
         compare(run_simulator(make_task(), make_settings(1, 3, view=view, **changes)), alone)
 
 
-@pytest.mark.parametrize("changes", [{"period": UPDATES + 1}, {"lag": UPDATES}])
-@pytest.mark.parametrize("mixing", MIXINGS)
-def test_mixing_that_never_comes_due(mixing: str, changes: dict[str, Any]) -> None:
-    alone = run_simulator(make_task(), make_settings(2, 2, mixing="none"))
-    compare(run_simulator(make_task(), make_settings(2, 2, mixing=mixing, **changes)), alone)
-
-
 @pytest.mark.parametrize("mix_momentum", [False, True])
 @pytest.mark.parametrize("view", ["stashed", "current"])
 def test_complete_mixing_is_one_pipeline_with_a_larger_batch(view: str, mix_momentum: bool) -> None:

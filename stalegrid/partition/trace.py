@@ -7,6 +7,7 @@ between, so skip connections need no care: a stage is any contiguous part of the
 """
 
 import copy
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,8 +70,8 @@ def _without_effects(module: nn.Module) -> Iterator[None]:
         raise TypeError(f"the forward changes attributes of {type(module).__name__}, which cannot be traced")
 
 
-def _generators() -> tuple[bytes, object, str]:
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(np.random.get_state())
+def _generators() -> tuple[bytes, object, bytes]:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _plain_values(module: nn.Module) -> dict[str, object]:

@@ -28,7 +28,7 @@ class Trap(nn.Module):
         self.when, self.act, self.seen = when, act, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if float(x.sum()) < float("inf"):  # a value: not to be traced
+        if float(x.detach().sum()) < float("inf"):  # a value: not to be traced
             self.seen += 1
         if self.seen == self.when:
             if self.act == "raise":
@@ -38,7 +38,7 @@ class Trap(nn.Module):
 
 
 def train(act: str, when: int = 12, **settings: object) -> stalegrid.Result:
-    """Train two stages, the second of which holds the trap; planning forwards it four times."""
+    """Train two stages, the second of which holds the trap; planning forwards copies of it."""
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Trap(when, act), nn.Linear(4, 2))
     options = {"groups": 1, "stages": 2, "cuts": ["2"], "batch_size": 4, "updates": 200, "log_every": 1}
     return stalegrid.train(
