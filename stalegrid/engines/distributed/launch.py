@@ -17,7 +17,7 @@ import cloudpickle
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.engines.distributed.worker import Job
-from stalegrid.engines.distributed.world import homes
+from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.errors import ConfigError, EngineError, WorkerDied
 
 GRACE = 3.0
@@ -51,10 +51,8 @@ def launch(job: Job, processes: int) -> None:
             ) from problem
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         with _workers(folder, size, store.port) as workers:
-            failed = _watch(workers)
-            if failed is not None:
-                units = ", ".join(str(u) for u, rank in home.items() if rank == failed)
-                raise _cause(folder, workers, failed, units)
+            if not _watch(workers):
+                raise _cause(folder, workers, home)
 
 
 @contextmanager
@@ -78,37 +76,37 @@ def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Pop
             worker.stdin.close()
 
 
-def _watch(workers: list[subprocess.Popen[bytes]]) -> int | None:
-    """Wait until all have ended well, or return the first that has not."""
+def _watch(workers: list[subprocess.Popen[bytes]]) -> bool:
+    """Wait until all have ended well, or one has not; return which of the two."""
     while True:
         codes = [worker.poll() for worker in workers]
-        for rank, code in enumerate(codes):
-            if code not in (None, 0):
-                return rank
+        if any(code not in (None, 0) for code in codes):
+            return False
         if all(code == 0 for code in codes):
-            return None
+            return True
         time.sleep(_LOOK)
 
 
-def _cause(folder: Path, workers: list[subprocess.Popen[bytes]], failed: int, units: str) -> BaseException:
-    """Find the error that began it: one of the numbers or the program before one of waiting for the dead."""
-    names = [f"error-{rank}" for rank in range(len(workers))]
+def _cause(folder: Path, workers: list[subprocess.Popen[bytes]], home: Home) -> BaseException:
+    """Find the error that began it: of the numbers or the program first, then a silent death, then waiting for it."""
     end = time.monotonic() + GRACE
     while time.monotonic() < end and any(worker.poll() is None for worker in workers):
         time.sleep(_LOOK)
-    told = [pickle.loads((folder / name).read_bytes()) for name in names if (folder / name).exists()]
-    first = [(error, text) for error, text in told if not isinstance(error, EngineError)]
-    waits = "\n  ".join(dict.fromkeys(str(error) for error, _ in told if isinstance(error, EngineError)))
-    if first:
-        error, text = first[0]
-        error.add_note(f"in a worker process:\n{text}")
-        assert isinstance(error, BaseException)
-        return error
-    if (folder / f"error-{failed}").exists():
-        kind = type(told[0][0])
-        return kind(waits) if issubclass(kind, EngineError) else EngineError(waits)
-    code = workers[failed].returncode
+    paths = [folder / f"error-{rank}" for rank in range(len(workers))]
+    told: list[tuple[BaseException, str]] = [pickle.loads(path.read_bytes()) for path in paths if path.exists()]
+    for error, text in told:
+        if not isinstance(error, EngineError):
+            error.add_note(f"in a worker process:\n{text}")
+            return error
+    waits = "\n  ".join(dict.fromkeys(str(error) for error, _ in told))
+    for rank, worker in enumerate(workers):
+        code = worker.poll()
+        if code not in (None, 0) and not paths[rank].exists():
+            return WorkerDied(f"{_obituary(rank, code, home)}; then\n  {waits or 'nobody waited'}")
+    return type(told[0][0])(waits)
+
+
+def _obituary(rank: int, code: int, home: Home) -> str:
+    units = ", ".join(str(unit) for unit, where in home.items() if where == rank)
     how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    return WorkerDied(
-        f"process {failed} of units {units} ended without a word ({how}); then\n  {waits or 'nobody waited'}"
-    )
+    return f"process {rank} of units {units} ended without a word ({how})"
