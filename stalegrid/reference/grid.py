@@ -3,15 +3,13 @@
 Does not know: programs, agents, messages; it shares no code with what it is there to check.
 
 Fully decoupled backpropagation with consensus averaging: Pham and Ahn, arXiv 2509.05679.  Staleness m_k of
-stage k: Xu, Huo and Huang, arXiv 1909.02625.  A batch is forwarded on a copy of its stage, so its late
-backward cannot see later weights unless they are written into the copy.
+stage k: Xu, Huo and Huang, arXiv 1909.02625.
 """
 
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-Tensors = tuple[Tensor, ...]
-
-
-class _Pass(NamedTuple):
-    """One batch between its forward and its backward, on a copy of its stage."""
-
-    f: nn.Module
-    x: Tensors
-    y: Tensors
+from stalegrid.reference.passes import Pass, Tensors, backward, forward, weights
 
 
 def grid(
@@ -78,7 +68,7 @@ def grid(
     w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
     step = {(s, k): optimizer([p for p in w[s][k].parameters() if p.requires_grad]) for s, k in units}
     rate = {u: scheduler(step[u]) for u in units} if scheduler else {}
-    flying: dict[tuple[int, int, int], _Pass] = {}
+    flying: dict[tuple[int, int, int], Pass] = {}
     losses: list[list[float]] = [[] for _ in range(S)]
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
 
@@ -93,7 +83,7 @@ def grid(
                 for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                     x = flying[s, k - 1, b].y if k else inputs(s, b)
                     with drawing(s, k, b):
-                        new = _forward(w[s][k], x, k > 0)
+                        new = forward(w[s][k], x, k > 0)
                         if k == K - 1:
                             new = new._replace(y=(loss(*new.y, targets(s, b)),))
                             losses[s].append(new.y[0].item())
@@ -101,7 +91,7 @@ def grid(
         for s in range(S):
             g: Tensors = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
-                g = _backward(flying.pop((s, k, n)), g, w[s][k], view)
+                g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
         for u in units:
             step[u].step()
             step[u].zero_grad()
@@ -119,29 +109,6 @@ def grid(
                             delta = delta + (X[0][r, k][i] - X[-1][s, k][i]) * float(share[s, r])
                     value.copy_(value + delta)
     return w, losses
-
-
-def _forward(f: nn.Module, x: Tensors, differentiate: bool) -> _Pass:
-    """Forward on a copy, and give the running statistics back."""
-    own = copy.deepcopy(f)
-    x = tuple(t.detach().requires_grad_(differentiate and t.is_floating_point()) for t in x)
-    y = own(*x)
-    for live, made in zip(f.buffers(), own.buffers(), strict=True):
-        live.copy_(made)
-    return _Pass(own, x, y if isinstance(y, tuple) else (y,))
-
-
-def _backward(done: _Pass, g: Tensors, f: nn.Module, view: str) -> Tensors:
-    """Leave the gradients in ``f``; return those of the inputs."""
-    pairs = list(zip(f.parameters(), done.f.parameters(), strict=True))
-    if view == "current":
-        for live, own in pairs:
-            own.data.copy_(live.data)  # behind autograd's back: activations stay those of the forward
-    roots = [(y, d) for y, d in zip(done.y, g, strict=True) if y.requires_grad]
-    torch.autograd.backward([y for y, _ in roots], [d for _, d in roots])
-    for live, own in pairs:
-        live.grad = own.grad
-    return tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in done.x)
 
 
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
