@@ -1,6 +1,7 @@
 """Trains PyTorch models on a grid of data-parallel groups x pipeline stages with bounded staleness."""
 
 from stalegrid.config import RunConfig, Settings
+from stalegrid.corrections import Correction, Update
 from stalegrid.data import ArrayDataset, CropAndFlip
 from stalegrid.errors import (
     ConfigError,
@@ -22,6 +23,7 @@ from stalegrid.version import __version__
 __all__ = [
     "ArrayDataset",
     "ConfigError",
+    "Correction",
     "CropAndFlip",
     "DataError",
     "DeadlineExceeded",
@@ -36,6 +38,7 @@ __all__ = [
     "StalenessExceeded",
     "Task",
     "TrainingError",
+    "Update",
     "WorkerDied",
     "__version__",
     "train",

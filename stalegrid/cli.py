@@ -1,4 +1,4 @@
-"""The command line: ``stalegrid train | verify | table | methods``.
+"""The command line: ``stalegrid train | compare | verify | table | methods``.
 
 Does not know: how anything is done; every option is a field of :class:`stalegrid.config.RunConfig`.
 """
@@ -23,8 +23,9 @@ from stalegrid.grid import Grid
 from stalegrid.observe.table import closed_form, ticks
 from stalegrid.program import Program, Schedule
 from stalegrid.version import __version__
+from stalegrid.views import View, find_view
 
-TABLE_OPTIONS = ("method", "stages", "staleness", "micro_batches")
+TABLE_OPTIONS = ("method", "stages", "staleness", "queues", "view", "micro_batches")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, lists = _parser()
     # A terminated run ends its processes and removes its scratch files like an interrupted one.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    chosen = parser.parse_args(_bracket(sys.argv[1:] if arguments is None else arguments, lists))
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = parser.parse_args(_bracket(_named(given), lists))
     command = chosen.command
     try:
         return int(_COMMANDS[command](chosen[command]))
@@ -58,6 +60,28 @@ def _train(options: Namespace) -> int:
     return 0
 
 
+def _compare(options: Namespace) -> int:
+    from stalegrid.compare import compare
+    from stalegrid.comparison import failures, table
+
+    config = _config(options)
+    if config.out is None:
+        raise ConfigError("a comparison is kept in a folder (out: None); name one with --out DIR")
+    made = compare(config, options.methods, options.seeds, config.out)
+    headings, *rows = table(made)
+    shown = _plain(*headings)
+    for column in shown.columns:
+        column.overflow = "fold"
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
+    failed = failures(made)
+    for line in (*(f"failed: {line}" for line in failed), f"table, numbers and plot are in {config.out}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
 def _verify(options: Namespace) -> int:
     from stalegrid.recipe import make_task
     from stalegrid.verify import verify
@@ -77,7 +101,8 @@ def _table(options: Namespace) -> int:
     if method.max_stages is not None and stages > method.max_stages:
         raise ConfigError(f"{method.name} does not cut the model (stages: {stages})")
     micro = method.micro_batches if options.micro_batches is None else options.micro_batches
-    schedule = methods.schedule(method, stages, options.staleness, micro)
+    view = find_view(options.view or method.view)
+    schedule = methods.schedule(method, stages, options.staleness, options.queues, micro, view.delay)
     updates = max(2, 8 // micro) if options.updates is None else options.updates
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
@@ -86,7 +111,7 @@ def _table(options: Namespace) -> int:
         table.add_row(str(k), *row)
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     console.print(table)
-    console.print(_forms(schedule))
+    console.print(_forms(schedule, view))
     console.print(_busy(schedule), highlight=False)
     return 0
 
@@ -95,10 +120,15 @@ def _plain(*columns: str) -> Table:
     return Table(*columns, box=box.SIMPLE, pad_edge=False)
 
 
-def _forms(schedule: Schedule) -> Table:
-    table = _plain("stage", "staleness of update n", "at most", "batches in flight")
+def _forms(schedule: Schedule, view: type[View]) -> Table:
+    waiting = ("waiting at the start", "later")
+    heads = ("stage", "staleness of update n", "at most", "graphs", "inputs", "weight copies", *waiting)
+    table = _plain(*heads)
     for k in range(schedule.stages):
-        table.add_row(str(k), closed_form(schedule, k), str(schedule.bound(k)), str(schedule.windows[k]))
+        kept = view.kept(schedule, k)
+        numbers = (schedule.bound(k), kept.graphs, kept.inputs, kept.copies)
+        queue = (schedule.in_flight(k - 1) if k else 0, schedule.queued(k))
+        table.add_row(str(k), closed_form(schedule, k), *map(str, (*numbers, *queue)))
     return table
 
 
@@ -111,14 +141,41 @@ def _busy(schedule: Schedule) -> str:
 
 
 def _methods(options: Namespace) -> int:
-    table = _plain("method", "staleness m_k, in batches", "view", "mixing", "S x K", "source")
+    settings = _plain("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
+    heads = (f"at K = {options.stages}, per stage:", "staleness of update n", "graphs", "inputs", "weight copies")
+    sizes = _plain(*heads)
     for m in methods.METHODS:
-        table.add_row(m.name, m.formula, m.view, m.mixing, f"{m.shape[0]} x {m.shape[1]}", m.citation)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        corrections = ", ".join(m.corrections) or "none"
+        settings.add_row(m.name, m.formula, str(m.micro_batches), m.view, corrections, m.mixing, m.citation)
+        sizes.add_row(m.name, *_sizes(m, 1 if m.max_stages == 1 else options.stages))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(settings)
+    console.print(sizes)
+    console.print(_HELD, highlight=False)
     return 0
 
 
-_COMMANDS = {"train": _train, "verify": _verify, "table": _table, "methods": _methods}
+_HELD = """\
+A graph is what one batch saves for its backward; an input is what a stage received of one batch; a weight copy is a
+vector as large as the stage's parameters. Measuring the gap keeps one more copy where the view keeps no old version
+(switch it off with --gap false)."""
+
+
+def _sizes(method: methods.Method, stages: int) -> tuple[str, ...]:
+    """Return what every stage of a method is stale by and holds at most, each number of the stages in order."""
+    view = find_view(method.view)
+    schedule = methods.schedule(method, stages, None, None, method.micro_batches, view.delay)
+    kept = [view.kept(schedule, k) for k in range(stages)]
+    columns = (
+        [closed_form(schedule, k) for k in range(stages)],
+        [k.graphs for k in kept],
+        [k.inputs for k in kept],
+        [k.copies for k in kept],
+    )
+    return tuple("  ".join(map(str, column)) for column in columns)
+
+
+_COMMANDS = {"train": _train, "compare": _compare, "verify": _verify, "table": _table, "methods": _methods}
 
 
 def _config(options: Namespace) -> RunConfig:
@@ -134,13 +191,23 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
     lists: dict[str, bool] = {}
     for name, text, updates, options in (
         ("train", "train a model", None, everything),
-        ("verify", "compare simulator, processes and plain loops, bit for bit", 12, verified),
+        ("compare", "train several methods on the same samples from the same weights", None, everything),
+        ("verify", "hold simulator, processes and plain loops against each other, bit for bit", 12, verified),
         ("table", "print the program of each stage as a tick table", None, [*TABLE_OPTIONS, "updates"]),
-        ("methods", "list the published methods", None, []),
+        ("methods", "list the published methods, how stale they are and what they hold", None, []),
     ):
         sub = ArgumentParser(description=text, usage=f"stalegrid {name} [options]")
         if "method" in options and name != "table":
             sub.add_argument("--config", action="config", help="YAML file of options")
+        if name == "methods":
+            sub.add_argument("--stages", type=int, default=4, help="K, for which staleness and memory are shown")
+        if name == "compare":
+            sub.usage = "stalegrid compare [RUN.yaml] --methods A,B --out DIR [options]"
+            sub.add_argument(
+                "--methods", type=list[str], required=True, help="what to compare, such as sgd,1f1b,pham-ahn"
+            )
+            sub.add_argument("--seeds", type=int, default=3, help="how many, from the one of --seed on")
+            lists["--methods"] = True
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)
     return parser, lists
@@ -163,6 +230,13 @@ def _add_options(parser: ArgumentParser, names: Sequence[str], defaults: dict[st
 def _help() -> dict[str, str]:
     docs = [docstring_parser.parse(c.__doc__ or "") for c in reversed(RunConfig.__mro__)]
     return {p.arg_name: (p.description or "").replace("%", "%%") for doc in docs for p in doc.params}
+
+
+def _named(arguments: Sequence[str]) -> list[str]:
+    """Let people write compare RUN.yaml: the parser wants --config RUN.yaml."""
+    if len(arguments) > 1 and arguments[0] == "compare" and not arguments[1].startswith("-"):
+        return ["compare", "--config", *arguments[1:]]
+    return list(arguments)
 
 
 def _bracket(arguments: Sequence[str], lists: dict[str, bool]) -> list[str]:

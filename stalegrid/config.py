@@ -5,7 +5,7 @@ Does not know: what any option does.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stalegrid.errors import ConfigError
 
@@ -19,7 +19,13 @@ class Settings:
         groups: S, data-parallel groups; the method's own shape if left out.
         stages: K, pipeline stages; the method's own shape if left out.
         staleness: m_k per stage in batches, such as 4,2,0; the method's if left out.
-        view: weights a late backward sees, stashed or current; the method's if left out.
+        queues: p_k per stage instead of staleness: activations that may wait behind the one being taken, such as
+            1,1,0 for staleness 4,2,0.
+        view: weights a forward uses and a late backward sees: stashed, current, recomputed, predicted,
+            predicted-twice, corrected or double-buffered; the method's if left out.
+        corrections: in the order in which they act: inverse-staleness, pipemare-rate=UPDATES, shrink=BETA,
+            dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, clip=NORM, or none; the method's if left out.
+        clip: largest L2 norm of each stage's gradient, after all corrections.
         mixing: what groups exchange: none, combine-while-adapt, adapt-then-combine or all-reduce; the method's if
             left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, edges or matrix.
@@ -40,6 +46,8 @@ class Settings:
         threads: of each process's arithmetic; another number may change the last bits.
         seed: of everything that is drawn.
         deadline: seconds that a unit waits for a message before the run ends with an error.
+        gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
+            where the view keeps none.
         log_every: updates between two reports.
         evaluate_every: epochs between two evaluations; 0 for the end only.
         out: folder for results; must not exist yet.
@@ -49,7 +57,10 @@ class Settings:
     groups: int | None = None
     stages: int | None = None
     staleness: list[int] | None = None
+    queues: list[int] | None = None
     view: str | None = None
+    corrections: list[str] | None = None
+    clip: float | None = None
     mixing: str | None = None
     topology: str = "ring"
     edges: str | None = None
@@ -69,6 +80,7 @@ class Settings:
     threads: int = 1
     seed: int = 0
     deadline: float = 120.0
+    gap: bool = True
     log_every: int = 10
     evaluate_every: float = 1.0
     out: Path | None = None
@@ -79,8 +91,8 @@ class Settings:
             value = getattr(self, field.name)
             if hasattr(value, "tolist"):  # numpy's numbers and arrays
                 object.__setattr__(self, field.name, value.tolist())
-            choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else (value,)
-            if value not in choices:
+            choices = _choices(hints[field.name])
+            if choices and value is not None and value not in choices:
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)} ({field.name}: {value!r})")
         if isinstance(self.out, str):
             object.__setattr__(self, "out", Path(self.out))
@@ -95,11 +107,11 @@ class RunConfig(Settings):
         data_dir: folder that holds the data's official files.
         model: mlp, convnet, resnet20, resnet32, resnet56 or resnet110.
         augment: crop and flip the training images; on for cifar10 if left out.
-        optimizer: sgd, adam or adamw.
-        lr: learning rate, the largest one of a schedule.
-        momentum: of sgd.
+        optimizer: sgd, adam, adamw or nadam; the method's if left out, else sgd.
+        lr: learning rate, the largest one of a schedule; 0.05 for sgd and 0.002 for others if left out.
+        momentum: of sgd, or the first beta of the others; the method's if left out, else 0.9.
         nesterov: Nesterov's momentum, for sgd.
-        weight_decay: L2 penalty (decoupled for adamw).
+        weight_decay: L2 penalty (decoupled for adamw and nadam).
         schedule: constant, cosine, one-cycle, or step (a tenth at 1/2 and 3/4 of the run).
     """
 
@@ -107,9 +119,15 @@ class RunConfig(Settings):
     data_dir: Path | None = None
     model: str = "mlp"
     augment: bool | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
+    optimizer: Literal["sgd", "adam", "adamw", "nadam"] | None = None
+    lr: float | None = None
+    momentum: float | None = None
     nesterov: bool = False
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "one-cycle"
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that a field may be, if it is a choice, which may also be left out."""
+    parts = (hint,) if get_origin(hint) is Literal else get_args(hint)
+    return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))

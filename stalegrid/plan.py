@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from stalegrid import methods
 from stalegrid.config import Settings
@@ -18,17 +19,19 @@ from stalegrid.consensus.matrices import Mixing
 from stalegrid.consensus.matrices import mixing as mixing_of
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
+from stalegrid.corrections import Maker, makers
 from stalegrid.data import Batches, Slices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
-from stalegrid.observe.records import REPORT_LAYOUT
+from stalegrid.observe.records import Report
 from stalegrid.partition import Partition, partition
-from stalegrid.probe import probe
+from stalegrid.probe import Probed, probe
 from stalegrid.program import Edge, Lateral, NoLateral, Program, Schedule, Watch
 from stalegrid.task import Task
-from stalegrid.weights import VIEWS, StageLayout, Weights
+from stalegrid.views import View, find_view
+from stalegrid.weights import StageLayout, Weights
 
 TEST_BATCH = 500
 
@@ -48,6 +51,7 @@ class Plan:
         dtype: of parameters and activations.
         mix_momentum: whether momentum buffers are mixed too.
         trainable: elements that each stage's optimizer updates, without padding.
+        held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
     """
 
     method: Method
@@ -60,6 +64,7 @@ class Plan:
     dtype: torch.dtype
     mix_momentum: bool
     trainable: tuple[int, ...]
+    held: tuple[int, ...]
 
     @property
     def grid(self) -> Grid:
@@ -87,7 +92,7 @@ class Plan:
             case "gradient":
                 return tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
             case "report":
-                return REPORT_LAYOUT
+                return Report.layout(self.schedule.bound(stage))
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in self.stages[stage].counters)
                 return flat_layout(numel, self.dtype) + flat_layout(counters, torch.int64)
@@ -111,34 +116,38 @@ def make_plan(task: Task, settings: Settings) -> Plan:
     method = methods.find(settings.method)
     grid = grid_of(settings)
     micro = method.micro_batches if settings.micro_batches is None else settings.micro_batches
-    schedule = methods.schedule(method, grid.stages, settings.staleness, micro)
-    view = method.view if settings.view is None else settings.view
-    if view not in VIEWS:
-        raise ConfigError(f"unknown view (view: {view!r}); there are: {', '.join(VIEWS)}")
+    view = find_view(method.view if settings.view is None else settings.view)
+    schedule = methods.schedule(method, grid.stages, settings.staleness, settings.queues, micro, view.delay)
+    corrections = corrections_of(method, task, settings)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     batches = make_batches(task, settings, grid, micro, dtype)
     updates = updates_of(settings, batches.updates_per_epoch)
     mixing = _mixing(method, settings, grid)
     lateral = _lateral(mixing, settings, grid, updates)
     model, test = _model(task, dtype), make_test(task, dtype)
+    watch = _watch(test, settings, batches.updates_per_epoch)
+    program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, settings.cuts)
-    late = [schedule.bound(k) > 0 for k in range(grid.stages)]
-    weights = probe(task, cut.stages(model), late, batches.inputs(0, 0), batches.targets(0, 0))
+    probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
     _check_test(task, model, test)
+    _check_optimizer(method, probed[0].optimizer)
+    corrections_read = any(p.reads_forwarded for p in probed)
+    weights = [p.weights for p in probed]
     mix_momentum = settings.mix_momentum and isinstance(lateral, Averaging)
     if mix_momentum:
         _check_momentum(task, weights)
     return Plan(
         method,
-        view,
+        method.view if settings.view is None else settings.view,
         mixing,
-        Program(grid, schedule, updates, lateral, _watch(test, settings, batches.updates_per_epoch)),
+        program,
         cut,
         tuple(StageLayout.of(w) for w in weights),
         batches.updates_per_epoch,
         dtype,
         mix_momentum,
         tuple(sum(p.numel() for p in w.trainable()) for w in weights),
+        tuple(_held(schedule, k, view, settings.gap, corrections_read, p) for k, p in enumerate(probed)),
     )
 
 
@@ -150,8 +159,10 @@ def settle(plan: Plan, settings: Settings) -> Settings:
         groups=plan.grid.groups,
         stages=plan.grid.stages,
         staleness=[w - 1 for w in schedule.windows] if plan.method.stale else None,
+        queues=None,
         view=plan.view,
         mixing=plan.mixing,
+        corrections=list(plan.method.corrections if settings.corrections is None else settings.corrections),
         micro_batches=schedule.micro_batches,
         cuts=list(plan.partition.names),
     )
@@ -173,6 +184,17 @@ def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int,
 def make_test(task: Task, dtype: torch.dtype) -> Slices | None:
     """Return the test data in slices, if there is any."""
     return None if task.test is None else Slices(task.test, TEST_BATCH, dtype)
+
+
+def corrections_of(method: Method, task: Task, settings: Settings) -> tuple[Maker, ...]:
+    """Return the method's corrections or the named ones, then the user's own, then the clipping of what they made.
+
+    Raises:
+        ConfigError: a name is unknown or its number is none.
+    """
+    named = makers(method.corrections if settings.corrections is None else settings.corrections)
+    clip = () if settings.clip is None else makers([f"clip={settings.clip}"])
+    return (*named, *task.corrections, *clip)
 
 
 def grid_of(settings: Settings) -> Grid:
@@ -205,8 +227,29 @@ def updates_of(settings: Settings, updates_per_epoch: int) -> int:
     return updates
 
 
+def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
+    kept, bound = view.kept(schedule, stage), schedule.bound(stage)
+    copies = kept.copies
+    if not view.holds:
+        copies += bound if read else int(gap and bound > 0)
+    weights = probed.weights
+    return kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+
+
+def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
+    if method.optimizer is not None and not isinstance(optimizer, getattr(torch.optim, method.optimizer)):
+        raise ConfigError(
+            f"{method.name} is defined by its optimizer (optimizer: {type(optimizer).__name__}); take "
+            f"torch.optim.{method.optimizer}"
+        )
+
+
 def _mixing(method: Method, settings: Settings, grid: Grid) -> str:
     chosen = method.mixing if settings.mixing is None else settings.mixing
+    if settings.mixing is None and chosen == methods.NO_MIXING and grid.groups > 1:
+        raise ConfigError(
+            f"{method.name} says nothing of groups (groups: {grid.groups}); name a mixing: {', '.join(methods.MIXINGS)}"
+        )
     if chosen not in methods.MIXINGS:
         raise ConfigError(f"unknown mixing (mixing: {chosen!r}); there are: {', '.join(methods.MIXINGS)}")
     return methods.NO_MIXING if grid.groups == 1 else chosen

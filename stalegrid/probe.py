@@ -4,79 +4,129 @@ Does not know: groups, engines, messages.
 
 It also shows whether late backwards are exact: a stage is forwarded, its weights are overwritten with noise, and its
 backward must still give the gradients of an undisturbed one.  A custom autograd function that keeps a parameter in its
-context, or activation checkpointing, fails this.
+context, or activation checkpointing, fails this.  Where graphs are made by a second forward, it must repeat the first.
 """
 
 import copy
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from stalegrid.corrections import Correction, Maker, Update
 from stalegrid.errors import ConfigError
+from stalegrid.grid import Unit
+from stalegrid.program import Program
 from stalegrid.seeds import drawing
-from stalegrid.stage import Stage
+from stalegrid.site import Site
+from stalegrid.stage import RecomputingStage, Stage
 from stalegrid.task import Task
-from stalegrid.weights import Stashed, Weights
+from stalegrid.views import View
+from stalegrid.views.stashed import Stashed
+from stalegrid.weights import Weights
 
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of a stage.
+
+    Args:
+        weights: of the copy.
+        optimizer: over them.
+        graph: bytes that one batch in flight holds with its graph.
+        inputs: bytes of a batch's inputs.
+        reads_forwarded: whether a correction reads the weights of every forward.
+    """
+
+    weights: Weights
+    optimizer: Optimizer
+    graph: int
+    inputs: int
+    reads_forwarded: bool
+
+
 def probe(
-    task: Task, stages: Sequence[nn.Module], late: Sequence[bool], inputs: tuple[Tensor, ...], targets: Tensor
-) -> list[Weights]:
-    """Try forward, loss, backward, optimizer and scheduler on copies of the stages.
+    task: Task,
+    program: Program,
+    view: type[View],
+    corrections: Sequence[Maker],
+    stages: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    targets: Tensor,
+) -> list[Probed]:
+    """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
     Args:
         task: what is trained.
-        stages: its model, cut.
-        late: for each stage, whether its backwards come after updates.
+        program: how.
+        view: which weights late backwards see.
+        corrections: of each unit.
+        stages: the model, cut.
         inputs: a batch.
         targets: of that batch.
 
     Returns:
-        The weights of the copies.
+        What came of each stage.
 
     Raises:
-        ConfigError: something fails, or a late backward would not be exact.
+        ConfigError: something fails, or a late backward would not be what it is said to be.
     """
-    tried: list[Weights] = []
+    probed: list[Probed] = []
     for k, module in enumerate(stages):
-        last = k == len(stages) - 1
-        head = _head(task, targets) if last else None
-        exact = _trial(module, inputs, head, k == 0, disturbed=False)
-        if late[k]:
-            _compare(k, exact.gradients, _trial(module, inputs, head, k == 0, disturbed=True).gradients)
-        _step(task, exact.weights)
-        tried.append(exact.weights)
-        inputs = exact.outputs
-    return tried
+        head = _head(task, targets) if k == len(stages) - 1 else None
+        trial = _Trial(task, program, k, module)
+        with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
+            outputs = trial.forward(inputs, head)
+            trial.stage.recompute(0)
+        graph = trial.stage.nbytes
+        trial.backward(outputs)
+        if program.recomputes(k):
+            _check_repeats(k, _Trial(task, program, k, module), inputs, head)
+        elif program.schedule.bound(0 if view.ahead_of_all else k):
+            _check_late(k, trial, _Trial(task, program, k, module), inputs, head)
+        view(trial.site)
+        own = _corrections(trial.site, corrections)
+        _step(task, trial.site, own)
+        reads = any(c.needs_forwarded for c in own)
+        probed.append(Probed(trial.site.weights, trial.site.optimizer, graph, sum(x.nbytes for x in inputs), reads))
+        inputs = outputs
+    return probed
 
 
 class _Trial:
-    """A forward and a backward on a copy of a stage."""
+    """A copy of a stage on which to try things."""
 
-    def __init__(self, weights: Weights, outputs: tuple[Tensor, ...]) -> None:
-        self.weights = weights
-        self.outputs = outputs
-        self.gradients = [None if p.grad is None else p.grad.clone() for p in weights.module.parameters()]
+    def __init__(self, task: Task, program: Program, stage: int, module: nn.Module) -> None:
+        own = copy.deepcopy(module)
+        with _said("the optimizer cannot be built"):
+            self.site = Site.build(Unit(0, stage), program, own, task.optimizer)
+        kind = RecomputingStage if program.recomputes(stage) else Stage
+        view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
+        self.stage = kind(own, self.site.weights, view, lambda batch: drawing(CPU, 0, "probe", batch), stage == 0)
 
+    def forward(self, inputs: tuple[Tensor, ...], head: Any, batch: int = 0) -> tuple[Tensor, ...]:
+        outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), head)
+        return outputs
 
-def _trial(module: nn.Module, inputs: tuple[Tensor, ...], head: Any, first: bool, *, disturbed: bool) -> _Trial:
-    own = copy.deepcopy(module)
-    weights = Weights(own)
-    view = Stashed(weights)
-    stage = Stage(own, weights, view, lambda batch: nullcontext(), first)
-    with drawing(CPU, 0, "probe"):
-        outputs = stage.forward(0, tuple(x.clone() for x in inputs), head)
-        if disturbed:
-            view.overwriting()
+    def disturb(self) -> None:
+        """Overwrite the weights with noise, as an update would."""
+        self.site.versions.overwriting()
+        weights = self.site.weights
+        with drawing(CPU, 0, "disturbance"):
             weights.flat[: weights.trained].normal_()
-            weights.version += 1
-        stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
-    return _Trial(weights, outputs)
+        weights.version += 1
+
+    def backward(self, outputs: tuple[Tensor, ...]) -> None:
+        self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+
+    def gradients(self) -> list[Tensor | None]:
+        return [p.grad for p in self.site.weights.module.parameters()]
 
 
 def _head(task: Task, targets: Tensor) -> Any:
@@ -96,35 +146,78 @@ def _head(task: Task, targets: Tensor) -> Any:
     return head
 
 
-def _compare(stage: int, exact: list[Tensor | None], late: list[Tensor | None]) -> None:
-    for a, b in zip(exact, late, strict=True):
-        if (a is None) != (b is None) or (a is not None and b is not None and not _same(a, b)):
-            raise ConfigError(
-                f"a late backward of this stage would not see the weights of its forward (stage: {stage}): activation "
-                "checkpointing, or a custom autograd function that keeps a parameter in its context instead of "
-                "save_for_backward; change that, or give the stage staleness 0"
-            )
+def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, ...], head: Any) -> None:
+    """Hold a backward after a change of the weights against the one without."""
+    outputs = late.forward(inputs, head)
+    late.disturb()
+    late.backward(outputs)
+    if not _same(exact.gradients(), late.gradients()):
+        raise ConfigError(
+            f"a late backward of this stage would not see the weights of its forward (stage: {stage}): activation "
+            "checkpointing, or a custom autograd function that keeps a parameter in its context instead of "
+            "save_for_backward; change that, give the stage staleness 0, or take view recomputed"
+        )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...], head: Any) -> None:
+    """Hold the second forward of a batch, with another one in between, against the first."""
+    first = trial.forward(inputs, head)
+    trial.forward(inputs, head, batch=1)
+    trial.stage.recompute(0)
+    if not _same(first, trial.stage.outputs(0)):
+        raise ConfigError(
+            f"a second forward of the same batch gives other outputs (stage: {stage}): its forward reads a buffer "
+            "or an attribute that it also changes, or draws random numbers of its own; take view stashed"
+        )
 
 
-def _step(task: Task, weights: Weights) -> None:
-    """Build the optimizer and scheduler and step them once."""
-    given = {id(p) for p in weights.trainable()}
-    try:
-        optimizer = task.optimizer(weights.trainable())
-        scheduler = None if task.scheduler is None else task.scheduler(optimizer)
-        taken = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        optimizer.step()
+def _same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
+    return all(
+        a is b or (a is not None and b is not None and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _corrections(site: Site, corrections: Sequence[Maker]) -> list[Correction]:
+    with _said("a correction cannot be built"):
+        made = [make(site) for make in corrections]
+    if site.schedule.micro_batches > 1 and any(c.needs_forwarded for c in made):
+        raise ConfigError(
+            f"a correction reads the weights that its batch was forwarded at, and the batches of an update may differ "
+            f"in them (micro_batches: {site.schedule.micro_batches}); take micro_batches 1"
+        )
+    return made
+
+
+def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
+    """Step the corrections, the optimizer and the scheduler once."""
+    given = {id(p) for p in site.weights.trainable()}
+    taken = {id(p) for group in site.optimizer.param_groups for p in group["params"]}
+    update = Update(0, 0, site.weights.flat.clone())
+    with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
+        scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        for correction in corrections:
+            correction.correct(update)
+            correction.rate(update)
+        site.optimizer.step()
+        for correction in corrections:
+            correction.stepped(update)
         if scheduler is not None:
             scheduler.step()
-    except Exception as problem:  # the factories are the user's: anything can be raised
-        raise ConfigError(f"the optimizer or scheduler cannot be built or stepped: {problem}") from problem
     if not taken <= given:
         raise ConfigError(
             "the optimizer trains other parameters than it was given; use the argument of its factory, not "
             "model.parameters()"
         )
-    weights.check()
+    site.weights.check()
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn whatever the user's own factories raise into an error of configuration."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as problem:
+        raise ConfigError(f"{what}: {problem}") from problem

@@ -10,6 +10,7 @@ runs, with ``w`` batches in flight before the first backward::
         [S(n)]                                    share with other groups, where mixing wants it early
         for each of the M batches b of update n:
             F(...)  until min(b + w, limit) forwards are issued
+            [G(b)]                                forward again, where the view makes graphs late
             B(b)
         [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
         [L(n)] [V(n+1)]                           report, snapshot
@@ -31,6 +32,7 @@ class Kind(Enum):
     """What an action does; the value is its letter in printed programs."""
 
     FORWARD = "F"
+    RECOMPUTE = "G"
     BACKWARD = "B"
     UPDATE = "U"
     SHARE = "S"
@@ -86,32 +88,55 @@ class Schedule:
         windows: per stage, batches in flight before the first backward (at least 1).
         micro_batches: M, batches (micro-batches) an update averages over.
         flush: whether no forward may cross an update, which makes gradients exact.
+        delay: for batches forwarded at a past version: how many versions before the one that their update changes;
+            0 to forward at the newest.
     """
 
     windows: tuple[int, ...]
     micro_batches: int = 1
     flush: bool = False
+    delay: int = 0
 
     @property
     def stages(self) -> int:
         """K."""
         return len(self.windows)
 
-    def staleness_of(self, stage: int, update: int) -> int:
-        """Return the largest number of updates between forward and use of the batches of one update.
+    def version_of(self, stage: int, batch: int) -> int:
+        """Return the version at which a stage forwards a batch.
 
-        Batch b, the first of update n = b // M, is forwarded just before B(b - m), when ``(b - m) // M`` updates
-        were applied: its staleness is ``n - max(0, (b - m) // M)``, for M = 1 the familiar ``min(n, m)``.
+        Batch b is forwarded just before B(b - m), when ``max(0, b - m) // M`` updates were applied; with a flush, when
+        all updates before its own were.
         """
+        update = batch // self.micro_batches
         if self.flush:
-            return 0
-        in_flight = self.windows[stage] - 1
-        first = update * self.micro_batches
-        return update - max(0, (first - in_flight) // self.micro_batches)
+            return update
+        if self.delay:
+            return max(0, update - self.delay)
+        return max(0, batch - self.windows[stage] + 1) // self.micro_batches
 
     def bound(self, stage: int) -> int:
-        """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M)."""
-        return 0 if self.flush else -(-(self.windows[stage] - 1) // self.micro_batches)
+        """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M), or the delay."""
+        if self.flush:
+            return 0
+        return self.delay or -(-(self.windows[stage] - 1) // self.micro_batches)
+
+    def in_flight(self, stage: int) -> int:
+        """Return how many batches are at most between the forward and the backward of a stage."""
+        return self.windows[stage]
+
+    def queued(self, stage: int) -> int:
+        """Return how many activations at most wait for a stage, or are under way to it, once gradients flow.
+
+        Stage k-1 forwards batch ``b + m_{k-1}`` only after it has used the gradient of batch ``b - 1``, for which
+        stage k must have forwarded batch ``b - 1 + m_k``: so at most ``m_{k-1} - m_k + 1`` lie between.  This is the
+        bounded queue with back-pressure of arXiv 1909.02625, where neither the activation that a stage is about to
+        take nor the one that was just sent is counted.  Before the first gradient, and in every round of a flush, it
+        is the whole window of stage k-1.
+        """
+        if not stage or self.flush:
+            return self.windows[stage - 1] if stage else 0
+        return self.windows[stage - 1] - self.windows[stage] + 1
 
     @property
     def all_busy(self) -> bool:
@@ -208,6 +233,7 @@ class Program:
         updates: N, updates that every unit makes.
         lateral: when groups exchange.
         watch: what the observer sees; None for no observer.
+        recompute: whether stages that have several batches in flight make their graphs by a second forward.
     """
 
     grid: Grid
@@ -215,6 +241,7 @@ class Program:
     updates: int
     lateral: Lateral = field(default_factory=NoLateral)
     watch: Watch | None = None
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -258,6 +285,10 @@ class Program:
         every = self.watch.snapshot_every
         return version == self.updates or (every is not None and version % every == 0)
 
+    def recomputes(self, stage: int) -> bool:
+        """Return whether a stage forwards every batch a second time, while its gradient may still be under way."""
+        return self.recompute and self.schedule.in_flight(stage) > 1
+
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
         issued = 0
@@ -268,6 +299,8 @@ class Program:
                 while issued < min(b + window, limit):
                     yield self._forward(unit, issued)
                     issued += 1
+                if self.recomputes(unit.stage):
+                    yield Action(Kind.RECOMPUTE, b)
                 yield self._backward(unit, b)
             yield from self.lateral.before_update(unit, n)
             yield Action(Kind.UPDATE, n)

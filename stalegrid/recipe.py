@@ -15,6 +15,7 @@ from stalegrid import models
 from stalegrid.config import RunConfig
 from stalegrid.data import ArrayDataset, CropAndFlip, load
 from stalegrid.errors import ConfigError
+from stalegrid.methods import find
 from stalegrid.plan import grid_of, updates_of
 from stalegrid.seeds import derive
 from stalegrid.task import Task
@@ -46,12 +47,22 @@ def _model(config: RunConfig, data: ArrayDataset) -> nn.Module:
 
 
 def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
-    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    if config.optimizer == "sgd":
-        return partial(torch.optim.SGD, momentum=config.momentum, nesterov=config.nesterov, **common)
-    if config.nesterov:
-        raise ConfigError(f"nesterov is for sgd (optimizer: {config.optimizer})")
-    return partial(torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW, **common)
+    method = find(config.method)
+    name = config.optimizer or (method.optimizer or "sgd").lower()
+    momentum = method.momentum if config.momentum is None else config.momentum
+    usual = 0.05 if name == "sgd" else 0.002
+    common: dict[str, Any] = {
+        "lr": usual if config.lr is None else config.lr,
+        "weight_decay": config.weight_decay,
+    }
+    if config.nesterov and name != "sgd":
+        raise ConfigError(f"nesterov is for sgd (optimizer: {name}); nadam is Adam with Nesterov's momentum")
+    if name == "sgd":
+        return partial(torch.optim.SGD, momentum=momentum, nesterov=config.nesterov, **common)
+    common["betas"] = (momentum, 0.999)
+    if name == "nadam":
+        return partial(torch.optim.NAdam, decoupled_weight_decay=True, **common)
+    return partial(torch.optim.Adam if name == "adam" else torch.optim.AdamW, **common)
 
 
 def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
@@ -65,12 +76,10 @@ def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_sche
     if config.schedule == "step":
         milestones = [updates // 2, 3 * updates // 4]
         return partial(lr_scheduler.MultiStepLR, milestones=milestones)
-    # One step more than updates: the scheduler is stepped after the last update too.  Momentum stays the user's.
+    return partial(_one_cycle, updates=updates)
 
-    return partial(
-        lr_scheduler.OneCycleLR,
-        max_lr=config.lr,
-        total_steps=updates + 1,
-        pct_start=0.3,
-        cycle_momentum=False,
-    )
+
+def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:
+    # One step more than updates: the scheduler is stepped after the last update too.  Momentum stays the user's.
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=updates + 1, pct_start=0.3, cycle_momentum=False)

@@ -103,7 +103,7 @@ def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Calla
 def _make_sink(folder: Path, facts: Record, updates: int, quiet: bool, keep_units: bool) -> Sink:
     sinks: list[Sink] = [Folder(folder, facts, keep_units)]
     if importlib.util.find_spec("tensorboard"):
-        sinks.append(TensorBoard(folder / "tensorboard", updates))
+        sinks.append(TensorBoard(folder / "tensorboard"))
     if not quiet:
         sinks.append(ConsoleSink(updates, Console()))
     return Several(sinks)

@@ -8,7 +8,7 @@ whichever vector the view names.  Everything else that a graph saves is kept, an
 changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stalegrid.weights import View, Weights
+from stalegrid.views import View
+from stalegrid.weights import Weights
+
+Tensors = tuple[Tensor, ...]
+Head = Callable[..., Tensor]
+"""On the last stage: outputs -> loss, shape ()."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,6 @@ class Place:
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,13 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
-    """A batch between its forward and its backward."""
+class Graph:
+    """A batch whose graph is kept, with the bytes of all that it keeps."""
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: Tensors
+    outputs: Tensors
     version: int
+    nbytes: int
 
 
 class Stage:
@@ -52,7 +57,7 @@ class Stage:
     Args:
         module: maps the tensors of the stage below to a tensor or a tuple of tensors.
         weights: of that module.
-        view: which weights late backwards see.
+        view: which weights forwards use and late backwards see.
         drawing: batch -> context in which the forward draws random numbers (dropout).
         first: whether the inputs are data, which need no gradient.
     """
@@ -70,13 +75,13 @@ class Stage:
         self.view = view
         self._drawing = drawing
         self._first = first
-        self._in_flight: dict[int, InFlight] = {}
+        self._graphs: dict[int, Graph] = {}
+        self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
+        self._seen = weights.flat  # what the backward under way reads parameters from
         self._late = False  # whether a backward is under way whose weights have changed since its forward
         self._watch_for_recomputation()
 
-    def forward(
-        self, batch: int, inputs: tuple[Tensor, ...], head: Callable[..., Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
         """Forward a batch and keep its graph.
 
         Args:
@@ -85,20 +90,21 @@ class Stage:
             head: on the last stage, outputs -> loss, shape ().
 
         Returns:
-            The outputs, cut from the graph; with a head, the loss alone.
+            The outputs, cut from the graph (with a head, the loss alone), and the version they were made at.
         """
-        leaves = tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
-        with self._drawing(batch), saved_tensors_hooks(self._pack, self._unpack):
-            made = self.module(*leaves)
-            outputs = made if isinstance(made, tuple) else (made,)
-            if head is not None:
-                outputs = (head(*outputs),)
-        version = self.weights.version
-        self._in_flight[batch] = InFlight(leaves, outputs, version)
-        self.view.forwarded(version)
-        return tuple(self._own(y.detach()) for y in outputs)
+        version, vector = self.view.forwarding(batch)
+        with self.weights.showing(vector):
+            outputs = self._make_graph(batch, inputs, head, version)
+            return tuple(self._own(y.detach()) for y in outputs), version
 
-    def backward(self, batch: int, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int]:
+    def recompute(self, batch: int) -> None:
+        """Do nothing: the graph is there."""
+
+    def outputs(self, batch: int) -> Tensors:
+        """Return what the graph of a batch in flight made."""
+        return self._graphs[batch].outputs
+
+    def backward(self, batch: int, gradients: Tensors) -> Tensors:
         """Backpropagate a batch in flight, adding to the gradients of the parameters.
 
         Args:
@@ -106,29 +112,44 @@ class Stage:
             gradients: of the floating outputs, in order.
 
         Returns:
-            The gradients of the floating inputs, in order (none on the first stage), and the version at which the
-            batch was forwarded.
+            The gradients of the floating inputs, in order; none on the first stage.
         """
-        flight = self._in_flight.pop(batch)
-        floating = [y for y in flight.outputs if y.is_floating_point()]
+        graph = self._graphs.pop(batch)
+        floating = [y for y in graph.outputs if y.is_floating_point()]
         pairs = [(y, g) for y, g in zip(floating, gradients, strict=True) if y.requires_grad]
-        self._late = flight.version != self.weights.version
+        self._seen = self.view.seen(graph.version)
+        self._late = self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
             torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
-        self._late = False
-        self.view.finished(flight.version)
-        below = () if self._first else tuple(_gradient(x) for x in flight.inputs if x.is_floating_point())
-        return below, flight.version
+        self._seen, self._late = self.weights.flat, False
+        self.view.finished(graph.version)
+        return () if self._first else tuple(_gradient(x) for x in graph.inputs if x.is_floating_point())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for batches in flight, without copies of the weights."""
+        return sum(graph.nbytes for graph in self._graphs.values())
+
+    def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
+        leaves = tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
+        with saved_tensors_hooks(self._pack, self._unpack):
+            outputs = self._run(batch, leaves, head)
+        self._saved |= _storages([*leaves, *outputs])
+        self._saved.pop(self.weights.flat.untyped_storage().data_ptr(), None)
+        self._graphs[batch] = Graph(leaves, outputs, version, sum(self._saved.values()))
+        self._saved = {}
+        return outputs
+
+    def _run(self, batch: int, inputs: Tensors, head: Head | None) -> Tensors:
+        with self._drawing(batch):
+            made = self.module(*inputs)
+            outputs = made if isinstance(made, tuple) else (made,)
+            return outputs if head is None else (head(*outputs),)
 
     def _own(self, output: Tensor) -> Tensor:
         """Copy an output that views the weights: the receiver must not see them change."""
         views = output.untyped_storage().data_ptr() == self.weights.flat.untyped_storage().data_ptr()
         return output.clone() if views else output
-
-    @property
-    def in_flight(self) -> int:
-        """Batches between forward and backward."""
-        return len(self._in_flight)
 
     def _watch_for_recomputation(self) -> None:
         def refuse(module: nn.Module, inputs: object) -> None:
@@ -144,20 +165,89 @@ class Stage:
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)
         if offset is None:
+            self._saved |= _storages([tensor])
             # Detached, because a saved output that kept itself would be a cycle that is never freed.
             return Saved(tensor.detach(), tensor._version)
-        return Place(offset, tuple(tensor.shape), tensor.stride(), self.weights.version)
+        return Place(offset, tuple(tensor.shape), tensor.stride())
 
     def _unpack(self, packed: Place | Saved) -> Tensor:
         if isinstance(packed, Place):
-            flat = self.view.seen(packed.version)
-            return flat.as_strided(packed.shape, packed.stride, flat.storage_offset() + packed.offset)
+            return self._seen.as_strided(packed.shape, packed.stride, self._seen.storage_offset() + packed.offset)
         if packed.tensor._version != packed.modified:
             raise RuntimeError(
                 "a tensor needed by the backward was modified in place by the model "
                 f"(shape: {tuple(packed.tensor.shape)}); use the out-of-place form of that operation"
             )
         return packed.tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A batch of which only the inputs are kept."""
+
+    inputs: Tensors
+    head: Head | None
+
+
+class RecomputingStage(Stage):
+    """A stage that keeps the inputs of a batch, and makes its graph by a second forward just before the backward.
+
+    The second forward uses the weights of its time, draws the same random numbers, and leaves buffers (such as running
+    statistics) as it found them.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: Weights,
+        view: View,
+        drawing: Callable[[int], AbstractContextManager[None]],
+        first: bool,
+    ) -> None:
+        super().__init__(module, weights, view, drawing, first)
+        self._kept: dict[int, Kept] = {}
+
+    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
+        """Forward a batch without a graph; see :meth:`Stage.forward`.
+
+        Raises:
+            RuntimeError: the model changes its inputs in place, so that they could not be forwarded again.
+        """
+        version, vector = self.view.forwarding(batch)
+        leaves = tuple(x.detach() for x in inputs)
+        modified = [x._version for x in leaves]
+        with torch.no_grad(), self.weights.showing(vector):
+            outputs = self._run(batch, leaves, head)
+            made = tuple(self._own(y) for y in outputs)
+        if modified != [x._version for x in leaves]:
+            raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
+        self._kept[batch] = Kept(leaves, head)
+        return made, version
+
+    def recompute(self, batch: int) -> None:
+        """Forward a batch again, and keep its graph."""
+        kept = self._kept.pop(batch)
+        floating, before = self.weights.flat[self.weights.trained :], self.weights.counters()
+        statistics = floating.clone()
+        counts = {name: (c.clone(), c._version) for name, c in before.items()}
+        self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
+        floating.copy_(statistics)
+        for name, counter in self.weights.counters().items():
+            value, modified = counts[name]
+            if counter is not before[name] or counter._version != modified:  # the graph may need what did not change
+                counter.copy_(value)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for batches in flight, without copies of the weights."""
+        inputs = [x for kept in self._kept.values() for x in kept.inputs]
+        return super().nbytes + sum(_storages(inputs).values())
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Return the bytes of each tensor's memory, once a storage."""
+    storages = (t.untyped_storage() for t in tensors)
+    return {s.data_ptr(): s.nbytes() for s in storages}
 
 
 def _gradient(leaf: Tensor) -> Tensor:

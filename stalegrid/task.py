@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
+from stalegrid.corrections import Maker
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.seeds import drawing_items
 
@@ -33,6 +34,7 @@ class Task:
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
+        corrections: the user's own, what makes each for a unit; they act after the named ones.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Task:
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
+    corrections: tuple[Maker, ...] = ()
 
 
 def fingerprint(task: Task) -> str:

@@ -6,7 +6,8 @@ Does not know: how any part works.
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils.data import Dataset
 
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
+from stalegrid.corrections import Maker
 from stalegrid.data import CropAndFlip
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.launch import launch
@@ -65,6 +67,7 @@ def train(
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
     augment: CropAndFlip | None = None,
+    corrections: Sequence[str | Maker] | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> Result:
@@ -80,6 +83,8 @@ def train(
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.
         augment: crop and flip of the training images.
+        corrections: of gradients and learning rates, by name or as what makes the user's own for a unit, such as a
+            subclass of :class:`stalegrid.Correction`; the own ones act last; the method's if left out.
         quiet: whether to print nothing.
         settings: fields of :class:`stalegrid.config.Settings`, such as ``groups`` and ``stages``.
 
@@ -94,7 +99,10 @@ def train(
     known = {f.name for f in dataclasses.fields(Settings)}
     if unknown := set(settings) - known:
         raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
-    task = Task(model, data, loss, optimizer, scheduler, test, augment)
+    own = tuple(c for c in corrections or () if not isinstance(c, str))
+    if corrections is not None:
+        settings["corrections"] = [c for c in corrections if isinstance(c, str)]
+    task = Task(model, data, loss, optimizer, scheduler, test, augment, own)
     return execute(task, Settings(**settings), quiet=quiet)
 
 
@@ -162,8 +170,8 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
 
 def _simulate(task: Task, settings: Settings, plan: Plan, sink: Callable[[], Sink]) -> None:
     device = use_device(settings.device, 0)
-    with threads(settings.threads):
-        agents = build_agents(task, settings, plan, plan.program.agents, device, sink())
+    with threads(settings.threads), closing(sink()) as made:
+        agents = build_agents(task, settings, plan, plan.program.agents, device, made)
         simulate(plan.program, agents)
 
 

@@ -3,26 +3,21 @@
 Does not know: how any of them works.
 """
 
-import copy
 import dataclasses
 import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from stalegrid.config import Settings
-from stalegrid.consensus.rounds import AllReduce, Averaging
-from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.machine import threads
+from stalegrid.loops import Trained, plain_loop
 from stalegrid.observe.sinks import METRICS, UNITS
-from stalegrid.plan import Plan, make_batches, make_plan, settle
-from stalegrid.reference.grid import grid
-from stalegrid.reference.synchronous import synchronous
-from stalegrid.seeds import drawing
+from stalegrid.plan import Plan, make_plan, settle
 from stalegrid.task import Task
 from stalegrid.train import execute
 
@@ -77,19 +72,11 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
     processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
     differences = [compare("processes", simulated, processes)]
-    if has_reference(plan):
+    loop = plain_loop(task, settings, plan)
+    if loop is not None:
         with threads(settings.threads):
-            reference = outcome_of(train_reference(task, settings, plan))
-        differences.append(compare("plain loops", simulated, reference))
+            differences.append(compare("plain loops", simulated, outcome_of(loop())))
     return differences
-
-
-def has_reference(plan: Plan) -> bool:
-    """Return whether plain loops exist for a run: exact gradients averaged at once, or M = 1 and no all-reduce."""
-    alone, reduced = plan.grid.groups == 1, isinstance(plan.program.lateral, AllReduce)
-    if plan.schedule.flush:
-        return alone or reduced
-    return plan.schedule.micro_batches == 1 and not reduced
 
 
 def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
@@ -111,32 +98,6 @@ def read_outcome(folder: Path, plan: Plan) -> Outcome:
     return Outcome(parameters, [line["group_loss"] for line in lines if line["kind"] == "train"])
 
 
-Trained = tuple[list[list[nn.Module]], list[list[float]]]
-"""Stage modules [s][k] and losses [s][n]."""
-
-
-def train_reference(task: Task, settings: Settings, plan: Plan) -> Trained:
-    """Run the plain loops of :mod:`stalegrid.reference`."""
-    device = use_device(settings.device, 0)
-    stages = plan.partition.stages(copy.deepcopy(task.model).to(device, plan.dtype))
-    schedule = plan.schedule
-    samples = make_batches(task, settings, plan.grid, schedule.micro_batches, plan.dtype)
-    common: dict[str, Any] = {
-        "S": plan.grid.groups,
-        "N": plan.program.updates,
-        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
-        "targets": lambda s, b: samples.targets(s, b).to(device),
-        "loss": task.loss,
-        "optimizer": task.optimizer,
-        "scheduler": task.scheduler,
-        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
-    }
-    if schedule.flush:
-        return synchronous(stages, M=schedule.micro_batches, **common)
-    m = [w - 1 for w in schedule.windows]
-    return grid(stages, m=m, view=plan.view, **_mixing(plan), **common)
-
-
 def outcome_of(trained: Trained) -> Outcome:
     """Read every unit's numbers from what the plain loops leave."""
     modules, losses = trained
@@ -148,20 +109,6 @@ def outcome_of(trained: Trained) -> Outcome:
         if tensor.is_floating_point()
     }
     return Outcome(parameters, [list(row) for row in zip(*losses, strict=True)])
-
-
-def _mixing(plan: Plan) -> dict[str, Any]:
-    lateral = plan.program.lateral
-    if not isinstance(lateral, Averaging):
-        return {}
-    weights, momentum = lateral.mixing.weights, plan.mix_momentum
-    return {
-        "P": weights,
-        "adapt_first": lateral.adapt_first,
-        "H": lateral.period,
-        "c": lateral.lag,
-        "mix_momentum": momentum,
-    }
 
 
 def compare(name: str, expected: Outcome, found: Outcome) -> Difference:

@@ -1,14 +1,12 @@
-"""The parameters of a stage in one vector, and which version of them a late backward sees.
+"""The parameters of a stage in one vector, and the past versions of it that somebody still needs.
 
-Does not know: batches, messages, optimizers, other stages.
-
-Between the forward and the backward of a batch the weights change ``m_k`` times.  A *view* answers which weights the
-backward then uses; each is a small class here with the same four methods.
+Does not know: batches, messages, optimizers, other stages, who needs a version and what for.
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +94,19 @@ class Weights:
                     f"the optimizer or the model replaced a tensor instead of changing it in place (name: {entry.name})"
                 )
 
+    @contextmanager
+    def showing(self, vector: Tensor) -> Iterator[None]:
+        """Let the module compute with the parameters in another vector for a while; buffers stay the present ones."""
+        if vector is self.flat:
+            yield
+            return
+        present = self.flat[: self.trained].clone()
+        self.flat[: self.trained] = vector[: self.trained]
+        try:
+            yield
+        finally:
+            self.flat[: self.trained] = present
+
     def locate(self, tensor: Tensor) -> int | None:
         """Return the offset in the vector at which the tensor views parameters, or None if it views none.
 
@@ -146,77 +157,43 @@ def _place(parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor]) -> t
     return entries, trained, offset
 
 
-class View(Protocol):
-    """Which weights a late backward sees."""
+class Versions:
+    """Past versions of the parameters of a stage, for whoever holds them.
 
-    def forwarded(self, version: int) -> None:
-        """Note that a batch was forwarded at this version and is in flight."""
+    A version is copied only when an update is about to overwrite it while somebody holds it.
 
-    def seen(self, version: int) -> Tensor:
-        """Return the vector of parameters that the backward of a batch forwarded at this version uses."""
-
-    def finished(self, version: int) -> None:
-        """Note that a batch forwarded at this version had its backward."""
-
-    def overwriting(self) -> None:
-        """Note that the current version is about to be overwritten."""
-
-
-class Stashed:
-    """The weights of the forward: the gradient is exact at ``w^(b-m)``.
-
-    A version is copied only when an update is about to overwrite it while a batch in flight still needs it.
+    Args:
+        weights: whose versions.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
-        self._in_flight: Counter[int] = Counter()
+        self._holders: Counter[int] = Counter()
         self._copies: dict[int, Tensor] = {}
 
-    def forwarded(self, version: int) -> None:
-        """Count one more batch that needs this version."""
-        self._in_flight[version] += 1
+    def hold(self, version: int) -> None:
+        """Keep a version, the present one or one that is held already, until as many releases."""
+        assert version == self._weights.version or version in self._copies
+        self._holders[version] += 1
 
-    def seen(self, version: int) -> Tensor:
-        """Return the copy of that version, or the weights of now where they still are that version."""
-        return self._weights.flat if version == self._weights.version else self._copies[version]
-
-    def finished(self, version: int) -> None:
-        """Drop the version with the last batch that needs it."""
-        self._in_flight[version] -= 1
-        if not self._in_flight[version]:
-            del self._in_flight[version]
+    def release(self, version: int) -> None:
+        """Undo one hold, and forget the version with the last one."""
+        self._holders[version] -= 1
+        if not self._holders[version]:
+            del self._holders[version]
             self._copies.pop(version, None)
 
+    def read(self, version: int) -> Tensor:
+        """Return the vector of a held version: a copy, or the weights of now where they still are that version."""
+        return self._weights.flat if version == self._weights.version else self._copies[version]
+
     def overwriting(self) -> None:
-        """Copy the parameters if a batch in flight needs them."""
+        """Copy the present version, which is about to be overwritten, if somebody holds it."""
         version = self._weights.version
-        if version in self._in_flight:
+        if version in self._holders:
             self._copies[version] = self._weights.flat[: self._weights.trained].clone()
 
-
-class Current:
-    """The weights of now, with the activations of the forward; keeps no copy.
-
-    The gradient is of no function: what the authors' code of FDG (arXiv 1906.09108) computes.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def forwarded(self, version: int) -> None:
-        """Keep nothing."""
-
-    def seen(self, version: int) -> Tensor:
-        """Return the weights of now."""
-        return self._weights.flat
-
-    def finished(self, version: int) -> None:
-        """Drop nothing."""
-
-    def overwriting(self) -> None:
-        """Copy nothing."""
-
-
-VIEWS: dict[str, type[Stashed] | type[Current]] = {"stashed": Stashed, "current": Current}
-"""The views by the names that users give."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies."""
+        return sum(copy.nbytes for copy in self._copies.values())

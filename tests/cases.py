@@ -15,15 +15,22 @@ from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
 from stalegrid.grid import Unit
-from stalegrid.plan import Plan, make_plan
+from stalegrid.loops import plain_loop
+from stalegrid.plan import Plan, make_plan, settle
 from stalegrid.task import Task
 
 torch.set_num_threads(1)
 
 UPDATES = 8
 CPU = torch.device("cpu")
-CUTS: dict[int, list[str]] = {1: [], 2: ["norm2"], 3: ["conv2", "dropout2"]}
+CUTS: dict[int, list[str]] = {1: [], 2: ["norm2"], 3: ["conv2", "dropout2"], 4: ["dropout1", "norm2", "fc1"]}
 """Where :class:`Net` is cut, by K; the residual crosses every cut."""
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "async-nesterov": partial(torch.optim.NAdam, lr=0.01, betas=(0.99, 0.999), decoupled_weight_decay=True)
+}
+"""What a method asks for instead of momentum SGD."""
 
 
 class Net(nn.Module):
@@ -131,6 +138,9 @@ class Recorder:
             {(u.group, e.name): e.view(vectors[u]).clone() for u in vectors for e in self.plan.stages[u.stage].entries}
         )
 
+    def close(self) -> None:
+        pass
+
     def outcome(self) -> Outcome:
         """Return the state at the last evaluation and all losses."""
         return Outcome(self.values[-1], [record["group_loss"] for record in self.records], self.means[-1])
@@ -152,7 +162,9 @@ def record_simulator(task: Task, settings: Settings) -> Recorder:
 def run_reference(task: Task, settings: Settings) -> Outcome:
     """Run the plain loop that says what the settings compute."""
     plan = make_plan(task, settings)
-    trained = verify.train_reference(task, settings, plan)
+    loop = plain_loop(task, settle(plan, settings), plan)
+    assert loop is not None, "no plain loop computes this"
+    trained = loop()
     made = verify.outcome_of(trained)
     counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
     means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}

@@ -92,6 +92,8 @@ def test_methods_lists_citations(capsys: Said) -> None:
     shown = capsys.readouterr().out
     for word in ("pham-ahn", "arXiv 2509.05679", "data-parallel", "gpipe", "1f1b", "sgd"):
         assert word in shown
+    (memory,) = (line.split() for line in shown.splitlines() if line.startswith(" dsp") and "min" in line)
+    assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0"
 
 
 BAD: dict[str, tuple[list[str], str]] = {
@@ -125,7 +127,29 @@ BAD: dict[str, tuple[list[str], str]] = {
     "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
     "threads": (["--threads", "0"], "at least one thread (threads: 0)"),
     "epochs": (["--updates", "0"], "no update"),
-    "optimizer": (["--lr", "-1"], "the optimizer or scheduler cannot be built"),
+    "optimizer": (["--lr", "-1"], "the optimizer cannot be built: Invalid learning rate"),
+    "optimizer-of-a-method": (["--method", "async-nesterov", "--optimizer", "sgd"], "take torch.optim.NAdam"),
+    "nesterov": (["--optimizer", "adam", "--nesterov", "true"], "nesterov is for sgd (optimizer: adam)"),
+    "queues-and-staleness": (
+        ["--queues", "1,0", "--staleness", "2,0"],
+        "say the same (staleness: [2, 0], queues: [1, 0])",
+    ),
+    "queues-length": (["--queues", "1,1,0"], "queues needs one number a stage (queues: 1,1,0, stages: 2)"),
+    "queues-negative": (["--queues", "-1,0"], "a queue holds 0 or more (queues: -1,0)"),
+    "correction": (["--corrections", "hope"], "unknown correction (corrections: 'hope'); there are: inverse-staleness"),
+    "correction-number": (["--corrections", "shrink=much"], "shrink takes a number (corrections: 'shrink=much')"),
+    "correction-no-number": (["--corrections", "gap-aware=2"], "gap-aware takes no number"),
+    "correction-range": (["--corrections", "shrink=1.5"], "(shrink=1.5)"),
+    "correction-of-batches": (["--corrections", "dc-asgd", "--micro-batches", "4"], "(micro_batches: 4)"),
+    "correction-optimizer": (
+        ["--corrections", "gap-aware", "--optimizer", "adam"],
+        "defined for SGD (optimizer: Adam)",
+    ),
+    "clip": (["--clip", "0"], "positive norm (clip=0.0)"),
+    "view-optimizer": (["--view", "predicted", "--momentum", "0"], "(optimizer: SGD without momentum)"),
+    "view-ahead": (["--view", "double-buffered"], "(micro_batches: 1, staleness of stage 0: 2)"),
+    "view-of-a-flush": (["--method", "gpipe", "--view", "double-buffered"], "which a flush forbids"),
+    "no-mixing": (["--method", "dsp", "--groups", "2"], "dsp says nothing of groups (groups: 2); name a mixing"),
     "momentum": (["--mix-momentum", "true", "--momentum", "0"], "there is no momentum to mix"),
     "option": (["--colour", "red"], "--colour"),
     "type": (["--batch-size", "many"], "batch_size"),
@@ -168,6 +192,52 @@ def test_a_truncated_data_file(tmp_path: Path, capsys: Said) -> None:
     assert "30730000" in said.replace(",", "")
 
 
+def test_compare_takes_the_file_of_a_run_and_options(tmp_path: Path, capsys: Said) -> None:
+    assert run("train", *QUICK, "--view", "current", "--lr", "0.02", "--out", str(tmp_path / "a")) == 0
+    config, out = tmp_path / "a" / "config.yaml", tmp_path / "b"
+    capsys.readouterr()
+    arguments = ["compare", str(config), "--methods", "pham-ahn,gpipe", "--seeds", "1", "--updates", "4"]
+    assert run(*arguments, "--out", str(out)) == 0
+    said = capsys.readouterr().out
+    assert "view current" in said
+    assert "for pham-ahn alone" in said
+    assert "run 2 of 2: gpipe, seed 0" in said
+    assert "test accuracy, %" in said
+    made = [yaml.safe_load((out / name / "config.yaml").read_text()) for name in ("pham-ahn-0", "gpipe-0")]
+    assert [(m["view"], m["lr"], m["updates"], m["micro_batches"]) for m in made] == [
+        ("current", 0.02, 4, 1),
+        ("stashed", 0.02, 4, 4),
+    ]
+    assert run(*arguments, "--out", str(out)) == 0
+    assert "run 1 of 2: pham-ahn, seed 0: is finished already" in capsys.readouterr().out
+
+
+def test_compare_says_that_a_run_failed_and_exits_with_1(tmp_path: Path, capsys: Said) -> None:
+    arguments = ["--methods", "sgd", "--seeds", "1", "--lr", "1e30", "--out", str(tmp_path / "out")]
+    assert run("compare", *QUICK, *arguments) == 1
+    assert "failed: sgd, seed 0: NonFiniteLoss" in capsys.readouterr().out
+
+
+BAD_COMPARISONS: dict[str, tuple[list[str], str]] = {
+    "nothing": ([], "methods"),
+    "no-folder": (["--methods", "sgd"], "name one with --out DIR"),
+    "no-file": (["nowhere.yaml", "--methods", "sgd", "--out", "never"], "nowhere.yaml"),
+    "method": (["--methods", "sgd,soup", "--out", "never"], "unknown method (method: 'soup')"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_COMPARISONS))
+def test_a_bad_comparison_is_refused(name: str, capsys: Said) -> None:
+    arguments, expected = BAD_COMPARISONS[name]
+    try:
+        status = run("compare", *arguments)
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    assert status == 2
+    assert expected in capsys.readouterr().err
+    assert not Path("never").exists()
+
+
 Verify = Callable[..., int]
 
 
@@ -178,9 +248,9 @@ def test_verify_says_yes_and_exits_with_0(capsys: Said) -> None:
 
 
 def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stalegrid import verify
+    from stalegrid import loops
 
-    real = verify.grid
+    real = loops.grid
 
     def wrong(*arguments: object, **options: object) -> object:
         modules, losses = real(*arguments, **options)  # type: ignore[arg-type]
@@ -188,7 +258,7 @@ def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.Monke
             next(modules[1][0].parameters()).flatten()[0] += 1e-6
         return modules, losses
 
-    monkeypatch.setattr(verify, "grid", wrong)
+    monkeypatch.setattr(loops, "grid", wrong)
     assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 1
     shown = capsys.readouterr().out
     assert shown.count("yes") == 1

@@ -1,6 +1,7 @@
 """Settings that must agree with each other, with torch's own loop, or with theory."""
 
 import copy
+import itertools
 import math
 from functools import partial
 from typing import Any
@@ -13,11 +14,15 @@ from torch.utils.data import TensorDataset
 from stalegrid import seeds
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing
+from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
+from stalegrid.methods import METHODS, Method, find
 from stalegrid.plan import make_batches
 from stalegrid.task import Task
+from stalegrid.views import VIEWS
 from tests.cases import (
     CPU,
+    OPTIMIZERS,
     UPDATES,
     Net,
     Outcome,
@@ -93,8 +98,11 @@ def test_one_group_has_nobody_to_mix_with(view: str) -> None:
         compare(run_simulator(make_task(), make_settings(1, 3, view=view, **changes)), alone)
 
 
-@pytest.mark.parametrize("mix_momentum", [False, True])
-@pytest.mark.parametrize("view", ["stashed", "current"])
+@pytest.mark.parametrize(
+    ("view", "mix_momentum"),
+    [(v, m) for v in ("stashed", "current", "recomputed", "corrected", "double-buffered") for m in (False, True)]
+    + [("predicted", True), ("predicted-twice", True)],
+)
 def test_complete_mixing_is_one_pipeline_with_a_larger_batch(view: str, mix_momentum: bool) -> None:
     """Equal starts, P = 11^T/S and linear updates: the groups stay together on the mean gradient of all samples.
 
@@ -103,6 +111,8 @@ def test_complete_mixing_is_one_pipeline_with_a_larger_batch(view: str, mix_mome
     """
     task = make_task(model=build(partial(Net, plain=True)))
     common: dict[str, Any] = {"stages": 3, "dtype": "float64", "view": view}
+    if view == "double-buffered":
+        common["staleness"] = [1, 1, 0]
     groups = run_simulator(
         task,
         make_settings(3, topology="complete", mixing="adapt-then-combine", mix_momentum=mix_momentum, **common),
@@ -122,6 +132,69 @@ def test_complete_mixing_is_one_pipeline_with_a_larger_batch(view: str, mix_mome
 def test_no_staleness_is_sgd(stages: int, method: str) -> None:
     fresh = run_simulator(make_task(), make_settings(1, stages, staleness=[0] * stages))
     compare(run_simulator(make_task(), make_settings(1, stages, method=method, micro_batches=1)), fresh)
+
+
+STALE = [method for method in METHODS if method.stale]
+
+
+def run_method(method: Method, **changes: Any) -> Outcome:
+    """Run a method on one group, with its own corrections, except that nothing is shrunk."""
+    own = {"optimizer": OPTIMIZERS[method.name]} if method.name in OPTIMIZERS else {}
+    corrections = ["shrink=1" if text.startswith("shrink") else text for text in method.corrections]
+    options = {"method": method.name, "corrections": corrections, "micro_batches": 1, "mixing": "none", **changes}
+    return run_simulator(make_task(**own), make_settings(1, 3, **options))
+
+
+def run_sgd(method: Method, **changes: Any) -> Outcome:
+    """Run the method's optimizer, stage after stage."""
+    own = {"optimizer": OPTIMIZERS[method.name]} if method.name in OPTIMIZERS else {}
+    return run_simulator(make_task(**own), make_settings(1, 3, method="sgd", **changes))
+
+
+@pytest.mark.parametrize("method", [m for m in STALE if m.view != "double-buffered"], ids=lambda m: m.name)
+def test_without_staleness_every_method_is_sgd(method: Method) -> None:
+    sgd = run_sgd(method)
+    compare(run_method(method, staleness=[0, 0, 0]), sgd)
+    assert not same(run_method(method, staleness=[2, 1, 0]), sgd)
+
+
+@pytest.mark.parametrize("method", [m for m in STALE if m.view == "double-buffered"], ids=lambda m: m.name)
+def test_a_double_buffer_is_late_by_one_update_even_without_staleness(method: Method) -> None:
+    compare(run_method(method, staleness=[0, 0, 0], updates=1), run_sgd(method, updates=1))
+    late, sgd = run_method(method, staleness=[0, 0, 0]), run_sgd(method)
+    assert not same(late, sgd)
+    compare(late, run_simulator(make_task(), make_settings(1, 3, staleness=[1, 1, 1])))
+
+
+def test_shrinking_without_staleness_is_no_sgd() -> None:
+    shrunk = run_simulator(make_task(), make_settings(1, 3, method="fdg", staleness=[0, 0, 0]))
+    assert not same(shrunk, run_sgd(find("fdg")))
+
+
+@pytest.mark.parametrize("method", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("view", [view for view in VIEWS if view not in ("stashed", "double-buffered")])
+def test_with_a_flush_all_views_are_the_same(view: str, method: str) -> None:
+    stashed, other = (run_simulator(make_task(), make_settings(1, 3, method=method, view=v)) for v in ("stashed", view))
+    compare(other, stashed)
+
+
+def test_with_a_flush_there_is_no_double_buffer() -> None:
+    with pytest.raises(ConfigError, match="which a flush forbids; take stashed"):
+        run_simulator(make_task(), make_settings(1, 3, method="gpipe", view="double-buffered"))
+
+
+def test_late_all_views_differ() -> None:
+    """Three micro-batches, so that weights change between forwards of an update too."""
+
+    def run(view: str) -> Outcome:
+        staleness = [3, 2, 0] if view == "double-buffered" else [6, 2, 0]
+        return run_simulator(
+            make_task(), make_settings(1, 3, view=view, staleness=staleness, micro_batches=3, batch_size=6)
+        )
+
+    outcomes = {view: run(view) for view in VIEWS}
+    for one, other in itertools.combinations(outcomes, 2):
+        assert not same(outcomes[one], outcomes[other]), (one, other)
 
 
 @pytest.mark.parametrize(("groups", "stages"), [(1, 2), (1, 3), (2, 3)])
@@ -213,11 +286,12 @@ def test_one_peer_exponential_reaches_the_mean_after_a_cycle() -> None:
     assert distances[4] < 1e-14
 
 
-def test_groups_that_see_the_same_stay_bit_equal() -> None:
+@pytest.mark.parametrize("view", VIEWS)
+def test_groups_that_see_the_same_stay_bit_equal(view: str) -> None:
     x, y = images(1)[0]
     one_sample = TensorDataset(x.expand(50, -1, -1, -1), y.expand(50))
     task = make_task(model=build(partial(Net, plain=True)), data=one_sample)
-    run = run_simulator(task, make_settings(3, 2, lag=1))
+    run = run_simulator(task, make_settings(3, 2, lag=1, view=view, micro_batches=2))
     assert all(len(set(losses)) == 1 for losses in run.losses)
     for (_, name), value in run.parameters.items():
         assert torch.equal(value, run.parameters[0, name])

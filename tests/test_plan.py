@@ -1,5 +1,6 @@
 """What cannot work is refused before anything starts, with the value and the remedy."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
-from stalegrid.plan import make_plan
+from stalegrid.plan import make_plan, settle
 from tests.cases import compare, images, make_settings, make_task, run_reference, run_simulator
 
 
@@ -189,3 +190,49 @@ def test_the_data_is_drawn_alike_by_python_and_numpy() -> None:
 
     task, settings = make_task(data=Noisy(*images().tensors)), make_settings(2, 2)
     compare(run_simulator(task, settings), run_reference(task, settings))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("dsp", {"queues": [1, 0, 1]}),
+        ("fdg", {}),
+        ("fdg", {"corrections": ["none"]}),
+        ("pipemare", {"clip": 0.5, "corrections": ["pipemare-rate=3", "inverse-staleness"]}),
+        ("pipedream-2bw", {}),
+        ("paci", {"view": "recomputed"}),
+        ("gpipe", {}),
+    ],
+)
+def test_settled_settings_leave_nothing_open_and_run_the_same_way(method: str, changes: dict[str, Any]) -> None:
+    task, settings = make_task(), make_settings(1, 3, method=method, cuts=None, **changes)
+    plan = make_plan(task, settings)
+    settled = settle(plan, settings)
+    again = make_plan(task, settled)
+    assert again.schedule == plan.schedule
+    assert (again.view, again.mixing, again.partition.names) == (plan.view, plan.mixing, plan.partition.names)
+    assert again.held == plan.held
+    assert settled.corrections is not None
+    assert (settled.queues, settled.clip) == (None, settings.clip)
+    assert settle(again, settled) == settled
+    compare(run_simulator(task, settings_at(plan.partition.names, settings)), run_simulator(task, settled))
+
+
+def settings_at(cuts: tuple[str, ...], settings: Settings) -> Settings:
+    """Return settings cut where a plan has measured that it should."""
+    return dataclasses.replace(settings, cuts=list(cuts))
+
+
+def test_a_view_delays_its_schedule() -> None:
+    for view, delay in (("stashed", 0), ("double-buffered", 1)):
+        plan = make_plan(make_task(), make_settings(1, 3, staleness=[2, 1, 0], micro_batches=2, view=view))
+        assert plan.schedule.delay == delay
+        assert [plan.schedule.bound(k) for k in range(3)] == ([1, 1, 1] if delay else [1, 1, 0])
+
+
+def test_only_one_view_makes_graphs_late() -> None:
+    for view in ("stashed", "recomputed"):
+        plan = make_plan(make_task(), make_settings(1, 3, staleness=[2, 1, 0], view=view))
+        assert [plan.program.recomputes(k) for k in range(3)] == (
+            [True, True, False] if view == "recomputed" else [False] * 3
+        )

@@ -70,6 +70,7 @@ def programs(draw: st.DrawFn) -> Program:
         updates,
         draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging)),
         draw(st.none() | watch),
+        draw(st.booleans()),
     )
 
 
@@ -129,6 +130,8 @@ def test_every_batch_is_forwarded_and_backpropagated_once_in_order_and_every_upd
         actions = list(program.actions(unit))
         for kind in (Kind.FORWARD, Kind.BACKWARD):
             assert [a.index for a in actions if a.kind is kind] == batches
+        again = [a.index for a in actions if a.kind is Kind.RECOMPUTE]
+        assert again == (batches if program.recomputes(unit.stage) else [])
         assert [a.index for a in actions if a.kind is Kind.UPDATE] == list(range(program.updates))
         last_backward = -1
         for a in actions:
@@ -158,13 +161,80 @@ def test_staleness_is_what_the_schedule_says(data: Any, stages: int, updates: in
     program = Program(Grid(1, stages), schedule, updates)
     for unit in program.grid:
         measured = measured_staleness(program, unit)
-        bound = schedule.bound(unit.stage)
-        assert measured == [schedule.staleness_of(unit.stage, n) for n in range(updates)]
+        bound, micro = schedule.bound(unit.stage), schedule.micro_batches
+        oldest = [min(schedule.version_of(unit.stage, n * micro + i) for i in range(micro)) for n in range(updates)]
+        assert measured == [n - oldest[n] for n in range(updates)]
         assert max(measured) <= bound
         if updates > bound:
             assert measured[bound:] == [bound] * (updates - bound)
         if schedule.flush:
             assert bound == 0
+
+
+@settings(deadline=None)
+@given(data=st.data(), stages=st.integers(1, 4), updates=st.integers(1, 8))
+def test_the_version_of_a_forward_and_the_batches_in_flight_are_what_the_schedule_says(
+    data: Any, stages: int, updates: int
+) -> None:
+    schedule = data.draw(schedules(stages))
+    program = Program(Grid(1, stages), schedule, updates, recompute=data.draw(st.booleans()))
+    for unit in program.grid:
+        version = in_flight = most = 0
+        for a in program.actions(unit):
+            if a.kind is Kind.FORWARD:
+                assert schedule.version_of(unit.stage, a.index) == version
+            version += a.kind is Kind.UPDATE
+            in_flight += {Kind.FORWARD: 1, Kind.BACKWARD: -1}.get(a.kind, 0)
+            most = max(most, in_flight)
+        enough = updates * schedule.micro_batches >= schedule.windows[unit.stage]
+        assert most == schedule.in_flight(unit.stage) if enough else most < schedule.in_flight(unit.stage)
+
+
+@settings(deadline=None)
+@given(data=st.data(), stages=st.integers(1, 4), micro=st.integers(1, 5), updates=st.integers(1, 6))
+def test_with_a_delay_of_one_every_batch_has_the_version_before_its_update_which_is_at_most_one_old(
+    data: Any, stages: int, micro: int, updates: int
+) -> None:
+    ahead = data.draw(st.lists(st.integers(0, micro), min_size=stages, max_size=stages).map(sorted))[::-1]
+    schedule = Schedule(tuple(m + 1 for m in ahead), micro, delay=1)
+    program = Program(Grid(1, stages), schedule, updates)
+    for unit in program.grid:
+        assert schedule.bound(unit.stage) == 1
+        version = 0
+        for a in program.actions(unit):
+            if a.kind is Kind.FORWARD:
+                wanted = schedule.version_of(unit.stage, a.index)
+                assert wanted == max(0, a.index // micro - 1)
+                assert version - 1 <= wanted <= version, "one copy is enough"
+            version += a.kind is Kind.UPDATE
+
+
+def test_a_second_forward_comes_just_before_its_backward_and_waits_for_nothing() -> None:
+    program = Program(Grid(1, 2), stale([2, 0]), 3, recompute=True)
+    assert unit_letters(program, 0) == "F0 F1 F2 G0 B0 U0 G1 B1 U1 G2 B2 U2"
+    assert unit_letters(program, 1) == "F0 B0 U0 F1 B1 U1 F2 B2 U2"
+    assert all(not a.needs and not a.sends for a in program.actions(Unit(0, 0)) if a.kind is Kind.RECOMPUTE)
+
+
+def test_a_stage_that_has_one_batch_in_flight_needs_no_second_forward() -> None:
+    for schedule, again in (
+        (stale([3, 1, 0]), [True, True, False]),
+        (gpipe(3, 4), [True] * 3),
+        (gpipe(3, 1), [False] * 3),
+        (one_f_one_b(3, 4), [True, True, False]),
+    ):
+        program = Program(Grid(1, 3), schedule, 2, recompute=True)
+        assert [program.recomputes(k) for k in range(3)] == again
+        assert not any(Program(Grid(1, 3), schedule, 2).recomputes(k) for k in range(3))
+
+
+@settings(deadline=None)
+@given(data=st.data(), stages=st.integers(1, 4), updates=st.integers(1, 4))
+def test_second_forwards_change_no_other_action(data: Any, stages: int, updates: int) -> None:
+    schedule = data.draw(schedules(stages))
+    plain, again = (Program(Grid(1, stages), schedule, updates, recompute=r) for r in (False, True))
+    for unit in plain.grid:
+        assert [a for a in again.actions(unit) if a.kind is not Kind.RECOMPUTE] == list(plain.actions(unit))
 
 
 @settings(deadline=None)

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stalegrid.program import Schedule
 from stalegrid.seeds import drawing
-from stalegrid.stage import Stage
-from stalegrid.weights import VIEWS, Weights
-
-torch.set_num_threads(1)
+from stalegrid.site import Site
+from stalegrid.stage import RecomputingStage, Stage
+from stalegrid.views import VIEWS, View
+from tests.sites import DRAWING, make_site, noise
 
 CPU = torch.device("cpu")
-DRAWING = partial(drawing, CPU, 0, "forward")
 
 
 class Residual(nn.Module):
@@ -43,23 +43,26 @@ def build(model: Callable[[], nn.Module]) -> nn.Module:
         return model()
 
 
-def noise(*shape: int, key: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(key))
-
-
 def stage_of(
     module: nn.Module,
     view: str = "stashed",
     first: bool = False,
     draws: Callable[[int], AbstractContextManager[None]] = DRAWING,
 ) -> Stage:
-    weights = Weights(module)
-    return Stage(module, weights, VIEWS[view](weights), draws, first)
+    # Six micro-batches, so that the double-buffered view forwards batches 0 to 5 at version 0.
+    site = make_site(module, schedule=Schedule((2, 1), 6, delay=VIEWS[view].delay), optimizer=momentum)
+    kind = RecomputingStage if VIEWS[view].recomputes else Stage
+    return kind(module, site.weights, VIEWS[view](site), draws, first)
+
+
+def momentum(given: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(given or [torch.zeros(1)], momentum=0.9)
 
 
 def update(stage: Stage, amount: float = 0.125) -> None:
     """Change all parameters in place, as an optimizer does."""
     stage.view.overwriting()
+    stage.view.site.versions.overwriting()
     with torch.no_grad():
         for p in stage.module.parameters():
             p.mul_(1 - amount).add_(amount)
@@ -80,6 +83,7 @@ def equal(one: dict[str, Tensor | None], other: dict[str, Tensor | None]) -> boo
 def test_stashed_backward_is_the_exact_gradient_at_the_weights_of_the_forward(delay: int) -> None:
     stage = stage_of(build(Residual))
     exact: list[tuple[dict[str, Tensor | None], Tensor]] = []
+    graph = 0
     for n in range(6):
         x, g = noise(3, 2, 3, 3, key=n), noise(3, 4, key=100 + n)
         then = copy.deepcopy(stage.module)
@@ -89,17 +93,19 @@ def test_stashed_backward_is_the_exact_gradient_at_the_weights_of_the_forward(de
         expected.backward(g)
         assert leaf.grad is not None
         exact.append((gradients(then), leaf.grad))
-        (made,) = stage.forward(n, (x,))
+        (made,), version = stage.forward(n, (x,))
+        assert version == max(0, n - delay)
         assert torch.equal(made, expected)
+        graph = graph or stage.nbytes
         if n >= delay:
             b = n - delay
             stage.weights.zero_grad()
-            (below,), version = stage.backward(b, (noise(3, 4, key=100 + b),))
-            assert version == max(0, b - delay)
+            (below,) = stage.backward(b, (noise(3, 4, key=100 + b),))
             assert equal(gradients(stage.module), exact[b][0])
             assert torch.equal(below, exact[b][1])
             update(stage)
-    assert stage.in_flight == delay
+    assert stage.nbytes == delay * graph
+    assert graph
 
 
 def test_versions_make_a_difference() -> None:
@@ -130,12 +136,12 @@ def test_current_backward_uses_the_old_activations_and_the_new_weights() -> None
     x, g = noise(4, 3), noise(4, 2)
     with torch.no_grad():
         old_hidden = model.one(x)
-    stage.forward(0, (x,))
+    _, version = stage.forward(0, (x,))
+    assert version == 0
     update(stage)
     update(stage)
     new_one, new_two = model.one.weight.detach(), model.two.weight.detach()
-    (below,), version = stage.backward(0, (g,))
-    assert version == 0
+    (below,) = stage.backward(0, (g,))
     assert torch.equal(model.two.weight.grad, g.t() @ old_hidden)
     hidden_gradient = g @ new_two
     assert torch.equal(model.one.weight.grad, hidden_gradient.t() @ x)
@@ -148,8 +154,10 @@ def test_without_updates_in_between_every_view_is_plain_autograd(view: str) -> N
     plain = copy.deepcopy(model)
     stage = stage_of(model, view)
     x, g = noise(3, 2, 3, 3), noise(3, 4)
-    (made,) = stage.forward(5, (x,))
-    below, _ = stage.backward(5, (g,))
+    (made,), version = stage.forward(5, (x,))
+    assert version == 0
+    stage.recompute(5)
+    below = stage.backward(5, (g,))
     leaf = x.clone().requires_grad_()
     with DRAWING(5):
         expected = plain(leaf)
@@ -173,11 +181,17 @@ def test_backwards_add_up_over_micro_batches() -> None:
 
 def test_batches_may_finish_in_any_order() -> None:
     stage = stage_of(build(TwoLayers))
+    then = []
     for b in range(3):
-        stage.forward(b, (noise(4, 3, key=b),))
+        then.append(copy.deepcopy(stage.module))
+        assert stage.forward(b, (noise(4, 3, key=b),))[1] == b
         update(stage)
-    assert [stage.backward(b, (noise(4, 2),))[1] for b in (1, 2, 0)] == [1, 2, 0]
-    assert stage.in_flight == 0
+    for b in (1, 2, 0):
+        stage.weights.zero_grad()
+        stage.backward(b, (noise(4, 2),))
+        then[b](noise(4, 3, key=b)).backward(noise(4, 2))
+        assert equal(gradients(stage.module), gradients(then[b]))
+    assert stage.nbytes == stage.view.site.versions.nbytes == 0
 
 
 def test_a_copy_lives_until_the_last_batch_of_its_version_has_finished() -> None:
@@ -255,7 +269,7 @@ def test_changing_a_saved_activation_in_place_is_an_error() -> None:
 
 def test_changing_an_output_in_place_afterwards_is_an_error_at_its_stage() -> None:
     stage = stage_of(Remembering())
-    (made,) = stage.forward(0, (noise(2, 3),))
+    (made,), _ = stage.forward(0, (noise(2, 3),))
     made.add_(1.0)
     with pytest.raises(RuntimeError, match="modified in place"):
         stage.backward(0, (noise(2, 3),))
@@ -277,7 +291,7 @@ def test_tuples_with_integers_and_values_that_pass_through() -> None:
     plain = copy.deepcopy(model)
     stage = stage_of(model)
     words, x, skip = torch.tensor([4, 1]), noise(2, 3), noise(2, 2, key=1)
-    made = stage.forward(0, (words, x, skip))
+    made, _ = stage.forward(0, (words, x, skip))
     x1, skip1 = x.clone().requires_grad_(), skip.clone().requires_grad_()
     expected = plain(words, x1, skip1)
     assert len(made) == 4
@@ -287,7 +301,7 @@ def test_tuples_with_integers_and_values_that_pass_through() -> None:
         assert not y.requires_grad
     update(stage)
     of_product, of_skip, of_mask = noise(2, 3, key=2), noise(2, 2, key=3), noise(2, key=4)
-    below, _ = stage.backward(0, (of_product, of_skip, of_mask))
+    below = stage.backward(0, (of_product, of_skip, of_mask))
     torch.autograd.backward([expected[0], expected[2]], [of_product, of_skip])
     assert len(below) == 2
     assert torch.equal(below[0], x1.grad)
@@ -308,7 +322,7 @@ class Ignoring(nn.Module):
 def test_an_input_without_a_gradient_gets_zeros() -> None:
     stage = stage_of(Ignoring())
     stage.forward(0, (noise(2, 3), noise(2, 3)))
-    below, _ = stage.backward(0, (noise(2, 3),))
+    below = stage.backward(0, (noise(2, 3),))
     assert torch.equal(below[1], torch.zeros(2, 3))
     assert below[0].any()
 
@@ -325,9 +339,9 @@ def test_the_first_stage_needs_no_gradient_of_the_data() -> None:
     model = Pass()
     stage = stage_of(model, first=True)
     x = noise(4, 3)
-    made = stage.forward(0, (x,))
+    made, _ = stage.forward(0, (x,))
     assert torch.equal(made[1], x)
-    below, _ = stage.backward(0, (noise(4, 2), noise(4, 3)))
+    below = stage.backward(0, (noise(4, 2), noise(4, 3)))
     assert below == ()
     assert torch.equal(model.fc.weight.grad, noise(4, 2).t() @ x)
     assert x.grad is None
@@ -346,7 +360,7 @@ def test_a_head_turns_outputs_into_the_loss() -> None:
     plain = copy.deepcopy(model)
     stage = stage_of(model)
     targets = torch.tensor([0, 1, 1, 0])
-    (loss,) = stage.forward(0, (noise(4, 3),), lambda y: F.cross_entropy(y, targets))
+    (loss,), _ = stage.forward(0, (noise(4, 3),), lambda y: F.cross_entropy(y, targets))
     stage.backward(0, (torch.tensor(1.0),))
     expected = F.cross_entropy(plain(noise(4, 3)), targets)
     expected.backward()
@@ -373,7 +387,7 @@ def test_running_statistics_are_updated_once_a_batch() -> None:
 def test_dropout_depends_on_the_batch_and_not_on_the_order() -> None:
     def forward(*batches: int) -> dict[int, Tensor]:
         stage = stage_of(nn.Dropout(0.5))
-        return {b: stage.forward(b, (torch.ones(64),))[0] for b in batches}
+        return {b: stage.forward(b, (torch.ones(64),))[0][0] for b in batches}
 
     one, other = forward(0, 1, 2), forward(2, 0)
     assert torch.equal(one[0], other[0])
@@ -459,3 +473,268 @@ def test_a_stashed_backward_through_a_checkpoint_is_exact_or_an_error(use_reentr
     except RuntimeError:
         return
     assert equal(gradients(model), gradients(plain))
+
+
+def both(module: Callable[[], nn.Module], first: bool = False) -> tuple[Stage, Stage]:
+    """Return a stage that keeps graphs and one that makes them late, alike."""
+    return stage_of(build(module), "current", first), stage_of(build(module), "recomputed", first)
+
+
+def test_without_updates_in_between_a_late_graph_is_the_early_one() -> None:
+    early, late = both(Residual)
+    for b in range(4):
+        x = noise(3, 2, 3, 3, key=b)
+        one, other = early.forward(b, (x,)), late.forward(b, (x,))
+        assert torch.equal(one[0][0], other[0][0])
+        assert one[1] == other[1] == 0
+        assert not other[0][0].requires_grad
+    for b in (1, 0, 2, 3):
+        late.recompute(b)
+        assert torch.equal(early.outputs(b)[0], late.outputs(b)[0])
+        (one,), (other,) = (stage.backward(b, (noise(3, 4, key=b),)) for stage in (early, late))
+        assert torch.equal(one, other)
+        assert equal(gradients(early.module), gradients(late.module))
+    assert all(torch.equal(a, b) for a, b in zip(early.module.buffers(), late.module.buffers(), strict=True))
+    assert late.nbytes == 0
+
+
+def test_a_late_graph_gives_the_exact_gradient_at_the_weights_of_now_for_the_input_of_then() -> None:
+    stage = stage_of(build(Residual), "recomputed")
+    for b in range(3):
+        ((made,), version) = stage.forward(b, (noise(3, 2, 3, 3, key=b),))
+        update(stage)
+        assert version == b
+    now, x = copy.deepcopy(stage.module), noise(3, 2, 3, 3, key=2).requires_grad_()
+    with DRAWING(2):
+        expected = now(x)
+    expected.backward(noise(3, 4))
+    stage.recompute(2)
+    assert torch.equal(stage.outputs(2)[0], expected)
+    assert not torch.equal(stage.outputs(2)[0], made)
+    (below,) = stage.backward(2, (noise(3, 4),))
+    assert torch.equal(below, x.grad)
+    assert equal(gradients(stage.module), gradients(now))
+
+
+def test_the_second_forward_draws_the_same_numbers() -> None:
+    stage = stage_of(nn.Dropout(0.5), "recomputed")
+    made = {b: stage.forward(b, (torch.ones(64),))[0][0] for b in range(3)}
+    assert not torch.equal(made[0], made[1])
+    for b in (2, 0, 1):
+        stage.recompute(b)
+        assert torch.equal(stage.outputs(b)[0], made[b])
+
+
+class Averaged(nn.Module):
+    """Running statistics by count, so that they depend on the counter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3, momentum=None)
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(x))
+
+
+def test_the_second_forward_leaves_buffers_as_it_found_them() -> None:
+    early, late = both(Averaged)
+    for b in range(3):
+        for stage in (early, late):
+            stage.forward(b, (noise(5, 3, key=b),))
+        if b:
+            late.recompute(b - 1)
+        pairs = list(zip(early.module.named_buffers(), late.module.named_buffers(), strict=True))
+        assert len(pairs) == 3
+        for (name, one), (_, other) in pairs:
+            assert torch.equal(one, other), name
+    assert int(late.module.norm.num_batches_tracked) == 3
+    for b in range(2):
+        (one,), (other,) = (stage.backward(b, (noise(5, 4),)) for stage in (early, late))
+        assert torch.equal(one, other)
+    late.weights.check()
+
+
+class Masked(nn.Module):
+    """Constants that the backward needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+        self.register_buffer("mask", torch.arange(4) > 1)
+        self.register_buffer("position", torch.arange(4))
+        self.register_buffer("scale", torch.linspace(0.5, 1.0, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.mask * self.position * self.scale
+
+
+def test_buffers_that_the_graph_needs_are_not_touched() -> None:
+    early, late = both(Masked)
+    for stage in (early, late):
+        stage.forward(0, (noise(5, 3),))
+    late.recompute(0)
+    (one,), (other,) = (stage.backward(0, (noise(5, 4),)) for stage in (early, late))
+    assert torch.equal(one, other)
+    assert equal(gradients(early.module), gradients(late.module))
+
+
+@pytest.mark.parametrize("inplace", [nn.ReLU(inplace=True), nn.Hardtanh(-0.1, 0.1, inplace=True)])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_model_that_changes_its_input_cannot_be_forwarded_again(inplace: nn.Module, first: bool) -> None:
+    stage = stage_of(nn.Sequential(inplace, nn.Linear(3, 2)), "recomputed", first)
+    with pytest.raises(RuntimeError, match="changes its input in place, which cannot be forwarded again"):
+        stage.forward(0, (noise(4, 3),))
+
+
+def test_before_its_second_forward_a_batch_keeps_nothing_but_its_inputs() -> None:
+    early, late = both(Residual)
+    inputs = 3 * 2 * 3 * 3 * 4
+    for b in range(3):
+        for stage in (early, late):
+            stage.forward(b, (noise(3, 2, 3, 3, key=b),))
+        assert late.nbytes == (b + 1) * inputs
+    graph = early.nbytes // 3
+    assert graph > inputs
+    late.recompute(0)
+    assert late.nbytes == graph + 2 * inputs
+    late.backward(0, (noise(3, 4),))
+    assert late.nbytes == 2 * inputs
+
+
+def test_activations_of_the_first_forward_are_freed_at_once() -> None:
+    model = Remembering()
+    stage = stage_of(model, "recomputed")
+    gc.collect()
+    gc.disable()
+    try:
+        ((made,), _) = stage.forward(0, (noise(2, 3),))
+        assert model.made[0]() is made, "it is what the stage above was sent, and nobody else has it"
+        del made
+        assert model.made[0]() is None
+        stage.recompute(0)
+        assert model.made[1]() is not None
+        stage.backward(0, (noise(2, 3),))
+        assert model.made[1]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_late_graph_has_the_loss_too() -> None:
+    targets = torch.tensor([0, 1, 1, 0])
+    early, late = both(TwoLayers)
+    for stage in (early, late):
+        ((loss,), _) = stage.forward(0, (noise(4, 3),), lambda y: F.cross_entropy(y, targets))
+        stage.recompute(0)
+        assert torch.equal(stage.outputs(0)[0], loss)
+        stage.backward(0, (torch.tensor(0.5),))
+    assert equal(gradients(early.module), gradients(late.module))
+
+
+def test_a_late_graph_gives_the_first_stage_no_gradient_of_the_data() -> None:
+    _, stage = both(TwoLayers, first=True)
+    x = noise(4, 3)
+    stage.forward(0, (x,))
+    stage.recompute(0)
+    assert stage.backward(0, (noise(4, 2),)) == ()
+    assert not x.requires_grad
+
+
+def test_an_output_that_views_the_weights_does_not_change_with_them() -> None:
+    class Weight(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(noise(2, 3))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x * self.w, self.w.t()
+
+    for view in ("stashed", "recomputed"):
+        stage = stage_of(build(Weight), view)
+        ((_, made), _) = stage.forward(0, (noise(2, 3),))
+        before = made.clone()
+        update(stage)
+        assert torch.equal(made, before), view
+
+
+def test_a_graph_that_is_made_late_does_not_make_checkpointing_inexact() -> None:
+    """The weights of the second forward are those of its backward, so that a third forward finds them unchanged."""
+    plain, stage = build(TwoTanh), stage_of(build(partial(TwoTanh, checkpointed=True)), "recomputed")
+    stage.forward(0, (noise(2, 3),))
+    update(stage)
+    with torch.no_grad():
+        for p, q in zip(plain.parameters(), stage.module.parameters(), strict=True):
+            p.copy_(q)
+    stage.recompute(0)
+    stage.backward(0, (noise(2, 3),))
+    plain(noise(2, 3)).backward(noise(2, 3))
+    assert equal(gradients(stage.module), gradients(plain))
+
+
+class TwoTanh(nn.Module):
+    def __init__(self, checkpointed: bool = False) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+        self.two = nn.Linear(3, 3)
+        self.checkpointed = checkpointed
+
+    def _layers(self, x: Tensor) -> Tensor:
+        return self.two(torch.tanh(self.one(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self._layers, x, use_reentrant=False) if self.checkpointed else self._layers(x)
+
+
+class Elsewhere(View):
+    """Forwards and goes backward at a vector of its own."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.vector = self.weights.flat[: self.weights.trained] * 2 + 1
+
+    def forwarding(self, batch: int) -> tuple[int, Tensor]:
+        return self.weights.version, self.vector
+
+    def seen(self, version: int) -> Tensor:
+        return self.vector
+
+
+def test_a_view_may_forward_and_go_backward_at_other_weights_than_those_of_now() -> None:
+    model = build(Residual)
+    site = make_site(model)
+    stage = Stage(model, site.weights, Elsewhere(site), DRAWING, first=False)
+    before = site.weights.flat.clone()
+    shown = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in shown.parameters():
+            p.mul_(2).add_(1)
+    x = noise(3, 2, 3, 3).requires_grad_()
+    with DRAWING(0):
+        expected = shown(x)
+    expected.backward(noise(3, 4))
+    ((made,), _) = stage.forward(0, (x.detach(),))
+    assert torch.equal(made, expected)
+    assert torch.equal(site.weights.flat[: site.weights.trained], before[: site.weights.trained])
+    (below,) = stage.backward(0, (noise(3, 4),))
+    assert torch.equal(below, x.grad)
+    assert equal(gradients(model), gradients(shown))
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), shown.buffers(), strict=True))
+
+
+def test_checkpointing_is_refused_where_the_weights_have_changed_since_the_forward() -> None:
+    stage = stage_of(build(partial(TwoTanh, checkpointed=True)), "current")
+    stage.forward(0, (noise(2, 3),))
+    stage.forward(1, (noise(2, 3),))
+    stage.backward(0, (noise(2, 3),))
+    update(stage)
+    with pytest.raises(RuntimeError, match=r"a forward again in its backward \(module: Linear\)"):
+        stage.backward(1, (noise(2, 3),))
+
+
+def test_checkpointing_is_refused_where_the_backward_uses_other_weights_than_those_of_now() -> None:
+    model = build(partial(TwoTanh, checkpointed=True))
+    site = make_site(model)
+    stage = Stage(model, site.weights, Elsewhere(site), DRAWING, first=False)
+    stage.forward(0, (noise(2, 3),))
+    with pytest.raises(RuntimeError, match=r"a forward again in its backward \(module: Linear\)"):
+        stage.backward(0, (noise(2, 3),))

@@ -1,5 +1,6 @@
 import copy
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.messages import ALIGNMENT
-from stalegrid.weights import VIEWS, Current, Stashed, Weights
+from stalegrid.weights import Versions, Weights
 
 torch.set_num_threads(1)
 
@@ -164,62 +165,129 @@ def test_locate_finds_views_of_parameters_and_nothing_else() -> None:
     assert weights.locate(model[3].weight.clone()) is None
 
 
-def update(weights: Weights, view: Stashed | Current) -> None:
-    view.overwriting()
+def test_a_module_can_compute_with_other_parameters_for_a_while() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    weights = Weights(model)
+    x, before = torch.randn(4, 3), weights.flat.clone()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(-2.0)
+    with weights.showing(Weights(other).flat[: weights.trained].clone()):
+        assert torch.equal(model(x), other(x))
+    assert torch.equal(weights.flat[: weights.trained], before[: weights.trained])
+    assert torch.equal(model[0].running_mean, other[0].running_mean), "buffers are the present ones"
+    assert model[0].running_mean.any()
+
+
+def test_its_own_parameters_come_back_after_an_error() -> None:
+    weights = Weights(nn.Linear(3, 2))
+    before = weights.flat.clone()
+
+    def fail() -> None:
+        with weights.showing(before + 1):
+            assert torch.equal(weights.flat, before + 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.equal(weights.flat, before)
+
+
+def test_a_vector_that_is_shown_for_itself_is_not_copied() -> None:
+    weights = Weights(nn.Linear(3, 2))
+    with weights.showing(weights.flat):
+        weights.flat.add_(1.0)
+        changed = weights.flat.clone()
+    assert torch.equal(weights.flat, changed)
+
+
+def update(weights: Weights, versions: Versions) -> None:
+    versions.overwriting()
     weights.flat += 1
     weights.version += 1
 
 
-def test_stashed_sees_the_weights_of_every_version_in_flight() -> None:
-    weights = Weights(nn.Linear(2, 2))
-    view = Stashed(weights)
-    trained = weights.trained
-    history = []
-    for version in range(4):
-        view.forwarded(version)
-        history.append(weights.flat[:trained].clone())
-        assert view.seen(version).data_ptr() == weights.flat.data_ptr()
-        update(weights, view)
-    for version in range(4):
-        assert torch.equal(view.seen(version)[:trained], history[version])
+def held(model: nn.Module) -> tuple[Weights, Versions, int]:
+    """Return weights, their versions, and the bytes of a copy of the parameters."""
+    weights = Weights(model)
+    return weights, Versions(weights), weights.trained * weights.flat.itemsize
 
 
-def test_stashed_copies_no_version_that_nobody_needs() -> None:
-    weights = Weights(nn.Linear(2, 2))
-    view = Stashed(weights)
-    update(weights, view)
-    view.forwarded(1)
-    view.finished(1)
-    update(weights, view)
-    for version in (0, 1):
+def test_a_held_version_is_copied_when_it_is_overwritten_and_not_before() -> None:
+    weights, versions, nbytes = held(convolutional())
+    then = weights.flat[: weights.trained].clone()
+    versions.hold(0)
+    assert versions.nbytes == 0
+    assert versions.read(0) is weights.flat
+    update(weights, versions)
+    assert versions.nbytes == nbytes
+    assert torch.equal(versions.read(0), then)
+    update(weights, versions)
+    assert versions.nbytes == nbytes, "version 1 is held by nobody"
+    assert torch.equal(versions.read(0), then)
+
+
+def test_a_copy_leaves_out_running_statistics() -> None:
+    weights, versions, nbytes = held(convolutional())
+    versions.hold(0)
+    update(weights, versions)
+    assert versions.nbytes == nbytes < weights.flat.nbytes
+
+
+def test_what_is_not_held_is_never_copied() -> None:
+    weights, versions, _ = held(nn.Linear(2, 2))
+    versions.hold(0)
+    versions.release(0)
+    for version in range(3):
+        update(weights, versions)
+        assert versions.nbytes == 0
         with pytest.raises(KeyError):
-            view.seen(version)
+            versions.read(version)
+    assert versions.read(3) is weights.flat
 
 
-def test_stashed_drops_a_copy_with_the_last_batch_that_needs_it() -> None:
-    weights = Weights(nn.Linear(2, 2))
-    view = Stashed(weights)
-    view.forwarded(0)
-    view.forwarded(0)
-    update(weights, view)
-    view.forwarded(1)
-    update(weights, view)
-    kept = weakref.ref(view.seen(0))
-    view.finished(0)
-    assert kept() is not None
-    view.finished(0)
+def test_a_version_lives_as_long_as_its_last_holder() -> None:
+    weights, versions, nbytes = held(nn.Linear(2, 2))
+    versions.hold(0)
+    versions.hold(0)
+    update(weights, versions)
+    versions.hold(0)  # one that is past, and held already
+    versions.hold(1)
+    one = weights.flat.clone()
+    update(weights, versions)
+    assert versions.nbytes == 2 * nbytes
+    kept = weakref.ref(versions.read(0))
+    for _ in range(2):
+        versions.release(0)
+        assert kept() is not None
+    versions.release(0)
     assert kept() is None
-    assert view.seen(1) is not None
+    assert versions.nbytes == nbytes
+    assert torch.equal(versions.read(1), one)
 
 
-def test_current_sees_the_weights_of_now() -> None:
-    weights = Weights(nn.Linear(2, 2))
-    view = Current(weights)
-    view.forwarded(0)
-    update(weights, view)
-    assert view.seen(0) is weights.flat
-    view.finished(0)
+def test_a_version_that_was_released_can_be_held_no_more() -> None:
+    weights, versions, _ = held(nn.Linear(2, 2))
+    update(weights, versions)
+    with pytest.raises(AssertionError):
+        versions.hold(0)
 
 
-def test_views_by_name() -> None:
-    assert {"stashed": Stashed, "current": Current} == VIEWS
+@settings(deadline=None)
+@given(steps=st.lists(st.sampled_from(["hold", "release", "update"]), max_size=30), data=st.data())
+def test_every_held_version_reads_as_it_was(steps: list[str], data: Any) -> None:
+    weights, versions, nbytes = held(nn.Linear(2, 2))
+    history, holders = [weights.flat.clone()], []
+    for step in steps:
+        if step == "hold":
+            holders.append(data.draw(st.sampled_from([*holders, weights.version])))
+            versions.hold(holders[-1])
+        elif step == "release" and holders:
+            versions.release(holders.pop(data.draw(st.integers(0, len(holders) - 1))))
+        elif step == "update":
+            update(weights, versions)
+            history.append(weights.flat.clone())
+        for version in holders:
+            assert torch.equal(versions.read(version), history[version])
+        assert versions.nbytes == len(set(holders) - {weights.version}) * nbytes

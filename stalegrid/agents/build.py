@@ -5,6 +5,7 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -13,19 +14,22 @@ from torch import Tensor, nn
 from stalegrid import methods
 from stalegrid.agents import Agent
 from stalegrid.agents.observer import Observer
-from stalegrid.agents.pipeline import Exchange, PipelineUnit, Role
+from stalegrid.agents.pipeline import Exchange, Parts, PipelineUnit, Role
 from stalegrid.config import Settings
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.grid import OBSERVER, Unit
-from stalegrid.observe.records import Sink
-from stalegrid.plan import Plan, make_batches, make_test
+from stalegrid.ledger import Ledger
+from stalegrid.observe.records import Sink, Tally
+from stalegrid.plan import Plan, corrections_of, make_batches, make_test
 from stalegrid.seeds import drawing
-from stalegrid.stage import Stage
+from stalegrid.site import Site
+from stalegrid.stage import RecomputingStage, Stage
 from stalegrid.task import Task
-from stalegrid.weights import VIEWS, Weights
+from stalegrid.views import VIEWS
+from stalegrid.weights import Weights
 
 
 def build_agents(
@@ -54,18 +58,41 @@ def build_agents(
             test = make_test(task, plan.dtype)
             return Observer(plan.grid, plan.stages, plain, _loss(task, device), test, plan.updates_per_epoch, sink)
         module = copy.deepcopy(stages[unit.stage]).to(device)
-        weights = Weights(module)
-        view = VIEWS[plan.view](weights)
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
-        stage = Stage(module, weights, view, draws, first=unit.stage == 0)
-        optimizer = task.optimizer(weights.trainable())
-        scheduler = None if task.scheduler is None else task.scheduler(optimizer)
-        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.schedule.bound(unit.stage))
-        exchange = _exchange(plan, unit, weights, optimizer)
-        loss = _loss(task, device)
-        return PipelineUnit(role, stage, samples, loss, optimizer, scheduler, exchange, device)
+        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
+        parts = _parts(task, settings, plan, unit, module, draws)
+        return PipelineUnit(role, parts, samples, _loss(task, device), device)
 
     return {unit: build(unit) for unit in units}
+
+
+def _parts(
+    task: Task,
+    settings: Settings,
+    plan: Plan,
+    unit: Unit,
+    module: nn.Module,
+    draws: Callable[[int], AbstractContextManager[None]],
+) -> Parts:
+    site = Site.build(unit, plan.program, module, task.optimizer)
+    scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+    corrections = tuple(make(site) for make in corrections_of(plan.method, task, settings))
+    tally = Tally(unit, site.bound)
+    hold_all = any(c.needs_forwarded for c in corrections)
+    ledger = Ledger(
+        unit,
+        site.bound,
+        plan.schedule.micro_batches,
+        site.weights,
+        site.versions,
+        tally,
+        measure_gap=settings.gap,
+        hold_all=hold_all,
+    )
+    kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
+    stage = kind(module, site.weights, VIEWS[plan.view](site), draws, first=unit.stage == 0)
+    exchange = _exchange(plan, unit, site.weights, site.optimizer)
+    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)
 
 
 def _exchange(plan: Plan, unit: Unit, weights: Weights, optimizer: torch.optim.Optimizer) -> Exchange | None:

@@ -84,14 +84,7 @@ class Observer:
             "lr": last[0].lr,
             "samples": int(samples),
             "group_loss": [r.loss_sum / r.losses for r in last],
-            "staleness": {
-                str(u): {
-                    "mean": r.staleness_sum / r.backwards,
-                    "max": int(r.staleness_max),
-                    "batches": int(r.backwards),
-                }
-                for u, r in reports.items()
-            },
+            "staleness": {str(u): r.staleness() for u, r in reports.items()},
         }
 
     @torch.no_grad()

@@ -3,7 +3,9 @@
 Does not know: engines, files, the order of its actions.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,12 +14,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.errors import StalenessExceeded
+from stalegrid.corrections import Correction, Update
 from stalegrid.grid import Unit
+from stalegrid.ledger import Ledger
 from stalegrid.messages import Message
 from stalegrid.observe.records import Loss, Tally, count_correct
 from stalegrid.program import Action, Kind
 from stalegrid.stage import Stage
+from stalegrid.weights import Versions
+
+Tensors = tuple[Tensor, ...]
 
 
 class Samples(Protocol):
@@ -45,13 +51,11 @@ class Role:
         unit: its coordinates.
         stages: K.
         micro_batches: M, batches an update averages over.
-        bound: staleness in updates that no gradient may exceed.
     """
 
     unit: Unit
     stages: int
     micro_batches: int
-    bound: int
 
     @property
     def first(self) -> bool:
@@ -64,43 +68,53 @@ class Role:
         return self.unit.stage == self.stages - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a unit is composed of.
+
+    Args:
+        stage: its module, weights and batches in flight.
+        versions: past versions of the weights.
+        ledger: what updates are made of.
+        tally: what is reported.
+        corrections: of gradients and learning rates, in the order in which they act.
+        optimizer: over the stage's parameters.
+        scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
+        exchange: with other groups, if there is any.
+    """
+
+    stage: Stage
+    versions: Versions
+    ledger: Ledger
+    tally: Tally
+    corrections: tuple[Correction, ...]
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    exchange: Exchange | None
+
+
 class PipelineUnit:
     """Executes the actions of one unit.
 
     Args:
         role: where it stands.
-        stage: its module, weights and batches in flight.
+        parts: what it is composed of.
         samples: the data.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
-        optimizer: over the stage's parameters.
-        scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
-        exchange: with other groups, if there is any.
         device: of the stage.
     """
 
     def __init__(
-        self,
-        role: Role,
-        stage: Stage,
-        samples: Samples,
-        loss: Callable[..., Tensor],
-        optimizer: Optimizer,
-        scheduler: LRScheduler | None,
-        exchange: Exchange | None,
-        device: torch.device,
+        self, role: Role, parts: Parts, samples: Samples, loss: Callable[..., Tensor], device: torch.device
     ) -> None:
         self.role = role
-        self.stage = stage
+        self.stage = parts.stage
+        self._parts = parts
         self._samples = samples
         self._loss = loss
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-        self._exchange = exchange
         self._device = device
-        self._tally = Tally(role.unit)
         self._lr = 0.0
-        self._used: list[tuple[int, int]] = []  # (batch, version of its forward) of the update to come
-        self._losses: dict[int, Loss] = {}  # of batches in flight
+        self._used: list[int] = []  # batches of the update to come
         # Gradients are averaged over micro-batches here and nowhere else.
         self._seed = torch.tensor(1.0 / role.micro_batches, device=device)
 
@@ -109,23 +123,30 @@ class PipelineUnit:
         match action.kind:
             case Kind.FORWARD:
                 made = self._forward(action.index, inbox)
+            case Kind.RECOMPUTE:
+                made = self._recompute(action.index)
             case Kind.BACKWARD:
                 made = self._backward(action.index, inbox)
             case Kind.UPDATE:
                 made = self._update(action.index)
             case Kind.REPORT:
-                made = (self._tally.close(self._lr).vector(),)
+                made = (self._parts.tally.close(self._lr).vector(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
             case _:
-                assert self._exchange is not None
-                return self._exchange.step(action, inbox)
+                assert self._parts.exchange is not None
+                return self._parts.exchange.step(action, inbox)
         return [Message(tag, self.stage.weights.version, made) for tag in action.sends]
 
-    def _forward(self, batch: int, inbox: Sequence[Message]) -> tuple[Tensor, ...]:
+    def _forward(self, batch: int, inbox: Sequence[Message]) -> Tensors:
         tensors = inbox[0].tensors if inbox else self._read(batch)
-        if not self.role.last:
-            return self.stage.forward(batch, tensors)
+        if self.role.last:
+            return self._forward_to_loss(batch, tensors)
+        made, version = self.stage.forward(batch, tensors)
+        self._note_forward(batch, version, None)
+        return made
+
+    def _forward_to_loss(self, batch: int, tensors: Tensors) -> Tensors:
         targets = self._samples.targets(self.role.unit.group, batch).to(self._device, non_blocking=True)
         correct: list[Tensor] = []
 
@@ -133,47 +154,83 @@ class PipelineUnit:
             correct.append(count_correct(outputs[0].detach(), targets))
             return self._loss(*outputs, targets)
 
-        made = self.stage.forward(batch, tensors, head)
-        self._losses[batch] = Loss(len(targets), made[0], correct[0])
+        made, version = self.stage.forward(batch, tensors, head)
+        self._note_forward(batch, version, Loss(len(targets), made[0], correct[0]))
         return ()
 
-    def _read(self, batch: int) -> tuple[Tensor, ...]:
+    def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:
+        self._parts.ledger.forwarded(batch, version, loss)
+        self._weigh()
+
+    def _read(self, batch: int) -> Tensors:
         inputs = self._samples.inputs(self.role.unit.group, batch)
         return tuple(x.to(self._device, non_blocking=True) for x in inputs)
 
-    def _backward(self, batch: int, inbox: Sequence[Message]) -> tuple[Tensor, ...]:
-        if batch % self.role.micro_batches == 0:
-            self.stage.weights.zero_grad()
-        gradients = inbox[0].tensors if inbox else (self._seed,)
-        below, version = self.stage.backward(batch, gradients)
-        self._used.append((batch, version))
-        return below
-
-    def _update(self, update: int) -> tuple[Tensor, ...]:
-        weights = self.stage.weights
-        for batch, version in self._used:
-            self._account(batch, weights.version - version)
-        self._used.clear()
-        self._lr = float(self._optimizer.param_groups[0]["lr"])
-        self.stage.view.overwriting()
-        self._optimizer.step()
-        if self._scheduler is not None:
-            self._scheduler.step()
-        weights.version += 1
-        assert weights.version == update + 1
+    def _recompute(self, batch: int) -> Tensors:
+        self.stage.recompute(batch)
+        self._weigh()
         return ()
 
-    def _account(self, batch: int, staleness: int) -> None:
-        if staleness > self.role.bound:
-            raise StalenessExceeded(
-                f"a gradient is staler than declared (unit: {self.role.unit}, batch: {batch}, "
-                f"version: {self.stage.weights.version}, staleness: {staleness}, bound: {self.role.bound})"
-            )
-        self._tally.used(batch, self.stage.weights.version, staleness, self._losses.pop(batch, None))
+    def _backward(self, batch: int, inbox: Sequence[Message]) -> Tensors:
+        self._weigh()
+        if batch % self.role.micro_batches == 0:
+            self.stage.weights.zero_grad()
+        self._used.append(batch)
+        return self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
 
-    def _snapshot(self) -> tuple[Tensor, ...]:
-        self._tally.check()
+    def _receive(self, gradients: Tensors) -> Tensors:
+        for correction in self._parts.corrections:
+            gradients = correction.received(gradients)
+        return gradients
+
+    def _update(self, index: int) -> Tensors:
+        weights, parts = self.stage.weights, self._parts
+        oldest = parts.ledger.oldest(self._used)
+        forwarded = parts.versions.read(oldest) if any(c.needs_forwarded for c in parts.corrections) else None
+        update = Update(index, weights.version - oldest, forwarded)
+        for correction in parts.corrections:
+            correction.correct(update)
+        parts.ledger.updating(self._used)
+        self._used = []
+        self.stage.view.overwriting()
+        parts.versions.overwriting()
+        self._step(update)
+        weights.version += 1
+        assert weights.version == index + 1
+        self._weigh()
+        return ()
+
+    def _step(self, update: Update) -> None:
+        parts = self._parts
+        factor = math.prod(c.rate(update) for c in parts.corrections)
+        with scaled(parts.optimizer, factor):
+            self._lr = float(parts.optimizer.param_groups[0]["lr"])
+            parts.optimizer.step()
+        for correction in parts.corrections:
+            correction.stepped(update)
+        if parts.scheduler is not None:
+            parts.scheduler.step()
+
+    def _weigh(self) -> None:
+        self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
+
+    def _snapshot(self) -> Tensors:
+        self._parts.tally.check()
         weights = self.stage.weights
         weights.check()
         counters = [b.flatten().to(torch.int64) for b in weights.counters().values()]
         return weights.flat.clone(), torch.cat([torch.empty(0, dtype=torch.int64, device=self._device), *counters])
+
+
+@contextmanager
+def scaled(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Multiply every learning rate for a while; a schedule must not see it."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if factor != 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -73,14 +73,17 @@ class ConsoleSink:
         parts += [f"test loss {loss:.4f}"] if loss is not None else []
         parts.append(f"consensus distance {record['consensus_distance']:.3g}")
         self._progress.console.print("  ".join(parts), highlight=False, soft_wrap=True)
-        if record["version"] == self._updates:
-            self._progress.stop()
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""
 
+    def close(self) -> None:
+        """End the live display, and leave the terminal to others."""
+        self._progress.stop()
+
     def _describe(self, record: Record, rate: float) -> str:
         accuracy = "" if record["train_accuracy"] is None else f" accuracy {record['train_accuracy']:.1%}"
         oldest = max(seen["max"] for seen in record["staleness"].values())
-        stale = f" staleness <= {oldest}"
+        gaps = [seen["gap"] for seen in record["staleness"].values() if seen["gap"] is not None]
+        stale = f" staleness <= {oldest}" + (f" gap {max(gaps):.3g}" if gaps else "")
         return f"{rate:.0f} samples/s loss {record['loss']:.4f}{accuracy}{self._test}{stale}"

@@ -21,36 +21,70 @@ class Report:
     """Sums of one unit since its last report.
 
     Attributes:
-        lr: learning rate of the last update, of the first parameter group.
-        backwards: batches used.
-        staleness_sum: over those batches, in updates.
-        staleness_max: likewise.
+        lr: learning rate of the last update, of the first parameter group, as it was applied.
+        forwarded: version at which the last batch used was forwarded.
+        applied: version that it changed.
         losses: batches used that have a loss: none except on the last stage.
         samples: of those batches.
         loss_sum: over those batches, each averaged over its samples.
         correct: samples whose largest output is the target; NaN where that has no meaning.
+        gaps: batches whose gap was measured.
+        gap_sum: over those batches, of the L2 norm of how far the parameters moved since the forward.
+        gap_max: likewise.
+        held: bytes held at most for batches in flight: graphs, inputs, copies of the parameters.
+        histogram: batches used, by staleness in updates from 0 to the bound.
     """
 
     lr: float = 0.0
-    backwards: float = 0.0
-    staleness_sum: float = 0.0
-    staleness_max: float = 0.0
+    forwarded: float = 0.0
+    applied: float = 0.0
     losses: float = 0.0
     samples: float = 0.0
     loss_sum: float = 0.0
     correct: float = 0.0
+    gaps: float = 0.0
+    gap_sum: float = 0.0
+    gap_max: float = 0.0
+    held: float = 0.0
+    histogram: list[float] = field(default_factory=list)
 
     def vector(self) -> Tensor:
-        """Return the fields as float64, shape (fields,)."""
-        return torch.tensor([getattr(self, f.name) for f in fields(self)], dtype=torch.float64)
+        """Return the numbers, the histogram last, as float64, shape (numbers,)."""
+        numbers = [getattr(self, name) for name in _NUMBERS]
+        return torch.tensor([*numbers, *self.histogram], dtype=torch.float64)
 
     @classmethod
     def read(cls, vector: Tensor) -> "Report":
         """Undo :meth:`vector`."""
-        return cls(*vector.tolist())
+        values: list[float] = vector.tolist()
+        report = cls(histogram=values[len(_NUMBERS) :])
+        for name, value in zip(_NUMBERS, values, strict=False):
+            setattr(report, name, value)
+        return report
+
+    @staticmethod
+    def layout(bound: int) -> Layout:
+        """Return what the report of a unit of that bound consists of."""
+        return flat_layout(len(_NUMBERS) + bound + 1, torch.float64)
+
+    def staleness(self) -> "Record":
+        """Return what a record says about the staleness of the unit."""
+        batches = sum(self.histogram)
+        measured = self.gaps > 0 or not any(self.histogram[1:])  # what is not stale has not moved
+        return {
+            "mean": sum(tau * count for tau, count in enumerate(self.histogram)) / batches,
+            "max": max(tau for tau, count in enumerate(self.histogram) if count),
+            "batches": int(batches),
+            "histogram": [int(count) for count in self.histogram],
+            "forwarded": int(self.forwarded),
+            "applied": int(self.applied),
+            "gap": self.gap_sum / max(1, self.gaps) if measured else None,
+            "gap_max": self.gap_max if measured else None,
+            "held": int(self.held),
+        }
 
 
-REPORT_LAYOUT: Layout = flat_layout(len(fields(Report)), torch.float64)
+_NUMBERS = tuple(f.name for f in fields(Report) if f.name != "histogram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +102,37 @@ class Loss:
     correct: Tensor
 
 
-@dataclass(slots=True)
 class Tally:
     """What a unit counts between two reports.
 
-    Losses are kept as tensors and read at the report, so that a GPU need not be waited for at every batch.
+    Losses and gaps are kept as tensors and read at the report, so that a GPU need not be waited for at every batch.
 
     Args:
         unit: whose.
+        bound: staleness in updates that none exceeds.
     """
 
-    unit: Unit
-    report: Report = field(default_factory=Report)
-    pending: list[tuple[int, int, Loss]] = field(default_factory=list)
+    def __init__(self, unit: Unit, bound: int) -> None:
+        self._unit = unit
+        self._bound = bound
+        self._losses: list[tuple[int, int, Loss]] = []
+        self._gaps: list[Tensor] = []
+        self._report = self._empty()
 
-    def used(self, batch: int, version: int, staleness: int, loss: Loss | None) -> None:
+    def used(self, batch: int, version: int, forwarded: int, loss: Loss | None) -> None:
         """Note that an update at ``version`` uses the gradient of a batch."""
-        self.report.backwards += 1
-        self.report.staleness_sum += staleness
-        self.report.staleness_max = max(self.report.staleness_max, staleness)
+        self._report.histogram[version - forwarded] += 1
+        self._report.forwarded, self._report.applied = forwarded, version
         if loss is not None:
-            self.pending.append((batch, version, loss))
+            self._losses.append((batch, version, loss))
+
+    def moved(self, gap: Tensor) -> None:
+        """Note how far the parameters moved between forward and update, shape ()."""
+        self._gaps.append(gap)
+
+    def holding(self, nbytes: int) -> None:
+        """Note how much is held now."""
+        self._report.held = max(self._report.held, nbytes)
 
     def check(self) -> None:
         """Read the pending losses.
@@ -96,25 +140,31 @@ class Tally:
         Raises:
             NonFiniteLoss: one is infinite or not a number.
         """
-        for batch, version, loss in self.pending:
+        for batch, version, loss in self._losses:
             value = float(loss.value)
             if not math.isfinite(value):
                 raise NonFiniteLoss(
-                    f"the loss is {value} (unit: {self.unit}, batch: {batch}, version: {version}); "
+                    f"the loss is {value} (unit: {self._unit}, batch: {batch}, version: {version}); "
                     "lower the learning rate or the staleness, or clip the gradients"
                 )
-            self.report.losses += 1
-            self.report.samples += loss.samples
-            self.report.loss_sum += value
-            self.report.correct += float(loss.correct)
-        self.pending.clear()
+            self._report.losses += 1
+            self._report.samples += loss.samples
+            self._report.loss_sum += value
+            self._report.correct += float(loss.correct)
+        self._losses.clear()
 
     def close(self, lr: float) -> Report:
         """Return the sums and start anew."""
         self.check()
-        done, self.report = self.report, Report()
+        done, self._report = self._report, self._empty()
         done.lr = lr
+        gaps = [float(gap) for gap in self._gaps]
+        done.gaps, done.gap_sum, done.gap_max = len(gaps), sum(gaps), max(gaps, default=0.0)
+        self._gaps.clear()
         return done
+
+    def _empty(self) -> Report:
+        return Report(histogram=[0.0] * (self._bound + 1))
 
 
 def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -146,3 +196,6 @@ class Sink(Protocol):
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Take the parameters and running statistics of every unit at the version that is evaluated next."""
+
+    def close(self) -> None:
+        """Note that the run ended, well or not."""

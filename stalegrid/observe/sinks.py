@@ -7,9 +7,12 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -44,6 +47,43 @@ class Rate:
         return self._samples / (now - self._since)
 
 
+@dataclass
+class Summed:
+    """The staleness of a stage over a run and over groups.
+
+    Attributes:
+        histogram: batches used, by staleness in updates.
+        gaps: mean gap of each report that has one, L2 norm of how far weights moved between forward and update.
+        gap_max: the largest of all.
+        held: most bytes held for batches in flight by one unit.
+    """
+
+    histogram: list[int] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    gap_max: float = 0.0
+    held: int = 0
+
+    def add(self, seen: Record) -> None:
+        """Take in what a unit reported."""
+        self.histogram = [a + b for a, b in zip_longest(self.histogram, seen["histogram"], fillvalue=0)]
+        self.held = max(self.held, seen["held"])
+        if seen["gap"] is not None:
+            self.gaps.append(seen["gap"])
+            self.gap_max = max(self.gap_max, seen["gap_max"])
+
+    def record(self) -> Record:
+        """Return the sums as a summary has them."""
+        batches = sum(self.histogram)
+        return {
+            "mean": sum(tau * count for tau, count in enumerate(self.histogram)) / batches,
+            "max": max(tau for tau, count in enumerate(self.histogram) if count),
+            "histogram": self.histogram,
+            "gap": sum(self.gaps) / len(self.gaps) if self.gaps else None,
+            "gap_max": self.gap_max if self.gaps else None,
+            "held": self.held,
+        }
+
+
 class Folder:
     """Writes metrics, line by line, and at every evaluation the model and a summary, each whole at any moment.
 
@@ -61,7 +101,7 @@ class Folder:
         self._keep_units = keep_units
         self._start = time.perf_counter()
         self._rate = Rate(self._start)
-        self._staleness: dict[str, dict[str, float]] = {}
+        self._staleness: dict[int, Summed] = {}
         self._last: Record = {}
 
     def report(self, record: Record) -> None:
@@ -94,37 +134,32 @@ class Folder:
             named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
             _replace(self._folder / UNITS, lambda part: save_file(named, part))
 
+    def close(self) -> None:
+        """Keep what is written, which is whole at any moment."""
+
     def _append(self, record: Record) -> None:
         with (self._folder / METRICS).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def _count(self, staleness: Mapping[str, Mapping[str, float]]) -> None:
+    def _count(self, staleness: Mapping[str, Record]) -> None:
         for unit, seen in staleness.items():
-            stage = unit.strip("()").split(",")[1]
-            total = self._staleness.setdefault(stage, {"sum": 0.0, "batches": 0, "max": 0})
-            total["sum"] += seen["mean"] * seen["batches"]
-            total["batches"] += seen["batches"]
-            total["max"] = max(total["max"], seen["max"])
+            stage = int(unit.strip("()").split(",")[1])
+            self._staleness.setdefault(stage, Summed()).add(seen)
 
-    def _by_stage(self) -> list[dict[str, float]]:
-        return [
-            {"stage": int(stage), "mean": t["sum"] / t["batches"], "max": t["max"]}
-            for stage, t in sorted(self._staleness.items(), key=lambda item: int(item[0]))
-        ]
+    def _by_stage(self) -> list[Record]:
+        return [{"stage": stage, **total.record()} for stage, total in sorted(self._staleness.items())]
 
 
 class TensorBoard:
-    """Writes loss, accuracy, learning rate, staleness and consensus distance for TensorBoard.
+    """Writes loss, accuracy, learning rate, staleness, gap, memory held and consensus distance for TensorBoard.
 
     Args:
         folder: for the event files.
-        updates: N; the files are closed at that version.
     """
 
-    def __init__(self, folder: Path, updates: int) -> None:
+    def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._updates = updates
         self._writer: Any = SummaryWriter(str(folder))
 
     def report(self, record: Record) -> None:
@@ -134,7 +169,9 @@ class TensorBoard:
             "train/accuracy": record["train_accuracy"],
             "train/lr": record["lr"],
         }
-        scalars |= {f"staleness/{unit}": seen["mean"] for unit, seen in record["staleness"].items()}
+        for unit, seen in record["staleness"].items():
+            scalars |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen["held"]}
+            self._draw(f"staleness by batch/{unit}", seen["histogram"], record["update"])
         self._write(scalars, record["update"])
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
@@ -142,11 +179,17 @@ class TensorBoard:
         names = ("test_loss", "test_accuracy", "consensus_distance")
         self._write({f"test/{name}": record.get(name) for name in names}, record["version"])
         self._writer.flush()
-        if record["version"] == self._updates:
-            self._writer.close()
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Write nothing."""
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+    def _draw(self, name: str, histogram: Sequence[int], step: int) -> None:
+        values = [tau for tau, count in enumerate(histogram) for _ in range(count)]
+        self._writer.add_histogram(name, np.array(values), step, bins=np.arange(len(histogram) + 1) - 0.5)
 
     def _write(self, scalars: Mapping[str, float | None], step: int) -> None:
         for name, value in scalars.items():
@@ -178,6 +221,11 @@ class Several:
         """Pass it on."""
         for sink in self._sinks:
             sink.units(vectors)
+
+    def close(self) -> None:
+        """Close them all."""
+        for sink in self._sinks:
+            sink.close()
 
 
 def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:

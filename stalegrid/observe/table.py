@@ -71,9 +71,6 @@ class _Peekable:
 
 def closed_form(schedule: Schedule, stage: int) -> str:
     """Return the staleness of update n at one stage, in updates, as a formula."""
-    in_flight, micro = schedule.windows[stage] - 1, schedule.micro_batches
-    if schedule.flush or in_flight == 0:
+    if schedule.flush or schedule.bound(stage) == 0:
         return "0"
-    if micro == 1:
-        return f"min(n, {in_flight})"
     return f"min(n, {schedule.bound(stage)})"

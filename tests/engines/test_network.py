@@ -1,12 +1,16 @@
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stalegrid.engines.network import Network, describe
 from stalegrid.errors import ProtocolError, TrainingError
 from stalegrid.grid import Grid, Unit
 from stalegrid.messages import Message
-from stalegrid.program import Action, Edge, Program, Tag, stale
+from stalegrid.methods import staleness_of
+from stalegrid.program import Action, Edge, Kind, Program, Schedule, Tag, gpipe, one_f_one_b, stale
 
 FIRST, LAST = Unit(0, 0), Unit(0, 1)
 ACTIVATION, GRADIENT = Edge("activation", FIRST, LAST), Edge("gradient", LAST, FIRST)
@@ -118,3 +122,86 @@ def test_an_error_of_this_library_says_its_place_itself() -> None:
         Network(PROGRAM, {FIRST: Failing(problem)}).step(FIRST)
     assert caught.value is problem
     assert not hasattr(problem, "__notes__")
+
+
+Choice = Callable[[list[Unit]], Unit]
+
+
+def most_waiting(schedule: Schedule, updates: int, choose: Choice) -> tuple[list[int], list[int]]:
+    """Run a group in some order.
+
+    Returns:
+        By stage, the most activations that ever waited for it: ever, and since the stage below had a gradient.
+    """
+    program = Program(Grid(1, schedule.stages), schedule, updates)
+    agents = {unit: Dummy() for unit in program.agents}
+    net = Network(program, agents)
+    sent, taken = [0] * schedule.stages, [0] * schedule.stages
+    ever, later = [0] * schedule.stages, [0] * schedule.stages
+    while not net.done:
+        unit = choose(net.ready())
+        for message in net.step(unit):
+            net.deliver(message)
+            if message.tag.edge.name == "activation":
+                sent[message.tag.edge.target.stage] += 1
+        if agents[unit].done[-1].startswith(Kind.FORWARD.value) and unit.stage:
+            taken[unit.stage] += 1
+        for k in range(1, schedule.stages):
+            ever[k] = max(ever[k], sent[k] - taken[k])
+            if "B0" in agents[Unit(0, k - 1)].done:
+                later[k] = max(later[k], sent[k] - taken[k])
+    return ever, later
+
+
+FALLING = st.lists(st.integers(0, 6), min_size=2, max_size=4).map(lambda m: sorted(m, reverse=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(staleness=FALLING, micro=st.integers(1, 3), draw=st.randoms(use_true_random=False))
+def test_once_a_gradient_has_come_no_more_activations_wait_than_the_schedule_says(
+    staleness: list[int], micro: int, draw: random.Random
+) -> None:
+    schedule = stale(staleness, micro)
+    _, later = most_waiting(schedule, 8, draw.choice)
+    assert all(later[k] <= schedule.queued(k) for k in range(schedule.stages))
+
+
+@settings(deadline=None, max_examples=60)
+@given(staleness=FALLING, micro=st.integers(1, 3))
+def test_where_the_stages_below_go_first_as_many_wait_as_the_schedule_says(staleness: list[int], micro: int) -> None:
+    schedule = stale(staleness, micro)
+    _, later = most_waiting(schedule, 2 * max(staleness) + 2, lambda ready: ready[0])
+    assert later == [schedule.queued(k) for k in range(schedule.stages)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(staleness=FALLING, micro=st.integers(1, 3), draw=st.randoms(use_true_random=False))
+def test_before_its_first_gradient_a_stage_sends_as_much_as_its_window(
+    staleness: list[int], micro: int, draw: random.Random
+) -> None:
+    schedule = stale(staleness, micro)
+    ever, _ = most_waiting(schedule, 2 * max(staleness) + 2, draw.choice)
+    assert all(ever[k] <= schedule.in_flight(k - 1) for k in range(1, schedule.stages))
+    attained, _ = most_waiting(schedule, 2 * max(staleness) + 2, lambda ready: ready[0])
+    assert attained[1] == schedule.in_flight(0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(stages=st.integers(2, 4), micro=st.integers(1, 5), draw=st.randoms(use_true_random=False), interleaved=...)
+def test_with_a_flush_it_does_so_at_every_update(
+    stages: int, micro: int, draw: random.Random, interleaved: bool
+) -> None:
+    schedule = one_f_one_b(stages, micro) if interleaved else gpipe(stages, micro)
+    for choose in (draw.choice, lambda ready: ready[0]):
+        ever, _ = most_waiting(schedule, 3, choose)
+        assert all(ever[k] <= schedule.queued(k) for k in range(stages))
+    assert ever == [schedule.queued(k) for k in range(stages)]
+
+
+@pytest.mark.parametrize("queues", [[1, 1, 0], [0, 0, 0], [3, 0, 2, 1]])
+def test_besides_what_a_queue_holds_one_activation_is_about_to_be_taken_and_one_was_just_sent(
+    queues: list[int],
+) -> None:
+    schedule = stale(staleness_of(queues))
+    _, later = most_waiting(schedule, 20, lambda ready: ready[0])
+    assert later[1:] == [capacity + 2 for capacity in queues[:-1]]

@@ -8,73 +8,125 @@ from hypothesis import strategies as st
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.grid import Unit
 from stalegrid.messages import layout_of
-from stalegrid.observe.records import REPORT_LAYOUT, Loss, Report, Tally, count_correct
+from stalegrid.observe.records import Loss, Report, Tally, count_correct
 
 UNIT = Unit(1, 2)
+BOUND = 3
 
 
 def loss(value: float, samples: int = 4, correct: float = 3.0) -> Loss:
     return Loss(samples, torch.tensor(value, dtype=torch.float64), torch.tensor(correct))
 
 
+def empty(lr: float) -> Report:
+    return Report(lr=lr, histogram=[0.0] * (BOUND + 1))
+
+
 @settings(deadline=None)
-@given(values=st.lists(st.floats(allow_nan=False), min_size=8, max_size=8))
-def test_a_report_travels_as_a_vector(values: list[float]) -> None:
-    report = Report(*values)
+@given(
+    values=st.lists(st.floats(allow_nan=False), min_size=11, max_size=11),
+    histogram=st.lists(st.floats(allow_nan=False), min_size=1, max_size=9),
+)
+def test_a_report_travels_as_a_vector(values: list[float], histogram: list[float]) -> None:
+    report = Report(*values, histogram)
     vector = report.vector()
-    assert layout_of([vector]) == REPORT_LAYOUT
+    assert layout_of([vector]) == Report.layout(bound=len(histogram) - 1)
     assert Report.read(vector) == report
 
 
 def test_a_tally_sums_until_it_is_closed_and_starts_anew() -> None:
-    tally = Tally(UNIT)
-    tally.used(0, version=0, staleness=0, loss=loss(2.0, samples=4, correct=1.0))
-    tally.used(1, version=1, staleness=3, loss=loss(0.5, samples=2, correct=2.0))
-    tally.used(2, version=2, staleness=1, loss=None)
+    tally = Tally(UNIT, BOUND)
+    tally.used(0, version=0, forwarded=0, loss=loss(2.0, samples=4, correct=1.0))
+    tally.used(1, version=4, forwarded=1, loss=loss(0.5, samples=2, correct=2.0))
+    tally.used(2, version=4, forwarded=3, loss=None)
+    tally.moved(torch.tensor(0.5))
+    tally.moved(torch.tensor(0.25))
+    tally.holding(100)
+    tally.holding(70)
     assert tally.close(lr=0.25) == Report(
         lr=0.25,
-        backwards=3,
-        staleness_sum=4,
-        staleness_max=3,
+        forwarded=3,
+        applied=4,
         losses=2,
         samples=6,
         loss_sum=2.5,
         correct=3,
+        gaps=2,
+        gap_sum=0.75,
+        gap_max=0.5,
+        held=100,
+        histogram=[1, 1, 0, 1],
     )
-    tally.used(3, version=3, staleness=2, loss=loss(1.0))
-    assert tally.close(lr=0.5) == Report(0.5, 1, 2, 2, 1, 4, 1.0, 3.0)
-    assert tally.close(lr=0.5) == Report(lr=0.5)
+    tally.used(3, version=5, forwarded=3, loss=loss(1.0))
+    tally.moved(torch.tensor(0.125))
+    tally.holding(30)
+    assert tally.close(lr=0.5) == Report(0.5, 3, 5, 1, 4, 1.0, 3.0, 1, 0.125, 0.125, 30, [0, 0, 1, 0])
+    assert tally.close(lr=0.5) == empty(lr=0.5)
 
 
-def test_losses_are_read_late() -> None:
-    tally = Tally(UNIT)
-    value = torch.tensor(1.0)
+def test_staleness_beyond_the_bound_has_no_place_in_the_histogram() -> None:
+    with pytest.raises(IndexError):
+        Tally(UNIT, 1).used(0, version=2, forwarded=0, loss=None)
+
+
+def test_losses_and_gaps_are_read_late() -> None:
+    tally = Tally(UNIT, BOUND)
+    value, gap = torch.tensor(1.0), torch.tensor(1.0)
     tally.used(0, 0, 0, Loss(1, value, torch.tensor(0.0)))
+    tally.moved(gap)
     value.fill_(2.0)
-    assert tally.close(0.1).loss_sum == 2.0
+    gap.fill_(3.0)
+    report = tally.close(0.1)
+    assert (report.loss_sum, report.gap_sum) == (2.0, 3.0)
 
 
 def test_checking_counts_a_loss_once() -> None:
-    tally = Tally(UNIT)
+    tally = Tally(UNIT, BOUND)
     tally.used(0, 0, 0, loss(2.0))
     tally.check()
     tally.check()
     assert tally.close(0.1).losses == 1
 
 
+def test_what_a_record_says_about_staleness() -> None:
+    report = Report(forwarded=2, applied=5, gaps=2, gap_sum=0.75, gap_max=0.5, held=1234, histogram=[1, 0, 2, 1])
+    assert report.staleness() == {
+        "mean": 7 / 4,
+        "max": 3,
+        "batches": 4,
+        "histogram": [1, 0, 2, 1],
+        "forwarded": 2,
+        "applied": 5,
+        "gap": 0.375,
+        "gap_max": 0.5,
+        "held": 1234,
+    }
+
+
+def test_a_gap_that_was_not_measured_is_none_unless_nothing_was_stale() -> None:
+    seen = Report(histogram=[1, 3]).staleness()
+    assert (seen["gap"], seen["gap_max"]) == (None, None)
+    seen = Report(histogram=[4, 0]).staleness()
+    assert (seen["gap"], seen["gap_max"]) == (0.0, 0.0)
+
+
+def test_the_largest_staleness_is_one_that_occurred() -> None:
+    assert Report(histogram=[2, 3, 0, 0]).staleness()["max"] == 1
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_is_an_error_with_its_place(bad: float) -> None:
-    tally = Tally(UNIT)
-    tally.used(6, version=4, staleness=2, loss=loss(1.0))
-    tally.used(7, version=5, staleness=2, loss=loss(bad))
+    tally = Tally(UNIT, BOUND)
+    tally.used(6, version=4, forwarded=2, loss=loss(1.0))
+    tally.used(7, version=5, forwarded=3, loss=loss(bad))
     with pytest.raises(NonFiniteLoss, match=rf"the loss is {bad} \(unit: \(1,2\), batch: 7, version: 5\)"):
         tally.close(0.1)
 
 
 def test_unknown_accuracy_makes_the_sum_unknown() -> None:
-    tally = Tally(UNIT)
+    tally = Tally(UNIT, BOUND)
     tally.used(0, 0, 0, loss(1.0))
-    tally.used(1, 1, 0, loss(1.0, correct=math.nan))
+    tally.used(1, 1, 1, loss(1.0, correct=math.nan))
     assert math.isnan(tally.close(0.1).correct)
 
 

@@ -77,6 +77,7 @@ def test_every_action_of_the_pipeline_is_in_the_table_once_and_in_order(
         (stale([4, 2, 0]), ["min(n, 4)", "min(n, 2)", "0"]),
         (stale([4, 3, 0], 2), ["min(n, 2)", "min(n, 2)", "0"]),
         (stale([1], 4), ["min(n, 1)"]),
+        (Schedule((3, 1), 4, delay=1), ["min(n, 1)", "min(n, 1)"]),
         (gpipe(2, 4), ["0", "0"]),
         (one_f_one_b(2, 4), ["0", "0"]),
     ],
@@ -89,4 +90,5 @@ def test_formulas(schedule: Schedule, formulas: list[str]) -> None:
 @given(m=st.integers(0, 9), micro=st.integers(1, 4), update=st.integers(0, 12))
 def test_formulas_are_the_staleness(m: int, micro: int, update: int) -> None:
     schedule = stale([m], micro)
-    assert eval(closed_form(schedule, 0), {"n": update}) == schedule.staleness_of(0, update)
+    oldest = min(schedule.version_of(0, b) for b in range(update * micro, (update + 1) * micro))
+    assert eval(closed_form(schedule, 0), {"n": update}) == update - oldest

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,8 @@ class _Nowhere:
 
     def units(self, vectors: object) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def work(job: Job, local_rank: int, *, spare: bool) -> None:
     """Run this process's agents to the end; the default process group must exist.
@@ -72,8 +75,7 @@ def work(job: Job, local_rank: int, *, spare: bool) -> None:
     settings, plan = job.settings, job.plan
     device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
-    sink = job.sink() if OBSERVER in world.here else _Nowhere()
-    with threads(settings.threads):
+    with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else _Nowhere()) as sink:
         agents = build_agents(job.task, settings, plan, world.here, device, sink)
         run(plan.program, agents, world, plan.layout, settings.deadline)
 

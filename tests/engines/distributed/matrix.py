@@ -7,16 +7,22 @@ import dataclasses
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
+from torch import nn
 
 from stalegrid.config import Settings
+from stalegrid.loops import OWN
+from stalegrid.task import Task
 from stalegrid.train import execute
-from tests.cases import Net, build, make_settings, make_task
+from tests.cases import OPTIMIZERS, Net, build, make_settings, make_task
 
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+DEPTHS = {2: (2, 4), 3: (3,)}
+"""K of the methods that have a plain loop of their own, by world."""
 
 
 def configurations(world: int) -> dict[str, Settings]:
@@ -36,16 +42,25 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", mix_momentum=True)
+    for method, k, dtype in product(OWN, DEPTHS[world], ("float32", "float64")):
+        found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
+
+
+def task_of(settings: Settings, model: nn.Module | None = None) -> Task:
+    """Return the small task with the optimizer that the method asks for."""
+    own = OPTIMIZERS.get(settings.method)
+    changes: dict[str, Any] = {} if own is None else {"optimizer": own}
+    return make_task(**changes) if model is None else make_task(model=model, **changes)
 
 
 def main(folder: Path, world: int) -> None:
     """Run them all, keeping every unit's numbers."""
     dist.init_process_group("gloo")
     # Every process has a model of its own, as a user's script without a seed would: the first one's must be taken.
-    task = make_task(model=build(Net) if dist.get_rank() == 0 else Net())
+    model = build(Net) if dist.get_rank() == 0 else Net()
     for name, settings in configurations(world).items():
-        execute(task, dataclasses.replace(settings, out=folder / name), quiet=True, keep_units=True)
+        execute(task_of(settings, model), dataclasses.replace(settings, out=folder / name), quiet=True, keep_units=True)
     dist.destroy_process_group()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from stalegrid.loops import plain_loop
 from stalegrid.plan import make_plan, settle
-from stalegrid.verify import compare, outcome_of, read_outcome, run_engine, train_reference
+from stalegrid.verify import compare, outcome_of, read_outcome, run_engine
 from tests.cases import make_settings, make_task
 from tests.engines.distributed import matrix
 
@@ -24,14 +25,15 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     made = subprocess.run(torchrun + script, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert made.returncode == 0, made.stderr[-4000:]
-    task = make_task()
     configurations = matrix.configurations(world)
     assert configurations
     for name, settings in configurations.items():
+        task = matrix.task_of(settings)
         plan = make_plan(task, settings)
         simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
-        loops = outcome_of(train_reference(task, settings, plan))
-        for found in (read_outcome(tmp_path / name, plan), loops):
+        loop = plain_loop(task, settle(plan, settings), plan)
+        assert loop is not None, name
+        for found in (read_outcome(tmp_path / name, plan), outcome_of(loop())):
             difference = compare(name, simulated, found)
             assert difference.equal, difference
 

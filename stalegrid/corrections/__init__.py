@@ -1,0 +1,61 @@
+"""Corrections: what staleness does to a gradient or a learning rate, one small file a rule."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from stalegrid.corrections.base import Correction, Update
+from stalegrid.corrections.clip import Clip
+from stalegrid.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
+from stalegrid.corrections.gap_aware import GapAware
+from stalegrid.corrections.shrink import Shrink
+from stalegrid.corrections.staleness import InverseStaleness, PipeMareRate
+from stalegrid.errors import ConfigError
+from stalegrid.site import Site
+
+__all__ = ["CORRECTIONS", "Correction", "Maker", "Update", "makers"]
+
+Maker = Callable[[Site], Correction]
+"""What makes the correction of one unit; a class that takes a site is one."""
+
+CORRECTIONS: dict[str, Callable[..., Correction]] = {
+    "inverse-staleness": InverseStaleness,
+    "pipemare-rate": PipeMareRate,
+    "shrink": Shrink,
+    "dc-asgd": DelayCompensation,
+    "dc-asgd-adaptive": AdaptiveDelayCompensation,
+    "gap-aware": GapAware,
+    "clip": Clip,
+}
+"""The corrections by name; those with a number take it after the name, as in ``shrink=0.7``."""
+PLAIN = ("inverse-staleness", "gap-aware")
+"""Those that have no number."""
+
+
+def makers(texts: Sequence[str]) -> tuple[Maker, ...]:
+    """Read corrections as users write them.
+
+    Args:
+        texts: such as ``shrink=0.7``, in the order in which they act; ``none`` alone for none.
+
+    Raises:
+        ConfigError: one has no such name, or its number is none.
+    """
+    return () if list(texts) == ["none"] else tuple(_maker(text) for text in texts)
+
+
+def _maker(text: str) -> Maker:
+    name, equals, number = text.partition("=")
+    if name not in CORRECTIONS:
+        raise ConfigError(f"unknown correction (corrections: {text!r}); there are: {', '.join(CORRECTIONS)}")
+    if not equals:
+        return CORRECTIONS[name]
+    if name in PLAIN:
+        raise ConfigError(f"{name} takes no number (corrections: {text!r})")
+    try:
+        value = float(number)
+    except ValueError as problem:
+        raise ConfigError(f"{name} takes a number (corrections: {text!r}), as in {name}=0.5") from problem
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} takes a finite number (corrections: {text!r}), as in {name}=0.5")
+    make = CORRECTIONS[name]
+    return lambda site: make(site, value)

@@ -1,0 +1,144 @@
+"""Which plain loop says what a run computes, and how it is called.
+
+Does not know: engines, agents, how any loop works.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from stalegrid.config import Settings
+from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.engines.machine import use_device
+from stalegrid.plan import Plan, make_batches
+from stalegrid.reference.async_nesterov import async_nesterov
+from stalegrid.reference.ddg import ddg
+from stalegrid.reference.dsp import dsp
+from stalegrid.reference.fdg import fdg
+from stalegrid.reference.features_replay import features_replay
+from stalegrid.reference.grid import grid
+from stalegrid.reference.paci import paci
+from stalegrid.reference.pipedream import pipedream
+from stalegrid.reference.pipedream_2bw import pipedream_2bw
+from stalegrid.reference.pipemare import pipemare
+from stalegrid.reference.pipeoptim import pipeoptim
+from stalegrid.reference.spectrain import spectrain
+from stalegrid.reference.synchronous import synchronous
+from stalegrid.seeds import drawing
+from stalegrid.task import Task
+
+Trained = tuple[list[list[nn.Module]], list[list[float]]]
+"""Stage modules [s][k] and losses [s][n]."""
+
+OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
+    "dsp": dsp,
+    "fdg": fdg,
+    "ddg": ddg,
+    "features-replay": features_replay,
+    "pipedream": pipedream,
+    "pipedream-2bw": pipedream_2bw,
+    "pipemare": pipemare,
+    "spectrain": spectrain,
+    "pipeoptim": pipeoptim,
+    "async-nesterov": async_nesterov,
+    "paci": paci,
+}
+"""The loops of one group, by method."""
+
+
+def plain_loop(task: Task, settings: Settings, plan: Plan) -> Callable[[], Trained] | None:
+    """Return the loop that computes the same as a run, ready to be called; None where there is none.
+
+    Args:
+        task: what is trained.
+        settings: how, settled.
+        plan: of both.
+    """
+    common = _common(task, settings, plan)
+    if settings.clip is not None or task.corrections:
+        return None
+    if plan.schedule.flush:
+        return _synchronous(plan, common)
+    own = _own_arguments(plan, settings)
+    if own is not None:
+        return partial(_alone, OWN[plan.method.name], {**_of_one_group(common), **own})
+    return _grid(plan, settings, common)
+
+
+def _common(task: Task, settings: Settings, plan: Plan) -> dict[str, Any]:
+    device = use_device(settings.device, 0)
+    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
+    return {
+        "stages": plan.partition.stages(copy.deepcopy(task.model).to(device, plan.dtype)),
+        "N": plan.program.updates,
+        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
+        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "loss": task.loss,
+        "optimizer": task.optimizer,
+        "scheduler": task.scheduler,
+        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+    }
+
+
+def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
+    """Return the loop of exact gradients, which averages over groups or has one."""
+    if plan.grid.groups > 1 and not isinstance(plan.program.lateral, AllReduce):
+        return None
+    return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, **common)
+
+
+def _own_arguments(plan: Plan, settings: Settings) -> dict[str, Any] | None:
+    """Return what the method's own loop takes besides the rest; None where the run is not the method's own."""
+    method, micro = plan.method, plan.schedule.micro_batches
+    if plan.grid.groups > 1 or method.name not in OWN or plan.view != method.view:
+        return None
+    ahead = [w - 1 for w in plan.schedule.windows]
+    numbers = dict(text.partition("=")[::2] for text in settings.corrections or [])
+    if method.name == "pipedream-2bw":
+        return None if numbers else {"M": micro}
+    if method.name == "paci":
+        return None if numbers else {"M": micro, "m": ahead}
+    if micro > 1 or numbers.keys() != {text.partition("=")[0] for text in method.corrections}:
+        return None
+    if method.name == "fdg":
+        return {"m": ahead, "beta": float(numbers["shrink"] or 0.5)}
+    if method.name == "pipemare":
+        return {"m": ahead, "anneal": float(numbers["pipemare-rate"] or max(1.0, plan.program.updates / 4))}
+    return {"m": ahead}
+
+
+def _of_one_group(common: dict[str, Any]) -> dict[str, Any]:
+    """Leave the group out of what the loops of several take."""
+    return {
+        **common,
+        "inputs": partial(common["inputs"], 0),
+        "targets": partial(common["targets"], 0),
+        "drawing": partial(common["drawing"], 0),
+    }
+
+
+def _alone(loop: Callable[..., tuple[list[nn.Module], list[float]]], arguments: dict[str, Any]) -> Trained:
+    modules, losses = loop(**arguments)
+    return [modules], [losses]
+
+
+def _grid(plan: Plan, settings: Settings, common: dict[str, Any]) -> Callable[[], Trained] | None:
+    """Return the loop of several groups that mix parameters, or of one."""
+    lateral = plan.program.lateral
+    covered = plan.view in ("stashed", "current") and plan.schedule.micro_batches == 1
+    if not covered or settings.corrections or isinstance(lateral, AllReduce):
+        return None
+    mixing: dict[str, Any] = {}
+    if isinstance(lateral, Averaging):
+        mixing = {
+            "P": lateral.mixing.weights,
+            "adapt_first": lateral.adapt_first,
+            "H": lateral.period,
+            "c": lateral.lag,
+            "mix_momentum": plan.mix_momentum,
+        }
+    m = [w - 1 for w in plan.schedule.windows]
+    return partial(grid, S=plan.grid.groups, m=m, view=plan.view, **mixing, **common)

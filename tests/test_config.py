@@ -1,0 +1,49 @@
+"""What settings accept before anything looks at them."""
+
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from stalegrid.config import RunConfig, Settings
+from stalegrid.errors import ConfigError
+
+
+def words(hint: Any) -> tuple[str, ...]:
+    parts = (hint,) if get_origin(hint) is Literal else get_args(hint)
+    return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
+
+
+CHOICES = {name: words(hint) for name, hint in get_type_hints(RunConfig).items() if words(hint)}
+
+
+def test_the_fields_that_are_choices() -> None:
+    assert set(CHOICES) == {"engine", "device", "dtype", "data", "optimizer", "schedule"}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_is_one_of_its_words(name: str) -> None:
+    for word in CHOICES[name]:
+        assert getattr(RunConfig(**{name: word}), name) == word
+    for wrong in ("other", CHOICES[name][0].upper(), 3):
+        with pytest.raises(ConfigError, match=f"{name} must be one of {', '.join(CHOICES[name])}"):
+            RunConfig(**{name: wrong})
+
+
+def test_what_may_be_left_out_is_left_out() -> None:
+    config = RunConfig()
+    names = ("optimizer", "lr", "momentum", "view", "mixing", "corrections", "clip", "queues", "staleness")
+    assert all(getattr(config, name) is None for name in names)
+
+
+@pytest.mark.xfail(strict=True, reason="None passes for every choice")
+@pytest.mark.parametrize("name", [name for name in CHOICES if name != "optimizer"])
+def test_none_is_no_choice_unless_it_may_be_left_out(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be one of"):
+        RunConfig(**{name: None})
+
+
+def test_numpys_numbers_and_arrays_are_taken_for_what_they_say() -> None:
+    settings = Settings(queues=np.array([1, 1, 0]), clip=np.float32(0.5), staleness=None)  # type: ignore[arg-type]
+    assert settings.queues == [1, 1, 0]
+    assert type(settings.clip) is float

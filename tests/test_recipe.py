@@ -1,0 +1,72 @@
+"""The optimizer of the command line, by name, number and method."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
+
+from stalegrid.config import RunConfig
+from stalegrid.errors import ConfigError
+from stalegrid.methods import METHODS
+from stalegrid.recipe import make_task
+
+
+def optimizer(**options: Any) -> Optimizer:
+    return make_task(RunConfig(**options)).optimizer([nn.Parameter(torch.zeros(2))])
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    return optimizer(**options).param_groups[0]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_unless_named_the_optimizer_is_the_methods_or_sgd_with_momentum(method: Any) -> None:
+    made = optimizer(method=method.name)
+    group = made.param_groups[0]
+    if method.name == "async-nesterov":
+        assert type(made) is NAdam
+        assert (group["lr"], group["betas"], group["decoupled_weight_decay"]) == (0.002, (0.99, 0.999), True)
+    else:
+        assert type(made) is SGD
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.05, 0.9, False)
+    assert group["weight_decay"] == 5e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", SGD), ("adam", Adam), ("adamw", AdamW), ("nadam", NAdam)])
+def test_an_optimizer_by_name(name: Any, kind: type[Optimizer]) -> None:
+    made = optimizer(optimizer=name)
+    assert type(made) is kind
+    group = made.param_groups[0]
+    assert group["lr"] == (0.05 if name == "sgd" else 0.002)
+    assert group.get("momentum", group.get("betas", (None,))[0] if name != "sgd" else None) == 0.9
+    assert group["weight_decay"] == 5e-4
+    if name != "sgd":
+        assert group["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam"])
+def test_numbers_of_the_users_own(name: Any) -> None:
+    group = chosen(optimizer=name, lr=0.25, momentum=0.5, weight_decay=0.125)
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
+    assert (group["momentum"] if name == "sgd" else group["betas"][0]) == 0.5
+
+
+def test_a_momentum_of_zero_is_one_of_the_users_own() -> None:
+    assert chosen(momentum=0.0)["momentum"] == 0.0
+    assert chosen(optimizer="adam", momentum=0.0)["betas"] == (0.0, 0.999)
+    assert chosen(lr=0.0)["lr"] == 0.0
+
+
+def test_another_optimizer_for_the_method_has_the_methods_momentum() -> None:
+    assert chosen(method="async-nesterov", optimizer="sgd")["momentum"] == 0.99
+    assert chosen(method="async-nesterov", momentum=0.5)["betas"] == (0.5, 0.999)
+
+
+def test_nesterov_is_for_sgd() -> None:
+    assert chosen(nesterov=True)["nesterov"] is True
+    with pytest.raises(ConfigError, match=r"nesterov is for sgd \(optimizer: adam\); nadam is Adam with"):
+        make_task(RunConfig(optimizer="adam", nesterov=True))
+    with pytest.raises(ConfigError, match=r"\(optimizer: nadam\)"):
+        make_task(RunConfig(method="async-nesterov", nesterov=True))
