@@ -103,6 +103,7 @@ def _table(options: Namespace) -> int:
     micro = method.micro_batches if options.micro_batches is None else options.micro_batches
     view = find_view(options.view or method.view)
     schedule = methods.schedule(method, stages, options.staleness, options.queues, micro, view.delay)
+    view.check(schedule)
     updates = max(2, 8 // micro) if options.updates is None else options.updates
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
@@ -141,6 +142,7 @@ def _busy(schedule: Schedule) -> str:
 
 
 def _methods(options: Namespace) -> int:
+    Grid(1, options.stages)
     settings = _plain("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
     heads = (f"at K = {options.stages}, per stage:", "staleness of update n", "graphs", "inputs", "weight copies")
     sizes = _plain(*heads)
@@ -165,6 +167,10 @@ def _sizes(method: methods.Method, stages: int) -> tuple[str, ...]:
     """Return what every stage of a method is stale by and holds at most, each number of the stages in order."""
     view = find_view(method.view)
     schedule = methods.schedule(method, stages, None, None, method.micro_batches, view.delay)
+    try:
+        view.check(schedule)
+    except ConfigError:
+        return (f"needs another M than {method.micro_batches}", "-", "-", "-")
     kept = [view.kept(schedule, k) for k in range(stages)]
     columns = (
         [closed_form(schedule, k) for k in range(stages)],

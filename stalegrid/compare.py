@@ -21,11 +21,15 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
 from stalegrid.observe.records import Record
+from stalegrid.observe.sinks import replace
 from stalegrid.recipe import make_task
 from stalegrid.train import execute, prepare
 
 OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
 """What a configuration says about its own method and no other."""
+
+FREE = ("processes", "deadline")
+"""What changes no number, and may change when a comparison goes on."""
 
 SETTLED = ("groups", "stages", "cuts")
 """What a comparison settles once for all methods, where the user has not."""
@@ -54,7 +58,8 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     _check(base, methods, seeds)
     base, updates = _settle(_continued(base, out), methods)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "comparison.yaml").write_text(yaml.safe_dump(_plain(base), sort_keys=False))
+    text = yaml.safe_dump(_plain(base), sort_keys=False)
+    replace(out / "comparison.yaml", lambda part: part.write_text(text))
     runs = [
         Run(dataclasses.replace(configuration(base, name), seed=seed), out / f"{name}-{seed}", updates)
         for seed in range(base.seed, base.seed + seeds)
@@ -66,7 +71,7 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     comparison = write(base, runs, out)
     for number, run in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.config.method}, seed {run.config.seed}"
-        if run.summary():
+        if run.summary() or run.failure():
             say(f"{title}: is finished already")
             continue
         say(title)
@@ -133,7 +138,7 @@ def _continued(base: RunConfig, out: Path) -> RunConfig:
     before = yaml.safe_load((out / "comparison.yaml").read_text())
     base = dataclasses.replace(base, **{name: before[name] for name in SETTLED if getattr(base, name) is None})
     for name, value in _plain(base).items():
-        if before.get(name) != value:
+        if name not in FREE and before.get(name) != value:
             raise ConfigError(
                 f"the output folder holds runs of another configuration (out: {out}, {name}: {before.get(name)} there, "
                 f"{value} here); name a new folder, or ask for the same"

@@ -4,7 +4,6 @@ Does not know: how and when runs are trained.
 """
 
 import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,9 +107,7 @@ def _spread(values: Sequence[float]) -> Record | None:
     """Return mean and sample standard deviation; a single value has no spread."""
     if not values:
         return None
-    mean = statistics.fmean(values)
-    square = sum((value - mean) ** 2 for value in values)
-    return {"mean": mean, "spread": math.sqrt(square / (len(values) - 1)) if len(values) > 1 else None}
+    return {"mean": statistics.fmean(values), "spread": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def _by_stage(summaries: Sequence[Record], name: str, of: Callable[[Sequence[float]], float]) -> list[float | None]:

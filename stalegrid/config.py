@@ -92,7 +92,8 @@ class Settings:
             if hasattr(value, "tolist"):  # numpy's numbers and arrays
                 object.__setattr__(self, field.name, value.tolist())
             choices = _choices(hints[field.name])
-            if choices and value is not None and value not in choices:
+            left_out = value is None and type(None) in get_args(hints[field.name])
+            if choices and not left_out and value not in choices:
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)} ({field.name}: {value!r})")
         if isinstance(self.out, str):
             object.__setattr__(self, "out", Path(self.out))

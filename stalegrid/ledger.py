@@ -58,8 +58,7 @@ class Ledger:
         self._forwarded[batch] = version
         if loss is not None:
             self._losses[batch] = loss
-        turn = self._samples % self._micro_batches
-        if self._measure_gap and self._sample is None and batch % self._micro_batches == turn:
+        if self._measure_gap and self._sample is None and self._is_turn(batch):
             self._sample = batch
         if self._holds(batch):
             self._versions.hold(version)
@@ -89,6 +88,11 @@ class Ledger:
                 self._versions.release(version)
             if batch == self._sample:
                 self._sample, self._samples = None, self._samples + 1
+
+    def _is_turn(self, batch: int) -> bool:
+        """Return whether a batch is of the steady state, and the one of its update whose turn it is."""
+        update, place = divmod(batch, self._micro_batches)
+        return update >= self._bound and place == self._samples % self._micro_batches
 
     def _holds(self, batch: int) -> bool:
         return self._hold_all or batch == self._sample

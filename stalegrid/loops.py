@@ -96,7 +96,10 @@ def _own_arguments(plan: Plan, settings: Settings) -> dict[str, Any] | None:
     if plan.grid.groups > 1 or method.name not in OWN or plan.view != method.view:
         return None
     ahead = [w - 1 for w in plan.schedule.windows]
-    numbers = dict(text.partition("=")[::2] for text in settings.corrections or [])
+    texts = settings.corrections or []
+    numbers = dict(text.partition("=")[::2] for text in texts)
+    if len(numbers) < len(texts):  # one acts twice
+        return None
     if method.name == "pipedream-2bw":
         return None if numbers else {"M": micro}
     if method.name == "paci":

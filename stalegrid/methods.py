@@ -201,6 +201,8 @@ def schedule(
     for name, given in (("staleness", staleness), ("queues", queues)):
         if given is None:
             continue
+        if not isinstance(given, Sequence) or not all(isinstance(number, int) for number in given):
+            raise ConfigError(f"{name} needs one whole number a stage ({name}: {given!r})")
         shown = ",".join(map(str, given))
         if not method.stale:
             raise ConfigError(

@@ -118,6 +118,7 @@ def make_plan(task: Task, settings: Settings) -> Plan:
     micro = method.micro_batches if settings.micro_batches is None else settings.micro_batches
     view = find_view(method.view if settings.view is None else settings.view)
     schedule = methods.schedule(method, grid.stages, settings.staleness, settings.queues, micro, view.delay)
+    view.check(schedule)
     corrections = corrections_of(method, task, settings)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     batches = make_batches(task, settings, grid, micro, dtype)

@@ -92,6 +92,8 @@ def probe(
             _check_late(k, trial, _Trial(task, program, k, module), inputs, head)
         view(trial.site)
         own = _corrections(trial.site, corrections)
+        if head is None:
+            _receive(own, outputs)
         _step(task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
         probed.append(Probed(trial.site.weights, trial.site.optimizer, graph, sum(x.nbytes for x in inputs), reads))
@@ -123,10 +125,11 @@ class _Trial:
         weights.version += 1
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
-        self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+        self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
-        return [p.grad for p in self.site.weights.module.parameters()]
+        """Return those of the parameters, then those of the inputs."""
+        return [*(p.grad for p in self.site.weights.module.parameters()), *self.below]
 
 
 def _head(task: Task, targets: Tensor) -> Any:
@@ -150,7 +153,8 @@ def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, .
     """Hold a backward after a change of the weights against the one without."""
     outputs = late.forward(inputs, head)
     late.disturb()
-    late.backward(outputs)
+    with _said(f"a late backward of this stage fails (stage: {stage})"):
+        late.backward(outputs)
     if not _same(exact.gradients(), late.gradients()):
         raise ConfigError(
             f"a late backward of this stage would not see the weights of its forward (stage: {stage}): activation "
@@ -181,12 +185,27 @@ def _same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
 def _corrections(site: Site, corrections: Sequence[Maker]) -> list[Correction]:
     with _said("a correction cannot be built"):
         made = [make(site) for make in corrections]
-    if site.schedule.micro_batches > 1 and any(c.needs_forwarded for c in made):
+    schedule = site.schedule
+    one_version = schedule.micro_batches == 1 or schedule.flush or schedule.delay
+    if not one_version and any(c.needs_forwarded for c in made):
         raise ConfigError(
             f"a correction reads the weights that its batch was forwarded at, and the batches of an update may differ "
-            f"in them (micro_batches: {site.schedule.micro_batches}); take micro_batches 1"
+            f"in them (micro_batches: {schedule.micro_batches}); take micro_batches 1"
         )
     return made
+
+
+def _receive(corrections: Sequence[Correction], outputs: tuple[Tensor, ...]) -> None:
+    """Let the corrections receive the gradients of a stage's outputs once."""
+    given = tuple(torch.ones_like(y) for y in outputs if y.is_floating_point())
+    for correction in corrections:
+        with _said(f"{type(correction).__name__}.received fails"):
+            shapes = [tuple(g.shape) for g in correction.received(given)]
+        if shapes != [tuple(g.shape) for g in given]:
+            raise ConfigError(
+                f"{type(correction).__name__}.received must return a gradient for each that it is given, of its shape "
+                f"(given: {[tuple(g.shape) for g in given]}, returned: {shapes})"
+            )
 
 
 def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
@@ -198,7 +217,7 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
         scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
         for correction in corrections:
             correction.correct(update)
-            correction.rate(update)
+            float(correction.rate(update))
         site.optimizer.step()
         for correction in corrections:
             correction.stepped(update)

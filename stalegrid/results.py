@@ -71,10 +71,11 @@ def headline(plan: Plan, settings: Settings) -> str:
     """Describe a run in a line."""
     gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
     cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
+    held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
     bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
     return (
         f"{plan.method.name}: {plan.grid.groups} x {plan.grid.stages} (groups x stages) on {settings.engine}{cuts}; "
-        f"staleness at most {bounds} updates, view {plan.view}; mixing {plan.mixing}{gap}; "
+        f"staleness at most {bounds} updates, view {plan.view}, holding at most {held} MB; mixing {plan.mixing}{gap}; "
         f"{plan.program.updates} updates in {settings.dtype}, {settings.threads} of {os.cpu_count()} threads a process"
     )
 
@@ -96,6 +97,7 @@ def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Calla
         "mixing": plan.mixing,
         "cuts": list(plan.partition.names),
         "spectral_gap": plan.spectral_gap,
+        "held_at_most": list(plan.held),
     }
     return partial(_make_sink, folder, facts, plan.program.updates, quiet, keep_units)
 

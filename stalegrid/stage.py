@@ -11,6 +11,7 @@ changes.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,14 +132,21 @@ class Stage:
         return sum(graph.nbytes for graph in self._graphs.values())
 
     def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
-        leaves = tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
+        leaves = self._cut(inputs)
         with saved_tensors_hooks(self._pack, self._unpack):
             outputs = self._run(batch, leaves, head)
-        self._saved |= _storages([*leaves, *outputs])
-        self._saved.pop(self.weights.flat.untyped_storage().data_ptr(), None)
-        self._graphs[batch] = Graph(leaves, outputs, version, sum(self._saved.values()))
-        self._saved = {}
+        self._graphs[batch] = Graph(leaves, outputs, version, self._weigh(leaves, outputs))
         return outputs
+
+    def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
+        """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
+        buffers = self.weights.counters().values()
+        elsewhere = _storages([self.weights.flat, *buffers, *leaves])
+        saved, self._saved = self._saved | _storages(outputs), {}
+        return _size(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
+
+    def _cut(self, inputs: Tensors) -> Tensors:
+        return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
 
     def _run(self, batch: int, inputs: Tensors, head: Head | None) -> Tensors:
         with self._drawing(batch):
@@ -214,11 +222,12 @@ class RecomputingStage(Stage):
             RuntimeError: the model changes its inputs in place, so that they could not be forwarded again.
         """
         version, vector = self.view.forwarding(batch)
-        leaves = tuple(x.detach() for x in inputs)
+        leaves = self._cut(inputs)
         modified = [x._version for x in leaves]
-        with torch.no_grad(), self.weights.showing(vector):
+        # Not without gradients: some kernels then compute other bits than the second forward will.
+        with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
             outputs = self._run(batch, leaves, head)
-            made = tuple(self._own(y) for y in outputs)
+            made = tuple(self._own(y.detach()) for y in outputs)
         if modified != [x._version for x in leaves]:
             raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
         self._kept[batch] = Kept(leaves, head)
@@ -240,14 +249,21 @@ class RecomputingStage(Stage):
     @property
     def nbytes(self) -> int:
         """Bytes held for batches in flight, without copies of the weights."""
-        inputs = [x for kept in self._kept.values() for x in kept.inputs]
-        return super().nbytes + sum(_storages(inputs).values())
+        return super().nbytes + sum(_size(kept.inputs) for kept in self._kept.values())
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each tensor's memory, once a storage."""
     storages = (t.untyped_storage() for t in tensors)
     return {s.data_ptr(): s.nbytes() for s in storages}
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(t.nbytes for t in tensors)
+
+
+def _forget(saved: Any) -> Any:
+    """Keep nothing for a backward, which never comes."""
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ def train(
         test: map-style data set to measure the mean model on.
         augment: crop and flip of the training images.
         corrections: of gradients and learning rates, by name or as what makes the user's own for a unit, such as a
-            subclass of :class:`stalegrid.Correction`; the own ones act last; the method's if left out.
+            subclass of :class:`stalegrid.Correction`; named ones act first, then the own ones, then ``clip``; they take
+            the place of the method's, such as FDG's ``shrink``, which act if this is left out.
         quiet: whether to print nothing.
         settings: fields of :class:`stalegrid.config.Settings`, such as ``groups`` and ``stages``.
 
@@ -99,6 +100,8 @@ def train(
     known = {f.name for f in dataclasses.fields(Settings)}
     if unknown := set(settings) - known:
         raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
+    if isinstance(corrections, str) or callable(corrections):
+        raise ConfigError(f"corrections is a list (corrections: {corrections!r}); put it into brackets")
     own = tuple(c for c in corrections or () if not isinstance(c, str))
     if corrections is not None:
         settings["corrections"] = [c for c in corrections if isinstance(c, str)]

@@ -36,7 +36,6 @@ def test_what_may_be_left_out_is_left_out() -> None:
     assert all(getattr(config, name) is None for name in names)
 
 
-@pytest.mark.xfail(strict=True, reason="None passes for every choice")
 @pytest.mark.parametrize("name", [name for name in CHOICES if name != "optimizer"])
 def test_none_is_no_choice_unless_it_may_be_left_out(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of"):

@@ -238,7 +238,6 @@ class Scaled(nn.Module):
         return x * self.scale
 
 
-@pytest.mark.xfail(strict=True, reason="an integer buffer is counted once for every batch whose graph has saved it")
 def test_a_constant_that_all_graphs_share_is_counted_at_most_once() -> None:
     model = build(lambda: nn.Sequential(nn.Linear(64, 128), Scaled(), *wide()[2:]))
     settings = settings_of("wide", "current")

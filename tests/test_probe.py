@@ -12,7 +12,7 @@ from stalegrid.corrections import Correction, makers
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
 from stalegrid.probe import Probed, probe
-from stalegrid.program import Program, Schedule, gpipe, stale
+from stalegrid.program import Program, Schedule, stale
 from stalegrid.views import VIEWS
 from tests.cases import build, make_task
 from tests.sites import noise
@@ -127,7 +127,6 @@ def test_a_stage_that_is_not_stale_is_tried_where_its_view_predicts_it_all_the_s
     trial(stages, "predicted-twice", stale([0, 0]))
 
 
-@pytest.mark.xfail(strict=True, reason="only gradients of parameters are compared, not those that are sent down")
 @pytest.mark.parametrize("view", LATE_GRAPHS)
 def test_what_a_late_backward_sends_down_is_compared_too(view: str) -> None:
     first, last = layers()
@@ -147,7 +146,6 @@ class Checkpointed(nn.Module):
         return checkpoint(self.linear, x, use_reentrant=False)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the stage's own error comes through as it is")
 @pytest.mark.parametrize("view", LATE_GRAPHS)
 def test_checkpointing_in_a_late_stage_is_an_error_of_configuration(view: str) -> None:
     with pytest.raises(ConfigError, match="checkpoint"):
@@ -190,12 +188,6 @@ def test_a_view_is_built_for_every_stage(view: str) -> None:
     for schedule in (stale([2, 0]), stale([0, 0])):
         with pytest.raises(ConfigError, match="optimizer: RMSprop"):
             trial(layers(), view, schedule, optimizer=torch.optim.RMSprop, scheduler=None)
-
-
-def test_a_double_buffer_that_does_not_fit_its_schedule_is_refused() -> None:
-    for schedule in (Schedule((4, 1), 2, delay=1), gpipe(2, 4)):
-        with pytest.raises(ConfigError, match="view double-buffered"):
-            trial(layers(), "double-buffered", schedule)
 
 
 @pytest.mark.parametrize("view", VIEWS)

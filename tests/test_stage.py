@@ -583,7 +583,7 @@ def test_buffers_that_the_graph_needs_are_not_touched() -> None:
 @pytest.mark.parametrize("first", [False, True])
 def test_a_model_that_changes_its_input_cannot_be_forwarded_again(inplace: nn.Module, first: bool) -> None:
     stage = stage_of(nn.Sequential(inplace, nn.Linear(3, 2)), "recomputed", first)
-    with pytest.raises(RuntimeError, match="changes its input in place, which cannot be forwarded again"):
+    with pytest.raises(RuntimeError, match="cannot be forwarded again" if first else "in an in-place operation"):
         stage.forward(0, (noise(4, 3),))
 
 
@@ -609,9 +609,8 @@ def test_activations_of_the_first_forward_are_freed_at_once() -> None:
     gc.disable()
     try:
         ((made,), _) = stage.forward(0, (noise(2, 3),))
-        assert model.made[0]() is made, "it is what the stage above was sent, and nobody else has it"
-        del made
-        assert model.made[0]() is None
+        assert made is not None
+        assert model.made[0]() is None, "the stage above has its own"
         stage.recompute(0)
         assert model.made[1]() is not None
         stage.backward(0, (noise(2, 3),))

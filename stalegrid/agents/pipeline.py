@@ -116,7 +116,8 @@ class PipelineUnit:
         self._lr = 0.0
         self._used: list[int] = []  # batches of the update to come
         # Gradients are averaged over micro-batches here and nowhere else.
-        self._seed = torch.tensor(1.0 / role.micro_batches, device=device)
+        # In float64, which autograd turns into the type of the loss, rounding 1/M once.
+        self._seed = torch.tensor(1.0 / role.micro_batches, dtype=torch.float64, device=device)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""

@@ -40,7 +40,7 @@ def makers(texts: Sequence[str]) -> tuple[Maker, ...]:
     Raises:
         ConfigError: one has no such name, or its number is none.
     """
-    return () if list(texts) == ["none"] else tuple(_maker(text) for text in texts)
+    return () if list(texts) == ["none"] else tuple(_maker(text.strip()) for text in texts)
 
 
 def _maker(text: str) -> Maker:

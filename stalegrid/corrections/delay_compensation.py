@@ -6,6 +6,7 @@ Does not know: schedules, optimizers.
 from torch import Tensor
 
 from stalegrid.corrections.base import Correction, Update
+from stalegrid.errors import ConfigError
 from stalegrid.site import Site
 
 RHO = 0.95
@@ -19,12 +20,17 @@ class DelayCompensation(Correction):
     Args:
         site: where it acts.
         lam: lambda, the strength.
+
+    Raises:
+        ConfigError: it is negative.
     """
 
     needs_forwarded = True
 
     def __init__(self, site: Site, lam: float = 0.04) -> None:
         super().__init__(site)
+        if lam < 0:
+            raise ConfigError(f"delay compensation has a strength of 0 or more (lambda: {lam})")
         self._lam = lam
 
     def correct(self, update: Update) -> None:

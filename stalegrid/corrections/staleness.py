@@ -30,7 +30,7 @@ class PipeMareRate(Correction):
     def __init__(self, site: Site, anneal: float | None = None) -> None:
         super().__init__(site)
         self._anneal = max(1.0, site.updates / 4) if anneal is None else anneal
-        if self._anneal <= 0:
+        if self._anneal < 1:
             raise ConfigError(f"pipemare-rate anneals over at least one update (pipemare-rate={anneal})")
 
     def rate(self, update: Update) -> float:

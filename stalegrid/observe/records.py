@@ -81,6 +81,7 @@ class Report:
             "gap": self.gap_sum / max(1, self.gaps) if measured else None,
             "gap_max": self.gap_max if measured else None,
             "held": int(self.held),
+            "lr": self.lr,
         }
 
 

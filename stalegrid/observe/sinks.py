@@ -6,7 +6,7 @@ Does not know: agents, engines.  Clocks are read here and in the console only.
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -116,7 +116,7 @@ class Folder:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        _replace(self._folder / MODEL, lambda part: save_file(_untied(state), part))
+        replace(self._folder / MODEL, lambda part: save_file(_untied(state), part))
         summary = {
             **self._facts,
             **self._last,
@@ -126,13 +126,13 @@ class Folder:
         }
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
-        _replace(self._folder / SUMMARY, lambda part: part.write_text(json.dumps(summary, indent=2) + "\n"))
+        replace(self._folder / SUMMARY, lambda part: part.write_text(json.dumps(summary, indent=2) + "\n"))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Write every unit's vector, if asked to."""
         if self._keep_units:
             named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
-            _replace(self._folder / UNITS, lambda part: save_file(named, part))
+            replace(self._folder / UNITS, lambda part: save_file(named, part))
 
     def close(self) -> None:
         """Keep what is written, which is whole at any moment."""
@@ -238,7 +238,8 @@ def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that it is whole at any moment: beside it first, then in its place."""
     part = path.with_suffix(".part")
     write(part)
     os.replace(part, path)

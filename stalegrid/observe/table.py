@@ -71,6 +71,6 @@ class _Peekable:
 
 def closed_form(schedule: Schedule, stage: int) -> str:
     """Return the staleness of update n at one stage, in updates, as a formula."""
-    if schedule.flush or schedule.bound(stage) == 0:
+    if schedule.bound(stage) == 0:
         return "0"
     return f"min(n, {schedule.bound(stage)})"

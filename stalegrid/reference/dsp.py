@@ -58,8 +58,8 @@ def dsp(
         for k in range(K):
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 kept[k, b] = messages.pop((k - 1, b)) if k else inputs(b)
-                with drawing(k, b), torch.no_grad():
-                    messages[k, b] = forward(w[k], kept[k, b], False).y
+                with drawing(k, b):
+                    messages[k, b] = forward(w[k], kept[k, b], k > 0).y
                     if k == K - 1:
                         losses.append(loss(*messages.pop((k, b)), targets(b)).item())
         g: Tensors = ()

@@ -58,8 +58,8 @@ def features_replay(
         for k in range(K):
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 history[k, b] = h.pop((k - 1, b)) if k else inputs(b)
-                with drawing(k, b), torch.no_grad():
-                    h[k, b] = forward(w[k], history[k, b], False).y
+                with drawing(k, b):
+                    h[k, b] = forward(w[k], history[k, b], k > 0).y
                     if k == K - 1:
                         losses.append(loss(*h.pop((k, b)), targets(b)).item())
         delta: Tensors = ()

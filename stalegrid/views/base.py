@@ -54,6 +54,14 @@ class View:
         self.weights = site.weights
 
     @classmethod
+    def check(cls, schedule: Schedule) -> None:
+        """Check that the view makes sense with a schedule.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
+    @classmethod
     def kept(cls, schedule: Schedule, stage: int) -> Kept:
         """Return what a stage of such a schedule holds at most."""
         return Kept(graphs=schedule.in_flight(stage), inputs=0, copies=0)

@@ -15,9 +15,6 @@ class DoubleBuffered(View):
     """PipeDream-2BW: ``W(t+1) = W(t) - nu grad f(W(t-1))`` (Narayanan et al., arXiv 2006.09503, section 3.1).
 
     Every stage has the same staleness of one update, however deep the pipeline.
-
-    Raises:
-        ConfigError: a batch would be forwarded before its version exists, or the schedule flushes.
     """
 
     delay = 1
@@ -25,15 +22,19 @@ class DoubleBuffered(View):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        ahead, micro = site.schedule.windows[0] - 1, site.schedule.micro_batches
-        if site.schedule.flush:
+        self._previous: int | None = None
+
+    @classmethod
+    def check(cls, schedule: Schedule) -> None:
+        """Check that no batch is forwarded before its version exists, and that nothing flushes."""
+        ahead, micro = schedule.windows[0] - 1, schedule.micro_batches
+        if schedule.flush:
             raise ConfigError("view double-buffered delays every update by one, which a flush forbids; take stashed")
         if ahead > micro:
             raise ConfigError(
                 f"view double-buffered needs as many micro-batches as batches are forwarded ahead (micro_batches: "
                 f"{micro}, staleness of stage 0: {ahead}); raise micro_batches to {ahead} or more"
             )
-        self._previous: int | None = None
 
     @classmethod
     def kept(cls, schedule: Schedule, stage: int) -> Kept:

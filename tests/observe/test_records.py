@@ -89,8 +89,11 @@ def test_checking_counts_a_loss_once() -> None:
 
 
 def test_what_a_record_says_about_staleness() -> None:
-    report = Report(forwarded=2, applied=5, gaps=2, gap_sum=0.75, gap_max=0.5, held=1234, histogram=[1, 0, 2, 1])
+    report = Report(
+        lr=0.25, forwarded=2, applied=5, gaps=2, gap_sum=0.75, gap_max=0.5, held=1234, histogram=[1, 0, 2, 1]
+    )
     assert report.staleness() == {
+        "lr": 0.25,
         "mean": 7 / 4,
         "max": 3,
         "batches": 4,

@@ -51,14 +51,14 @@ def test_every_update_is_late_by_one_however_deep_the_pipeline() -> None:
 
 
 def test_more_batches_ahead_than_micro_batches_are_refused() -> None:
-    DoubleBuffered(make_site(schedule=doubled((4, 2, 1), 3)))
+    DoubleBuffered.check(doubled((4, 2, 1), 3))
     with pytest.raises(ConfigError, match=r"micro_batches: 2, staleness of stage 0: 3\); raise micro_batches to 3"):
-        DoubleBuffered(make_site(schedule=doubled((4, 2, 1), 2), stage=2))
+        DoubleBuffered.check(doubled((4, 2, 1), 2))
 
 
 def test_a_flush_is_refused() -> None:
     with pytest.raises(ConfigError, match="which a flush forbids; take stashed"):
-        DoubleBuffered(make_site(schedule=gpipe(2, 4)))
+        DoubleBuffered.check(gpipe(2, 4))
 
 
 def test_it_says_its_delay_to_the_schedule() -> None:
