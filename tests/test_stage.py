@@ -619,6 +619,25 @@ def test_activations_of_the_first_forward_are_freed_at_once() -> None:
         gc.enable()
 
 
+class Recurrent(nn.Module):
+    """Whose kernel computes other bits where no gradient is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x)[0]
+
+
+def test_the_first_forward_has_the_bits_of_the_second() -> None:
+    early, late = both(Recurrent)
+    sent = [stage.forward(0, (noise(5, 6, 3),))[0][0] for stage in (early, late)]
+    late.recompute(0)
+    assert torch.equal(*sent)
+    assert torch.equal(sent[1], late.outputs(0)[0])
+
+
 def test_a_late_graph_has_the_loss_too() -> None:
     targets = torch.tensor([0, 1, 1, 0])
     early, late = both(TwoLayers)
