@@ -9,44 +9,28 @@ Staleness is taken from version stamps, at every update, and held against the de
 from torch import Tensor
 
 from stalegrid.errors import StalenessExceeded
-from stalegrid.grid import Unit
 from stalegrid.observe.records import Loss, Tally
-from stalegrid.weights import Versions, Weights
+from stalegrid.site import Site
 
 
 class Ledger:
     """Notes forwards and updates of one unit, and passes what it finds to a tally.
 
     Args:
-        unit: whose.
-        bound: staleness in updates that no gradient may exceed.
-        micro_batches: M; the gap of each of the batches of an update is measured in turn.
-        weights: of the unit.
-        versions: their past.
+        site: of the unit.
         tally: what is reported.
-        measure_gap: whether to measure the gap.
+        measure_gap: whether to measure the gap, of the batches of an update in turn.
         hold_all: whether corrections read the weights of every batch's forward.
     """
 
-    def __init__(
-        self,
-        unit: Unit,
-        bound: int,
-        micro_batches: int,
-        weights: Weights,
-        versions: Versions,
-        tally: Tally,
-        *,
-        measure_gap: bool,
-        hold_all: bool,
-    ) -> None:
-        self._unit = unit
-        self._bound = bound
-        self._micro_batches = micro_batches
-        self._weights = weights
-        self._versions = versions
+    def __init__(self, site: Site, tally: Tally, *, measure_gap: bool, hold_all: bool) -> None:
+        self._unit = site.unit
+        self._bound = site.bound
+        self._micro_batches = site.schedule.micro_batches
+        self._weights = site.weights
+        self._versions = site.versions
         self._tally = tally
-        self._measure_gap = measure_gap and bound > 0
+        self._measure_gap = measure_gap and site.bound > 0
         self._hold_all = hold_all
         self._forwarded: dict[int, int] = {}  # version of each batch that no update has used
         self._losses: dict[int, Loss] = {}

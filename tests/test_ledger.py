@@ -15,7 +15,7 @@ from stalegrid.program import Kind, Program, Schedule, gpipe, one_f_one_b, stale
 from stalegrid.site import Site
 from tests.sites import make_site, parameters, step
 
-UNIT = Unit(1, 2)
+UNIT = Unit(0, 0)
 
 
 class Run:
@@ -31,18 +31,9 @@ class Run:
     def __init__(
         self, bound: int = 3, measure_gap: bool = True, hold_all: bool = False, micro_batches: int = 1
     ) -> None:
-        self.site: Site = make_site()
+        self.site: Site = make_site(schedule=stale([bound * micro_batches], micro_batches))
         self.tally = Tally(UNIT, bound)
-        self.ledger = Ledger(
-            UNIT,
-            bound,
-            micro_batches,
-            self.site.weights,
-            self.site.versions,
-            self.tally,
-            measure_gap=measure_gap,
-            hold_all=hold_all,
-        )
+        self.ledger = Ledger(self.site, self.tally, measure_gap=measure_gap, hold_all=hold_all)
         self.history = [parameters(self.site)]
         self.copies: list[int] = []
         self.gaps: list[float] = []
@@ -261,7 +252,7 @@ def test_a_gradient_staler_than_declared_is_an_error_with_its_place() -> None:
         run.forward(b)
     run.update([0])
     run.update([1])
-    with pytest.raises(StalenessExceeded, match=r"\(unit: \(1,2\), batch: 2, version: 2, staleness: 2, bound: 1\)"):
+    with pytest.raises(StalenessExceeded, match=r"\(unit: \(0,0\), batch: 2, version: 2, staleness: 2, bound: 1\)"):
         run.update([2])
 
 

@@ -79,16 +79,7 @@ def _parts(
     corrections = tuple(make(site) for make in corrections_of(plan.method, task, settings))
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)
-    ledger = Ledger(
-        unit,
-        site.bound,
-        plan.schedule.micro_batches,
-        site.weights,
-        site.versions,
-        tally,
-        measure_gap=settings.gap,
-        hold_all=hold_all,
-    )
+    ledger = Ledger(site, tally, measure_gap=settings.gap, hold_all=hold_all)
     kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
     stage = kind(module, site.weights, VIEWS[plan.view](site), draws, first=unit.stage == 0)
     exchange = _exchange(plan, unit, site.weights, site.optimizer)
