@@ -16,7 +16,6 @@ from rich.console import Console
 from stalegrid.comparison import FAILURE, Run, write
 from stalegrid.config import RunConfig
 from stalegrid.engines.distributed import torchrun
-from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
@@ -158,9 +157,6 @@ def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
         config = configuration(base, name)
         try:
             plan = prepare(make_task(config), config)
-            if config.engine == "processes":
-                processes = len(plan.grid) if config.processes is None else config.processes
-                homes(plan.program, processes + 1, spare=True)
         except ConfigError as problem:
             raise ConfigError(f"{name} cannot be compared: {problem}") from problem
         if config.stages == base.stages:

@@ -21,9 +21,10 @@ from stalegrid.corrections import Correction, Maker, Update
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Unit
 from stalegrid.program import Program
+from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
 from stalegrid.site import Site
-from stalegrid.stage import RecomputingStage, Stage
+from stalegrid.stage import Stage
 from stalegrid.task import Task
 from stalegrid.views import View
 from stalegrid.views.stashed import Stashed

@@ -11,7 +11,6 @@ changes.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +142,7 @@ class Stage:
         buffers = self.weights.counters().values()
         elsewhere = _storages([self.weights.flat, *buffers, *leaves])
         saved, self._saved = self._saved | _storages(outputs), {}
-        return _size(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
+        return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
 
     def _cut(self, inputs: Tensors) -> Tensors:
         return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
@@ -189,81 +188,15 @@ class Stage:
         return packed.tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A batch of which only the inputs are kept."""
-
-    inputs: Tensors
-    head: Head | None
-
-
-class RecomputingStage(Stage):
-    """A stage that keeps the inputs of a batch, and makes its graph by a second forward just before the backward.
-
-    The second forward uses the weights of its time, draws the same random numbers, and leaves buffers (such as running
-    statistics) as it found them.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        weights: Weights,
-        view: View,
-        drawing: Callable[[int], AbstractContextManager[None]],
-        first: bool,
-    ) -> None:
-        super().__init__(module, weights, view, drawing, first)
-        self._kept: dict[int, Kept] = {}
-
-    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
-        """Forward a batch without a graph; see :meth:`Stage.forward`.
-
-        Raises:
-            RuntimeError: the model changes its inputs in place, so that they could not be forwarded again.
-        """
-        version, vector = self.view.forwarding(batch)
-        leaves = self._cut(inputs)
-        modified = [x._version for x in leaves]
-        # Not without gradients: some kernels then compute other bits than the second forward will.
-        with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
-            outputs = self._run(batch, leaves, head)
-            made = tuple(self._own(y.detach()) for y in outputs)
-        if modified != [x._version for x in leaves]:
-            raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
-        self._kept[batch] = Kept(leaves, head)
-        return made, version
-
-    def recompute(self, batch: int) -> None:
-        """Forward a batch again, and keep its graph."""
-        kept = self._kept.pop(batch)
-        floating, before = self.weights.flat[self.weights.trained :], self.weights.counters()
-        statistics = floating.clone()
-        counts = {name: (c.clone(), c._version) for name, c in before.items()}
-        self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
-        floating.copy_(statistics)
-        for name, counter in self.weights.counters().items():
-            value, modified = counts[name]
-            if counter is not before[name] or counter._version != modified:  # the graph may need what did not change
-                counter.copy_(value)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for batches in flight, without copies of the weights."""
-        return super().nbytes + sum(_size(kept.inputs) for kept in self._kept.values())
-
-
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each tensor's memory, once a storage."""
     storages = (t.untyped_storage() for t in tensors)
     return {s.data_ptr(): s.nbytes() for s in storages}
 
 
-def _size(tensors: Tensors) -> int:
+def size_of(tensors: Tensors) -> int:
+    """Return the bytes of tensors that may share one buffer with others."""
     return sum(t.nbytes for t in tensors)
-
-
-def _forget(saved: Any) -> Any:
-    """Keep nothing for a backward, which never comes."""
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -121,16 +121,13 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
     if settings.engine == "processes" and torchrun.active():
         return _on_torchrun(task, settings, quiet, keep_units)
     plan = prepare(task, settings)
-    processes = len(plan.grid) if settings.processes is None else settings.processes
-    if settings.engine == "processes":
-        homes(plan.program, processes + 1, spare=True)
     with open_folder(settings.out) as folder, cursor_kept():
         announce(plan, settings, folder, quiet)
         sink = sink_maker(plan, folder, quiet, keep_units)
         if settings.engine == "simulator":
             _simulate(task, settings, plan, sink)
         else:
-            launch(Job(task, settings, plan, sink), processes)
+            launch(Job(task, settings, plan, sink), _processes(plan, settings))
         return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
 
 
@@ -148,7 +145,14 @@ def prepare(task: Task, settings: Settings) -> Plan:
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
     with threads(settings.threads):
-        return make_plan(task, settings)
+        plan = make_plan(task, settings)
+    if settings.engine == "processes" and not torchrun.active():
+        homes(plan.program, _processes(plan, settings) + 1, spare=True)
+    return plan
+
+
+def _processes(plan: Plan, settings: Settings) -> int:
+    return len(plan.grid) if settings.processes is None else settings.processes
 
 
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:

@@ -19,6 +19,7 @@ LAYERS = (
     ("site", "partition.", "observe."),
     ("views.", "corrections.", "ledger"),
     ("stage",),
+    ("recomputing",),
     ("task", "config", "methods", "models."),
     ("agents.observer", "agents.pipeline", "agents"),
     ("probe",),

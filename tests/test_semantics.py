@@ -139,8 +139,8 @@ class Mask(nn.Module):
 def test_a_second_forward_draws_the_same() -> None:
     from stalegrid.grid import Grid, Unit
     from stalegrid.program import Program, stale
+    from stalegrid.recomputing import RecomputingStage
     from stalegrid.site import Site
-    from stalegrid.stage import RecomputingStage
     from stalegrid.views.recomputed import Recomputed
 
     module = nn.Sequential(nn.Linear(3, 3), Mask())

@@ -24,9 +24,10 @@ from stalegrid.grid import OBSERVER, Unit
 from stalegrid.ledger import Ledger
 from stalegrid.observe.records import Sink, Tally
 from stalegrid.plan import Plan, corrections_of, make_batches, make_test
+from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
 from stalegrid.site import Site
-from stalegrid.stage import RecomputingStage, Stage
+from stalegrid.stage import Stage
 from stalegrid.task import Task
 from stalegrid.views import VIEWS
 from stalegrid.weights import Weights

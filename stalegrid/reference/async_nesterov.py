@@ -7,70 +7,10 @@ gradient at the stale look-ahead w + d of m_k = K-1-k updates ago.  As in the pa
 optimizer's: torch.optim.NAdam, betas (0.99, 0.999), momentum_decay 0.004, decoupled weight decay.  It steps by
 (1 - mu_t) times the gradient and mu_{t+1} times the new mean, both over the root of the second moment: (1 - mu_t)
 stands for 1 - gamma, and mu_{t+1} times the mean for the next d, so the weights left are looked ahead already.
+
+The gradients are PipeDream's, so it is PipeDream's loop, given that optimizer.
 """
 
-import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from stalegrid.reference.pipedream import pipedream
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-
-from stalegrid.reference.passes import Pass, Tensors, backward, forward
-
-
-def async_nesterov(
-    stages: list[nn.Module],
-    *,
-    m: Sequence[int],
-    N: int,
-    inputs: Callable[[int], Tensors],
-    targets: Callable[[int], Tensor],
-    loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
-    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-    drawing: Callable[[int, int], AbstractContextManager[None]],
-) -> tuple[list[nn.Module], list[float]]:
-    """Train on stale gradients of looked-ahead weights.
-
-    Args:
-        stages: f_0 .. f_{K-1}, each from the outputs of the one before; left as they are.
-        m: staleness of each stage in updates, K-1-k in the paper.
-        N: updates; update n uses batch n.
-        inputs: b -> inputs of batch b.
-        targets: b -> its targets.
-        loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters of a stage -> its optimizer.
-        scheduler: optimizer -> what is stepped after each update.
-        drawing: (k, b) -> the context in which a forward draws.
-
-    Returns:
-        The trained stages and the loss of every update.
-    """
-    K = len(stages)
-    w = [copy.deepcopy(f) for f in stages]
-    step = [optimizer([p for p in f.parameters() if p.requires_grad]) for f in w]
-    rate = [scheduler(each) for each in step] if scheduler else []
-    flying: dict[tuple[int, int], Pass] = {}
-    losses: list[float] = []
-    for n in range(N):
-        for k in range(K):
-            for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
-                x = flying[k - 1, b].y if k else inputs(b)
-                with drawing(k, b):
-                    new = forward(w[k], x, k > 0)
-                    if k == K - 1:
-                        new = new._replace(y=(loss(*new.y, targets(b)),))
-                        losses.append(new.y[0].item())
-                flying[k, b] = new
-        g: Tensors = (torch.ones_like(flying[K - 1, n].y[0]),)
-        for k in reversed(range(K)):
-            g = backward(flying.pop((k, n)), g, w[k])
-        for each in step:
-            each.step()
-            each.zero_grad()
-        for schedule in rate:
-            schedule.step()
-    return w, losses
+async_nesterov = pipedream

@@ -1,6 +1,6 @@
 """The weights of now, with activations made anew at the backward from the input that was kept.
 
-Does not know: how a forward is repeated; :class:`stalegrid.stage.RecomputingStage` does.
+Does not know: how a forward is repeated; :class:`stalegrid.recomputing.RecomputingStage` does.
 """
 
 from stalegrid.program import Schedule

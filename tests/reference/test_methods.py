@@ -162,9 +162,6 @@ def test_methods_that_agree(m: tuple[int, ...]) -> None:
     assert same(stashed, train_grid(m=m, view="stashed"))
     assert same(current, train_grid(m=m, view="current"))
     assert not same(stashed, current)
-    assert same(stashed, train(ddg, m=m))
-    assert same(stashed, train(async_nesterov, m=m))
-    assert same(train(dsp, m=m), train(features_replay, m=m))
     assert same(current, train(paci, m=m, M=1))
     assert same(current, train(pipemare, m=m, anneal=1, correct=False))
 

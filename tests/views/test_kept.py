@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from stalegrid.grid import Grid
 from stalegrid.program import Kind, Program, Schedule, gpipe, one_f_one_b, stale
-from stalegrid.stage import RecomputingStage, Stage
+from stalegrid.recomputing import RecomputingStage
+from stalegrid.stage import Stage
 from stalegrid.views import VIEWS
 from tests.sites import DRAWING, make_site, noise, step
 
