@@ -7,10 +7,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cpu, emulated, simulator
+from bench import cpu, emulated, frontier, simulator, virtual
 from bench.measure import Ratio, as_json
 
-ROWS = {"emulated": emulated.run, "cpu": cpu.run, "simulator": simulator.run}
+ROWS = {
+    "emulated": emulated.run,
+    "frontier": frontier.run,
+    "cpu": cpu.run,
+    "simulator": simulator.run,
+    "virtual": virtual.run,
+}
 
 
 def main() -> None:

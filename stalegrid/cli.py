@@ -1,27 +1,29 @@
-"""The command line: ``stalegrid train | compare | verify | table | methods``.
+"""The command line: ``stalegrid train | compare | verify | profile | plan | report | table | methods``.
 
 Does not know: how anything is done; every option is a field of :class:`stalegrid.config.RunConfig`.
 """
 
+import dataclasses
 import json
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid import methods
+from stalegrid import methods, show
 from stalegrid.config import RunConfig
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.grid import Grid
 from stalegrid.observe.table import closed_form, ticks
 from stalegrid.program import Program, Schedule
+from stalegrid.show import plain
 from stalegrid.version import __version__
 from stalegrid.views import View, find_view
 
@@ -69,12 +71,12 @@ def _compare(options: Namespace) -> int:
         raise ConfigError("a comparison is kept in a folder (out: None); name one with --out DIR")
     made = compare(config, options.methods, options.seeds, config.out)
     headings, *rows = table(made)
-    shown = _plain(*headings)
+    shown = plain(*headings)
     for column in shown.columns:
         column.overflow = "fold"
     for row in rows:
         shown.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = _wide()
     console.print(shown)
     failed = failures(made)
     for line in (*(f"failed: {line}" for line in failed), f"table, numbers and plot are in {config.out}"):
@@ -88,11 +90,80 @@ def _verify(options: Namespace) -> int:
 
     config = _config(options)
     differences = verify(make_task(config), config)
-    table = _plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
+    table = plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
     for d in differences:
         table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
     Console().print(table)
     return 0 if all(d.equal for d in differences) else 1
+
+
+def _profile(options: Namespace) -> int:
+    from stalegrid.profile import profile
+    from stalegrid.recipe import make_task
+
+    config = _config(options)
+    if options.out is not None and options.out.exists():
+        raise ConfigError(f"the file exists (out: {options.out}); name a new one or remove it")
+    made = profile(make_task(config), config, options.parts)
+    console = _wide()
+    console.print(show.costs(made))
+    if options.out is not None:
+        try:
+            made.write(options.out)
+        except OSError as problem:
+            raise ConfigError(f"the costs cannot be written (out: {options.out}): {problem.strerror}") from problem
+        console.print(f"costs are in {options.out}; give them with --costs {options.out}", highlight=False)
+    return 0
+
+
+def _plan(options: Namespace) -> int:
+    from stalegrid import planning
+    from stalegrid.profile import profile
+    from stalegrid.recipe import make_task
+    from stalegrid.rehearsal import emulate, rehearse
+    from stalegrid.timing.costs import CostTable
+
+    config = _config(options)
+    if config.costs is None:
+        table = profile(make_task(config), config, options.parts)
+    else:
+        table = CostTable.read(config.costs)
+        config = dataclasses.replace(config, batch_size=table.batch_size)
+    memory = None if options.memory is None else round(options.memory * 1e9)
+    states = planning.STATES[config.optimizer or "sgd"]
+    names = planning.USUAL if options.methods is None else tuple(options.methods)
+    question = planning.Question(table, options.devices, names, memory, states)
+    found = planning.fitting(planning.candidates(question, config), memory)
+    best, why = planning.recommend(found, config.within)
+    shown = found if options.all else planning.shortened(found, best)
+    measured: dict[int, float] = {}
+    for i, candidate in enumerate(shown):
+        if i < options.measure or (options.measure and candidate is best):
+            if config.costs is None:
+                measured[i] = rehearse(make_task(config), candidate, options.updates)
+            else:
+                measured[i] = emulate(candidate, table, options.updates)
+    console = _wide()
+    console.print(show.candidates(shown, best, measured))
+    for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+_PLANNED = """\
+Shares of a device's time: busy with actions, sending (handling messages, or waiting for one that is under way) and
+waiting. Staleness of each stage, in updates. MB: parameters, gradients, optimizer state and batches in flight."""
+
+
+def _report(options: Namespace) -> int:
+    from stalegrid.observe.report import write_report
+
+    Console().print(f"the report is {write_report(options.run)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _wide() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def _table(options: Namespace) -> int:
@@ -107,7 +178,7 @@ def _table(options: Namespace) -> int:
     updates = max(2, 8 // micro) if options.updates is None else options.updates
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
-    table = _plain("stage \\ tick", *map(str, range(len(rows[0]))))
+    table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
     console = Console(width=None if sys.stdout.isatty() else 10_000)
@@ -117,14 +188,10 @@ def _table(options: Namespace) -> int:
     return 0
 
 
-def _plain(*columns: str) -> Table:
-    return Table(*columns, box=box.SIMPLE, pad_edge=False)
-
-
 def _forms(schedule: Schedule, view: type[View]) -> Table:
     waiting = ("waiting at the start", "later")
     heads = ("stage", "staleness of update n", "at most", "graphs", "inputs", "weight copies", *waiting)
-    table = _plain(*heads)
+    table = plain(*heads)
     for k in range(schedule.stages):
         kept = view.kept(schedule, k)
         numbers = (schedule.bound(k), kept.graphs, kept.inputs, kept.copies)
@@ -143,14 +210,14 @@ def _busy(schedule: Schedule) -> str:
 
 def _methods(options: Namespace) -> int:
     Grid(1, options.stages)
-    settings = _plain("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
+    settings = plain("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
     heads = (f"at K = {options.stages}, per stage:", "staleness of update n", "graphs", "inputs", "weight copies")
-    sizes = _plain(*heads)
+    sizes = plain(*heads)
     for m in methods.METHODS:
         corrections = ", ".join(m.corrections) or "none"
         settings.add_row(m.name, m.formula, str(m.micro_batches), m.view, corrections, m.mixing, m.citation)
         sizes.add_row(m.name, *_sizes(m, 1 if m.max_stages == 1 else options.stages))
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = _wide()
     console.print(settings)
     console.print(sizes)
     console.print(_HELD, highlight=False)
@@ -181,7 +248,22 @@ def _sizes(method: methods.Method, stages: int) -> tuple[str, ...]:
     return tuple("  ".join(map(str, column)) for column in columns)
 
 
-_COMMANDS = {"train": _train, "compare": _compare, "verify": _verify, "table": _table, "methods": _methods}
+_COMMANDS = {
+    "train": _train,
+    "compare": _compare,
+    "verify": _verify,
+    "profile": _profile,
+    "plan": _plan,
+    "report": _report,
+    "table": _table,
+    "methods": _methods,
+}
+
+_MODEL = ("data", "data_dir", "model", "augment", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule")
+_MACHINE = ("batch_size", "device", "dtype", "threads", "seed", "cuts")
+_EXCHANGE = ("mixing", "topology", "edges", "matrix", "period", "lag")
+_DISTURBED = ("costs", "slow", "jitter", "stalls", "link", "lateral_link", "outages")
+_PIPELINE = ("groups", "stages", "staleness", "queues", "within", "view", "micro_batches")
 
 
 def _config(options: Namespace) -> RunConfig:
@@ -199,11 +281,19 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
         ("train", "train a model", None, everything),
         ("compare", "train several methods on the same samples from the same weights", None, everything),
         ("verify", "hold simulator, processes and plain loops against each other, bit for bit", 12, verified),
+        ("profile", "measure what the parts of a model cost on this machine", None, [*_MODEL, *_MACHINE]),
+        (
+            "plan",
+            "estimate which grid, method and staleness suit given devices",
+            None,
+            [*_MODEL, *_MACHINE, *_EXCHANGE, *_DISTURBED, *_PIPELINE],
+        ),
+        ("report", "write a run's report.html", None, []),
         ("table", "print the program of each stage as a tick table", None, [*TABLE_OPTIONS, "updates"]),
         ("methods", "list the published methods, how stale they are and what they hold", None, []),
     ):
         sub = ArgumentParser(description=text, usage=f"stalegrid {name} [options]")
-        if "method" in options and name != "table":
+        if "model" in options:
             sub.add_argument("--config", action="config", help="YAML file of options")
         if name == "methods":
             sub.add_argument("--stages", type=int, default=4, help="K, for which staleness and memory are shown")
@@ -214,9 +304,28 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
             )
             sub.add_argument("--seeds", type=int, default=3, help="how many, from the one of --seed on")
             lists["--methods"] = True
+        if name in ("profile", "plan"):
+            sub.add_argument("--parts", type=int, default=16, help="parts in which the model is measured, at most")
+        if name == "profile":
+            sub.add_argument("--out", type=Path, help="file for the costs")
+        if name == "plan":
+            _add_plan_options(sub)
+            lists["--methods"] = True
+        if name == "report":
+            sub.usage = "stalegrid report DIR"
+            sub.add_argument("run", type=Path, help="folder of a run")
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)
     return parser, lists
+
+
+def _add_plan_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--devices", type=int, required=True, help="how many there are")
+    parser.add_argument("--methods", type=list[str], help="what to compare; a usual choice if left out")
+    parser.add_argument("--memory", type=float, help="GB that a device has for training")
+    parser.add_argument("--all", type=bool, default=False, help="show all candidates, not the best of each method")
+    parser.add_argument("--measure", type=int, default=0, help="run so many of the fastest on real processes")
+    parser.add_argument("--updates", type=int, default=40, help="updates of each such run")
 
 
 def _add_options(parser: ArgumentParser, names: Sequence[str], defaults: dict[str, Any]) -> dict[str, bool]:
@@ -249,7 +358,7 @@ def _bracket(arguments: Sequence[str], lists: dict[str, bool]) -> list[str]:
     """Let people write lists as 4,2,0 or conv1,fc: the parser wants [4,2,0] or ["conv1","fc"]."""
 
     def bracketed(option: str, value: str) -> str:
-        if value.startswith("["):
+        if value.startswith("[") or value == "auto":
             return value
         return json.dumps(value.split(",")) if lists[option] else f"[{value}]"
 

@@ -11,14 +11,44 @@ from stalegrid.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class DeviceSettings:
+    """What the devices and links are like, or shall be taken to be like.
+
+    Args:
+        costs: YAML table of what the parts of the model cost, as ``stalegrid profile`` writes it; gives the simulator
+            a clock.
+        emulate: let processes sleep until every action has taken as long as the costs say.
+        slow: units whose every action takes so many times as long, such as 1,2=3.0 for unit (1,2), several with ;
+            between.
+        jitter: sigma of the log-normal jitter of every action.
+        stalls: probability that an action stalls and for how many ms, such as 0.01,200.
+        link: latency in ms, or latency and bandwidth in Mbit/s, between stages, such as 1,100; in virtual time only.
+        lateral_link: likewise between groups; in virtual time only.
+        outages: of units or links, in ms, such as 0,1@1000-3000 or 0,1>0,2@1000-3000, several with ; between; in
+            virtual time only.
+    """
+
+    costs: Path | None = None
+    emulate: bool = False
+    slow: str | None = None
+    jitter: float = 0.0
+    stalls: list[float] | None = None
+    link: list[float] | None = None
+    lateral_link: list[float] | None = None
+    outages: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(DeviceSettings):
     """How to train.
 
     Args:
         method: published method; see ``stalegrid methods``.
         groups: S, data-parallel groups; the method's own shape if left out.
         stages: K, pipeline stages; the method's own shape if left out.
-        staleness: m_k per stage in batches, such as 4,2,0; the method's if left out.
+        staleness: m_k per stage in batches, such as 4,2,0; the method's if left out; auto for the least that is about
+            as fast as any, estimated from the costs, which are measured here if left out.
+        within: share of the best throughput that staleness auto may miss.
         queues: p_k per stage instead of staleness: activations that may wait behind the one being taken, such as
             1,1,0 for staleness 4,2,0.
         view: weights a forward uses and a late backward sees: stashed, current, recomputed, predicted,
@@ -50,13 +80,15 @@ class Settings:
             where the view keeps none.
         log_every: updates between two reports.
         evaluate_every: epochs between two evaluations; 0 for the end only.
+        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
         out: folder for results; must not exist yet.
     """
 
     method: str = "pham-ahn"
     groups: int | None = None
     stages: int | None = None
-    staleness: list[int] | None = None
+    staleness: list[int] | Literal["auto"] | None = None
+    within: float = 0.02
     queues: list[int] | None = None
     view: str | None = None
     corrections: list[str] | None = None
@@ -83,6 +115,7 @@ class Settings:
     gap: bool = True
     log_every: int = 10
     evaluate_every: float = 1.0
+    trace: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -95,8 +128,8 @@ class Settings:
             left_out = value is None and type(None) in get_args(hints[field.name])
             if choices and not left_out and value not in choices:
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)} ({field.name}: {value!r})")
-        if isinstance(self.out, str):
-            object.__setattr__(self, "out", Path(self.out))
+            if isinstance(value, str) and hints[field.name] == Path | None:
+                object.__setattr__(self, field.name, Path(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +162,8 @@ class RunConfig(Settings):
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a field may be, if it is a choice, which may also be left out."""
-    parts = (hint,) if get_origin(hint) is Literal else get_args(hint)
+    """Return the words that a field may be, if it is nothing but a choice, which may also be left out."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if get_origin(hint) is Literal or not all(get_origin(part) is Literal for part in parts):
+        parts = [hint]
     return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))

@@ -8,12 +8,12 @@ unit has applied), update ``n``.  Everything counts from 0.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stalegrid.errors import ConfigError
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """Stage ``stage`` of the replica that group ``group`` trains."""
 
     group: int

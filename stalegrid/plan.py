@@ -15,21 +15,23 @@ from torch.optim import Optimizer
 
 from stalegrid import methods
 from stalegrid.config import Settings
-from stalegrid.consensus.matrices import Mixing
-from stalegrid.consensus.matrices import mixing as mixing_of
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
 from stalegrid.corrections import Maker, makers
 from stalegrid.data import Batches, Slices
+from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
+from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.observe.records import Report
 from stalegrid.partition import Partition, partition
 from stalegrid.probe import Probed, probe
-from stalegrid.program import Edge, Lateral, NoLateral, Program, Schedule, Watch
+from stalegrid.program import Edge, Program, Schedule, Watch
 from stalegrid.task import Task
+from stalegrid.timing.clock import TimeModel
+from stalegrid.timing.costs import CostTable
 from stalegrid.views import View, find_view
 from stalegrid.weights import StageLayout, Weights
 
@@ -52,6 +54,7 @@ class Plan:
         mix_momentum: whether momentum buffers are mixed too.
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
+        devices: what is known of them.
     """
 
     method: Method
@@ -65,6 +68,7 @@ class Plan:
     mix_momentum: bool
     trainable: tuple[int, ...]
     held: tuple[int, ...]
+    devices: Devices
 
     @property
     def grid(self) -> Grid:
@@ -81,6 +85,15 @@ class Plan:
         """How much closer to their mean the groups come in a mixing turn; None where parameters are not mixed."""
         lateral = self.program.lateral
         return lateral.mixing.spectral_gap if isinstance(lateral, Averaging) else None
+
+    @property
+    def time_model(self) -> TimeModel | None:
+        """What actions take and messages weigh; None where no costs are known."""
+        return None if self.devices.costs is None else self.devices.time_model(self.program, self.nbytes)
+
+    def nbytes(self, edge: Edge) -> int:
+        """Return the bytes of every message of an edge."""
+        return sum(spec.nbytes for spec in self.layout(edge))
 
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
@@ -103,12 +116,13 @@ class Plan:
         return flat_layout(size + (owner < rest), self.dtype)
 
 
-def make_plan(task: Task, settings: Settings) -> Plan:
+def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
     """Settle and check every choice of a run.
 
     Args:
         task: what is trained.
         settings: how.
+        table: what the model costs; what the settings name if left out.
 
     Raises:
         ConfigError: something cannot be run; the message says what, its value, and the remedy.
@@ -117,18 +131,22 @@ def make_plan(task: Task, settings: Settings) -> Plan:
     grid = grid_of(settings)
     micro = method.micro_batches if settings.micro_batches is None else settings.micro_batches
     view = find_view(method.view if settings.view is None else settings.view)
-    schedule = methods.schedule(method, grid.stages, settings.staleness, settings.queues, micro, view.delay)
-    view.check(schedule)
+    devices, cuts = settle_devices(settings, grid, table)
     corrections = corrections_of(method, task, settings)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     batches = make_batches(task, settings, grid, micro, dtype)
     updates = updates_of(settings, batches.updates_per_epoch)
-    mixing = _mixing(method, settings, grid)
-    lateral = _lateral(mixing, settings, grid, updates)
+    mixing = mixing_name(method, settings, grid)
+    lateral = make_lateral(mixing, settings, grid, updates)
+    staleness = settings.staleness
+    if staleness == "auto":
+        staleness = devices.enough_staleness(method, grid, view, micro, lateral, settings.within)
+    schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
+    view.check(schedule)
     model, test = _model(task, dtype), make_test(task, dtype)
     watch = _watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
-    cut = partition(model, batches.inputs(0, 0), grid.stages, settings.cuts)
+    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
     _check_test(task, model, test)
     _check_optimizer(method, probed[0].optimizer)
@@ -149,6 +167,7 @@ def make_plan(task: Task, settings: Settings) -> Plan:
         mix_momentum,
         tuple(sum(p.numel() for p in w.trainable()) for w in weights),
         tuple(_held(schedule, k, view, settings.gap, corrections_read, p) for k, p in enumerate(probed)),
+        devices,
     )
 
 
@@ -243,34 +262,6 @@ def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
             f"{method.name} is defined by its optimizer (optimizer: {type(optimizer).__name__}); take "
             f"torch.optim.{method.optimizer}"
         )
-
-
-def _mixing(method: Method, settings: Settings, grid: Grid) -> str:
-    chosen = method.mixing if settings.mixing is None else settings.mixing
-    if settings.mixing is None and chosen == methods.NO_MIXING and grid.groups > 1:
-        raise ConfigError(
-            f"{method.name} says nothing of groups (groups: {grid.groups}); name a mixing: {', '.join(methods.MIXINGS)}"
-        )
-    if chosen not in methods.MIXINGS:
-        raise ConfigError(f"unknown mixing (mixing: {chosen!r}); there are: {', '.join(methods.MIXINGS)}")
-    return methods.NO_MIXING if grid.groups == 1 else chosen
-
-
-def _lateral(mixing: str, settings: Settings, grid: Grid, updates: int) -> Lateral:
-    # A topology that is asked for is checked even where a single group does not use it.
-    graph: Mixing = mixing_of(settings.topology, grid.groups, settings.edges, settings.matrix)
-    if mixing == methods.NO_MIXING:
-        return NoLateral()
-    if mixing == methods.ALL_REDUCE:
-        return AllReduce(grid.groups)
-    adapt_first = mixing == methods.ADAPT_THEN_COMBINE
-    rounds = Averaging(graph, adapt_first, settings.period, settings.lag, updates)
-    if all(rounds.turn(n) is None for n in range(updates)):
-        raise ConfigError(
-            f"the groups would never mix (period: {settings.period}, lag: {settings.lag}, updates: {updates}); train "
-            "longer, or take mixing none"
-        )
-    return rounds
 
 
 def _watch(test: Slices | None, settings: Settings, updates_per_epoch: int) -> Watch:

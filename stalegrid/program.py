@@ -22,7 +22,7 @@ forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Grid, Unit
@@ -43,9 +43,10 @@ class Kind(Enum):
     COLLECT = "C"
     EVALUATE = "E"
 
+    __hash__ = object.__hash__  # a kind is one object; hashing its name anew at every look-up would take longer
 
-@dataclass(frozen=True, slots=True, order=True)
-class Edge:
+
+class Edge(NamedTuple):
     """A directed first-in first-out channel between two agents for one sort of message."""
 
     name: str
@@ -291,36 +292,41 @@ class Program:
 
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
+        forward, backward = self._passes(unit)
+        report, snapshot = Edge("report", unit, OBSERVER), Edge("snapshot", unit, OBSERVER)
         issued = 0
         for n in range(self.updates):
             yield from self.lateral.opening(unit, n)
             limit = (n + 1 if self.schedule.flush else self.updates) * micro
             for b in range(n * micro, (n + 1) * micro):
                 while issued < min(b + window, limit):
-                    yield self._forward(unit, issued)
+                    yield forward.action(issued)
                     issued += 1
                 if self.recomputes(unit.stage):
                     yield Action(Kind.RECOMPUTE, b)
-                yield self._backward(unit, b)
+                yield backward.action(b)
             yield from self.lateral.before_update(unit, n)
             yield Action(Kind.UPDATE, n)
             yield from self.lateral.after_update(unit, n)
             if self.reports(n):
-                yield Action(Kind.REPORT, n, sends=(Tag(Edge("report", unit, OBSERVER), n),))
+                yield Action(Kind.REPORT, n, sends=(Tag(report, n),))
             if self.snapshots(n + 1):
-                yield Action(Kind.SNAPSHOT, n + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), n + 1),))
+                yield Action(Kind.SNAPSHOT, n + 1, sends=(Tag(snapshot, n + 1),))
 
-    def _forward(self, unit: Unit, batch: int) -> Action:
+    def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
         below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
-        needs = (Tag(Edge("activation", below, unit), batch),) if unit.stage else ()
-        sends = (Tag(Edge("activation", unit, above), batch),) if above.stage < self.grid.stages else ()
-        return Action(Kind.FORWARD, batch, needs, sends)
-
-    def _backward(self, unit: Unit, batch: int) -> Action:
-        below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
-        needs = (Tag(Edge("gradient", above, unit), batch),) if above.stage < self.grid.stages else ()
-        sends = (Tag(Edge("gradient", unit, below), batch),) if unit.stage else ()
-        return Action(Kind.BACKWARD, batch, needs, sends)
+        first, last = unit.stage == 0, above.stage == self.grid.stages
+        forward = _Pass(
+            Kind.FORWARD,
+            None if first else Edge("activation", below, unit),
+            None if last else Edge("activation", unit, above),
+        )
+        backward = _Pass(
+            Kind.BACKWARD,
+            None if last else Edge("gradient", above, unit),
+            None if first else Edge("gradient", unit, below),
+        )
+        return forward, backward
 
     def _observe(self) -> Iterator[Action]:
         assert self.watch is not None
@@ -332,3 +338,17 @@ class Program:
                 yield Action(Kind.COLLECT, n + 1, needs)
                 for chunk in range(self.watch.chunks):
                     yield Action(Kind.EVALUATE, chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """The forwards or the backwards of a unit, which differ in their batch only."""
+
+    kind: Kind
+    needs: Edge | None
+    sends: Edge | None
+
+    def action(self, batch: int) -> Action:
+        needs = () if self.needs is None else (Tag(self.needs, batch),)
+        sends = () if self.sends is None else (Tag(self.sends, batch),)
+        return Action(self.kind, batch, needs, sends)

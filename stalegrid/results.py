@@ -20,10 +20,8 @@ from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import Folder, Several, TensorBoard
+from stalegrid.observe.sinks import CONFIG, Folder, Several, TensorBoard
 from stalegrid.plan import Plan, settle
-
-CONFIG = "config.yaml"
 
 
 @contextmanager

@@ -27,14 +27,20 @@ from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
 from stalegrid.observe.console import cursor_kept
-from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import read_model, read_summary
+from stalegrid.observe.records import Record
+from stalegrid.observe.sinks import Dated, read_model, read_summary
+from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, make_plan
+from stalegrid.profile import profile
 from stalegrid.results import announce, open_folder, sink_maker
 from stalegrid.task import Task, fingerprint
+from stalegrid.timing.clock import Clock
+from stalegrid.timing.costs import NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,9 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
         announce(plan, settings, folder, quiet)
         sink = sink_maker(plan, folder, quiet, keep_units)
         if settings.engine == "simulator":
-            _simulate(task, settings, plan, sink)
+            _simulate(Job(task, settings, plan, sink, _trace(settings, folder)))
         else:
-            launch(Job(task, settings, plan, sink), _processes(plan, settings))
+            launch(Job(task, settings, plan, sink, _trace(settings, folder)), _processes(plan, settings))
         return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
 
 
@@ -145,7 +151,8 @@ def prepare(task: Task, settings: Settings) -> Plan:
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
     with threads(settings.threads):
-        plan = make_plan(task, settings)
+        measured = settings.staleness == "auto" and settings.costs is None
+        plan = make_plan(task, settings, profile(task, settings) if measured else None)
     if settings.engine == "processes" and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
@@ -170,16 +177,31 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
         with torchrun.shared(lambda: open_folder(settings.out)) as folder:
             if rank == 0:
                 announce(plan, settings, folder, quiet)
-            torchrun.run(Job(task, settings, plan, sink_maker(plan, folder, quiet, keep_units)), local_rank)
+            sink = sink_maker(plan, folder, quiet, keep_units)
+            torchrun.run(Job(task, settings, plan, sink, _trace(settings, folder)), local_rank)
             state, summary = torchrun.agree(lambda: (read_model(folder), read_summary(folder)))
         return Result(_loaded(task, settings, state), summary, settings.out)
 
 
-def _simulate(task: Task, settings: Settings, plan: Plan, sink: Callable[[], Sink]) -> None:
-    device = use_device(settings.device, 0)
-    with threads(settings.threads), closing(sink()) as made:
-        agents = build_agents(task, settings, plan, plan.program.agents, device, made)
-        simulate(plan.program, agents)
+def _trace(settings: Settings, folder: Path) -> Path | None:
+    return folder / TRACE if settings.trace else None
+
+
+def _simulate(job: Job) -> None:
+    """Run all agents here; in virtual time where costs are known."""
+    device = use_device(job.settings.device, 0)
+    program, model, timeline = job.plan.program, job.plan.time_model, Timeline()
+    with threads(job.settings.threads), closing(job.sink()) as sink:
+        if model is None:
+            agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
+            simulate(program, agents if job.trace is None else recorded(agents, timeline, device))
+        else:
+            clock = Clock(program, model, None if job.trace is None else timeline)
+            dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
+            agents = build_agents(job.task, job.settings, job.plan, program.agents, device, dated)
+            simulate(program, agents, before=clock.date)
+    if job.trace is not None:
+        write_trace(job.trace, Timeline.joined([timeline]), virtual=model is not None)
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

@@ -10,8 +10,9 @@ from stalegrid.errors import ConfigError
 
 
 def words(hint: Any) -> tuple[str, ...]:
-    parts = (hint,) if get_origin(hint) is Literal else get_args(hint)
-    return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
+    parts = [hint] if get_origin(hint) is Literal else [part for part in get_args(hint) if part is not type(None)]
+    choice = all(get_origin(part) is Literal for part in parts)  # staleness may be a word, or a list
+    return tuple(word for part in parts for word in get_args(part)) if choice else ()
 
 
 CHOICES = {name: words(hint) for name, hint in get_type_hints(RunConfig).items() if words(hint)}

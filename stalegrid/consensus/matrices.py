@@ -71,11 +71,20 @@ class Mixing:
 
     def sources(self, group: int, turn: int) -> tuple[int, ...]:
         """Return the other groups that ``group`` takes from in a turn, ascending."""
-        return _others(self.weights(turn)[group, :], group)
+        return self._neighbours[turn % len(self.matrices)][0][group]
 
     def targets(self, group: int, turn: int) -> tuple[int, ...]:
         """Return the other groups that take from ``group`` in a turn, ascending."""
-        return _others(self.weights(turn)[:, group], group)
+        return self._neighbours[turn % len(self.matrices)][1][group]
+
+    @cached_property
+    def _neighbours(self) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
+        """Sources and targets of every group, by turn: programs ask for them in every round."""
+
+        def others(matrix: Matrix) -> list[tuple[int, ...]]:
+            return [_others(row, group) for group, row in enumerate(matrix)]
+
+        return [(others(matrix), others(matrix.T)) for matrix in self.matrices]
 
     @cached_property
     def spectral_gap(self) -> float:

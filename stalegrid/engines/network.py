@@ -42,6 +42,10 @@ class Network:
         """Return the agents whose next action has all its messages, in order."""
         return [unit for unit in self._next if self._is_ready(unit)]
 
+    def due(self, unit: Unit) -> Action:
+        """Return the next action of an agent."""
+        return self._next[unit]
+
     def step(self, unit: Unit) -> list[Message]:
         """Execute the next action of a ready agent and return what it sends.
 

@@ -1,23 +1,27 @@
 """All agents in this process, in a deterministic order.
 
-Does not know: time, other processes, what an action computes.
+Does not know: other processes, what an action computes, what time it is: whoever dates or times actions is told of
+each, and changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from stalegrid.agents import Agent
 from stalegrid.engines.network import Network, describe
 from stalegrid.errors import EngineError
 from stalegrid.grid import Unit
-from stalegrid.program import Program
+from stalegrid.program import Action, Program
 
 
-def simulate(program: Program, agents: Mapping[Unit, Agent]) -> None:
+def simulate(
+    program: Program, agents: Mapping[Unit, Agent], before: Callable[[Unit, Action], object] | None = None
+) -> None:
     """Run a program to its end, one action of each ready agent in turn.
 
     Args:
         program: what is due.
         agents: every agent of the program.
+        before: told of every action before it is executed, such as :meth:`stalegrid.timing.clock.Clock.date`.
 
     Raises:
         EngineError: the program deadlocks.
@@ -28,5 +32,7 @@ def simulate(program: Program, agents: Mapping[Unit, Agent]) -> None:
         if not ready:
             raise EngineError(f"deadlock: {describe(network.missing())}")
         for unit in ready:
+            if before is not None:
+                before(unit, network.due(unit))
             for message in network.step(unit):
                 network.deliver(message)

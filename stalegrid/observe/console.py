@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stalegrid.grid import Unit
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import Rate
+from stalegrid.observe.sinks import VIRTUAL, Rate
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""
@@ -86,4 +86,5 @@ class ConsoleSink:
         oldest = max(seen["max"] for seen in record["staleness"].values())
         gaps = [seen["gap"] for seen in record["staleness"].values() if seen["gap"] is not None]
         stale = f" staleness <= {oldest}" + (f" gap {max(gaps):.3g}" if gaps else "")
-        return f"{rate:.0f} samples/s loss {record['loss']:.4f}{accuracy}{self._test}{stale}"
+        virtual = f" virtual {record[VIRTUAL]:.4g} s" if VIRTUAL in record else ""
+        return f"{rate:.0f} samples/s{virtual} loss {record['loss']:.4f}{accuracy}{self._test}{stale}"

@@ -200,3 +200,19 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Note that the run ended, well or not."""
+
+
+class Nowhere:
+    """The sink of those who observe nothing."""
+
+    def report(self, record: object) -> None:
+        """Drop it."""
+
+    def evaluation(self, record: object, model: object) -> None:
+        """Drop it."""
+
+    def units(self, vectors: object) -> None:
+        """Drop it."""
+
+    def close(self) -> None:
+        """Do nothing."""

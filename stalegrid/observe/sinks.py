@@ -19,10 +19,14 @@ from torch import Tensor, nn
 from stalegrid.grid import Unit
 from stalegrid.observe.records import Record, Sink
 
+CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 SUMMARY = "summary.json"
 UNITS = "units.safetensors"
+
+VIRTUAL = "virtual_seconds"
+"""The entry of records that were made in virtual time."""
 
 
 class Rate:
@@ -195,6 +199,35 @@ class TensorBoard:
         for name, value in scalars.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
+
+
+class Dated:
+    """Adds the time on a clock to every observation.
+
+    Args:
+        sink: where they go.
+        seconds: reads the clock.
+    """
+
+    def __init__(self, sink: Sink, seconds: Callable[[], float]) -> None:
+        self._sink = sink
+        self._seconds = seconds
+
+    def report(self, record: Record) -> None:
+        """Pass it on with its date."""
+        self._sink.report({**record, VIRTUAL: self._seconds()})
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Pass it on with its date."""
+        self._sink.evaluation({**record, VIRTUAL: self._seconds()}, model)
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Pass it on."""
+        self._sink.units(vectors)
+
+    def close(self) -> None:
+        """Pass it on."""
+        self._sink.close()
 
 
 class Several:

@@ -16,7 +16,7 @@ from stalegrid.partition.balance import balance
 from stalegrid.partition.cost import copy_seconds, measure
 from stalegrid.partition.trace import Chain, Trial, check, run, trace, valid_cuts
 
-__all__ = ["Partition", "partition"]
+__all__ = ["Partition", "finest", "partition"]
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,54 @@ def partition(
     return Partition(tuple(chosen), names, layouts)
 
 
+def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str, ...]:
+    """Return the names that cut a model into as many parts as it has, balanced.
+
+    Args:
+        model: left as it is.
+        inputs: one batch of the size that stages will see.
+        most: parts that are enough.
+    """
+    if most == 1:
+        return ()
+    chain = trace(copy.deepcopy(model).train())
+    trial = run(chain, inputs)
+    cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
+    for parts in range(min(most, sum(cutter.owners)), 1, -1):
+        if (found := cutter.cut(parts)) is not None:
+            return tuple(chain.name(c) for c in found)
+    return ()
+
+
+class _Cutter:
+    """Cuts a model where the slowest stage is fastest."""
+
+    def __init__(self, chain: Chain, trial: Trial, possible: list[int]) -> None:
+        trainable = _trainable(chain)
+        self.owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
+        self._possible = possible
+        self._shared = _shared_spans(chain)
+        self._tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
+        self._costs = measure(chain, trial)
+
+    def cut(self, stages: int) -> list[int] | None:
+        """Return the cuts, or None where there are not enough."""
+        return balance(self._costs, stages, self._possible, self._tolls.__getitem__, self._allowed)
+
+    def _allowed(self, start: int, stop: int) -> bool:
+        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in self._shared)
+        return together and any(self.owners[start:stop])
+
+
 def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> list[int]:
-    trainable = _trainable(chain)
-    owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
-    if stages > sum(owners):
+    cutter = _Cutter(chain, trial, possible)
+    layers = sum(cutter.owners)
+    if stages > layers:
         raise ConfigError(
-            f"the model has fewer layers than stages (layers with parameters: {sum(owners)}, stages: {stages}); "
-            f"use at most {sum(owners)} stages"
+            f"the model has fewer layers than stages (layers with parameters: {layers}, stages: {stages}); "
+            f"use at most {layers} stages"
         )
-    shared = _shared_spans(chain)
-
-    def allowed(start: int, stop: int) -> bool:
-        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in shared)
-        return together and any(owners[start:stop])
-
-    tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
-    found = balance(measure(chain, trial), stages, possible, tolls.__getitem__, allowed)
+    found = cutter.cut(stages)
     if found is None:
         raise ConfigError(
             f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): each "

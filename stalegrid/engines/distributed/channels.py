@@ -19,7 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
+from stalegrid.engines.recorded import now
 from stalegrid.messages import Message
+from stalegrid.observe.timeline import Recorder
 from stalegrid.program import Edge, Tag
 
 AHEAD = 2
@@ -75,17 +77,21 @@ class Outgoing:
     Args:
         link: where to.
         arrivals: where a failure is told.
+        recorder: who notes departures; None for nobody.
     """
 
-    def __init__(self, link: Link, arrivals: Arrivals) -> None:
+    def __init__(self, link: Link, arrivals: Arrivals, recorder: Recorder | None = None) -> None:
         self._link = link
         self._arrivals = arrivals
+        self._recorder = recorder
         self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name=f"send {link.edge}", daemon=True)
         self._thread.start()
 
     def send(self, message: Message) -> None:
         """Take a message to send; its tensors must not change any more."""
+        if self._recorder is not None:
+            self._recorder.left(message.tag, now())
         made = None
         if self._link.device.type == "cuda":
             made = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -126,12 +132,14 @@ class Incoming:
         link: where from.
         due: the messages of this edge, from first to last.
         arrivals: where messages and failures go.
+        recorder: who notes arrivals; None for nobody.
     """
 
-    def __init__(self, link: Link, due: Iterator[Tag], arrivals: Arrivals) -> None:
+    def __init__(self, link: Link, due: Iterator[Tag], arrivals: Arrivals, recorder: Recorder | None = None) -> None:
         self._link = link
         self._due = due
         self._arrivals = arrivals
+        self._recorder = recorder
         self._thread = Thread(target=self._run, name=f"receive {link.edge}", daemon=True)
         self._thread.start()
 
@@ -145,6 +153,8 @@ class Incoming:
                     work.wait(_NEVER)
                     message = link.wire.unpack(buffer, tag, link.device)
                     _settle(link.device)
+                    if self._recorder is not None:
+                        self._recorder.arrived(tag, now())
                     self._arrivals.put(message)
         except Exception as reason:  # told to the host, which ends the run
             self._arrivals.put(Broken(link.edge, tag, reason))

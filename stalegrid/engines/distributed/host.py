@@ -15,6 +15,7 @@ from stalegrid.engines.network import Network, describe
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout, Message
+from stalegrid.observe.timeline import Recorder
 from stalegrid.program import Edge, Program, Tag
 
 _LONGEST = 1e7  # seconds that a queue can be waited for
@@ -26,6 +27,7 @@ def run(
     world: World,
     layout: Callable[[Edge], Layout],
     deadline: float,
+    recorder: Recorder | None = None,
 ) -> None:
     """Run this process's part of a program to its end.
 
@@ -35,6 +37,7 @@ def run(
         world: where the others are.
         layout: what every message of an edge consists of.
         deadline: seconds without any message after which a wait is an error.
+        recorder: who notes when messages leave and arrive; None for nobody.
 
     Raises:
         DeadlineExceeded: a message did not come, or could not be sent, in time.
@@ -42,9 +45,9 @@ def run(
     """
     arrivals: Arrivals = Arrivals()
     incoming, outgoing = world.links(program, layout)
-    senders = {edge: Outgoing(link, arrivals) for edge, link in outgoing.items()}
+    senders = {edge: Outgoing(link, arrivals, recorder) for edge, link in outgoing.items()}
     for edge, link in incoming.items():
-        Incoming(link, _due(program, edge), arrivals)
+        Incoming(link, _due(program, edge), arrivals, recorder)
     network = Network(program, agents)
     # The observer alone may rightly hear nothing for as long as units take to their next report.
     waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1

@@ -24,10 +24,14 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.host import run
-from stalegrid.engines.distributed.world import enter, homes
+from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.pacing import paced
+from stalegrid.engines.recorded import recorded
 from stalegrid.grid import OBSERVER
-from stalegrid.observe.records import Sink
+from stalegrid.observe.records import Nowhere, Sink
+from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import write_trace
 from stalegrid.plan import Plan
 from stalegrid.task import Task
 
@@ -44,24 +48,14 @@ class Job:
         settings: how.
         plan: made of both.
         sink: makes the place where the observer writes; called in the observer's process only.
+        trace: file for what was executed when, written in the observer's process; None for none.
     """
 
     task: Task
     settings: Settings
     plan: Plan
     sink: Callable[[], Sink]
-
-
-class _Nowhere:
-    """The sink of processes without the observer: nothing is ever written to it."""
-
-    def report(self, record: object) -> None: ...
-
-    def evaluation(self, record: object, model: object) -> None: ...
-
-    def units(self, vectors: object) -> None: ...
-
-    def close(self) -> None: ...
+    trace: Path | None
 
 
 def work(job: Job, local_rank: int, *, spare: bool) -> None:
@@ -75,9 +69,24 @@ def work(job: Job, local_rank: int, *, spare: bool) -> None:
     settings, plan = job.settings, job.plan
     device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
-    with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else _Nowhere()) as sink:
-        agents = build_agents(job.task, settings, plan, world.here, device, sink)
-        run(plan.program, agents, world, plan.layout, settings.deadline)
+    with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
+        agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
+        if job.trace is None:
+            run(plan.program, agents, world, plan.layout, settings.deadline)
+        else:
+            timeline = Timeline()
+            agents = recorded(agents, timeline, device)
+            run(plan.program, agents, world, plan.layout, settings.deadline, timeline)
+            _write(job.trace, timeline, world)
+
+
+def _write(path: Path, timeline: Timeline, world: World) -> None:
+    """Write what all processes noted, where the observer lives."""
+    writer = world.home[OBSERVER]
+    parts: list[Timeline] | None = [timeline] * dist.get_world_size() if world.rank == writer else None
+    dist.gather_object(timeline, parts, dst=writer)
+    if parts is not None:
+        write_trace(path, Timeline.joined(parts), virtual=False)
 
 
 def main() -> None:

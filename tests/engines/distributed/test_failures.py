@@ -51,12 +51,22 @@ def train(act: str, when: int = 12, **settings: object) -> stalegrid.Result:
     )
 
 
+MARK = "STALEGRID_TEST_PROCESS"
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mark what is started here: other tests may run workers of their own at the same time."""
+    monkeypatch.setenv(MARK, str(os.getpid()))
+
+
 def workers() -> set[int]:
-    """Return the processes that run a worker."""
+    """Return the processes that run a worker for this test process."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"stalegrid.engines.distributed" in path.read_bytes():
+            ours = f"{MARK}={os.getpid()}\0".encode() in path.with_name("environ").read_bytes()
+            if ours and b"stalegrid.engines.distributed" in path.read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue  # ended meanwhile

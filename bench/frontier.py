@@ -1,0 +1,35 @@
+"""What staleness buys: predicted and measured time per batch of eight emulated devices, steady and with jitter."""
+
+from dataclasses import replace
+from functools import partial
+
+from bench.measure import Ratio, interleave, ratio
+from stalegrid import Settings
+from stalegrid.planning import Candidate, Question, candidates
+from stalegrid.rehearsal import emulate
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.tune import scaled
+
+STAGES, UPDATES = 8, 200
+TABLE = CostTable(32, tuple(Cost(forward=20, backward=40, name=str(k)) for k in range(STAGES)))
+SCALES = (0.5, 1, 1.5, 2, 3)
+
+
+def run(turns: int) -> list[Ratio]:
+    """Hold the estimate of every point of the frontier against processes that sleep."""
+    ratios: list[Ratio] = []
+    for sigma in (0.0, 0.5):
+        for scale in SCALES:
+            candidate = _candidate(sigma, scale)
+            name = f"m = {scale:g} (K-1-k), sigma {sigma:g}"
+            predicted, measured = f"{name}: predicted ms/batch", f"{name}: measured ms/batch"
+            figures = interleave({measured: partial(emulate, candidate, TABLE, UPDATES)}, turns)
+            figures[predicted] = [candidate.estimate.batch] * turns
+            ratios.append(ratio("frontier", figures, predicted, measured, 0.9, 1.1))
+    return ratios
+
+
+def _candidate(sigma: float, scale: float) -> Candidate:
+    settings = Settings(stages=STAGES, staleness=scaled(STAGES, scale), jitter=sigma, batch_size=TABLE.batch_size)
+    (found,) = candidates(Question(TABLE, STAGES, ("pipedream",)), replace(settings, mixing="none"))
+    return found

@@ -1,0 +1,60 @@
+"""Makes real devices slower: an agent whose every action takes as long as it would on another device.
+
+Does not know: what actions compute, when they are due.
+"""
+
+import time
+from collections.abc import Sequence
+
+from stalegrid.agents import Agent
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.messages import Message
+from stalegrid.plan import Plan
+from stalegrid.program import Action
+from stalegrid.timing.costs import NANOSECONDS
+from stalegrid.timing.pace import Pace
+
+
+class Paced:
+    """An agent on a slower device: it sleeps after each action, before anything leaves.
+
+    Args:
+        agent: that does the work.
+        pace: of the slower device.
+        emulated: whether actions take what the pace says they usually do, and not what they really do.
+    """
+
+    def __init__(self, agent: Agent, pace: Pace, emulated: bool) -> None:
+        self._agent = agent
+        self._pace = pace
+        self._emulated = emulated
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        start = time.perf_counter_ns()
+        made = self._agent.step(action, inbox)
+        taken = time.perf_counter_ns() - start
+        wanted = self._pace.of(action.kind) if self._emulated else self._pace.stretched(taken)
+        time.sleep(max(0, wanted - taken) / (1000 * NANOSECONDS))
+        return made
+
+
+def paced(plan: Plan, agents: dict[Unit, Agent], emulate: bool) -> dict[Unit, Agent]:
+    """Slow the agents down as the plan's devices ask for.
+
+    Args:
+        plan: of the run.
+        agents: of this process.
+        emulate: whether actions take what the costs say.
+    """
+    disturbances, model = plan.devices.disturbances, plan.time_model
+
+    def slower(unit: Unit, agent: Agent) -> Agent:
+        if emulate:
+            assert model is not None
+            return Paced(agent, model.pace(unit), emulated=True)
+        if disturbances.jitter or unit in disturbances.slow:
+            return Paced(agent, Pace(unit, {}, disturbances), emulated=False)
+        return agent
+
+    return {unit: agent if unit == OBSERVER else slower(unit, agent) for unit, agent in agents.items()}

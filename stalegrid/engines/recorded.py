@@ -1,0 +1,53 @@
+"""Notes when agents really execute their actions.
+
+Does not know: what actions compute, who reads what is noted.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from stalegrid.agents import Agent
+from stalegrid.grid import Unit
+from stalegrid.messages import Message
+from stalegrid.observe.timeline import Recorder
+from stalegrid.program import Action
+
+_EPOCH = time.time_ns() - time.perf_counter_ns()
+
+
+def now() -> int:
+    """Return nanoseconds that never run backwards here and agree with other processes as far as hosts' clocks do."""
+    return _EPOCH + time.perf_counter_ns()
+
+
+class Recorded:
+    """An agent whose actions are noted.
+
+    Args:
+        unit: which.
+        agent: that does the work.
+        recorder: who takes the notes.
+        device: whose work is waited for at the end of each action, so that its time is seen where it belongs.
+    """
+
+    def __init__(self, unit: Unit, agent: Agent, recorder: Recorder, device: torch.device) -> None:
+        self._unit = unit
+        self._agent = agent
+        self._recorder = recorder
+        self._device = device
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        start = now()
+        made = self._agent.step(action, inbox)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._recorder.executed(self._unit, action, start, now())
+        return made
+
+
+def recorded(agents: dict[Unit, Agent], recorder: Recorder, device: torch.device) -> dict[Unit, Agent]:
+    """Note the actions of all agents."""
+    return {unit: Recorded(unit, agent, recorder, device) for unit, agent in agents.items()}

@@ -1,0 +1,172 @@
+"""Pictures as SVG text that takes its colours and its width from the page it is put into.
+
+Does not know: folders, records, the page beyond the names of its colours.
+"""
+
+import html
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+INK = "#010203"
+PAPER = "#fdfcfb"
+BLUE, RED, GREEN, PURPLE, NAVY, GREY = "#0072b2", "#c05000", "#007a5a", "#a8487f", "#2b3a67", "#6f6f6f"
+
+ON_PAGE = {
+    INK: "currentColor",
+    PAPER: "var(--paper)",
+    BLUE: "var(--blue)",
+    RED: "var(--red)",
+    GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    NAVY: "var(--navy)",
+    GREY: "var(--grey)",
+}
+"""What takes the place of each colour, so that a page can be light or dark."""
+
+WIDTH = 360
+"""Of a picture beside others, in points; a page shows them about as large on a phone and in columns."""
+
+FONT = 12
+"""Points."""
+
+MOST_POINTS = 400
+"""Of a curve; of more, means of neighbours are drawn."""
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a picture.
+
+    Args:
+        name: in the legend.
+        points: (x, y) in the order of x.
+    """
+
+    name: str
+    points: Points
+
+
+def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = False) -> str:
+    """Draw curves over one another.
+
+    Args:
+        title: for those who cannot see it.
+        lines: what to draw.
+        x: label of the axis.
+        y: likewise.
+        percent: whether y is a share.
+
+    Returns:
+        An ``svg`` element.
+    """
+    rows = -(-len(lines) // 4) if len(lines) > 1 else 0
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        styles = cycle("-" * 5 + ":" * 5)
+        for line, colour, style in zip(lines, cycle((BLUE, RED, GREEN, PURPLE, GREY)), styles, strict=False):
+            points = _thinned(line.points)
+            marker = "o" if len(points) < 25 else ""
+            xs, ys = [point[0] for point in points], [point[1] for point in points]
+            axes.plot(xs, ys, style, color=colour, marker=marker, markersize=3, linewidth=1.5, label=line.name)
+        axes.set(xlabel=x, ylabel=y)
+        axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+        if percent:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if rows:
+            figure.legend(loc="outside lower center", ncols=4, handlelength=1.2, columnspacing=1.0)
+
+    return svg(title, (WIDTH, 210 + 16 * rows), draw)
+
+
+def bars(title: str, counts: Sequence[int], most: int) -> str:
+    """Draw how large a share of the whole each count is, small enough for several beside one another.
+
+    Args:
+        title: for those who cannot see it.
+        counts: of the values 0, 1, ...
+        most: the largest value that has room.
+
+    Returns:
+        An ``svg`` element.
+    """
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        axes.bar(range(len(counts)), [count / sum(counts) for count in counts], color=BLUE, width=0.8)
+        axes.set(xlim=(-0.6, most + 0.6), ylim=(0, 1), yticks=(0, 0.5, 1))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+    return svg(title, (170, 110), draw)
+
+
+def svg(title: str, size: tuple[int, int], draw: Callable[[Figure, Axes], None]) -> str:
+    """Draw a picture.
+
+    Args:
+        title: for those who cannot see it; tells pictures of one page apart.
+        size: width and height in points.
+        draw: fills the figure and its axes.
+
+    Returns:
+        An ``svg`` element without a size of its own.
+    """
+    with _style(title):
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+        draw(figure, figure.subplots())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True)
+    return _inline(file.getvalue(), title, size)
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style: dict[Any, Any] = {
+        **dict.fromkeys(ink, INK),
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+        "font.size": FONT,
+        "legend.fontsize": FONT,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context(style):
+        yield
+
+
+def _inline(document: str, title: str, size: tuple[int, int]) -> str:
+    """Make an element of a document: without a prolog, style sheet and names that nobody refers to."""
+    inside = document[document.index(">", document.index("<svg")) + 1 :]
+    for useless in (r"<metadata>.*?</metadata>", r"<style.*?</style>"):
+        inside = re.sub(useless, "", inside, flags=re.DOTALL)
+    used = set(re.findall(r"""(?:url\(|href=")#([^)"]+)""", inside))
+    inside = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", inside)
+    inside = re.sub(r"\s*\n\s*", "\n", inside)
+    for colour, name in ON_PAGE.items():
+        inside = inside.replace(colour, name)
+    head = f'<svg role="img" aria-label="{html.escape(title)}" viewBox="0 0 {size[0]} {size[1]}">'
+    return head + inside.strip()
+
+
+def _thinned(points: Points) -> Points:
+    step = -(-len(points) // MOST_POINTS)
+    if step <= 1:
+        return points
+    chunks = (points[i : i + step] for i in range(0, len(points), step))
+    return [(fmean(x for x, _ in chunk), fmean(y for _, y in chunk)) for chunk in chunks]

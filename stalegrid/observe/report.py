@@ -1,0 +1,36 @@
+"""The report of a run: one page of HTML in the run's folder.
+
+Does not know: what the page says.
+"""
+
+from pathlib import Path
+
+from stalegrid.errors import ConfigError
+from stalegrid.observe.sinks import replace
+from stalegrid.observe.told import read_told
+
+REPORT = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of a run, finished or not, into its folder.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The file, which needs no other file and no network.
+
+    Raises:
+        ConfigError: the folder is of no run, a file in it cannot be read, or matplotlib is missing.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as problem:
+        raise ConfigError(f"a report needs matplotlib ({problem}); pip install 'stalegrid[plot]'") from problem
+    from stalegrid.observe.sections import report
+
+    content = report(read_told(folder))
+    path = folder / REPORT
+    replace(path, lambda part: part.write_text(content, encoding="utf-8"))
+    return path

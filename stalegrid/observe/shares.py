@@ -1,0 +1,85 @@
+"""How units spent their time: busy, waiting, or waiting for a message that was under way.
+
+Does not know: what actions compute, files, pictures.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.timeline import Flight, Span, Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How one unit spent the time from 0 to the last end of any unit; the three add up to 1.
+
+    Attributes:
+        unit: which.
+        busy: it executed actions.
+        waiting: it did nothing, and the message that released it had not left or had already arrived.
+        communicating: it did nothing, and the message that released it was under way.
+    """
+
+    unit: Unit
+    busy: float
+    waiting: float
+    communicating: float
+
+
+class Gap(NamedTuple):
+    """A unit executed nothing from ``start`` to ``end``."""
+
+    start: int
+    end: int
+
+
+def by_unit(timeline: Timeline) -> dict[Unit, list[Span]]:
+    """Return the spans of every unit in the order in which it executed them, units in canonical order."""
+    found: dict[Unit, list[Span]] = {}
+    for span in sorted(timeline.spans, key=lambda s: (s.start, s.end)):
+        found.setdefault(span.unit, []).append(span)
+    return dict(sorted(found.items()))
+
+
+def gaps(spans: Sequence[Span]) -> Iterator[Gap]:
+    """Yield the times between the spans of one unit in which it executed nothing."""
+    return (Gap(before.end, after.start) for before, after in pairwise(spans) if before.end < after.start)
+
+
+def shares(timeline: Timeline) -> list[Share]:
+    """Return how every unit of the grid spent its time.
+
+    A gap before an action is communication as long as the message that released the action was under way: the latest
+    that arrived within the gap.  All other gaps are waiting, and so is the time after a unit's last action.
+
+    Args:
+        timeline: of a run that began at 0.
+
+    Returns:
+        One share a unit, in canonical order; none where nothing took time.  The observer is left out.
+    """
+    spans = {unit: done for unit, done in by_unit(timeline).items() if unit != OBSERVER}
+    total = max((span.end for done in spans.values() for span in done), default=0)
+    if not total:
+        return []
+    inbound: dict[Unit, list[Flight]] = {unit: [] for unit in spans}
+    for flight in timeline.flights:
+        if flight.edge.target in inbound:
+            inbound[flight.edge.target].append(flight)
+    return [_share(unit, done, inbound[unit], total) for unit, done in spans.items()]
+
+
+def _share(unit: Unit, spans: list[Span], inbound: list[Flight], total: int) -> Share:
+    inbound.sort(key=lambda flight: (flight.arrived, -flight.left))
+    arrivals = [flight.arrived for flight in inbound]
+    busy = sum(span.end - span.start for span in spans)
+    communicating = 0
+    for gap in (Gap(0, spans[0].start), *gaps(spans)):
+        latest = bisect_right(arrivals, gap.end) - 1
+        if latest >= 0:
+            communicating += max(0, arrivals[latest] - max(gap.start, inbound[latest].left))
+    return Share(unit, busy / total, (total - busy - communicating) / total, communicating / total)

@@ -1,0 +1,79 @@
+"""What the folder of a run tells, finished or not.
+
+Does not know: what is made of it, whether the run still goes on.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from stalegrid.errors import ConfigError
+from stalegrid.observe.records import Record
+from stalegrid.observe.sinks import CONFIG, METRICS
+from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import TRACE, is_virtual, read_trace
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the folder of a run tells.
+
+    Attributes:
+        config: the settled configuration.
+        train: records of reports.
+        test: records of evaluations.
+        timeline: None if there is no trace.
+        virtual: whether the timeline's time is.
+    """
+
+    config: Record
+    train: list[Record]
+    test: list[Record]
+    timeline: Timeline | None = None
+    virtual: bool = False
+
+
+def read_told(folder: Path) -> Told:
+    """Read the folder of a run.
+
+    Raises:
+        ConfigError: it is of no run, or a file in it cannot be read.
+    """
+    config = _config(folder)
+    records = _records(folder / METRICS)
+    trace = folder / TRACE
+    traced = trace.exists()
+    return Told(
+        config,
+        [record for record in records if record.get("kind") == "train"],
+        [record for record in records if record.get("kind") == "test"],
+        read_trace(trace) if traced else None,
+        traced and is_virtual(trace),
+    )
+
+
+def _config(folder: Path) -> Record:
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as problem:
+        raise ConfigError(
+            f"this is not the folder of a run (folder: {folder}, {CONFIG}: {problem}); name one that --out made"
+        ) from problem
+    if not isinstance(config, dict):
+        raise ConfigError(f"this is not the folder of a run (folder: {folder}, {CONFIG}: {config!r})")
+    return config
+
+
+def _records(path: Path) -> list[Record]:
+    """Read the metrics; the last line may be cut off, by a run that goes on or was killed."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as problem:
+            if number < len(lines):
+                raise ConfigError(f"line {number} is damaged (metrics: {path}): {problem}; remove it") from problem
+    return records

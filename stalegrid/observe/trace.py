@@ -1,0 +1,206 @@
+"""A timeline as a file that ui.perfetto.dev shows: the Trace Event Format of Chrome.
+
+Does not know: who recorded it, what its times are spent on.
+
+What is stored is in the ``args`` of events, in whole nanoseconds; all else is drawing: a process a group, a thread a
+unit, messages beside them, arrows from the forward of a batch to the update that used it.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stalegrid.errors import ConfigError
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.shares import by_unit, gaps
+from stalegrid.observe.sinks import replace
+from stalegrid.observe.timeline import Span, Timeline
+from stalegrid.program import Edge, Kind
+
+TRACE = "trace.json"
+"""The file in the folder of a run."""
+
+FORMAT = 1
+"""Version of what is stored; another one is refused."""
+
+SHORT = 1_000
+"""Nanoseconds; shorter gaps between the actions of a unit are not shown as waiting."""
+
+Event = dict[str, Any]
+
+
+def write_trace(path: Path, timeline: Timeline, virtual: bool) -> None:
+    """Write a timeline.
+
+    Args:
+        path: file to write.
+        timeline: what was executed when.
+        virtual: whether its time is virtual.
+    """
+    events = _Events(timeline)
+    content = {
+        "metadata": {"stalegrid": FORMAT, "virtual": virtual},
+        "traceEvents": [*events.names(), *events.actions(), *events.waits(), *events.messages()],
+    }
+    text = json.dumps(content, separators=(",", ":"))
+    replace(path, lambda part: part.write_text(text))
+
+
+def read_trace(path: Path) -> Timeline:
+    """Read a timeline that :func:`write_trace` wrote, exactly.
+
+    Raises:
+        ConfigError: the file cannot be read, or is something else.
+    """
+    timeline = Timeline()
+    try:
+        for event in _content(path)["traceEvents"]:
+            stored = event.get("args")
+            if event["ph"] == "X" and stored:
+                kind = Kind[event["cat"].upper()]
+                timeline.spans.append(
+                    Span(Unit(*stored["unit"]), kind, stored["index"], stored["start"], stored["end"])
+                )
+            elif event["ph"] == "b":
+                edge = Edge(stored["edge"], Unit(*stored["source"]), Unit(*stored["target"]))
+                for times, name in ((timeline.departures, "left"), (timeline.arrivals, "arrived")):
+                    if stored[name] is not None:
+                        times[edge, stored["index"]] = stored[name]
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise _foreign(path, repr(problem)) from problem
+    return timeline
+
+
+def is_virtual(path: Path) -> bool:
+    """Return whether the times of a trace are virtual.
+
+    Raises:
+        ConfigError: the file cannot be read, or is something else.
+    """
+    return bool(_content(path)["metadata"].get("virtual"))
+
+
+def _content(path: Path) -> Event:
+    try:
+        content: Event = json.loads(path.read_text())
+        found = content["metadata"]["stalegrid"]
+    except (OSError, KeyError, TypeError, ValueError) as problem:
+        raise _foreign(path, repr(problem)) from problem
+    if found != FORMAT:
+        raise _foreign(path, f"format: {found}, known: {FORMAT}")
+    return content
+
+
+def _foreign(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"this is no trace that can be read (trace: {path}, {reason}); record one with --trace")
+
+
+class _Events:
+    """A timeline in the Trace Event Format.
+
+    Args:
+        timeline: which.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._by_unit = by_unit(timeline)
+        self._flights = {key: _drawn(timeline, key) for key in timeline.departures | timeline.arrivals}
+        self._units = sorted({*self._by_unit, *(edge.source for edge, _ in self._flights)})
+        groups = self._units[-1].group + 1 if self._units else 0
+        # The observer comes last.  No number is 0, and none means both a process and a thread: viewers treat a
+        # thread with the number of its process as the main one.
+        self._processes = {unit: groups + 1 if unit == OBSERVER else unit.group + 1 for unit in self._units}
+        self._threads = {unit: i for i, unit in enumerate(self._units, start=groups + 2)}
+
+    def names(self) -> Iterator[Event]:
+        """Yield names and places of processes and threads."""
+        for unit in self._units:
+            group, name = ("observer", "observer") if unit == OBSERVER else (f"group {unit.group}", f"unit {unit}")
+            for event, args in (
+                ("process_name", {"name": group}),
+                ("process_sort_index", {"sort_index": self._processes[unit]}),
+                ("thread_name", {"name": name}),
+                ("thread_sort_index", {"sort_index": self._threads[unit]}),
+            ):
+                yield self._event(unit, "M", event, "__metadata", 0) | {"args": args}
+
+    def actions(self) -> Iterator[Event]:
+        """Yield what was executed, each followed by the arrows that begin or end there."""
+        arrows: dict[Span, list[Event]] = {}
+        for i, (forward, update) in enumerate(self._uses(), start=1):
+            name = f"batch {forward.index}"
+            begin = self._event(forward.unit, "s", name, "batch", forward.start)
+            end = self._event(update.unit, "f", name, "batch", update.start)
+            arrows.setdefault(forward, []).append(begin | {"id": i})
+            arrows.setdefault(update, []).append(end | {"id": i, "bp": "e"})
+        for span in self._timeline.spans:
+            name = f"{span.kind.value}{span.index}"
+            event = self._lasting(span.unit, name, span.kind.name.lower(), span.start, span.end)
+            yield event | {"args": {"unit": span.unit, "index": span.index, "start": span.start, "end": span.end}}
+            # Viewers bind an arrow to the action that began last, in the order of the file where times are equal.
+            yield from arrows.get(span, ())
+
+    def waits(self) -> Iterator[Event]:
+        """Yield the gaps between actions."""
+        for unit, spans in self._by_unit.items():
+            for gap in gaps(spans):
+                if gap.end - gap.start >= SHORT:
+                    yield self._lasting(unit, "wait", "wait", gap.start, gap.end)
+
+    def messages(self) -> Iterator[Event]:
+        """Yield what was sent, on as many lanes a sender as messages were under way at once."""
+        lanes: dict[Unit, list[int]] = {}
+        for (edge, index), (left, arrived) in sorted(self._flights.items(), key=lambda flight: flight[1]):
+            unit = edge.source
+            ends = lanes.setdefault(unit, [])
+            lane = next((i for i, end in enumerate(ends) if end <= left), len(ends))
+            identity = {"id2": {"local": f"{unit} {lane}"}}
+            if lane == len(ends):
+                ends.append(arrived)
+                # A viewer names a track after the first event on it.
+                yield self._event(unit, "n", f"sends of {unit}", "message", left) | identity
+            ends[lane] = arrived
+            name = f"{edge.name} #{index} to {edge.target}"
+            stored = {"args": self._stored(edge, index)}
+            yield self._event(unit, "b", name, "message", left) | identity | stored
+            yield self._event(unit, "e", name, "message", arrived) | identity
+
+    def _stored(self, edge: Edge, index: int) -> Event:
+        return {
+            "edge": edge.name,
+            "source": edge.source,
+            "target": edge.target,
+            "index": index,
+            "left": self._timeline.departures.get((edge, index)),
+            "arrived": self._timeline.arrivals.get((edge, index)),
+        }
+
+    def _uses(self) -> Iterator[tuple[Span, Span]]:
+        """Yield the forward of every batch with the update that used it."""
+        for spans in self._by_unit.values():
+            forwards: dict[int, Span] = {}
+            backwards: list[int] = []
+            for span in spans:
+                if span.kind is Kind.FORWARD:
+                    forwards[span.index] = span
+                elif span.kind is Kind.BACKWARD:
+                    backwards.append(span.index)
+                elif span.kind is Kind.UPDATE:
+                    yield from ((forwards[batch], span) for batch in backwards if batch in forwards)
+                    backwards = []
+
+    def _event(self, unit: Unit, phase: str, name: str, category: str, time: int) -> Event:
+        place = {"pid": self._processes[unit], "tid": self._threads[unit]}
+        return {"ph": phase, "name": name, "cat": category, "ts": time / 1000, **place}
+
+    def _lasting(self, unit: Unit, name: str, category: str, start: int, end: int) -> Event:
+        return self._event(unit, "X", name, category, start) | {"dur": (end - start) / 1000}
+
+
+def _drawn(timeline: Timeline, key: tuple[Edge, int]) -> tuple[int, int]:
+    """Return when a message is shown: never backwards, though clocks of hosts may differ."""
+    left, arrived = timeline.departures.get(key), timeline.arrivals.get(key)
+    ends = [time for time in (left, arrived) if time is not None]
+    return ends[0], max(ends)

@@ -1,0 +1,273 @@
+"""Which grid, method and staleness suit given devices: every candidate in virtual time, and one recommended.
+
+Does not know: models, tensors, processes; costs say all about the model.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stalegrid import methods
+from stalegrid.config import Settings
+from stalegrid.devices import ESTIMATED, Devices
+from stalegrid.errors import ConfigError
+from stalegrid.grid import Grid
+from stalegrid.lateral import make_lateral, mixing_name
+from stalegrid.methods import Method
+from stalegrid.program import Program, Schedule
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.disturbances import Disturbances
+from stalegrid.timing.estimate import Estimate, estimate
+from stalegrid.views import View, find_view
+
+USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
+"""Methods that are compared unless the user names others."""
+
+WORTH = 1.1
+"""How much faster than the best synchronous method a stale one must be to be recommended."""
+
+STATES = {"sgd": 1, "adam": 2, "adamw": 2, "nadam": 2}
+"""Vectors that an optimizer keeps for each of parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to use the devices.
+
+    Attributes:
+        settings: that train so.
+        grid: likewise.
+        schedule: how far stages run ahead.
+        cuts: names of the parts that begin stages 1..K-1.
+        estimate: what it takes.
+        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
+        samples_per_second: of all groups together.
+    """
+
+    settings: Settings
+    grid: Grid
+    schedule: Schedule
+    cuts: tuple[str, ...]
+    estimate: Estimate
+    memory: tuple[int, ...]
+    samples_per_second: float
+
+    @property
+    def staleness(self) -> tuple[int, ...]:
+        """Staleness of each stage in updates, at most."""
+        return tuple(self.schedule.bound(k) for k in range(self.schedule.stages))
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether it computes what one device would: no gradient is late, and groups are never apart."""
+        return not methods.find(self.settings.method).stale
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    Args:
+        table: what the model costs.
+        devices: how many there are.
+        names: of the methods to compare.
+        memory: bytes that a device has for training; None for enough.
+        states: vectors that the optimizer keeps for each of parameters.
+
+    Raises:
+        ConfigError: a number has no meaning.
+    """
+
+    table: CostTable
+    devices: int
+    names: tuple[str, ...] = USUAL
+    memory: int | None = None
+    states: int = 1
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise ConfigError(f"a plan is for at least one device (devices: {self.devices})")
+        if self.memory is not None and self.memory < 1:
+            raise ConfigError(f"a device needs memory (memory: {self.memory} bytes)")
+        for name in self.names:
+            methods.find(name)
+
+
+def candidates(question: Question, settings: Settings) -> list[Candidate]:
+    """Estimate every combination of grid, method, micro-batches and staleness that uses the devices.
+
+    Args:
+        question: what is asked.
+        settings: links, jitter, slow units, mixing and whatever else is the same for all; grid, method and staleness
+            given there are kept.
+
+    Returns:
+        All that run, fastest first.
+
+    Raises:
+        ConfigError: none runs, or what is given makes no sense.
+    """
+    found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
+    if not found:
+        raise ConfigError(
+            f"nothing to plan: no method runs on a grid of these devices (devices: {question.devices}, parts of the "
+            f"model: {len(question.table.parts)}, methods: {', '.join(question.names)})"
+        )
+    return found
+
+
+def fitting(found: Sequence[Candidate], memory: int | None) -> list[Candidate]:
+    """Return those whose stages have room.
+
+    Raises:
+        ConfigError: none has.
+    """
+    fit = [c for c in found if memory is None or max(c.memory) <= memory]
+    if not fit:
+        least = min(max(c.memory) for c in found)
+        raise ConfigError(
+            f"nothing fits into the memory (memory: {memory} bytes, the least that any needs: {least}); use more "
+            "stages, smaller batches, or view recomputed"
+        )
+    return fit
+
+
+def recommend(fit: Sequence[Candidate], within: float) -> tuple[Candidate, str]:
+    """Return one candidate and the reason.
+
+    Args:
+        fit: those that fit, fastest first.
+        within: share of the best throughput that may be missed for less staleness.
+    """
+    exact = [c for c in fit if c.synchronous]
+    near = [c for c in fit if c.samples_per_second >= (1 - within) * fit[0].samples_per_second]
+    best = min(near, key=lambda c: (not c.synchronous, sum(c.staleness), max(c.memory)))
+    if not exact:
+        return best, "nothing synchronous was compared or fits; it has the least staleness of what is about as fast"
+    gain = best.samples_per_second / exact[0].samples_per_second
+    if best.synchronous or gain < WORTH:
+        faster = f"only {gain - 1:.0%} faster" if gain > 1 else "not faster"
+        return exact[0], (
+            f"synchronous training is better here: what is stale or lets groups drift apart is {faster} (worth it from "
+            f"{WORTH - 1:.0%})"
+        )
+    return best, (
+        f"{gain:.2f} times as fast as the best synchronous method ({_name(exact[0])}), and the least stale of what is "
+        f"within {within:.0%} of the fastest"
+    )
+
+
+def shortened(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:
+    """Return the fastest of each method, and the recommended one, in their order."""
+    fastest: dict[str, Candidate] = {}
+    for candidate in found:
+        fastest.setdefault(candidate.settings.method, candidate)
+    return [c for c in found if c is best or c is fastest[c.settings.method]]
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.settings.method} on {candidate.grid.groups} x {candidate.grid.stages}"
+
+
+def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
+    for stages in _divisors(question.devices):
+        groups = question.devices // stages
+        if settings.stages not in (None, stages) or settings.groups not in (None, groups):
+            continue
+        if stages > len(question.table.parts) or not _as_long(settings, stages):
+            continue
+        grid = Grid(groups, stages)
+        disturbances = Disturbances.parse(settings, grid, settings.seed)
+        costs = question.table.cut(stages, settings.cuts)
+        devices = Devices(disturbances, costs, question.table.handling)
+        for name in question.names:
+            method = methods.find(name)
+            if _runs(method, grid, settings):
+                made = list(_of_method(question, settings, method, grid, devices))
+                # Of a method that flushes only the best number of micro-batches is of interest.
+                made.sort(key=lambda c: -c.samples_per_second)
+                yield from made if method.stale else made[:1]
+
+
+def _as_long(settings: Settings, stages: int) -> bool:
+    """Return whether what is given for each stage is given for so many."""
+    given = (settings.staleness, settings.queues, None if settings.cuts is None else [*settings.cuts, ""])
+    return all(len(numbers) == stages for numbers in given if isinstance(numbers, list))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _runs(method: Method, grid: Grid, settings: Settings) -> bool:
+    if method.max_groups is not None and grid.groups > method.max_groups:
+        return False
+    if method.max_stages is not None and grid.stages > method.max_stages:
+        return False
+    if len(grid) > 1 and method.name == "sgd":
+        return False  # one stage after the other: never faster than one device
+    pipeline = method.stale or method.micro_batches > 1
+    if grid.stages == 1 and pipeline and not (method.stale and grid.groups > 1):
+        return False
+    return grid.groups == 1 or method.mixing != methods.NO_MIXING or settings.mixing is not None
+
+
+def _of_method(
+    question: Question, settings: Settings, method: Method, grid: Grid, devices: Devices
+) -> Iterator[Candidate]:
+    view = find_view(settings.view or method.view)
+    mixing = mixing_name(method, settings, grid)
+    lateral = make_lateral(mixing, settings, grid, ESTIMATED)
+    assert devices.costs is not None
+    seen: set[Schedule] = set()
+    for micro in _micro_batches(method, grid, settings):
+        for staleness in _vectors(method, grid, settings):
+            ahead: list[int] | None
+            if staleness == "auto":
+                ahead = devices.enough_staleness(method, grid, view, micro, lateral, settings.within)
+            else:
+                ahead = staleness
+            schedule = methods.schedule(method, grid.stages, ahead, settings.queues, micro, view.delay)
+            view.check(schedule)
+            if schedule in seen:
+                continue
+            seen.add(schedule)
+            program = Program(grid, schedule, ESTIMATED, lateral, recompute=view.recomputes)
+            made = estimate(program, devices.time_model(program))
+            chosen = replace(
+                settings,
+                method=method.name,
+                groups=grid.groups,
+                stages=grid.stages,
+                staleness=[w - 1 for w in schedule.windows] if method.stale else None,
+                queues=None,
+                micro_batches=micro,
+                cuts=[cost.name for cost in devices.costs[1:]],
+                mixing=mixing,
+            )
+            memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
+            rate = 1000 * grid.groups * question.table.batch_size / made.batch if made.batch else float("inf")
+            yield Candidate(chosen, grid, schedule, tuple(chosen.cuts or ()), made, tuple(memory), rate)
+
+
+def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:
+    if settings.micro_batches is not None:
+        return (settings.micro_batches,)
+    if method.stale or method.micro_batches == 1:
+        return (method.micro_batches,)
+    return tuple(m for m in (grid.stages, 2 * grid.stages, 4 * grid.stages) if settings.batch_size % m == 0)
+
+
+def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[int] | Literal["auto"] | None]:
+    if not method.stale or settings.queues is not None:
+        return (None,)
+    if settings.staleness is not None:
+        return (settings.staleness,)
+    return (None, "auto") if grid.stages > 1 else (None,)
+
+
+def _memory(question: Question, schedule: Schedule, view: type[View], stage: int, cost: Cost) -> int:
+    kept = view.kept(schedule, stage)
+    own = cost.parameters * (2 + question.states)
+    flying = (kept.graphs * cost.graph + kept.inputs * cost.input) // schedule.micro_batches
+    return own + flying + kept.copies * cost.parameters

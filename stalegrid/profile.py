@@ -1,0 +1,141 @@
+"""What the parts of a real model cost on this machine, measured.
+
+Does not know: grids, methods, links: the model runs as a chain of parts, one after another, in this process.
+"""
+
+import copy
+import dataclasses
+import time
+from collections import defaultdict
+from statistics import median
+
+import torch
+
+from stalegrid.agents.build import build_agents
+from stalegrid.config import Settings
+from stalegrid.engines.distributed.handling import measure_handling
+from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.recorded import recorded
+from stalegrid.engines.simulator import simulate
+from stalegrid.errors import ConfigError
+from stalegrid.grid import OBSERVER, Grid
+from stalegrid.observe.records import Nowhere
+from stalegrid.observe.timeline import Timeline
+from stalegrid.partition import finest
+from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.program import Kind
+from stalegrid.task import Task
+from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
+
+PARTS = 16
+"""Parts that are fine enough for most cuts."""
+
+SMALLER = 4
+"""A batch of a fourth of the samples shows what does not grow with them."""
+
+WARM_UP, REPEATS = 3, 9
+"""Updates that are not timed, and that are."""
+
+
+def profile(task: Task, settings: Settings, parts: int = PARTS) -> CostTable:
+    """Measure a model, cut into parts, on batches of its data.
+
+    Args:
+        task: what is trained; left as it is.
+        settings: batch size, type, device, threads and seed are used; cuts, if given, in place of the finest.
+        parts: how many at most.
+
+    Returns:
+        The median cost of every part.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    if parts < 1:
+        raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
+    task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
+    device = use_device(settings.device, 0)
+    with threads(settings.threads):
+        chain = _chain(task, settings, parts)
+        whole = _measured(task, chain, device)
+        smaller = dataclasses.replace(chain, batch_size=max(1, settings.batch_size // SMALLER))
+        some = _measured(task, smaller, device)
+        ratio = smaller.batch_size / settings.batch_size
+        costs = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
+    return CostTable(settings.batch_size, tuple(costs), measure_handling() if device.type == "cpu" else 0.0)
+
+
+def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
+    """Return what a forward or backward takes besides what grows with its samples, from two sizes of batch."""
+    if ratio == 1:
+        return 0.0
+    passes = [(some.forward, whole.forward), (some.backward, whole.backward)]
+    return max(0.0, sum(part - ratio * all_of_it for part, all_of_it in passes) / (1 - ratio) / len(passes))
+
+
+def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
+    plan = make_plan(task, chain)
+    timeline = Timeline()
+    agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
+    simulate(plan.program, recorded(agents, timeline, device))
+    return [_cost(plan, k, timeline, device) for k in range(plan.grid.stages)]
+
+
+def _chain(task: Task, settings: Settings, parts: int) -> Settings:
+    """Return settings that run the parts one after another."""
+    batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
+    cuts = settings.cuts
+    if cuts is None:
+        model = copy.deepcopy(task.model).to(getattr(torch, settings.dtype))
+        cuts = list(finest(model, batches.inputs(0, 0), parts))
+    unchanged = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings) if f.name in _KEPT}
+    updates = WARM_UP + REPEATS
+    return Settings(
+        **unchanged,
+        method="sgd",
+        stages=len(cuts) + 1,
+        cuts=cuts,
+        micro_batches=1,
+        updates=updates,
+        engine="simulator",
+        gap=False,
+        log_every=updates,
+        evaluate_every=0,
+    )
+
+
+_KEPT = ("batch_size", "dtype", "device", "threads", "seed")
+
+
+def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> Cost:
+    taken: dict[Kind, list[int]] = defaultdict(list)
+    for span in timeline.spans:
+        if span.unit.stage == stage and span.unit != OBSERVER and span.index >= WARM_UP:
+            taken[span.kind].append(span.end - span.start)
+    sizes = [sum(spec.nbytes for spec in layout) for layout in plan.partition.layouts]
+    vector = plan.stages[stage].numel
+    milliseconds = {kind: median(times) / NANOSECONDS for kind, times in taken.items()}
+    return Cost(
+        forward=milliseconds[Kind.FORWARD],
+        backward=milliseconds[Kind.BACKWARD],
+        update=milliseconds[Kind.UPDATE],
+        mix=_mixing(torch.zeros(vector, dtype=plan.dtype, device=device)),
+        input=sizes[stage - 1] if stage else 0,
+        output=sizes[stage] if stage < len(sizes) else 0,
+        parameters=vector * plan.dtype.itemsize,
+        graph=plan.held[stage],
+        name=plan.partition.names[stage - 1] if stage else "input",
+    )
+
+
+def _mixing(vector: torch.Tensor) -> float:
+    """Return the milliseconds of averaging a vector with that of one other group."""
+    other = vector.clone()
+    times: list[float] = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        vector.add_(other - vector, alpha=0.5)
+        if vector.is_cuda:
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return median(times)

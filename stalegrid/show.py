@@ -1,0 +1,86 @@
+"""Tables of costs and candidates for the console.
+
+Does not know: how their numbers were made.
+"""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from stalegrid.planning import Candidate
+from stalegrid.timing.costs import CostTable
+
+
+def plain(*columns: str) -> Table:
+    """Return an empty table."""
+    return Table(*columns, box=box.SIMPLE, pad_edge=False)
+
+
+def costs(table: CostTable) -> Table:
+    """Show what the parts of a model cost."""
+    shown = plain("part", "forward ms", "backward ms", "update ms", "mix ms", "output kB", "parameters kB", "graph kB")
+    for part in table.parts:
+        times = (part.forward, part.backward, part.update, part.mix)
+        sizes = (part.output, part.parameters, part.graph)
+        shown.add_row(part.name, *(f"{ms:.3g}" for ms in times), *(f"{size / 1000:,.0f}" for size in sizes))
+    return shown
+
+
+def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, float]) -> Table:
+    """Show candidates, fastest first.
+
+    Args:
+        found: which.
+        best: the recommended one, which is marked.
+        measured: milliseconds a batch on real processes, by position in ``found``.
+    """
+    heads = [
+        "",
+        "method",
+        "S x K",
+        "M",
+        "ms/batch",
+        "samples/s",
+        "busy",
+        "waiting",
+        "sending",
+        "staleness",
+        "MB a stage",
+    ]
+    shown = plain(*heads, *(["measured", "estimated/measured"] if measured else []))
+    for i, c in enumerate(found):
+        shares = (c.estimate.busy, c.estimate.waiting, c.estimate.sending)
+        row = [
+            "*" if c is best else "",
+            c.settings.method,
+            f"{c.grid.groups} x {c.grid.stages}",
+            str(c.schedule.micro_batches),
+            f"{c.estimate.batch:.4g}",
+            f"{c.samples_per_second:,.4g}",
+            *(f"{share:.0%}" for share in shares),
+            _runs(c.staleness),
+            _runs([f"{size / 1e6:.3g}" for size in c.memory]),
+        ]
+        if measured:
+            seen = measured.get(i)
+            row += ["", ""] if seen is None else [f"{seen:.4g} ms", f"{c.estimate.batch / seen:.3f}"]
+        shown.add_row(*row)
+    return shown
+
+
+def command(candidate: Candidate) -> str:
+    """Return the options of ``stalegrid train`` that say what a candidate is."""
+    s = candidate.settings
+    given = [f"--method {s.method} --groups {s.groups} --stages {s.stages}"]
+    if s.staleness:
+        given.append(f"--staleness {','.join(map(str, s.staleness))}")
+    if candidate.schedule.micro_batches > 1:
+        given.append(f"--micro-batches {candidate.schedule.micro_batches}")
+    if candidate.cuts:
+        given.append(f"--cuts {','.join(candidate.cuts)}")
+    return "stalegrid train " + " ".join(given)
+
+
+def _runs(values: Sequence[object]) -> str:
+    return ",".join(map(str, values)) if len(values) <= 8 else f"{values[0]},{values[1]},...,{values[-1]}"

@@ -1,0 +1,192 @@
+"""Dates the actions of a program: when each would begin and end on given devices and links.
+
+Does not know: tensors, who executes the actions, in which order of those that the program allows.
+
+In a Kahn network no choice depends on time, so time can be computed beside the numbers instead of driving them: an
+action begins when its unit is free and its messages are there, a message leaves when its action has ended and its
+sender's port is free.  Dates follow by maxima and sums from earlier dates,
+
+    begin(a) = max(free(a'), arrival(t) for t in needs(a)) + handling(needs(a)),    a' the unit's action before a
+    end(a)   = begin(a) + duration(a),      free(a) = end(a) + handling(sends(a))
+    left(t)  = max(free(a), left(t') + occupied(t')),       t' the message that its sender sent before t
+    arrival(t) = left(t) + occupied(t) + latency,
+
+in whole nanoseconds, whichever order the actions are dated in.  No event queue is needed, and nothing can tie.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.timeline import Recorder
+from stalegrid.program import Action, Edge, Kind, Program
+from stalegrid.timing.costs import NANOSECONDS, Cost
+from stalegrid.timing.disturbances import Disturbances, Outage
+from stalegrid.timing.pace import Pace, durations
+
+PIPELINE = ("activation", "gradient")
+"""Edges within a group; all others, but those to the observer, are lateral."""
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """What actions take and messages weigh.
+
+    Args:
+        stages: costs of each stage, for the batch of an update.
+        micro_batches: M, in which that batch is split.
+        handling: milliseconds of a unit's own time for each MB that it sends or receives.
+        nbytes: of every message of an edge.
+        disturbances: what happens to equal devices.
+    """
+
+    stages: tuple[Cost, ...]
+    micro_batches: int
+    handling: float
+    nbytes: Callable[[Edge], int]
+    disturbances: Disturbances
+
+    def pace(self, unit: Unit) -> Pace:
+        """Return what the actions of a unit take; the observer's take no time."""
+        usual = {} if unit == OBSERVER else durations(self.stages[unit.stage], self.micro_batches)
+        return Pace(unit, usual, self.disturbances)
+
+
+def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], int]:
+    """Return the bytes of every message of an edge, as the costs of the stages say."""
+    micro, groups = program.schedule.micro_batches, program.grid.groups
+
+    def nbytes(edge: Edge) -> int:
+        source = stages[edge.source.stage]
+        match edge.name:
+            case "activation":
+                return source.output // micro
+            case "gradient":
+                return source.input // micro
+            case "parameters":
+                return source.parameters
+        return source.parameters // groups  # a part of the gradient, or of its mean
+
+    return nbytes
+
+
+@dataclass(slots=True)
+class Lane:
+    """What the clock knows of one unit.
+
+    Attributes:
+        pace: of its actions.
+        outages: in which it begins nothing.
+        free: when it has ended its last action and handed over what that sends.
+        port: when the last byte of its last message has left.
+        busy: nanoseconds of all its actions.
+        sending: nanoseconds in which it handled messages, or could only wait for one that was under way.
+        updates: ends of its updates.
+    """
+
+    pace: Pace
+    outages: tuple[Outage, ...]
+    free: int = 0
+    port: int = 0
+    busy: int = 0
+    sending: int = 0
+    updates: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Line:
+    """What the clock knows of one edge.
+
+    Attributes:
+        handled: nanoseconds that a message takes of its sender's and of its receiver's own time.
+        occupied: nanoseconds that a message keeps its sender's port busy.
+        latency: nanoseconds.
+        outages: in which nothing leaves.
+        arrivals: of messages that have been sent and not been used.
+    """
+
+    handled: int
+    occupied: int
+    latency: int
+    outages: tuple[Outage, ...]
+    arrivals: deque[int] = field(default_factory=deque)
+
+
+class Clock:
+    """Dates actions; each unit's must come in the order of its program, and after those that send to it.
+
+    Args:
+        program: whose actions.
+        model: what they take.
+        recorder: who is told; None for nobody.
+
+    Attributes:
+        lanes: of every agent.
+        lines: of every edge.
+        now: end of the action dated last.
+    """
+
+    def __init__(self, program: Program, model: TimeModel, recorder: Recorder | None = None) -> None:
+        self.lanes = {unit: _lane(unit, model) for unit in program.agents}
+        self.lines = {edge: _line(edge, model) for unit in program.agents for edge in program.inbound(unit)}
+        self.now = 0
+        self._recorder = recorder
+
+    def date(self, unit: Unit, action: Action) -> None:
+        """Date the next action of a unit; all its messages must have been sent."""
+        lane, lines = self.lanes[unit], self.lines
+        start, handled, travelled = lane.free, 0, 0
+        for tag in action.needs:
+            line = lines[tag.edge]
+            handled += line.handled
+            arrival = line.arrivals.popleft()
+            if arrival > start:
+                start, travelled = arrival, line.occupied + line.latency
+        if travelled or handled:
+            lane.sending += min(start - lane.free, travelled) + handled
+            start += handled
+        for outage in lane.outages:
+            start = outage.after(start)
+        taken = lane.pace.of(action.kind)
+        self.now = lane.free = end = start + taken
+        lane.busy += taken
+        if action.kind is Kind.UPDATE:
+            lane.updates.append(end)
+        if self._recorder is not None:
+            self._recorder.executed(unit, action, start, end)
+        for tag in action.sends:
+            line = lines[tag.edge]
+            if line.handled:
+                lane.sending += line.handled
+                lane.free = end = end + line.handled
+            left = _depart(lane, line, end) if line.occupied or line.outages else end
+            arrival = left + line.occupied + line.latency
+            line.arrivals.append(arrival)
+            if self._recorder is not None:
+                self._recorder.left(tag, left)
+                self._recorder.arrived(tag, arrival)
+
+
+def _depart(lane: Lane, line: Line, ready: int) -> int:
+    left = max(ready, lane.port) if line.occupied else ready
+    for outage in line.outages:
+        left = outage.after(left)
+    if line.occupied:
+        lane.port = left + line.occupied
+    return left
+
+
+def _lane(unit: Unit, model: TimeModel) -> Lane:
+    return Lane(model.pace(unit), model.disturbances.delays(unit, None))
+
+
+def _line(edge: Edge, model: TimeModel) -> Line:
+    if edge.target == OBSERVER:
+        return Line(0, 0, 0, ())
+    disturbances = model.disturbances
+    link = disturbances.link if edge.name in PIPELINE else disturbances.lateral_link
+    outages = disturbances.delays(edge.source, edge.target)
+    nbytes = model.nbytes(edge)
+    handled = round(nbytes / 1e6 * model.handling * NANOSECONDS)
+    return Line(handled, link.occupied(nbytes), round(link.latency * NANOSECONDS), outages)

@@ -1,0 +1,204 @@
+"""What a model costs: milliseconds and bytes of its parts, one after another.
+
+Does not know: units, links, programs, who measured it.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stalegrid.errors import ConfigError
+from stalegrid.partition.balance import balance
+
+NANOSECONDS = 1_000_000
+"""In a millisecond; costs are told in milliseconds, time is counted in whole nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one part of a model costs, for the batch that one group makes one update of.
+
+    Args:
+        forward: milliseconds.
+        backward: milliseconds.
+        recompute: milliseconds of a second forward; as the forward if left out.
+        update: milliseconds of an optimizer's step.
+        fixed: milliseconds of the forward, and of the backward, that a smaller micro-batch takes all the same.
+        mix: milliseconds of one exchange's arithmetic: averaging parameters or gradients of groups.
+        input: bytes that the part is handed, of the batch or of the part before.
+        output: bytes that it hands on.
+        parameters: bytes.
+        graph: bytes that it saves for the backward of a batch.
+        name: of the operation that it begins with, where ``--cuts`` may cut.
+    """
+
+    forward: float
+    backward: float
+    recompute: float | None = None
+    update: float = 0.0
+    fixed: float = 0.0
+    mix: float = 0.0
+    input: int = 0
+    output: int = 0
+    parameters: int = 0
+    graph: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "name" or (field.name == "recompute" and value is None):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigError(f"a cost is a number, 0 or more ({field.name}: {value!r}, part: {self.name!r})")
+
+    @property
+    def second_forward(self) -> float:
+        """Milliseconds of a second forward."""
+        return self.forward if self.recompute is None else self.recompute
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """The parts of a model, as finely as it may be cut.
+
+    Args:
+        batch_size: samples that the costs are for.
+        parts: in the order of the model.
+        handling: milliseconds that a unit's own processor spends on each MB that it sends or receives; 0 where others
+            do that, such as a network card or cores that have nothing else to do.
+    """
+
+    batch_size: int
+    parts: tuple[Cost, ...]
+    handling: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"a cost table is for at least one sample (batch_size: {self.batch_size})")
+        if not 0 <= self.handling < float("inf"):
+            raise ConfigError(f"handling takes 0 ms or more a MB (handling: {self.handling})")
+        if not self.parts:
+            raise ConfigError("a cost table has at least one part (parts: none)")
+
+    def of_batch(self, batch_size: int) -> "CostTable":
+        """Return the table for batches of another size: all but what is fixed grows with the samples."""
+        if batch_size == self.batch_size:
+            return self
+        ratio = batch_size / self.batch_size
+        return replace(self, batch_size=batch_size, parts=tuple(_scaled(part, ratio) for part in self.parts))
+
+    def cut(self, stages: int, cuts: Sequence[str] | None = None) -> tuple[Cost, ...]:
+        """Return the costs of each stage.
+
+        Args:
+            stages: K.
+            cuts: names of the parts that begin stages 1..K-1; None for the cuts whose slowest stage is fastest.
+
+        Raises:
+            ConfigError: the table has fewer parts than that, or none of such a name.
+        """
+        if stages > len(self.parts):
+            raise ConfigError(
+                f"the cost table has fewer parts than stages (parts: {len(self.parts)}, stages: {stages})"
+            )
+        bounds = [0, *(self._balanced(stages) if cuts is None else map(self._find, cuts)), len(self.parts)]
+        if len(bounds) != stages + 1 or sorted(set(bounds)) != bounds:
+            raise ConfigError(f"{stages} stages need {stages - 1} cuts in the order of the table (cuts: {cuts})")
+        return tuple(_merge(self.parts[start:stop]) for start, stop in itertools.pairwise(bounds))
+
+    def _balanced(self, stages: int) -> list[int]:
+        work = [part.forward + part.backward + part.update for part in self.parts]
+        found = balance(work, stages, range(1, len(work)), lambda cut: 0.0, lambda start, stop: True)
+        assert found is not None
+        return found
+
+    def _find(self, name: str) -> int:
+        names = [part.name for part in self.parts]
+        if name not in names:
+            raise ConfigError(f"the cost table has no part of that name (cut: {name!r}); there are: {', '.join(names)}")
+        return names.index(name)
+
+    def write(self, path: Path) -> None:
+        """Write the table as YAML."""
+        parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
+        content = {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    @classmethod
+    def read(cls, path: Path) -> "CostTable":
+        """Read a table that :meth:`write` or a user wrote.
+
+        Raises:
+            ConfigError: it cannot be read, or says something that has no meaning.
+        """
+        try:
+            content = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+            raise ConfigError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
+        try:
+            return cls._parse(content)
+        except ConfigError as problem:
+            raise ConfigError(f"{problem} (costs: {path})") from problem
+
+    @classmethod
+    def _parse(cls, content: Any) -> "CostTable":
+        if not isinstance(content, Mapping) or set(content) - {"batch_size", "handling", "parts"}:
+            raise ConfigError("a cost table has the entries batch_size, handling and parts, and no others")
+        size, handling, parts = content.get("batch_size"), content.get("handling", 0.0), content.get("parts")
+        if not isinstance(size, int):
+            raise ConfigError(f"batch_size is a whole number (batch_size: {size!r})")
+        if not isinstance(handling, int | float):
+            raise ConfigError(f"handling is a number of milliseconds a MB (handling: {handling!r})")
+        if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+            raise ConfigError("parts is a list of entries with at least forward and backward")
+        return cls(size, tuple(_cost(i, part) for i, part in enumerate(parts)), handling)
+
+
+def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
+    known = {field.name for field in fields(Cost)}
+    if unknown := set(map(str, entry)) - known:
+        raise ConfigError(
+            f"a part has unknown entries (part: {position}, entries: {', '.join(sorted(unknown))}); there are: "
+            f"{', '.join(sorted(known))}"
+        )
+    if missing := {"forward", "backward"} - set(entry):
+        raise ConfigError(
+            f"a part does not say what it takes (part: {position}, missing: {', '.join(sorted(missing))})"
+        )
+    return Cost(**{"name": str(position), **entry})
+
+
+def _scaled(part: Cost, ratio: float) -> Cost:
+    def time(whole: float) -> float:
+        return whole if whole <= part.fixed else part.fixed + ratio * (whole - part.fixed)
+
+    return replace(
+        part,
+        forward=time(part.forward),
+        backward=time(part.backward),
+        recompute=None if part.recompute is None else time(part.recompute),
+        input=round(ratio * part.input),
+        output=round(ratio * part.output),
+        graph=round(ratio * part.graph),
+    )
+
+
+def _merge(parts: Sequence[Cost]) -> Cost:
+    return Cost(
+        forward=sum(p.forward for p in parts),
+        backward=sum(p.backward for p in parts),
+        recompute=sum(p.second_forward for p in parts),
+        update=sum(p.update for p in parts),
+        fixed=sum(p.fixed for p in parts),
+        mix=sum(p.mix for p in parts),
+        input=parts[0].input,
+        output=parts[-1].output,
+        parameters=sum(p.parameters for p in parts),
+        graph=sum(p.graph for p in parts),
+        name=parts[0].name,
+    )

@@ -1,0 +1,227 @@
+"""What makes devices unequal and late: slow units, jitter, stalls, outages; and how long messages travel.
+
+Does not know: programs, what an action costs by itself.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stalegrid.config import DeviceSettings
+from stalegrid.errors import ConfigError
+from stalegrid.grid import Grid, Unit
+from stalegrid.seeds import derive
+from stalegrid.timing.costs import NANOSECONDS
+
+_DRAWN_AHEAD = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How messages travel.
+
+    Args:
+        latency: milliseconds from the last byte sent to its arrival.
+        mbits: bandwidth in Mbit/s; infinite for none that counts.
+    """
+
+    latency: float = 0.0
+    mbits: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.latency < math.inf and self.mbits > 0):
+            raise ConfigError(
+                f"a link has a latency of 0 ms or more and a bandwidth above 0 Mbit/s (latency: {self.latency}, "
+                f"bandwidth: {self.mbits})"
+            )
+
+    @classmethod
+    def parse(cls, numbers: Sequence[float] | None) -> "Link":
+        """Return the link of the numbers that a user wrote: latency, or latency and bandwidth.
+
+        Raises:
+            ConfigError: they have no meaning.
+        """
+        if numbers is not None and len(numbers) not in (1, 2):
+            raise ConfigError(f"a link is LATENCY or LATENCY,BANDWIDTH in ms and Mbit/s (link: {list(numbers)})")
+        return cls(*numbers or ())
+
+    def occupied(self, nbytes: int) -> int:
+        """Return for how many nanoseconds a message keeps its sender's port busy."""
+        return round(nbytes * 8000 / self.mbits)
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """How much actions differ from one another, on a device that is the same.
+
+    Args:
+        sigma: of the logarithm of each duration, whose median stays what it is.
+        stall_share: probability that an action stalls.
+        stall: milliseconds that it then takes longer.
+    """
+
+    sigma: float = 0.0
+    stall_share: float = 0.0
+    stall: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.sigma < math.inf and 0 <= self.stall_share <= 1 and 0 <= self.stall < math.inf):
+            raise ConfigError(
+                f"jitter needs sigma >= 0, a share of stalls from 0 to 1, and stalls of 0 ms or more (sigma: "
+                f"{self.sigma}, share: {self.stall_share}, stall: {self.stall})"
+            )
+
+    def draws(self, seed: int, unit: Unit) -> Iterator[tuple[float, int]]:
+        """Yield for each action of a unit what its duration is multiplied by, and the nanoseconds added."""
+        generator = np.random.default_rng(derive(seed, "jitter", unit.group, unit.stage))
+        stall = round(self.stall * NANOSECONDS)
+        while True:
+            factors = np.exp(self.sigma * generator.standard_normal(_DRAWN_AHEAD)).tolist()
+            stalls = (generator.random(_DRAWN_AHEAD) < self.stall_share).tolist()
+            yield from ((factor, stall if stalled else 0) for factor, stalled in zip(factors, stalls, strict=True))
+
+    def __bool__(self) -> bool:
+        return bool(self.sigma or (self.stall_share and self.stall))
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which a unit begins no action, or nothing leaves on a link; what is under way is finished.
+
+    Args:
+        source: the unit, or the sender of the link.
+        target: the receiver of the link; None for the unit itself.
+        start: milliseconds since the run began.
+        end: milliseconds.
+    """
+
+    source: Unit
+    target: Unit | None
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end < math.inf:
+            raise ConfigError(f"an outage ends after it starts, at 0 ms or later (outage: {self.start}-{self.end})")
+
+    def after(self, time: int) -> int:
+        """Return when something that is ready at a time may begin, in nanoseconds."""
+        inside = self.start * NANOSECONDS <= time < self.end * NANOSECONDS
+        return round(self.end * NANOSECONDS) if inside else time
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbances:
+    """What happens to equal devices.
+
+    Args:
+        link: between stages of a group.
+        lateral_link: between groups.
+        jitter: of every action.
+        slow: units whose every action takes so many times as long.
+        outages: of units and links.
+        seed: of what is drawn.
+    """
+
+    link: Link = Link()
+    lateral_link: Link = Link()
+    jitter: Jitter = Jitter()
+    slow: Mapping[Unit, float] = field(default_factory=dict)
+    outages: tuple[Outage, ...] = ()
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, devices: DeviceSettings, grid: Grid, seed: int) -> "Disturbances":
+        """Return what a user wrote, checked.
+
+        Args:
+            devices: what was written.
+            grid: whose units may be named.
+            seed: of the run.
+
+        Raises:
+            ConfigError: it has no meaning, or names a unit that does not exist.
+        """
+        stalls = devices.stalls or [0.0, 0.0]
+        if len(stalls) != 2:
+            raise ConfigError(f"stalls are SHARE,MILLISECONDS (stalls: {stalls})")
+        made = cls(
+            link=Link.parse(devices.link),
+            lateral_link=Link.parse(devices.lateral_link),
+            jitter=Jitter(devices.jitter, *stalls),
+            slow=parse_slow(devices.slow),
+            outages=parse_outages(devices.outages),
+            seed=seed,
+        )
+        made._check(grid)
+        return made
+
+    def _check(self, grid: Grid) -> None:
+        named = [*self.slow, *(o.source for o in self.outages), *(o.target for o in self.outages if o.target)]
+        for unit in named:
+            if unit not in grid:
+                raise ConfigError(
+                    f"there is no such unit (unit: {unit.group},{unit.stage}, groups: {grid.groups}, stages: "
+                    f"{grid.stages}); units are GROUP,STAGE, counted from 0"
+                )
+
+    def delays(self, source: Unit, target: Unit | None) -> tuple[Outage, ...]:
+        """Return the outages of a unit, or of a link, in their order in time."""
+        found = (o for o in self.outages if (o.source, o.target) == (source, target))
+        return tuple(sorted(found, key=lambda o: o.start))
+
+
+_UNIT = r"(\d+),(\d+)"
+_NUMBER = r"([\d.]+)"
+
+
+def parse_slow(text: str | None) -> dict[Unit, float]:
+    """Read ``1,2=3.0`` or several of these with semicolons between: unit (1,2) takes three times as long.
+
+    Raises:
+        ConfigError: it is not written so, or a factor is not above 0.
+    """
+    found: dict[Unit, float] = {}
+    for entry in _entries(text):
+        match = re.fullmatch(rf"{_UNIT}={_NUMBER}", entry)
+        if match is None or (factor := _number(match[3])) is None or factor <= 0:
+            raise ConfigError(
+                f"a slow unit is GROUP,STAGE=FACTOR with a factor above 0, several with ; between (slow: {entry!r})"
+            )
+        found[Unit(int(match[1]), int(match[2]))] = factor
+    return found
+
+
+def parse_outages(text: str | None) -> tuple[Outage, ...]:
+    """Read ``0,1@1000-3000`` (a unit) or ``0,1>0,2@1000-3000`` (a link), in ms, several with semicolons between.
+
+    Raises:
+        ConfigError: it is not written so.
+    """
+    found: list[Outage] = []
+    for entry in _entries(text):
+        match = re.fullmatch(rf"{_UNIT}(?:>{_UNIT})?@{_NUMBER}-{_NUMBER}", entry)
+        times = [] if match is None else [_number(match[5]), _number(match[6])]
+        if match is None or None in times:
+            raise ConfigError(
+                "an outage is UNIT@START-END or UNIT>UNIT@START-END in ms, with units as GROUP,STAGE, several with ; "
+                f"between (outage: {entry!r})"
+            )
+        target = None if match[3] is None else Unit(int(match[3]), int(match[4]))
+        found.append(Outage(Unit(int(match[1]), int(match[2])), target, float(match[5]), float(match[6])))
+    return tuple(found)
+
+
+def _entries(text: str | None) -> list[str]:
+    return [] if text is None else ["".join(entry.split()) for entry in text.split(";") if entry.strip()]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

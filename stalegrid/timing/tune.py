@@ -1,0 +1,61 @@
+"""How much staleness is enough: the least whose throughput is about as good as any.
+
+Does not know: models, methods, who asks.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+LONGEST = 8
+"""Multiples of K-1-k beyond which no more staleness is tried."""
+
+STEPS = 4
+"""Steps in which such a multiple is tried."""
+
+Speed = Callable[[list[int]], float]
+"""Milliseconds a batch at a staleness vector."""
+
+
+def scaled(stages: int, factor: float) -> list[int]:
+    """Return ``m_k = ceil(c (K-1-k))``."""
+    return [math.ceil(factor * (stages - 1 - k)) for k in range(stages)]
+
+
+def least_staleness(stages: int, speed: Speed, within: float) -> list[int]:
+    """Return the least staleness whose time per batch is within a share of the best.
+
+    First the least multiple of K-1-k; then each stage in turn, from the first, which is the stalest, gives back what it
+    does not need.
+
+    Args:
+        stages: K.
+        speed: milliseconds a batch at a staleness vector that never increases along the stages.
+        within: share of the best throughput that may be missed.
+    """
+    limit = speed(scaled(stages, LONGEST)) / (1.0 - within)
+
+    def multiple(steps: int) -> list[int]:
+        return scaled(stages, steps / STEPS)
+
+    best = multiple(_least(0, LONGEST * STEPS, lambda steps: speed(multiple(steps)) <= limit))
+    for k in range(stages):
+        before, after = best[:k], best[k + 1 :]
+        low = after[0] if after else 0
+        best = [*before, _least(low, best[k], partial(_enough, speed, limit, before, after)), *after]
+    return best
+
+
+def _enough(speed: Speed, limit: float, before: list[int], after: list[int], staleness: int) -> bool:
+    return speed([*before, staleness, *after]) <= limit
+
+
+def _least(low: int, high: int, good: Callable[[int], bool]) -> int:
+    """Return the least number from which on all are good, where the highest is."""
+    while low < high:
+        middle = (low + high) // 2
+        if good(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
