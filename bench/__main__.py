@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cpu, emulated, frontier, simulator, virtual
+from bench import cpu, emulated, frontier, prediction, simulator, virtual
 from bench.measure import Ratio, as_json
 
 ROWS = {
     "emulated": emulated.run,
     "frontier": frontier.run,
+    "prediction": prediction.run,
     "cpu": cpu.run,
     "simulator": simulator.run,
     "virtual": virtual.run,
@@ -23,7 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description="Speed, as ratios against a peer or an ideal.")
     parser.add_argument("rows", nargs="*", help=f"which of {', '.join(ROWS)}; all if left out")
     parser.add_argument("--turns", type=int, default=5, help="how often each competitor is measured, in turn")
-    parser.add_argument("--out", type=Path, help="file for the results; bench/results.json for a run of all rows")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file for the results, whose other rows are kept; bench/results.json for a run of all rows",
+    )
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
@@ -31,7 +36,11 @@ def main() -> None:
     _show(ratios)
     out = options.out or (None if options.rows else Path(__file__).parent / "results.json")
     if out is not None:
-        out.write_text(json.dumps(as_json(ratios), indent=2) + "\n")
+        kept = json.loads(out.read_text())["ratios"] if out.exists() else []
+        written = as_json(ratios)
+        measured = {r.row for r in ratios}
+        written["ratios"] = [r for r in kept if r["row"] not in measured] + written["ratios"]
+        out.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def _show(ratios: list[Ratio]) -> None:

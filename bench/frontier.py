@@ -1,4 +1,7 @@
-"""What staleness buys: predicted and measured time per batch of eight emulated devices, steady and with jitter."""
+"""What staleness buys: predicted and measured time per batch of eight emulated devices, steady and with jitter.
+
+The staleness of stage k is ``ceil(c (K-1-k))``; durations are log-normal about their medians.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -21,8 +24,7 @@ def run(turns: int) -> list[Ratio]:
     for sigma in (0.0, 0.5):
         for scale in SCALES:
             candidate = _candidate(sigma, scale)
-            name = f"m = {scale:g} (K-1-k), sigma {sigma:g}"
-            predicted, measured = f"{name}: predicted ms/batch", f"{name}: measured ms/batch"
+            predicted, measured = (f"c={scale:g} sigma={sigma:g} {what}, ms" for what in ("predicted", "measured"))
             figures = interleave({measured: partial(emulate, candidate, TABLE, UPDATES)}, turns)
             figures[predicted] = [candidate.estimate.batch] * turns
             ratios.append(ratio("frontier", figures, predicted, measured, 0.9, 1.1))

@@ -65,7 +65,8 @@ def ratio(row: str, figures: dict[str, list[float]], over: str, under: str, at_l
     """
     ratios = [a / b for a, b in zip(figures[over], figures[under], strict=True)]
     middle = statistics.median(ratios)
-    goal = f">= {at_least:g}" if at_least else f"<= {at_most:g}"
+    both = at_least and at_most < float("inf")
+    goal = f"{at_least:g} to {at_most:g}" if both else f">= {at_least:g}" if at_least else f"<= {at_most:g}"
     medians = {name: statistics.median(values) for name, values in figures.items()}
     reached = at_least <= middle <= at_most
     return Ratio(row, f"{over} / {under}", middle, min(ratios), max(ratios), goal, reached, medians)

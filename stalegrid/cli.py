@@ -140,9 +140,9 @@ def _plan(options: Namespace) -> int:
     for i, candidate in enumerate(shown):
         if i < options.measure or (options.measure and candidate is best):
             if config.costs is None:
-                measured[i] = rehearse(make_task(config), candidate, options.updates)
+                measured[i] = rehearse(make_task(config), candidate, options.measure_updates)
             else:
-                measured[i] = emulate(candidate, table, options.updates)
+                measured[i] = emulate(candidate, table, options.measure_updates)
     console = _wide()
     console.print(show.candidates(shown, best, measured))
     for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
@@ -325,7 +325,7 @@ def _add_plan_options(parser: ArgumentParser) -> None:
     parser.add_argument("--memory", type=float, help="GB that a device has for training")
     parser.add_argument("--all", type=bool, default=False, help="show all candidates, not the best of each method")
     parser.add_argument("--measure", type=int, default=0, help="run so many of the fastest on real processes")
-    parser.add_argument("--updates", type=int, default=40, help="updates of each such run")
+    parser.add_argument("--measure-updates", type=int, default=40, help="updates of each such run")
 
 
 def _add_options(parser: ArgumentParser, names: Sequence[str], defaults: dict[str, Any]) -> dict[str, bool]:

@@ -19,7 +19,7 @@ class DeviceSettings:
             a clock.
         emulate: let processes sleep until every action has taken as long as the costs say.
         slow: units whose every action takes so many times as long, such as 1,2=3.0 for unit (1,2), several with ;
-            between.
+            between; 3=3.0 is the device with that number, counted group by group, on any grid.
         jitter: sigma of the log-normal jitter of every action.
         stalls: probability that an action stalls and for how many ms, such as 0.01,200.
         link: latency in ms, or latency and bandwidth in Mbit/s, between stages, such as 1,100; in virtual time only.

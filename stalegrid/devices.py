@@ -15,12 +15,12 @@ from stalegrid.program import Edge, Lateral, Program
 from stalegrid.timing.clock import TimeModel, message_bytes
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances
-from stalegrid.timing.estimate import estimate
+from stalegrid.timing.estimate import estimate, long_enough
 from stalegrid.timing.tune import least_staleness
 from stalegrid.views import View
 
 ESTIMATED = 200
-"""Updates over which a throughput is estimated."""
+"""Updates over which a throughput is estimated, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,13 @@ class Devices:
         return TimeModel(self.costs, program.schedule.micro_batches, self.handling, weigh, self.disturbances)
 
     def enough_staleness(
-        self, method: Method, grid: Grid, view: type[View], micro_batches: int, lateral: Lateral, within: float
+        self,
+        method: Method,
+        grid: Grid,
+        view: type[View],
+        micro_batches: int,
+        lateral: Callable[[int], Lateral],
+        within: float,
     ) -> list[int]:
         """Return the least staleness that is about as fast as any.
 
@@ -58,7 +64,7 @@ class Devices:
             grid: of the run.
             view: of late backwards.
             micro_batches: M.
-            lateral: when groups exchange.
+            lateral: when groups exchange in a run of so many updates.
             within: share of the best throughput that may be missed.
 
         Raises:
@@ -78,7 +84,8 @@ class Devices:
 
         def batch(staleness: list[int]) -> float:
             schedule = methods.schedule(method, grid.stages, staleness, None, micro_batches, view.delay)
-            program = Program(grid, schedule, ESTIMATED, lateral, recompute=view.recomputes)
+            updates = long_enough(schedule, ESTIMATED)
+            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -140,7 +141,9 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     lateral = make_lateral(mixing, settings, grid, updates)
     staleness = settings.staleness
     if staleness == "auto":
-        staleness = devices.enough_staleness(method, grid, view, micro, lateral, settings.within)
+        staleness = devices.enough_staleness(
+            method, grid, view, micro, partial(make_lateral, mixing, settings, grid), settings.within
+        )
     schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
     view.check(schedule)
     model, test = _model(task, dtype), make_test(task, dtype)

@@ -5,6 +5,7 @@ Does not know: models, tensors, processes; costs say all about the model.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from stalegrid import methods
@@ -16,8 +17,8 @@ from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.methods import Method
 from stalegrid.program import Program, Schedule
 from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.timing.disturbances import Disturbances
-from stalegrid.timing.estimate import Estimate, estimate
+from stalegrid.timing.disturbances import Disturbances, has_units
+from stalegrid.timing.estimate import Estimate, estimate, long_enough
 from stalegrid.views import View, find_view
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
@@ -60,7 +61,8 @@ class Candidate:
     @property
     def synchronous(self) -> bool:
         """Whether it computes what one device would: no gradient is late, and groups are never apart."""
-        return not methods.find(self.settings.method).stale
+        together = self.grid.groups == 1 or self.settings.mixing == methods.ALL_REDUCE
+        return together and not methods.find(self.settings.method).stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +172,9 @@ def _name(candidate: Candidate) -> str:
 
 
 def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
-    for stages in _divisors(question.devices):
-        groups = question.devices // stages
-        if settings.stages not in (None, stages) or settings.groups not in (None, groups):
-            continue
-        if stages > len(question.table.parts) or not _as_long(settings, stages):
-            continue
-        grid = Grid(groups, stages)
+    for grid in _grids(question, settings):
         disturbances = Disturbances.parse(settings, grid, settings.seed)
-        costs = question.table.cut(stages, settings.cuts)
+        costs = question.table.cut(grid.stages, settings.cuts)
         devices = Devices(disturbances, costs, question.table.handling)
         for name in question.names:
             method = methods.find(name)
@@ -187,6 +183,17 @@ def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
                 # Of a method that flushes only the best number of micro-batches is of interest.
                 made.sort(key=lambda c: -c.samples_per_second)
                 yield from made if method.stale else made[:1]
+
+
+def _grids(question: Question, settings: Settings) -> list[Grid]:
+    """Return the grids that the devices can form, and of these those that have the units which are named, if any do."""
+    found: list[Grid] = []
+    for stages in _divisors(question.devices):
+        groups = question.devices // stages
+        asked = settings.stages in (None, stages) and settings.groups in (None, groups)
+        if asked and stages <= len(question.table.parts) and _as_long(settings, stages):
+            found.append(Grid(groups, stages))
+    return [grid for grid in found if has_units(settings, grid)] or found
 
 
 def _as_long(settings: Settings, stages: int) -> bool:
@@ -217,7 +224,7 @@ def _of_method(
 ) -> Iterator[Candidate]:
     view = find_view(settings.view or method.view)
     mixing = mixing_name(method, settings, grid)
-    lateral = make_lateral(mixing, settings, grid, ESTIMATED)
+    lateral = partial(make_lateral, mixing, settings, grid)
     assert devices.costs is not None
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
@@ -228,11 +235,11 @@ def _of_method(
             else:
                 ahead = staleness
             schedule = methods.schedule(method, grid.stages, ahead, settings.queues, micro, view.delay)
-            view.check(schedule)
-            if schedule in seen:
+            if schedule in seen or not _allowed(view, schedule):
                 continue
             seen.add(schedule)
-            program = Program(grid, schedule, ESTIMATED, lateral, recompute=view.recomputes)
+            updates = long_enough(schedule, ESTIMATED)
+            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             made = estimate(program, devices.time_model(program))
             chosen = replace(
                 settings,
@@ -255,7 +262,16 @@ def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[i
         return (settings.micro_batches,)
     if method.stale or method.micro_batches == 1:
         return (method.micro_batches,)
-    return tuple(m for m in (grid.stages, 2 * grid.stages, 4 * grid.stages) if settings.batch_size % m == 0)
+    whole = [m for m in range(1, settings.batch_size + 1) if settings.batch_size % m == 0]
+    return [m for m in whole if grid.stages <= m <= 4 * grid.stages] or whole[-1:]
+
+
+def _allowed(view: type[View], schedule: Schedule) -> bool:
+    try:
+        view.check(schedule)
+    except ConfigError:
+        return False
+    return True
 
 
 def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[int] | Literal["auto"] | None]:

@@ -33,6 +33,9 @@ PARTS = 16
 SMALLER = 4
 """A batch of a fourth of the samples shows what does not grow with them."""
 
+LEAST = 2
+"""Samples; batch normalisation refuses one."""
+
 WARM_UP, REPEATS = 3, 9
 """Updates that are not timed, and that are."""
 
@@ -58,17 +61,16 @@ def profile(task: Task, settings: Settings, parts: int = PARTS) -> CostTable:
     with threads(settings.threads):
         chain = _chain(task, settings, parts)
         whole = _measured(task, chain, device)
-        smaller = dataclasses.replace(chain, batch_size=max(1, settings.batch_size // SMALLER))
-        some = _measured(task, smaller, device)
-        ratio = smaller.batch_size / settings.batch_size
-        costs = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
-    return CostTable(settings.batch_size, tuple(costs), measure_handling() if device.type == "cpu" else 0.0)
+        smaller = max(LEAST, settings.batch_size // SMALLER)
+        if smaller < settings.batch_size:
+            some = _measured(task, dataclasses.replace(chain, batch_size=smaller), device)
+            ratio = smaller / settings.batch_size
+            whole = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
+    return CostTable(settings.batch_size, tuple(whole), measure_handling() if device.type == "cpu" else 0.0)
 
 
 def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
     """Return what a forward or backward takes besides what grows with its samples, from two sizes of batch."""
-    if ratio == 1:
-        return 0.0
     passes = [(some.forward, whole.forward), (some.backward, whole.backward)]
     return max(0.0, sum(part - ratio * all_of_it for part, all_of_it in passes) / (1 - ratio) / len(passes))
 

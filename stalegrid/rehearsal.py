@@ -6,7 +6,9 @@ Does not know: how anything is estimated.
 import dataclasses
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +16,13 @@ from torch import nn
 from stalegrid.config import Settings
 from stalegrid.data import ArrayDataset
 from stalegrid.grid import Unit
+from stalegrid.methods import find
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.planning import Candidate
 from stalegrid.program import Kind
 from stalegrid.task import Task
 from stalegrid.timing.costs import NANOSECONDS, CostTable
-from stalegrid.timing.estimate import steady
+from stalegrid.timing.estimate import long_enough, steady
 from stalegrid.train import execute
 
 
@@ -29,10 +32,10 @@ def rehearse(task: Task, candidate: Candidate, updates: int) -> float:
     Args:
         task: what is trained.
         candidate: how.
-        updates: how long; the first quarter is not counted.
+        updates: how long, at least; the middle half counts.
     """
     settings = dataclasses.replace(candidate.settings, costs=None)
-    return _run(task, settings, updates)
+    return _run(task, settings, long_enough(candidate.schedule, updates))
 
 
 def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
@@ -41,7 +44,7 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
     Args:
         candidate: how.
         table: what the model costs.
-        updates: how long; the first quarter is not counted.
+        updates: how long, at least; the middle half counts.
     """
     grid = candidate.grid
     batch = candidate.schedule.micro_batches
@@ -50,7 +53,8 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
         CostTable(batch, table.cut(grid.stages, candidate.cuts)).write(path)
         cuts = [str(k) for k in range(1, grid.stages)]
         settings = dataclasses.replace(candidate.settings, costs=path, cuts=cuts, emulate=True, batch_size=batch)
-        return _run(_small(grid.stages, batch * grid.groups), settings, updates)
+        task = _small(candidate, batch * grid.groups)
+        return _run(task, settings, long_enough(candidate.schedule, updates))
 
 
 def _run(task: Task, settings: Settings, updates: int) -> float:
@@ -74,8 +78,9 @@ def _run(task: Task, settings: Settings, updates: int) -> float:
     return max(map(steady, ends.values())) / NANOSECONDS
 
 
-def _small(stages: int, samples: int) -> Task:
+def _small(candidate: Candidate, samples: int) -> Task:
     """Return a task with a layer a stage, whose arithmetic takes next to no time."""
+    optimizer: Any = getattr(torch.optim, find(candidate.settings.method).optimizer or "Adam")
     data = ArrayDataset(torch.zeros(samples, 16), torch.zeros(samples, dtype=torch.int64), 16)
-    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(stages)))
-    return Task(model, data, nn.CrossEntropyLoss(), lambda parameters: torch.optim.SGD(parameters, lr=0.01))
+    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(candidate.grid.stages)))
+    return Task(model, data, nn.CrossEntropyLoss(), partial(optimizer, lr=0.001))

@@ -3,11 +3,16 @@
 Does not know: how their numbers were made.
 """
 
+import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 
 from rich import box
 from rich.table import Table
 
+from stalegrid.config import DeviceSettings
+from stalegrid.methods import NO_MIXING, find
 from stalegrid.planning import Candidate
 from stalegrid.timing.costs import CostTable
 
@@ -71,15 +76,26 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
 
 def command(candidate: Candidate) -> str:
     """Return the options of ``stalegrid train`` that say what a candidate is."""
-    s = candidate.settings
-    given = [f"--method {s.method} --groups {s.groups} --stages {s.stages}"]
-    if s.staleness:
-        given.append(f"--staleness {','.join(map(str, s.staleness))}")
-    if candidate.schedule.micro_batches > 1:
-        given.append(f"--micro-batches {candidate.schedule.micro_batches}")
-    if candidate.cuts:
-        given.append(f"--cuts {','.join(candidate.cuts)}")
-    return "stalegrid train " + " ".join(given)
+    chosen = {"method": candidate.settings.method, "groups": candidate.grid.groups, "stages": candidate.grid.stages}
+    modelled = {field.name for field in fields(DeviceSettings)}
+    for field in fields(candidate.settings):
+        value = getattr(candidate.settings, field.name)
+        if value != field.default and field.name not in modelled:
+            chosen.setdefault(field.name, value)
+    method = find(candidate.settings.method)
+    usual = {"micro_batches": method.micro_batches, "mixing": method.mixing, "cuts": []}
+    if candidate.grid.groups == 1:
+        usual["mixing"] = NO_MIXING
+    options = (
+        f"--{name.replace('_', '-')} {_written(value)}" for name, value in chosen.items() if value != usual.get(name)
+    )
+    return "stalegrid train " + " ".join(options)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list) and not any(isinstance(entry, list) for entry in value):
+        return ",".join(map(str, value))
+    return shlex.quote(json.dumps(value) if isinstance(value, list | bool) else str(value))
 
 
 def _runs(values: Sequence[object]) -> str:

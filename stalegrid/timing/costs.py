@@ -138,7 +138,7 @@ class CostTable:
         """
         try:
             content = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        except (OSError, ValueError, yaml.YAMLError) as problem:
             raise ConfigError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
         try:
             return cls._parse(content)
@@ -150,9 +150,9 @@ class CostTable:
         if not isinstance(content, Mapping) or set(content) - {"batch_size", "handling", "parts"}:
             raise ConfigError("a cost table has the entries batch_size, handling and parts, and no others")
         size, handling, parts = content.get("batch_size"), content.get("handling", 0.0), content.get("parts")
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool):
             raise ConfigError(f"batch_size is a whole number (batch_size: {size!r})")
-        if not isinstance(handling, int | float):
+        if not isinstance(handling, int | float) or isinstance(handling, bool):
             raise ConfigError(f"handling is a number of milliseconds a MB (handling: {handling!r})")
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
             raise ConfigError("parts is a list of entries with at least forward and backward")
@@ -170,7 +170,7 @@ def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
         raise ConfigError(
             f"a part does not say what it takes (part: {position}, missing: {', '.join(sorted(missing))})"
         )
-    return Cost(**{"name": str(position), **entry})
+    return Cost(**{**entry, "name": str(entry.get("name", position))})
 
 
 def _scaled(part: Cost, ratio: float) -> Cost:

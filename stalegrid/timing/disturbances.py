@@ -153,21 +153,17 @@ class Disturbances:
             link=Link.parse(devices.link),
             lateral_link=Link.parse(devices.lateral_link),
             jitter=Jitter(devices.jitter, *stalls),
-            slow=parse_slow(devices.slow),
-            outages=parse_outages(devices.outages),
+            slow=parse_slow(devices.slow, grid.stages),
+            outages=parse_outages(devices.outages, grid.stages),
             seed=seed,
         )
-        made._check(grid)
-        return made
-
-    def _check(self, grid: Grid) -> None:
-        named = [*self.slow, *(o.source for o in self.outages), *(o.target for o in self.outages if o.target)]
-        for unit in named:
+        for unit in _named(made.slow, made.outages):
             if unit not in grid:
                 raise ConfigError(
                     f"there is no such unit (unit: {unit.group},{unit.stage}, groups: {grid.groups}, stages: "
                     f"{grid.stages}); units are GROUP,STAGE, counted from 0"
                 )
+        return made
 
     def delays(self, source: Unit, target: Unit | None) -> tuple[Outage, ...]:
         """Return the outages of a unit, or of a link, in their order in time."""
@@ -175,12 +171,16 @@ class Disturbances:
         return tuple(sorted(found, key=lambda o: o.start))
 
 
-_UNIT = r"(\d+),(\d+)"
+_UNIT = r"(\d+(?:,\d+)?)"
 _NUMBER = r"([\d.]+)"
 
 
-def parse_slow(text: str | None) -> dict[Unit, float]:
+def parse_slow(text: str | None, stages: int = 1) -> dict[Unit, float]:
     """Read ``1,2=3.0`` or several of these with semicolons between: unit (1,2) takes three times as long.
+
+    Args:
+        text: what was written; a unit may also be the number of a device, counted group by group.
+        stages: K.
 
     Raises:
         ConfigError: it is not written so, or a factor is not above 0.
@@ -188,16 +188,20 @@ def parse_slow(text: str | None) -> dict[Unit, float]:
     found: dict[Unit, float] = {}
     for entry in _entries(text):
         match = re.fullmatch(rf"{_UNIT}={_NUMBER}", entry)
-        if match is None or (factor := _number(match[3])) is None or factor <= 0:
+        if match is None or (factor := _number(match[2])) is None or factor <= 0:
             raise ConfigError(
                 f"a slow unit is GROUP,STAGE=FACTOR with a factor above 0, several with ; between (slow: {entry!r})"
             )
-        found[Unit(int(match[1]), int(match[2]))] = factor
+        found[_unit(match[1], stages)] = factor
     return found
 
 
-def parse_outages(text: str | None) -> tuple[Outage, ...]:
+def parse_outages(text: str | None, stages: int = 1) -> tuple[Outage, ...]:
     """Read ``0,1@1000-3000`` (a unit) or ``0,1>0,2@1000-3000`` (a link), in ms, several with semicolons between.
+
+    Args:
+        text: what was written; a unit may also be the number of a device, counted group by group.
+        stages: K.
 
     Raises:
         ConfigError: it is not written so.
@@ -205,15 +209,30 @@ def parse_outages(text: str | None) -> tuple[Outage, ...]:
     found: list[Outage] = []
     for entry in _entries(text):
         match = re.fullmatch(rf"{_UNIT}(?:>{_UNIT})?@{_NUMBER}-{_NUMBER}", entry)
-        times = [] if match is None else [_number(match[5]), _number(match[6])]
+        times = [] if match is None else [_number(match[3]), _number(match[4])]
         if match is None or None in times:
             raise ConfigError(
                 "an outage is UNIT@START-END or UNIT>UNIT@START-END in ms, with units as GROUP,STAGE, several with ; "
                 f"between (outage: {entry!r})"
             )
-        target = None if match[3] is None else Unit(int(match[3]), int(match[4]))
-        found.append(Outage(Unit(int(match[1]), int(match[2])), target, float(match[5]), float(match[6])))
+        target = None if match[2] is None else _unit(match[2], stages)
+        found.append(Outage(_unit(match[1], stages), target, float(match[3]), float(match[4])))
     return tuple(found)
+
+
+def has_units(devices: DeviceSettings, grid: Grid) -> bool:
+    """Return whether a grid has all units that a user named."""
+    slow, outages = parse_slow(devices.slow, grid.stages), parse_outages(devices.outages, grid.stages)
+    return all(unit in grid for unit in _named(slow, outages))
+
+
+def _named(slow: Mapping[Unit, float], outages: Sequence[Outage]) -> list[Unit]:
+    return [*slow, *(o.source for o in outages), *(o.target for o in outages if o.target)]
+
+
+def _unit(text: str, stages: int) -> Unit:
+    group, comma, stage = text.partition(",")
+    return Unit(int(group), int(stage)) if comma else Unit(*divmod(int(group), stages))
 
 
 def _entries(text: str | None) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from stalegrid.errors import EngineError
 from stalegrid.grid import Unit
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Action, Edge, Program
+from stalegrid.program import Action, Edge, Program, Schedule
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 
@@ -20,7 +20,7 @@ class Estimate:
     """What a run would take.
 
     Attributes:
-        batch: milliseconds from one update to the next, of the slowest unit, once the pipeline is full.
+        batch: milliseconds from one update to the next, of the slowest unit, while the pipeline is full.
         total: milliseconds of the whole run.
         busy: share of the run that units compute, averaged over them.
         sending: share of the run that they handle messages, or could only wait for one that is under way.
@@ -68,13 +68,19 @@ def estimate(program: Program, model: TimeModel, recorder: Recorder | None = Non
 
 
 def steady(ends: list[int]) -> float:
-    """Return the mean time between updates, without the first quarter, in which the pipeline fills.
+    """Return the mean time between updates in the middle half of a run: first the pipeline fills, last it drains.
 
     Args:
         ends: of a unit's updates, in nanoseconds.
     """
-    first = len(ends) // 4
-    return (ends[-1] - ends[first]) / (len(ends) - 1 - first) if len(ends) > 1 else ends[0]
+    edge = len(ends) // 4
+    first, last = edge, len(ends) - 1 - edge
+    return (ends[last] - ends[first]) / (last - first) if last > first else ends[-1] / len(ends)
+
+
+def long_enough(schedule: Schedule, updates: int) -> int:
+    """Return a number of updates, at least so many, of which less than a quarter fill the pipeline or drain it."""
+    return max(updates, 4 * -(-schedule.windows[0] // schedule.micro_batches) + 4)
 
 
 def _run(program: Program, clock: Clock) -> int:

@@ -26,24 +26,40 @@ def least_staleness(stages: int, speed: Speed, within: float) -> list[int]:
     """Return the least staleness whose time per batch is within a share of the best.
 
     First the least multiple of K-1-k; then each stage in turn, from the first, which is the stalest, gives back what it
-    does not need.
+    does not need, until none does.
 
     Args:
         stages: K.
         speed: milliseconds a batch at a staleness vector that never increases along the stages.
         within: share of the best throughput that may be missed.
     """
+    speed = _remembered(speed)
     limit = speed(scaled(stages, LONGEST)) / (1.0 - within)
 
     def multiple(steps: int) -> list[int]:
         return scaled(stages, steps / STEPS)
 
     best = multiple(_least(0, LONGEST * STEPS, lambda steps: speed(multiple(steps)) <= limit))
-    for k in range(stages):
-        before, after = best[:k], best[k + 1 :]
-        low = after[0] if after else 0
-        best = [*before, _least(low, best[k], partial(_enough, speed, limit, before, after)), *after]
+    before_sweep: list[int] = []
+    while best != before_sweep:
+        before_sweep = best
+        for k in range(stages):
+            before, after = best[:k], best[k + 1 :]
+            low = after[0] if after else 0
+            best = [*before, _least(low, best[k], partial(_enough, speed, limit, before, after)), *after]
     return best
+
+
+def _remembered(speed: Speed) -> Speed:
+    known: dict[tuple[int, ...], float] = {}
+
+    def remembered(staleness: list[int]) -> float:
+        key = tuple(staleness)
+        if key not in known:
+            known[key] = speed(staleness)
+        return known[key]
+
+    return remembered
 
 
 def _enough(speed: Speed, limit: float, before: list[int], after: list[int], staleness: int) -> bool:

@@ -1,0 +1,45 @@
+"""What docs/planning.md shows is run as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from stalegrid.cli import main
+from stalegrid.timing.costs import CostTable
+
+PAGE = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+    return str(found)
+
+
+def blocks() -> str:
+    """Return the table of the page's one block, eight times."""
+    head, part = block("yaml").split("parts:\n")
+    return head + "parts:\n" + "".join(part.replace("block0", f"block{i}") for i in range(8))
+
+
+def test_the_example_measures_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = TensorDataset(torch.zeros(64, 4), torch.zeros(64, dtype=torch.int64))
+    exec(block("python"), {"model": model, "data": data})
+    assert len(CostTable.read(tmp_path / "costs.yaml").parts) == 2
+
+
+def test_the_plans_are_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "blocks.yaml").write_text(blocks())
+    shown = re.findall(r"\$ stalegrid (plan --costs blocks.yaml.*?)\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(shown) == 2
+    for command, output in shown:
+        assert main(command.replace("blocks.yaml", str(tmp_path / "blocks.yaml")).split()) == 0
+        printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        for line in output.splitlines():
+            if line.strip() and "..." not in line:
+                assert line.rstrip() in printed
