@@ -7,7 +7,6 @@ import pytest
 
 from stalegrid import rehearsal
 from stalegrid.config import Settings
-from stalegrid.errors import ConfigError
 from stalegrid.grid import Unit
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import write_trace
