@@ -13,7 +13,7 @@ from stalegrid.rehearsal import emulate
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.tune import scaled
 
-STAGES, UPDATES = 8, 200
+STAGES, UPDATES = 8, 120
 TABLE = CostTable(32, tuple(Cost(forward=20, backward=40, name=str(k)) for k in range(STAGES)))
 SCALES = (0.5, 1, 1.5, 2, 3)
 

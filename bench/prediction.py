@@ -21,15 +21,15 @@ def run(turns: int) -> list[Ratio]:
     data = images(4 * BATCH)
     optimizer = partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=5e-4)
     task = Task(models.build("resnet20", data[0][0], 10), data, nn.CrossEntropyLoss(), optimizer)
+    settings = Settings(batch_size=BATCH)
     figures: dict[str, list[float]] = {}
     for _ in range(turns):
-        settings = Settings(batch_size=BATCH)
-        table = profile(task, settings)
-        for devices, method in ((1, "sgd"), (2, "pipedream"), (2, "data-parallel")):
-            question = Question(table, devices, (method,))
-            candidate = candidates(question, settings)[0]
-            name = f"{method} {candidate.grid.groups} x {candidate.grid.stages}"
-            figures.setdefault(f"{name} predicted, ms", []).append(candidate.estimate.batch)
-            figures.setdefault(f"{name} measured, ms", []).append(rehearse(task, candidate, UPDATES))
+        for devices, methods in ((1, ("sgd",)), (2, ("pipedream", "data-parallel"))):
+            table = profile(task, settings, copies=devices)
+            for method in methods:
+                candidate = candidates(Question(table, devices, (method,)), settings)[0]
+                name = f"{method} {candidate.grid.groups} x {candidate.grid.stages}"
+                figures.setdefault(f"{name} predicted, ms", []).append(candidate.estimate.batch)
+                figures.setdefault(f"{name} measured, ms", []).append(rehearse(task, candidate, UPDATES))
     names = list(figures)
     return [ratio("prediction", figures, p, m, 0.9, 1.1) for p, m in zip(names[::2], names[1::2], strict=True)]

@@ -5,6 +5,7 @@ Does not know: how anything is done; every option is a field of :class:`stalegri
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,13 +18,15 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid import methods, show
+from stalegrid import methods, planning, show
 from stalegrid.config import RunConfig
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.grid import Grid
 from stalegrid.observe.table import closed_form, ticks
+from stalegrid.planning import Candidate
 from stalegrid.program import Program, Schedule
 from stalegrid.show import plain
+from stalegrid.timing.costs import CostTable
 from stalegrid.version import __version__
 from stalegrid.views import View, find_view
 
@@ -102,30 +105,30 @@ def _profile(options: Namespace) -> int:
     from stalegrid.recipe import make_task
 
     config = _config(options)
-    if options.out is not None and options.out.exists():
-        raise ConfigError(f"the file exists (out: {options.out}); name a new one or remove it")
-    made = profile(make_task(config), config, options.parts)
+    if options.out is not None and (options.out.exists() or not options.out.parent.is_dir()):
+        raise ConfigError(f"the file exists, or its folder does not (out: {options.out}); name another one")
+    made = profile(make_task(config), config, options.parts, options.copies)
     console = _wide()
     console.print(show.costs(made))
     if options.out is not None:
-        try:
-            made.write(options.out)
-        except OSError as problem:
-            raise ConfigError(f"the costs cannot be written (out: {options.out}): {problem.strerror}") from problem
+        made.write(options.out)
         console.print(f"costs are in {options.out}; give them with --costs {options.out}", highlight=False)
     return 0
 
 
 def _plan(options: Namespace) -> int:
-    from stalegrid import planning
     from stalegrid.profile import profile
     from stalegrid.recipe import make_task
-    from stalegrid.rehearsal import emulate, rehearse
-    from stalegrid.timing.costs import CostTable
 
     config = _config(options)
+    if options.measure and (config.link or config.lateral_link or config.outages):
+        raise ConfigError(
+            f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"
+        )
     if config.costs is None:
-        table = profile(make_task(config), config, options.parts)
+        # As many at once as there will be here: they compete for caches and memory as the units of a run do.
+        copies = options.copies or min(options.devices, max(1, (os.cpu_count() or 1) // config.threads))
+        table = profile(make_task(config), config, options.parts, copies)
     else:
         table = CostTable.read(config.costs)
         config = dataclasses.replace(config, batch_size=table.batch_size)
@@ -136,18 +139,23 @@ def _plan(options: Namespace) -> int:
     found = planning.fitting(planning.candidates(question, config), memory)
     best, why = planning.recommend(found, config.within)
     shown = found if options.all else planning.shortened(found, best)
-    measured: dict[int, float] = {}
-    for i, candidate in enumerate(shown):
-        if i < options.measure or (options.measure and candidate is best):
-            if config.costs is None:
-                measured[i] = rehearse(make_task(config), candidate, options.measure_updates)
-            else:
-                measured[i] = emulate(candidate, table, options.measure_updates)
+    chosen = [i for i, c in enumerate(shown) if i < options.measure or (options.measure and c is best)]
+    measured = {i: _measured(config, shown[i], table, options.measure_updates) for i in chosen}
     console = _wide()
     console.print(show.candidates(shown, best, measured))
     for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
         console.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
+    """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
+    from stalegrid.recipe import make_task
+    from stalegrid.rehearsal import emulate, rehearse
+
+    if config.costs is None:
+        return rehearse(make_task(config), candidate, updates)
+    return emulate(candidate, table, updates)
 
 
 _PLANNED = """\
@@ -306,6 +314,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
             lists["--methods"] = True
         if name in ("profile", "plan"):
             sub.add_argument("--parts", type=int, default=16, help="parts in which the model is measured, at most")
+            sub.add_argument(
+                "--copies",
+                type=int,
+                default=1 if name == "profile" else None,
+                help="processes that measure at once; for a plan as many as its devices, if there are cores for them",
+            )
         if name == "profile":
             sub.add_argument("--out", type=Path, help="file for the costs")
         if name == "plan":

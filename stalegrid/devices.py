@@ -79,8 +79,7 @@ class Devices:
                 "staleness auto is estimated from costs (costs: None); measure them with stalegrid profile --out FILE, "
                 "and give --costs FILE"
             )
-        if not 0 <= within < 1:
-            raise ConfigError(f"within is a share of the throughput, from 0 to below 1 (within: {within})")
+        check_share(within)
 
         def batch(staleness: list[int]) -> float:
             schedule = methods.schedule(method, grid.stages, staleness, None, micro_batches, view.delay)
@@ -89,6 +88,16 @@ class Devices:
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)
+
+
+def check_share(within: float) -> None:
+    """Check a share of the best throughput that may be missed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not 0 <= within < 1:
+        raise ConfigError(f"within is a share of the throughput, from 0 to below 1 (within: {within})")
 
 
 def settle_devices(settings: Settings, grid: Grid, table: CostTable | None) -> tuple[Devices, list[str] | None]:
@@ -112,7 +121,7 @@ def settle_devices(settings: Settings, grid: Grid, table: CostTable | None) -> t
     if table is None:
         return Devices(disturbances, None), settings.cuts
     table = table.of_batch(max(1, settings.batch_size))
-    if len(table.parts) == grid.stages:
+    if len(table.parts) == grid.stages and (settings.cuts is not None or not table.named):
         return Devices(disturbances, table.parts, table.handling), settings.cuts
     costs = table.cut(grid.stages, settings.cuts)
     return Devices(disturbances, costs, table.handling), [cost.name for cost in costs[1:]]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from stalegrid import methods
 from stalegrid.config import Settings
-from stalegrid.devices import ESTIMATED, Devices
+from stalegrid.devices import ESTIMATED, Devices, check_share
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
 from stalegrid.lateral import make_lateral, mixing_name
@@ -100,8 +100,8 @@ def candidates(question: Question, settings: Settings) -> list[Candidate]:
 
     Args:
         question: what is asked.
-        settings: links, jitter, slow units, mixing and whatever else is the same for all; grid, method and staleness
-            given there are kept.
+        settings: links, jitter, slow units, mixing, batch size and whatever else is the same for all; a grid or a
+            staleness given there is kept.
 
     Returns:
         All that run, fastest first.
@@ -109,6 +109,7 @@ def candidates(question: Question, settings: Settings) -> list[Candidate]:
     Raises:
         ConfigError: none runs, or what is given makes no sense.
     """
+    check_share(settings.within)
     found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
     if not found:
         raise ConfigError(
@@ -142,17 +143,21 @@ def recommend(fit: Sequence[Candidate], within: float) -> tuple[Candidate, str]:
         within: share of the best throughput that may be missed for less staleness.
     """
     exact = [c for c in fit if c.synchronous]
+    others = [c for c in fit if not c.synchronous]
     near = [c for c in fit if c.samples_per_second >= (1 - within) * fit[0].samples_per_second]
     best = min(near, key=lambda c: (not c.synchronous, sum(c.staleness), max(c.memory)))
     if not exact:
         return best, "nothing synchronous was compared or fits; it has the least staleness of what is about as fast"
-    gain = best.samples_per_second / exact[0].samples_per_second
+    if not others:
+        return exact[0], "the fastest; nothing stale was compared or fits"
+    gain = others[0].samples_per_second / exact[0].samples_per_second
     if best.synchronous or gain < WORTH:
         faster = f"only {gain - 1:.0%} faster" if gain > 1 else "not faster"
         return exact[0], (
             f"synchronous training is better here: what is stale or lets groups drift apart is {faster} (worth it from "
             f"{WORTH - 1:.0%})"
         )
+    gain = best.samples_per_second / exact[0].samples_per_second
     return best, (
         f"{gain:.2f} times as fast as the best synchronous method ({_name(exact[0])}), and the least stale of what is "
         f"within {within:.0%} of the fastest"
@@ -174,8 +179,8 @@ def _name(candidate: Candidate) -> str:
 def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
     for grid in _grids(question, settings):
         disturbances = Disturbances.parse(settings, grid, settings.seed)
-        costs = question.table.cut(grid.stages, settings.cuts)
-        devices = Devices(disturbances, costs, question.table.handling)
+        table = question.table.of_batch(settings.batch_size)
+        devices = Devices(disturbances, table.cut(grid.stages, settings.cuts), table.handling)
         for name in question.names:
             method = methods.find(name)
             if _runs(method, grid, settings):
@@ -253,7 +258,7 @@ def _of_method(
                 mixing=mixing,
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
-            rate = 1000 * grid.groups * question.table.batch_size / made.batch if made.batch else float("inf")
+            rate = 1000 * grid.groups * settings.batch_size / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(chosen.cuts or ()), made, tuple(memory), rate)
 
 

@@ -1,12 +1,15 @@
 """What the parts of a real model cost on this machine, measured.
 
-Does not know: grids, methods, links: the model runs as a chain of parts, one after another, in this process.
+Does not know: methods, links: the model runs as a chain of parts, one after another, in this process, or in several at
+once, which then compete for the machine as the units of a run do.
 """
 
 import copy
 import dataclasses
+import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -14,6 +17,8 @@ import torch
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.handling import measure_handling
+from stalegrid.engines.distributed.launch import launch
+from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.machine import threads, use_device
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
@@ -21,6 +26,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Grid
 from stalegrid.observe.records import Nowhere
 from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.partition import finest
 from stalegrid.plan import Plan, make_batches, make_plan
 from stalegrid.program import Kind
@@ -40,13 +46,14 @@ WARM_UP, REPEATS = 3, 9
 """Updates that are not timed, and that are."""
 
 
-def profile(task: Task, settings: Settings, parts: int = PARTS) -> CostTable:
+def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1) -> CostTable:
     """Measure a model, cut into parts, on batches of its data.
 
     Args:
         task: what is trained; left as it is.
         settings: batch size, type, device, threads and seed are used; cuts, if given, in place of the finest.
         parts: how many at most.
+        copies: processes that do the same at once; 1 for this process alone.
 
     Returns:
         The median cost of every part.
@@ -56,10 +63,12 @@ def profile(task: Task, settings: Settings, parts: int = PARTS) -> CostTable:
     """
     if parts < 1:
         raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
+    if copies < 1:
+        raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
     device = use_device(settings.device, 0)
     with threads(settings.threads):
-        chain = _chain(task, settings, parts)
+        chain = _chain(task, settings, parts, copies)
         whole = _measured(task, chain, device)
         smaller = max(LEAST, settings.batch_size // SMALLER)
         if smaller < settings.batch_size:
@@ -77,14 +86,26 @@ def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
 
 def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
     plan = make_plan(task, chain)
-    timeline = Timeline()
-    agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
-    simulate(plan.program, recorded(agents, timeline, device))
+    timeline = _here(task, chain, plan, device) if chain.engine == "simulator" else _at_once(task, chain, plan)
     return [_cost(plan, k, timeline, device) for k in range(plan.grid.stages)]
 
 
-def _chain(task: Task, settings: Settings, parts: int) -> Settings:
-    """Return settings that run the parts one after another."""
+def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Timeline:
+    timeline = Timeline()
+    agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
+    simulate(plan.program, recorded(agents, timeline, device))
+    return timeline
+
+
+def _at_once(task: Task, chain: Settings, plan: Plan) -> Timeline:
+    with tempfile.TemporaryDirectory(prefix="stalegrid-profile-") as folder:
+        path = Path(folder) / TRACE
+        launch(Job(task, chain, plan, Nowhere, path), plan.grid.groups)
+        return read_trace(path)
+
+
+def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:
+    """Return settings that run the parts one after another, in each of some groups that do not talk."""
     batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
     cuts = settings.cuts
     if cuts is None:
@@ -94,12 +115,14 @@ def _chain(task: Task, settings: Settings, parts: int) -> Settings:
     updates = WARM_UP + REPEATS
     return Settings(
         **unchanged,
-        method="sgd",
+        method="gpipe",
+        mixing="none",
+        groups=copies,
         stages=len(cuts) + 1,
         cuts=cuts,
         micro_batches=1,
         updates=updates,
-        engine="simulator",
+        engine="simulator" if copies == 1 else "processes",
         gap=False,
         log_every=updates,
         evaluate_every=0,

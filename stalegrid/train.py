@@ -195,13 +195,14 @@ def _simulate(job: Job) -> None:
         if model is None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
             simulate(program, agents if job.trace is None else recorded(agents, timeline, device))
+            timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, None if job.trace is None else timeline)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, dated)
             simulate(program, agents, before=clock.date)
     if job.trace is not None:
-        write_trace(job.trace, Timeline.joined([timeline]), virtual=model is not None)
+        write_trace(job.trace, timeline, virtual=model is not None)
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

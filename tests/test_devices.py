@@ -1,17 +1,20 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stalegrid import devices as devices_module
 from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.devices import ESTIMATED, Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.program import Edge, NoLateral, Program, stale
+from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, Link
-from stalegrid.timing.estimate import estimate
+from stalegrid.timing.estimate import Estimate, estimate
 from stalegrid.views import find_view
 
 COST = Cost(forward=1, backward=2)
@@ -50,11 +53,21 @@ def test_stages_cost_what_the_table_is_cut_into_and_the_model_is_cut_there() -> 
     assert cuts == ["p1"]
 
 
-def test_a_table_of_as_many_parts_as_stages_says_nothing_of_where_the_model_is_cut() -> None:
-    for asked in (None, ["conv", "fc", "norm"]):
-        devices, cuts = settle_devices(settings(cuts=asked), Grid(1, 4), table(4))
-        assert devices.costs == table(4).parts
-        assert cuts == asked
+def test_a_table_of_as_many_parts_as_stages_is_taken_for_the_cuts_of_the_user_or_else_has_its_own() -> None:
+    devices, cuts = settle_devices(settings(cuts=["conv", "fc", "norm"]), Grid(1, 4), table(4))
+    assert devices.costs == table(4).parts
+    assert cuts == ["conv", "fc", "norm"]
+    devices, cuts = settle_devices(settings(), Grid(1, 4), table(4))
+    assert [cost.name for cost in devices.costs or ()] == ["p0", "p1", "p2", "p3"]
+    assert cuts == ["p1", "p2", "p3"]
+
+
+def test_parts_without_names_say_nothing_of_where_the_model_is_cut() -> None:
+    for name in ("", "{}"):
+        parts = tuple(Cost(forward=1, backward=2, name=name.format(i)) for i in range(2))
+        devices, cuts = settle_devices(settings(), Grid(1, 2), CostTable(32, parts))
+        assert devices.costs == parts
+        assert cuts is None
 
 
 def test_the_named_table_is_read(tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_a_time_model_weighs_messages_by_costs_or_as_told() -> None:
     devices, _ = settle_devices(settings(), program.grid, table(2))
     edge = Edge("activation", Unit(0, 0), Unit(0, 1))
     model = devices.time_model(program)
-    assert (model.stages, model.micro_batches, model.handling) == (table(2).parts, 4, 0.5)
+    assert (model.stages, model.micro_batches, model.handling) == (table(2).cut(2), 4, 0.5)
     assert model.disturbances is devices.disturbances
     assert model.nbytes(edge) == 2
     assert devices.time_model(program, lambda edge: 77).nbytes(edge) == 77
@@ -154,6 +167,19 @@ def test_a_second_forward_counts_where_the_view_makes_one() -> None:
     assert [enough(devices, 3, method=name) for name in ("pipedream", "dsp")] == [[4, 2, 0], [2, 1, 0]]
 
 
+def test_what_takes_long_to_fill_is_estimated_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[tuple[int, ...], int] = {}
+
+    def noted(program: Program, model: TimeModel) -> Estimate:
+        seen[program.schedule.windows] = program.updates
+        return estimate(replace(program, updates=3), model)
+
+    monkeypatch.setattr(devices_module, "estimate", noted)
+    enough(Devices(Disturbances(), (COST,) * 9), 9)
+    assert seen[tuple(8 * (8 - k) + 1 for k in range(9))] == 4 * 65 + 4
+    assert all(updates >= max(ESTIMATED, 4 * windows[0]) for windows, updates in seen.items())
+
+
 def test_staleness_auto_needs_costs_a_share_and_a_method_that_has_one() -> None:
     with pytest.raises(ConfigError, match=r"estimated from costs \(costs: None\); measure them with stalegrid profile"):
         enough(Devices(Disturbances(), None), 2)
@@ -171,6 +197,6 @@ def test_an_estimate_at_the_longest_staleness_is_not_faster_than_the_slowest_sta
     assert estimate(program, devices.time_model(program)).batch >= 6.0
 
 
-def test_of_eight_stages_of_which_the_first_is_slowest_none_needs_much_staleness() -> None:
-    devices = Devices(Disturbances(), (Cost(forward=2, backward=4), *(COST,) * 7))
-    assert enough(devices, 8)[0] <= 7
+def test_of_ten_stages_of_which_the_first_is_slowest_none_needs_much_staleness() -> None:
+    devices = Devices(Disturbances(), (Cost(forward=2, backward=4), *(COST,) * 9))
+    assert enough(devices, 10)[0] <= 9

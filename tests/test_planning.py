@@ -108,6 +108,21 @@ def test_micro_batches_divide_the_batch() -> None:
     assert found.schedule.micro_batches == 6  # of 2, 3, 4 and 6
 
 
+def test_there_are_as_many_micro_batches_as_stages_where_the_batch_is_large_enough() -> None:
+    dear = CostTable(
+        8, (Cost(forward=1, backward=2, fixed=9, name="a"), Cost(forward=1, backward=2, fixed=9, name="b"))
+    )
+    (found,) = candidates(Question(dear, 2, ("gpipe",)), Settings(batch_size=8))
+    assert found.schedule.micro_batches == 2  # though one would take less time
+    (small,) = candidates(Question(table(4, 2), 4, ("gpipe",)), Settings(batch_size=2, groups=1))
+    assert small.schedule.micro_batches == 2
+
+
+def test_staleness_that_takes_long_to_fill_is_estimated_for_longer() -> None:
+    (found,) = planned(2, ("pipedream",), staleness=(150, 0), slow="0,0=3.0")
+    assert found.estimate.batch == 18.0
+
+
 def test_candidates_come_fastest_first_and_samples_are_those_of_all_groups() -> None:
     found = planned(4)
     rates = [c.samples_per_second for c in found]
@@ -180,7 +195,7 @@ def test_where_costs_are_equal_and_nothing_is_lost_synchronous_training_is_recom
         best, why = recommend(planned(devices), 0.02)
         assert best.synchronous
         assert best.settings.method == ("sgd" if devices == 1 else "data-parallel")
-        assert why.startswith("synchronous training is better here")
+        assert why.startswith("the fastest; nothing stale" if devices == 1 else "synchronous training is better here")
 
 
 def test_where_links_are_slow_the_least_stale_of_the_fast_is_recommended() -> None:
@@ -322,7 +337,7 @@ def test_groups_that_drift_apart_are_not_synchronous(mixing: str) -> None:
 
 def test_a_method_that_does_not_run_on_some_shape_is_left_out() -> None:
     found = planned(8, ("gpipe", "pipedream-2bw"), parts=8, groups=1)  # double-buffered needs M of 7 on eight stages
-    assert shapes(found)["gpipe"]
+    assert shapes(found) == {"gpipe": {(1, 8)}}
 
 
 def test_synchronous_pipelines_are_compared_on_three_stages() -> None:
@@ -331,6 +346,14 @@ def test_synchronous_pipelines_are_compared_on_three_stages() -> None:
 
 def test_a_slow_unit_that_some_shape_has_does_not_end_the_plan() -> None:
     assert planned(2, slow="0,1=3.0")
+
+
+def test_a_slow_device_may_be_named_by_its_number_on_every_shape() -> None:
+    found = planned(2, ("pham-ahn",), slow="1=3.0")
+    assert {c.grid for c in found} == {Grid(2, 1), Grid(1, 2)}
+    # The second group of one device, or the second stage.
+    assert {(c.grid, c.estimate.batch) for c in found} == {(Grid(2, 1), 36.0), (Grid(1, 2), 18.0)}
+    assert {c.grid for c in planned(2, ("pham-ahn",), slow="0,1=3.0")} == {Grid(1, 2)}
 
 
 def test_a_stale_schedule_is_the_one_of_its_staleness() -> None:

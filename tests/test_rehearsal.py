@@ -8,6 +8,7 @@ import pytest
 from stalegrid import rehearsal
 from stalegrid.config import Settings
 from stalegrid.grid import Unit
+from stalegrid.methods import METHODS
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import write_trace
 from stalegrid.plan import make_plan
@@ -104,6 +105,15 @@ def test_a_rehearsal_runs_the_candidate_on_processes_without_what_takes_time_bes
     assert not settings.out.parent.exists()
 
 
+def test_a_run_is_long_enough_to_fill_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = recorded_as(monkeypatch, {Unit(0, 0): [1, 2]})
+    whole = table("conv1", "norm2")
+    candidate = planned("pipedream", make_settings(1, 2, staleness=[6, 0]), whole)
+    rehearse(make_task(), candidate, 9)
+    emulate(candidate, whole, 9)
+    assert [settings.updates for _, settings in asked] == [32, 32]
+
+
 @pytest.mark.parametrize(("method", "groups", "stages"), [("pipedream", 1, 3), ("gpipe", 2, 2), ("pham-ahn", 3, 1)])
 def test_emulation_runs_a_small_model_cut_like_the_candidate(
     monkeypatch: pytest.MonkeyPatch, method: str, groups: int, stages: int
@@ -124,8 +134,10 @@ def test_emulation_runs_a_small_model_cut_like_the_candidate(
     assert all(len(stage.entries) == 2 for stage in plan.stages)  # a layer's weight and bias
 
 
-@pytest.mark.parametrize("method", ["spectrain", "pipeoptim", "async-nesterov"])
-def test_methods_that_need_an_optimizer_are_emulated_with_it(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+@pytest.mark.parametrize("method", [m.name for m in METHODS if m.max_stages is None and m.name != "sgd"])
+def test_every_method_is_emulated_with_an_optimizer_that_it_accepts(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     asked = recorded_as(monkeypatch, {Unit(0, 0): [1, 2]})
     emulate(planned(method, make_settings(1, 2, cuts=None), table("a", "b")), table("a", "b"), 4)
     ((task, settings),) = asked

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -148,6 +149,35 @@ def test_the_command_line_reads_a_shown_command_as_the_candidate(case: str) -> N
     for found in planned(devices, *names, **asked):
         assert settled(parsed(show.command(found))) == settled(found.settings)
         assert settled(found.settings)["schedule"] == found.schedule
+
+
+def test_a_command_says_what_is_not_usual_and_no_more() -> None:
+    found = planned(2, "pham-ahn", stages=2, staleness=(2, 0))
+    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --cuts layer.1"
+    assert sorted(map(show.command, found)) == [f"stalegrid train {expected}"]
+    asked = RunConfig(nesterov=True, data_dir="some where")
+    (found_one,) = candidates(Question(CostTable(32, (Cost(forward=1, backward=2),)), 1, ("sgd",)), asked)
+    said = show.command(found_one)
+    assert said == "stalegrid train --method sgd --groups 1 --stages 1 --data-dir 'some where' --nesterov true"
+
+
+def test_a_command_of_the_command_line_keeps_model_data_and_training_but_not_devices() -> None:
+    asked = RunConfig(
+        batch_size=8,
+        lr=0.25,
+        model="convnet",
+        nesterov=True,
+        data_dir="some where",
+        matrix=[[0.5, 0.5], [0.5, 0.5]],
+        topology="matrix",
+        slow="0=2",
+        link=[1.0, 2.0],
+        jitter=0.5,
+    )
+    table = CostTable(8, (Cost(forward=1, backward=2, name="fc"),))
+    (found,) = candidates(Question(table, 2, ("pham-ahn",)), asked)
+    usual = {"mixing": None, "micro_batches": None, "cuts": None, "slow": None, "link": None, "jitter": 0.0}
+    assert parsed(show.command(found)) == replace(found.settings, **usual)
 
 
 LOST: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {

@@ -11,7 +11,8 @@ sender's port is free.  Dates follow by maxima and sums from earlier dates,
     left(t)  = max(free(a), left(t') + occupied(t')),       t' the message that its sender sent before t
     arrival(t) = left(t) + occupied(t) + latency,
 
-in whole nanoseconds, whichever order the actions are dated in.  No event queue is needed, and nothing can tie.
+in whole nanoseconds, whichever order the actions are dated in.  A message that occupies nothing passes by the port; one
+that an outage holds back keeps those after it waiting.  No event queue is needed, and nothing can tie.
 """
 
 from collections import deque

@@ -33,7 +33,7 @@ class Cost:
         output: bytes that it hands on.
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
-        name: of the operation that it begins with, where ``--cuts`` may cut.
+        name: of the operation that it begins with, where ``--cuts`` may cut; leave it out for parts of no real model.
     """
 
     forward: float
@@ -84,6 +84,11 @@ class CostTable:
             raise ConfigError(f"handling takes 0 ms or more a MB (handling: {self.handling})")
         if not self.parts:
             raise ConfigError("a cost table has at least one part (parts: none)")
+
+    @property
+    def named(self) -> bool:
+        """Whether the parts have names, which then are those of the model's own operations."""
+        return all(part.name not in ("", str(i)) for i, part in enumerate(self.parts[1:], start=1))
 
     def of_batch(self, batch_size: int) -> "CostTable":
         """Return the table for batches of another size: all but what is fixed grows with the samples."""

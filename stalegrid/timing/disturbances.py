@@ -16,6 +16,9 @@ from stalegrid.grid import Grid, Unit
 from stalegrid.seeds import derive
 from stalegrid.timing.costs import NANOSECONDS
 
+LARGEST_SIGMA = 10
+"""With more, single actions would take longer than the universe has."""
+
 _DRAWN_AHEAD = 256
 
 
@@ -69,10 +72,10 @@ class Jitter:
     stall: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.sigma < math.inf and 0 <= self.stall_share <= 1 and 0 <= self.stall < math.inf):
+        if not (0 <= self.sigma <= LARGEST_SIGMA and 0 <= self.stall_share <= 1 and 0 <= self.stall < math.inf):
             raise ConfigError(
-                f"jitter needs sigma >= 0, a share of stalls from 0 to 1, and stalls of 0 ms or more (sigma: "
-                f"{self.sigma}, share: {self.stall_share}, stall: {self.stall})"
+                f"jitter needs sigma from 0 to {LARGEST_SIGMA}, a share of stalls from 0 to 1, and stalls of 0 ms or "
+                f"more (sigma: {self.sigma}, share: {self.stall_share}, stall: {self.stall})"
             )
 
     def draws(self, seed: int, unit: Unit) -> Iterator[tuple[float, int]]:
@@ -188,7 +191,7 @@ def parse_slow(text: str | None, stages: int = 1) -> dict[Unit, float]:
     found: dict[Unit, float] = {}
     for entry in _entries(text):
         match = re.fullmatch(rf"{_UNIT}={_NUMBER}", entry)
-        if match is None or (factor := _number(match[2])) is None or factor <= 0:
+        if match is None or (factor := _number(match[2])) is None or not 0 < factor < math.inf:
             raise ConfigError(
                 f"a slow unit is GROUP,STAGE=FACTOR with a factor above 0, several with ; between (slow: {entry!r})"
             )

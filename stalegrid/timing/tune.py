@@ -26,7 +26,8 @@ def least_staleness(stages: int, speed: Speed, within: float) -> list[int]:
     """Return the least staleness whose time per batch is within a share of the best.
 
     First the least multiple of K-1-k; then each stage in turn, from the first, which is the stalest, gives back what it
-    does not need, until none does.
+    does not need, until none does.  Where more staleness is slower, which happens on links of little bandwidth, what is
+    found is fast enough but may not be the least.
 
     Args:
         stages: K.

@@ -128,6 +128,7 @@ def test_slow_units_are_read_with_blanks_and_empty_entries() -> None:
 def test_a_unit_may_be_the_number_of_a_device() -> None:
     assert parse_slow("3=2;1,0=4", stages=2) == {Unit(1, 1): 2.0, Unit(1, 0): 4.0}
     assert parse_slow("3=2", stages=4) == {Unit(0, 3): 2.0}
+    assert parse(Grid(2, 3), slow="4=2", outages="4@1-2").outages == (Outage(Unit(1, 1), None, 1.0, 2.0),)
     assert parse_outages("1>2@1-2", stages=3) == (Outage(Unit(0, 1), Unit(0, 2), 1.0, 2.0),)
 
 

@@ -14,7 +14,8 @@ from stalegrid.observe.timeline import Timeline
 from stalegrid.program import Kind, NoLateral, Program, Schedule, Watch, one_f_one_b, stale
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link
-from stalegrid.timing.estimate import Estimate, estimate, steady
+from stalegrid.timing.estimate import Estimate, estimate, long_enough, steady
+from stalegrid.timing.tune import scaled
 from tests.timing.test_clock import MS, model_in, model_of, programs, worlds
 
 COST = Cost(forward=1, backward=2)
@@ -111,6 +112,39 @@ def test_increasing_staleness_is_refused_and_deadlocks() -> None:
 )
 def test_the_middle_half_of_updates_counts(ends: list[int], expected: float) -> None:
     assert steady(ends) == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "updates", "expected"),
+    [
+        (stale([4, 2, 0]), 200, 200),
+        (stale([72, 36, 0]), 200, 296),  # four times the window, and 4 more
+        (stale([72, 36, 0], 4), 10, 80),  # in updates of four batches, rounded up
+        (one_f_one_b(3, 8), 10, 10),
+        (stale([2]), 0, 16),
+    ],
+)
+def test_a_run_is_long_enough_where_a_quarter_fills_the_pipeline(
+    schedule: Schedule, updates: int, expected: int
+) -> None:
+    assert long_enough(schedule, updates) == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    costs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5),
+    factor=st.sampled_from([0, 1, 2, 8]),
+    micro=st.integers(1, 3),
+    latency=st.integers(0, 9),
+)
+def test_no_batch_takes_less_than_on_the_slowest_stage(
+    costs: list[tuple[int, int]], factor: int, micro: int, latency: int
+) -> None:
+    schedule = stale(scaled(len(costs), factor), micro)
+    program = Program(Grid(1, len(costs)), schedule, long_enough(schedule, 8))
+    stages = [Cost(forward=forward, backward=backward) for forward, backward in costs]
+    found = estimate(program, model_of(program, stages, link=Link(latency)))
+    assert found.batch >= max(forward + backward for forward, backward in costs) - 1e-4
 
 
 def test_a_batch_is_timed_by_the_slowest_unit() -> None:

@@ -107,7 +107,8 @@ def test_the_first_stage_gives_back_first() -> None:
 
 
 def test_multiples_are_tried_in_small_steps() -> None:
-    assert least_staleness(5, checked(needing(2, 2, 1, 1, 0)), 0.02) == [2, 2, 1, 1, 0] == scaled(5, 0.5)
+    assert scaled(5, 0.5) == [2, 2, 1, 1, 0]
+    assert least_staleness(5, checked(lambda m: 1.0 if sum(m) >= 6 else 2.0), 0.02) == [2, 2, 1, 1, 0]
 
 
 def test_few_speeds_are_asked_for() -> None:
@@ -118,12 +119,19 @@ def test_few_speeds_are_asked_for() -> None:
         return needing(14, 12, 10, 8, 6, 4, 2, 0)(staleness)
 
     assert least_staleness(8, checked(speed), 0.02) == [14, 12, 10, 8, 6, 4, 2, 0]
+    assert len({tuple(staleness) for staleness in asked}) == len(asked)
     assert len(asked) < 1 + (LONGEST * STEPS).bit_length() + 8 * 3
 
 
 def test_no_stage_can_give_back_any_more() -> None:
-    speed = checked(needing(2, 2, 2, 0))
-    found = least_staleness(4, speed, 0.02)
+    speed, asked = checked(needing(2, 2, 2, 0)), []
+
+    def noted(staleness: list[int]) -> float:
+        asked.append(tuple(staleness))
+        return speed(staleness)
+
+    found = least_staleness(4, noted, 0.02)
+    assert len(set(asked)) == len(asked)
     for k, m in enumerate(found[:-1]):
         if m > found[k + 1]:
             assert speed([*found[:k], m - 1, *found[k + 1 :]]) > 1.0
