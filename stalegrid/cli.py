@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stalegrid import methods, planning, show
-from stalegrid.config import RunConfig
+from stalegrid.config import DeviceSettings, RunConfig
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.grid import Grid
 from stalegrid.observe.table import closed_form, ticks
@@ -280,7 +280,8 @@ def _config(options: Namespace) -> RunConfig:
 
 def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
     everything = [f.name for f in fields(RunConfig)]
-    verified = [name for name in everything if name not in ("out", "log_every", "engine")]
+    timed = [f.name for f in fields(DeviceSettings)]
+    verified = [name for name in everything if name not in ("out", "log_every", "engine", "trace", *timed)]
     parser = ArgumentParser(prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -124,9 +126,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
-def start_long_run(folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def long_run(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "stalegrid", "train", "--epochs", "100000", "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    # Tests that run in the background of a script inherit that interrupts are ignored.
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, old)
+    try:
+        yield run
+    finally:
+        run.kill()
 
 
 def has_reported(folder: Path) -> bool:
@@ -136,10 +148,10 @@ def has_reported(folder: Path) -> bool:
 
 def test_an_interrupt_ends_all_processes_and_keeps_the_results(tmp_path: Path) -> None:
     before = workers()
-    run = start_long_run(tmp_path / "run")
-    assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    with long_run(tmp_path / "run") as run:
+        assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert b"interrupted" in errors
     assert b"Traceback" not in errors
@@ -148,9 +160,9 @@ def test_an_interrupt_ends_all_processes_and_keeps_the_results(tmp_path: Path) -
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     before = workers()
-    run = start_long_run(tmp_path / "run")
-    assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
-    assert workers() > before
-    run.kill()
-    run.communicate(timeout=60)
+    with long_run(tmp_path / "run") as run:
+        assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
+        assert workers() > before
+        run.kill()
+        run.communicate(timeout=60)
     assert wait_until(lambda: workers() == before, 30)
