@@ -181,3 +181,16 @@ def test_what_shares_parameters_is_one_part() -> None:
     names = finest(model, (torch.randn(BATCH, 5),), 16)
     assert names == ("last",)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_several_processes_measure_the_same_parts_at_once(table: CostTable) -> None:
+    found = profile(mlp_task(), asked(), copies=2)
+    assert [part.name for part in found.parts] == [part.name for part in table.parts]
+    for at_once, alone in zip(found.parts, table.parts, strict=True):
+        assert (at_once.output, at_once.parameters, at_once.graph) == (alone.output, alone.parameters, alone.graph)
+        assert at_once.forward > 0
+
+
+def test_no_process_measures_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"at least one process \(copies: 0\)"):
+        profile(mlp_task(), asked(), copies=0)
