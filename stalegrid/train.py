@@ -190,7 +190,8 @@ def _trace(settings: Settings, folder: Path) -> Path | None:
 def _simulate(job: Job) -> None:
     """Run all agents here; in virtual time where costs are known."""
     device = use_device(job.settings.device, 0)
-    program, model, timeline = job.plan.program, job.plan.time_model, Timeline()
+    program, model = job.plan.program, job.plan.time_model
+    timeline = Timeline(virtual=model is not None)
     with threads(job.settings.threads), closing(job.sink()) as sink:
         if model is None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
@@ -202,7 +203,7 @@ def _simulate(job: Job) -> None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, dated)
             simulate(program, agents, before=clock.date)
     if job.trace is not None:
-        write_trace(job.trace, timeline, virtual=model is not None)
+        write_trace(job.trace, timeline)
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

@@ -71,7 +71,7 @@ def recorded_as(monkeypatch: pytest.MonkeyPatch, ends: dict[Unit, list[int]]) ->
                 timeline.executed(unit, Action(Kind.UPDATE, n), end * MS - 5, end * MS)
         assert settings.out is not None
         Path(settings.out).mkdir()
-        write_trace(settings.out / "trace.json", timeline, virtual=False)
+        write_trace(settings.out / "trace.json", timeline)
         if settings.costs is not None:
             costs.append(CostTable.read(settings.costs))
 

@@ -123,7 +123,7 @@ def _timeline(run: Told) -> str:
     if timeline is None or not (found := shares(timeline)):
         return ""
     wide, narrow = steady(timeline), steady(timeline, rounds=2)
-    kind = "virtual" if run.virtual else "real"
+    kind = "virtual" if timeline.virtual else "real"
     left_out = f" The first {len(wide.units)} of {len(found)} units." if len(found) > len(wide.units) else ""
     pictures = either(
         gantt("Timeline of some rounds", timeline, wide), gantt("Timeline of two rounds", timeline, narrow, WIDTH)

@@ -53,11 +53,13 @@ class Timeline:
         spans: of actions that took time or are worth a mark: all of them.
         departures: of messages, by edge and index.
         arrivals: likewise.
+        virtual: whether its time is.
     """
 
     spans: list[Span] = field(default_factory=list)
     departures: dict[tuple[Edge, int], int] = field(default_factory=dict)
     arrivals: dict[tuple[Edge, int], int] = field(default_factory=dict)
+    virtual: bool = False
 
     def executed(self, unit: Unit, action: Action, start: int, end: int) -> None:
         """See :class:`Recorder`."""

@@ -13,7 +13,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import CONFIG, METRICS
 from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import TRACE, is_virtual, read_trace
+from stalegrid.observe.trace import TRACE, read_trace
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,12 @@ class Told:
         train: records of reports.
         test: records of evaluations.
         timeline: None if there is no trace.
-        virtual: whether the timeline's time is.
     """
 
     config: Record
     train: list[Record]
     test: list[Record]
     timeline: Timeline | None = None
-    virtual: bool = False
 
 
 def read_told(folder: Path) -> Told:
@@ -44,13 +42,11 @@ def read_told(folder: Path) -> Told:
     config = _config(folder)
     records = _records(folder / METRICS)
     trace = folder / TRACE
-    traced = trace.exists()
     return Told(
         config,
         [record for record in records if record.get("kind") == "train"],
         [record for record in records if record.get("kind") == "test"],
-        read_trace(trace) if traced else None,
-        traced and is_virtual(trace),
+        read_trace(trace) if trace.exists() else None,
     )
 
 

@@ -30,17 +30,16 @@ SHORT = 1_000
 Event = dict[str, Any]
 
 
-def write_trace(path: Path, timeline: Timeline, virtual: bool) -> None:
+def write_trace(path: Path, timeline: Timeline) -> None:
     """Write a timeline.
 
     Args:
         path: file to write.
         timeline: what was executed when.
-        virtual: whether its time is virtual.
     """
     events = _Events(timeline)
     content = {
-        "metadata": {"stalegrid": FORMAT, "virtual": virtual},
+        "metadata": {"stalegrid": FORMAT, "virtual": timeline.virtual},
         "traceEvents": [*events.names(), *events.actions(), *events.waits(), *events.messages()],
     }
     text = json.dumps(content, separators=(",", ":"))
@@ -53,9 +52,10 @@ def read_trace(path: Path) -> Timeline:
     Raises:
         ConfigError: the file cannot be read, or is something else.
     """
-    timeline = Timeline()
+    content = _content(path)
+    timeline = Timeline(virtual=bool(content["metadata"].get("virtual")))
     try:
-        for event in _content(path)["traceEvents"]:
+        for event in content["traceEvents"]:
             stored = event.get("args")
             if event["ph"] == "X" and stored:
                 kind = Kind[event["cat"].upper()]
@@ -70,15 +70,6 @@ def read_trace(path: Path) -> Timeline:
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise _foreign(path, repr(problem)) from problem
     return timeline
-
-
-def is_virtual(path: Path) -> bool:
-    """Return whether the times of a trace are virtual.
-
-    Raises:
-        ConfigError: the file cannot be read, or is something else.
-    """
-    return bool(_content(path)["metadata"].get("virtual"))
 
 
 def _content(path: Path) -> Event:

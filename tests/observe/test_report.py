@@ -134,7 +134,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    write_trace(folder / "trace.json", Timeline([span(A, "F0", 0, 10)]), virtual=False)
+    write_trace(folder / "trace.json", Timeline([span(A, "F0", 0, 10)]))
     page = page_of(folder)
     assert not {"script", "link", "img", "iframe", "object", "image"} & set(page.tags)
     assert not re.search(r"https?:|//[a-z]|@import|src=", page.source)
@@ -147,7 +147,7 @@ def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 def test_names_are_unique_and_all_that_are_used_exist(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    write_trace(folder / "trace.json", Timeline([span(A, "F0", 0, 10), span(A, "B0", 10, 30)]), virtual=False)
+    write_trace(folder / "trace.json", Timeline([span(A, "F0", 0, 10), span(A, "B0", 10, 30)]))
     page = page_of(folder)
     names = [value for _, name, value in page.attributes if name == "id"]
     used = re.findall(r'(?:url\(|href=")#([^)"]+)', page.source)
@@ -253,9 +253,9 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_trace_is_drawn_and_summed_up(tmp_path: Path) -> None:
     spans = [span(A, "F0", 0, 20), span(A, "B0", 60, 100), span(B, "F0", 30, 90), span(OBSERVER, "E0", 0, 900)]
     edge = Edge("gradient", B, A)
-    timeline = Timeline(spans, {(edge, 0): 50}, {(edge, 0): 60})
+    timeline = Timeline(spans, {(edge, 0): 50}, {(edge, 0): 60}, virtual=True)
     folder = folder_of(tmp_path)
-    write_trace(folder / "trace.json", timeline, virtual=True)
+    write_trace(folder / "trace.json", timeline)
     page = page_of(folder)
     assert "Timeline" in page.of("h2")
     assert page.of("td")[:8] == ["(0,0)", "60.0%", "30.0%", "10.0%", "(0,1)", "60.0%", "40.0%", "0.0%"]
@@ -265,14 +265,15 @@ def test_a_trace_is_drawn_and_summed_up(tmp_path: Path) -> None:
     classes = [value for tag, name, value in page.attributes if (tag, name) == ("div", "class")]
     assert classes[-2:] == ["wide", "narrow"]
     assert "F0" in page.of("text")
-    write_trace(folder / "trace.json", timeline, virtual=False)
+    timeline.virtual = False
+    write_trace(folder / "trace.json", timeline)
     assert "in real time" in page_of(folder).source
 
 
 def test_of_a_large_grid_the_first_units_are_drawn(tmp_path: Path) -> None:
     units = [Unit(s, k) for s in range(3) for k in range(8)]
     folder = folder_of(tmp_path)
-    write_trace(folder / "trace.json", Timeline([span(unit, "F0", 0, 10) for unit in units]), virtual=True)
+    write_trace(folder / "trace.json", Timeline([span(unit, "F0", 0, 10) for unit in units], virtual=True))
     page = page_of(folder)
     assert "The first 16 of 24 units." in page.source
     assert page.of("td")[: 24 * 4 : 4] == [str(unit) for unit in units]
@@ -283,7 +284,7 @@ def test_of_a_large_grid_the_first_units_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spans", [[], [span(OBSERVER, "E0", 0, 9)], [span(A, "F0", 0, 0)]])
 def test_a_trace_in_which_nothing_took_time_is_left_out(tmp_path: Path, spans: list[Span]) -> None:
     folder = folder_of(tmp_path)
-    write_trace(folder / "trace.json", Timeline(spans), virtual=True)
+    write_trace(folder / "trace.json", Timeline(spans, virtual=True))
     assert "Timeline" not in page_of(folder).of("h2")
 
 

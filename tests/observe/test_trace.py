@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.observe.trace import FORMAT, is_virtual, read_trace, write_trace
+from stalegrid.observe.trace import FORMAT, read_trace, write_trace
 from stalegrid.program import Edge, Kind
 
 A, B = Unit(0, 0), Unit(0, 1)
@@ -20,9 +20,9 @@ def span(unit: Unit, name: str, start: int, end: int) -> Span:
     return Span(unit, Kind(name[0]), int(name[1:]), start, end)
 
 
-def events_of(timeline: Timeline, tmp_path: Path, virtual: bool = False) -> list[Event]:
+def events_of(timeline: Timeline, tmp_path: Path) -> list[Event]:
     path = tmp_path / "trace.json"
-    write_trace(path, timeline, virtual)
+    write_trace(path, timeline)
     events: list[Event] = json.loads(path.read_text())["traceEvents"]
     return events
 
@@ -185,18 +185,17 @@ EDGES = st.builds(Edge, st.sampled_from(["activation", "gradient-part", 'a "name
 MESSAGES = st.dictionaries(st.tuples(EDGES, st.integers(0, 9)), TIMES, max_size=8)
 
 
-@given(st.builds(Timeline, st.lists(SPANS, max_size=12), MESSAGES, MESSAGES), st.booleans())
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, timeline: Timeline, virtual: bool) -> None:
+@given(st.builds(Timeline, st.lists(SPANS, max_size=12), MESSAGES, MESSAGES, st.booleans()))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, timeline: Timeline) -> None:
     path = tmp_path_factory.mktemp("trace") / "trace.json"
-    write_trace(path, timeline, virtual)
+    write_trace(path, timeline)
     assert read_trace(path) == timeline
-    assert is_virtual(path) is virtual
 
 
 def test_both_ends_of_a_message_are_read(tmp_path: Path) -> None:
     edge = Edge("activation", A, B)
     timeline = Timeline([], {(edge, 0): 5, (edge, 1): 6}, {(edge, 1): 9, (edge, 2): 7})
-    write_trace(tmp_path / "trace.json", timeline, False)
+    write_trace(tmp_path / "trace.json", timeline)
     read = read_trace(tmp_path / "trace.json")
     assert (read.departures, read.arrivals) == (timeline.departures, timeline.arrivals)
 
@@ -233,6 +232,5 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    for read in (read_trace, is_virtual):
-        with pytest.raises(ConfigError, match=r"no trace that can be read \(trace: .*none\.json"):
-            read(tmp_path / "none.json")
+    with pytest.raises(ConfigError, match=r"no trace that can be read \(trace: .*none\.json"):
+        read_trace(tmp_path / "none.json")

@@ -86,7 +86,7 @@ def _write(path: Path, timeline: Timeline, world: World) -> None:
     parts: list[Timeline] | None = [timeline] * dist.get_world_size() if world.rank == writer else None
     dist.gather_object(timeline, parts, dst=writer)
     if parts is not None:
-        write_trace(path, Timeline.joined(parts), virtual=False)
+        write_trace(path, Timeline.joined(parts))
 
 
 def main() -> None:
