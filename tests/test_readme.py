@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stalegrid.cli import main
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -33,3 +35,15 @@ def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_pa
     assert len(scores) == (2 if launcher else 1)
     assert len(set(scores)) == 1
     assert float(scores[0]) > 90
+
+
+def test_a_run_in_virtual_time_is_profiled_planned_trained_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = r"^stalegrid ((?:profile|plan|train --engine simulator|report) .*?)\s*(?:#.*)?$"
+    commands = re.findall(wanted, README.read_text(), flags=re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["profile", "plan", "train", "report"]
+    for command in commands:
+        assert main(command.split()) == 0
+    assert (tmp_path / "runs" / "c" / "report.html").exists()
