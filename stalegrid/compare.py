@@ -21,6 +21,7 @@ from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import replace
+from stalegrid.plan import Plan
 from stalegrid.recipe import make_task
 from stalegrid.train import execute, prepare
 
@@ -160,6 +161,7 @@ def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
         except ConfigError as problem:
             raise ConfigError(f"{name} cannot be compared: {problem}") from problem
         if config.stages == base.stages:
+            assert isinstance(plan, Plan)
             base = dataclasses.replace(base, cuts=list(plan.partition.names))
         updates = plan.program.updates
     return base, updates

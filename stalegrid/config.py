@@ -65,8 +65,16 @@ class Settings(DeviceSettings):
         lag: c, mix with the neighbours' parameters of that many updates ago.
         mix_momentum: mix the optimizer's momentum buffers too.
         micro_batches: M, batches an update averages over; the method's if left out.
+        learners: lambda, of the methods with parameter servers; 4 if left out.
+        servers: over which these methods split the parameters.
+        softsync: n; an update averages over learners/n gradients, whoever sent them.
+        staleness_rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
+            exponential=BETA, dc=LAMBDA or gap; the method's if left out.
+        max_staleness: bound on the staleness of every gradient; a learner that might exceed it waits.
+        momentum_at: with parameter servers, whether the server or each learner has the momentum.
+        deliveries: record of the order in which a run took gradients, to be repeated on the simulator.
         cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
-        batch_size: samples of one group in one update.
+        batch_size: samples of one group in one update, or of one gradient of a learner.
         epochs: passes over the training data.
         updates: number of updates, instead of epochs.
         engine: processes (torch.distributed) or simulator (all units in this process).
@@ -102,6 +110,13 @@ class Settings(DeviceSettings):
     mix_momentum: bool = False
     micro_batches: int | None = None
     cuts: list[str] | None = None
+    learners: int | None = None
+    servers: int = 1
+    softsync: int | None = None
+    staleness_rule: str | None = None
+    max_staleness: int | None = None
+    momentum_at: Literal["server", "learner"] = "server"
+    deliveries: Path | None = None
     batch_size: int = 32
     epochs: float = 10.0
     updates: int | None = None
@@ -147,6 +162,7 @@ class RunConfig(Settings):
         nesterov: Nesterov's momentum, for sgd.
         weight_decay: L2 penalty (decoupled for adamw and nadam).
         schedule: constant, cosine, one-cycle, or step (a tenth at 1/2 and 3/4 of the run).
+        milestones: epochs after which schedule step takes a tenth, instead.
     """
 
     data: Literal["digits", "cifar10", "mnist"] = "digits"
@@ -159,6 +175,7 @@ class RunConfig(Settings):
     nesterov: bool = False
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine", "one-cycle", "step"] = "one-cycle"
+    milestones: list[float] | None = None
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

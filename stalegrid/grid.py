@@ -20,11 +20,23 @@ class Unit(NamedTuple):
     stage: int
 
     def __str__(self) -> str:
-        return f"({self.group},{self.stage})"
+        return f"server {self.stage}" if self.group == _SERVERS else f"({self.group},{self.stage})"
 
 
 OBSERVER = Unit(-1, -1)
 """The agent that collects reports and snapshots and measures the model; it stands outside the grid."""
+
+_SERVERS = -2
+
+
+def learner(number: int) -> Unit:
+    """Return the unit of a learner: a group with a single stage, the whole model."""
+    return Unit(number, 0)
+
+
+def server(shard: int) -> Unit:
+    """Return the parameter server of one shard of the parameters; servers stand outside the grid."""
+    return Unit(_SERVERS, shard)
 
 
 @dataclass(frozen=True, slots=True)

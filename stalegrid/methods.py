@@ -160,8 +160,44 @@ METHODS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ServerMethod:
+    """A published way to train learners with parameter servers.
+
+    Args:
+        name: as users write it.
+        citation: who published it.
+        splits: n, by which the learners are divided into the gradients of an update; None for one a learner.
+        corrections: of every gradient, unless the user chooses.
+        synchronous: whether an update takes one gradient of each learner, all at the same version.
+        free: whether the user may choose n.
+    """
+
+    name: str
+    citation: str
+    splits: int | None
+    corrections: tuple[str, ...] = ()
+    synchronous: bool = False
+    free: bool = False
+
+
+SERVER_METHODS = (
+    ServerMethod(
+        "hardsync", "synchronous SGD with a parameter server; Zhang et al., arXiv 1511.05950", 1, synchronous=True
+    ),
+    ServerMethod(
+        "softsync",
+        "Zhang, Gupta, Lian, Liu, staleness-aware n-softsync, arXiv 1511.05950",
+        1,
+        corrections=("inverse-staleness",),
+        free=True,
+    ),
+    ServerMethod("asgd", "Dean et al., Downpour SGD, NIPS 2012", None),
+)
+
+
 def find(name: str) -> Method:
-    """Return a method by name.
+    """Return a method of the grid by name.
 
     Raises:
         ConfigError: there is none of that name.
@@ -169,7 +205,15 @@ def find(name: str) -> Method:
     for method in METHODS:
         if method.name == name:
             return method
-    raise ConfigError(f"unknown method (method: {name!r}); there are: {', '.join(m.name for m in METHODS)}")
+    if find_served(name) is not None:
+        raise ConfigError(f"{name} trains learners with parameter servers, not a grid (method: {name}); use train")
+    names = ", ".join(m.name for m in (*METHODS, *SERVER_METHODS))
+    raise ConfigError(f"unknown method (method: {name!r}); there are: {names}")
+
+
+def find_served(name: str) -> ServerMethod | None:
+    """Return a method with parameter servers by name; None if there is none of that name."""
+    return next((method for method in SERVER_METHODS if method.name == name), None)
 
 
 def schedule(

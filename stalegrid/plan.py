@@ -18,7 +18,7 @@ from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
-from stalegrid.corrections import Maker, makers
+from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
@@ -129,11 +129,12 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         ConfigError: something cannot be run; the message says what, its value, and the remedy.
     """
     method = methods.find(settings.method)
+    refuse(settings, SERVED, f"{method.name} trains a grid; learners are those of hardsync, softsync and asgd")
     grid = grid_of(settings)
     micro = method.micro_batches if settings.micro_batches is None else settings.micro_batches
     view = find_view(method.view if settings.view is None else settings.view)
     devices, cuts = settle_devices(settings, grid, table)
-    corrections = corrections_of(method, task, settings)
+    corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     batches = make_batches(task, settings, grid, micro, dtype)
     updates = updates_of(settings, batches.updates_per_epoch)
@@ -146,12 +147,12 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         )
     schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
     view.check(schedule)
-    model, test = _model(task, dtype), make_test(task, dtype)
-    watch = _watch(test, settings, batches.updates_per_epoch)
+    model, test = cast_model(task, dtype), make_test(task, dtype)
+    watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
-    _check_test(task, model, test)
+    check_test(task, model, test)
     _check_optimizer(method, probed[0].optimizer)
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
@@ -174,6 +175,27 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     )
 
 
+SERVED = ("learners", "servers", "softsync", "max_staleness", "momentum_at", "deliveries")
+"""Settings of the methods with parameter servers."""
+
+
+def refuse(settings: Settings, names: Sequence[str], why: str) -> None:
+    """Refuse settings that a method has no use for.
+
+    Args:
+        settings: of the run.
+        names: which must be left out.
+        why: said with the error.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(Settings)}
+    for name in names:
+        if (value := getattr(settings, name)) != usual[name]:
+            raise ConfigError(f"{why} ({name}: {value}); leave {name} out")
+
+
 def settle(plan: Plan, settings: Settings) -> Settings:
     """Write a plan's choices into settings, so that they run the same way again."""
     schedule = plan.schedule
@@ -185,7 +207,8 @@ def settle(plan: Plan, settings: Settings) -> Settings:
         queues=None,
         view=plan.view,
         mixing=plan.mixing,
-        corrections=list(plan.method.corrections if settings.corrections is None else settings.corrections),
+        corrections=chosen_corrections(plan.method.corrections, settings),
+        staleness_rule=None,
         micro_batches=schedule.micro_batches,
         cuts=list(plan.partition.names),
     )
@@ -209,13 +232,29 @@ def make_test(task: Task, dtype: torch.dtype) -> Slices | None:
     return None if task.test is None else Slices(task.test, TEST_BATCH, dtype)
 
 
-def corrections_of(method: Method, task: Task, settings: Settings) -> tuple[Maker, ...]:
-    """Return the method's corrections or the named ones, then the user's own, then the clipping of what they made.
+def chosen_corrections(usual: Sequence[str], settings: Settings) -> list[str]:
+    """Return the corrections or the rule that the user named, or a method's own.
+
+    Raises:
+        ConfigError: both are named, or there is no such rule.
+    """
+    if settings.staleness_rule is None:
+        return list(usual if settings.corrections is None else settings.corrections)
+    if settings.corrections is not None:
+        raise ConfigError(
+            f"a staleness rule is a correction (staleness_rule: {settings.staleness_rule}, corrections: "
+            f"{','.join(settings.corrections)}); name one of the two"
+        )
+    return ruled(settings.staleness_rule)
+
+
+def corrections_of(texts: Sequence[str], task: Task, settings: Settings) -> tuple[Maker, ...]:
+    """Return the named corrections, then the user's own, then the clipping of what they made.
 
     Raises:
         ConfigError: a name is unknown or its number is none.
     """
-    named = makers(method.corrections if settings.corrections is None else settings.corrections)
+    named = makers(texts)
     clip = () if settings.clip is None else makers([f"clip={settings.clip}"])
     return (*named, *task.corrections, *clip)
 
@@ -236,7 +275,7 @@ def grid_of(settings: Settings) -> Grid:
     return Grid(groups, stages)
 
 
-def updates_of(settings: Settings, updates_per_epoch: int) -> int:
+def updates_of(settings: Settings, updates_per_epoch: float) -> int:
     """Return N, the updates of every unit.
 
     Raises:
@@ -267,7 +306,12 @@ def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
         )
 
 
-def _watch(test: Slices | None, settings: Settings, updates_per_epoch: int) -> Watch:
+def make_watch(test: Slices | None, settings: Settings, updates_per_epoch: float) -> Watch:
+    """Return what the observer sees.
+
+    Raises:
+        ConfigError: a frequency has no meaning.
+    """
     if settings.log_every < 1:
         raise ConfigError(f"reports come every so many updates, at least 1 (log_every: {settings.log_every})")
     if settings.evaluate_every < 0:
@@ -281,7 +325,7 @@ def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
         Momentum(task.optimizer(stage.trainable()), stage.trainable())
 
 
-def _check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
+def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
     """Measure the first slice of the test data, so that what it does not fit comes before training."""
     if test is None:
         return
@@ -296,7 +340,12 @@ def _check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
         raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
 
 
-def _model(task: Task, dtype: torch.dtype) -> nn.Module:
+def cast_model(task: Task, dtype: torch.dtype) -> nn.Module:
+    """Return a copy of the model in the type of the run.
+
+    Raises:
+        ConfigError: it has complex parameters.
+    """
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")

@@ -99,9 +99,8 @@ def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Time
 
 def _at_once(task: Task, chain: Settings, plan: Plan) -> Timeline:
     with tempfile.TemporaryDirectory(prefix="stalegrid-profile-") as folder:
-        path = Path(folder) / TRACE
-        launch(Job(task, chain, plan, Nowhere, path), plan.grid.groups)
-        return read_trace(path)
+        launch(Job(task, dataclasses.replace(chain, trace=True), plan, Nowhere, Path(folder)), plan.grid.groups)
+        return read_trace(Path(folder) / TRACE)
 
 
 def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:

@@ -19,10 +19,10 @@ With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with s
 forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Grid, Unit
@@ -42,6 +42,10 @@ class Kind(Enum):
     SNAPSHOT = "V"
     COLLECT = "C"
     EVALUATE = "E"
+    TAKE = "T"
+    ANSWER = "A"
+    DROP = "D"
+    STOP = "X"
 
     __hash__ = object.__hash__  # a kind is one object; hashing its name anew at every look-up would take longer
 
@@ -223,9 +227,88 @@ class Watch:
     snapshot_every: int | None = None
     chunks: int = 0
 
+    def reports(self, update: int, updates: int) -> bool:
+        """Return whether units report after this update of so many."""
+        return update + 1 == updates or (update + 1) % self.report_every == 0
+
+    def snapshots(self, version: int, updates: int) -> bool:
+        """Return whether units send their parameters at this version."""
+        return version == updates or (self.snapshot_every is not None and version % self.snapshot_every == 0)
+
+    def seen(self, unit: Unit, update: int, updates: int) -> Iterator[Action]:
+        """Yield what a unit tells the observer after an update."""
+        if self.reports(update, updates):
+            yield Action(Kind.REPORT, update, sends=(Tag(Edge("report", unit, OBSERVER), update),))
+        if self.snapshots(update + 1, updates):
+            yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
+
+    def actions(self, units: Sequence[Unit], updates: int) -> Iterator[Action]:
+        """Yield the observer's actions."""
+        for n in range(updates):
+            if self.reports(n, updates):
+                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in units))
+            if self.snapshots(n + 1, updates):
+                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in units)
+                yield Action(Kind.COLLECT, n + 1, needs)
+                for chunk in range(self.chunks):
+                    yield Action(Kind.EVALUATE, chunk)
+
+
+def watched(units: Iterable[Unit]) -> list[Edge]:
+    """Return every edge on which the observer receives from units, in canonical order."""
+    return sorted(Edge(name, unit, OBSERVER) for unit in units for name in ("report", "snapshot"))
+
+
+class Agenda:
+    """What engines need of a program; by default of one that is known before the run.
+
+    Attributes:
+        watch: what the observer sees; None for no observer.
+    """
+
+    watch: Watch | None
+
+    @property
+    def units(self) -> list[Unit]:
+        """Those that train, in canonical order."""
+        raise NotImplementedError
+
+    @property
+    def agents(self) -> list[Unit]:
+        """All agents in canonical order, the observer last."""
+        return [*self.units, *([OBSERVER] if self.watch else [])]
+
+    def actions(self, agent: Unit) -> Iterator[Action | None]:
+        """Yield the agent's actions from the first to the last; None where the next depends on what arrives."""
+        raise NotImplementedError
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives, in canonical order."""
+        raise NotImplementedError
+
+    def due(self, edge: Edge) -> Iterator[Tag]:
+        """Yield the messages of an edge, from first to last."""
+        actions = self.actions(edge.target)
+        return (tag for action in actions if action is not None for tag in action.needs if tag.edge == edge)
+
+    def heard(self, message: Any) -> None:
+        """Take note of a message that has arrived; what is due does not depend on it."""
+
+    def lost(self, unit: Unit) -> bool:
+        """Take note of an agent that is gone; return whether the others can go on: they cannot."""
+        return False
+
+    def awaited(self, edge: Edge) -> bool:
+        """Return whether somebody uses the last messages of an edge."""
+        return True
+
+    def port(self, edge: Edge) -> object:
+        """Return what edges share whose messages must leave one after another: nothing."""
+        return edge
+
 
 @dataclass(frozen=True)
-class Program:
+class Program(Agenda):
     """The action sequences of every agent of a run.
 
     Args:
@@ -254,18 +337,21 @@ class Program:
             raise ConfigError(f"a run needs at least one update (updates: {self.updates})")
 
     @property
-    def agents(self) -> list[Unit]:
-        """All agents in canonical order, the observer last."""
-        return [*self.grid, *([OBSERVER] if self.watch else [])]
+    def units(self) -> list[Unit]:
+        """Those that train, in canonical order."""
+        return list(self.grid)
 
     def actions(self, agent: Unit) -> Iterator[Action]:
         """Yield the agent's actions from the first to the last."""
-        return self._observe() if agent == OBSERVER else self._train(agent)
+        if agent != OBSERVER:
+            return self._train(agent)
+        assert self.watch is not None
+        return self.watch.actions(self.units, self.updates)
 
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives, in canonical order."""
         if agent == OBSERVER:
-            return sorted(Edge(name, unit, OBSERVER) for unit in self.grid for name in ("report", "snapshot"))
+            return watched(self.units)
         s, k = agent.group, agent.stage
         edges = list(self.lateral.edges(agent))
         if k > 0:
@@ -274,18 +360,6 @@ class Program:
             edges.append(Edge("gradient", Unit(s, k + 1), agent))
         return sorted(edges)
 
-    def reports(self, update: int) -> bool:
-        """Return whether units report after this update."""
-        last = update + 1 == self.updates
-        return self.watch is not None and (last or (update + 1) % self.watch.report_every == 0)
-
-    def snapshots(self, version: int) -> bool:
-        """Return whether units send their parameters at this version."""
-        if self.watch is None:
-            return False
-        every = self.watch.snapshot_every
-        return version == self.updates or (every is not None and version % every == 0)
-
     def recomputes(self, stage: int) -> bool:
         """Return whether a stage forwards every batch a second time, while its gradient may still be under way."""
         return self.recompute and self.schedule.in_flight(stage) > 1
@@ -293,7 +367,6 @@ class Program:
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
         forward, backward = self._passes(unit)
-        report, snapshot = Edge("report", unit, OBSERVER), Edge("snapshot", unit, OBSERVER)
         issued = 0
         for n in range(self.updates):
             yield from self.lateral.opening(unit, n)
@@ -308,10 +381,8 @@ class Program:
             yield from self.lateral.before_update(unit, n)
             yield Action(Kind.UPDATE, n)
             yield from self.lateral.after_update(unit, n)
-            if self.reports(n):
-                yield Action(Kind.REPORT, n, sends=(Tag(report, n),))
-            if self.snapshots(n + 1):
-                yield Action(Kind.SNAPSHOT, n + 1, sends=(Tag(snapshot, n + 1),))
+            if self.watch is not None:
+                yield from self.watch.seen(unit, n, self.updates)
 
     def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
         below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
@@ -327,17 +398,6 @@ class Program:
             None if first else Edge("gradient", unit, below),
         )
         return forward, backward
-
-    def _observe(self) -> Iterator[Action]:
-        assert self.watch is not None
-        for n in range(self.updates):
-            if self.reports(n):
-                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in self.grid))
-            if self.snapshots(n + 1):
-                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in self.grid)
-                yield Action(Kind.COLLECT, n + 1, needs)
-                for chunk in range(self.watch.chunks):
-                    yield Action(Kind.EVALUATE, chunk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from stalegrid import models
 from stalegrid.config import RunConfig
 from stalegrid.data import ArrayDataset, CropAndFlip, load
 from stalegrid.errors import ConfigError
-from stalegrid.methods import find
+from stalegrid.methods import find, find_served
 from stalegrid.plan import grid_of, updates_of
 from stalegrid.seeds import derive
+from stalegrid.served import rules_of, updates_per_epoch
 from stalegrid.task import Task
 
 
@@ -47,9 +48,10 @@ def _model(config: RunConfig, data: ArrayDataset) -> nn.Module:
 
 
 def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
-    method = find(config.method)
-    name = config.optimizer or (method.optimizer or "sgd").lower()
-    momentum = method.momentum if config.momentum is None else config.momentum
+    method = None if find_served(config.method) else find(config.method)
+    name = config.optimizer or ((method and method.optimizer) or "sgd").lower()
+    usual_momentum = 0.9 if method is None else method.momentum
+    momentum = usual_momentum if config.momentum is None else config.momentum
     usual = 0.05 if name == "sgd" else 0.002
     common: dict[str, Any] = {
         "lr": usual if config.lr is None else config.lr,
@@ -70,13 +72,23 @@ def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_sche
         return None
     if config.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {config.batch_size}")
-    updates = updates_of(config, samples // grid_of(config).groups // config.batch_size)
+    updates = updates_of(config, _updates_per_epoch(config, samples))
     if config.schedule == "cosine":
         return partial(lr_scheduler.CosineAnnealingLR, T_max=updates)
     if config.schedule == "step":
         milestones = [updates // 2, 3 * updates // 4]
+        if config.milestones is not None:
+            milestones = [round(epoch * _updates_per_epoch(config, samples)) for epoch in config.milestones]
         return partial(lr_scheduler.MultiStepLR, milestones=milestones)
     return partial(_one_cycle, updates=updates)
+
+
+def _updates_per_epoch(config: RunConfig, samples: int) -> float:
+    served = find_served(config.method)
+    if served is None:
+        return samples // grid_of(config).groups // config.batch_size
+    learners = rules_of(config, served)[0].learners
+    return updates_per_epoch(config, served, samples // learners // config.batch_size * learners * config.batch_size)
 
 
 def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:

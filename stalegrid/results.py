@@ -22,6 +22,7 @@ from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.sinks import CONFIG, Folder, Several, TensorBoard
 from stalegrid.plan import Plan, settle
+from stalegrid.served import ServedPlan, settle_served
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def open_folder(out: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def announce(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> None:
+def announce(plan: Plan | ServedPlan, settings: Settings, folder: Path, quiet: bool) -> None:
     """Write the settled configuration, and say what will run.
 
     Args:
@@ -58,27 +59,44 @@ def announce(plan: Plan, settings: Settings, folder: Path, quiet: bool) -> None:
         folder: of the run.
         quiet: whether to say nothing.
     """
-    settled = dataclasses.asdict(settle(plan, settings))
+    made = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
+    settled = dataclasses.asdict(made)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settled.items() if k != "out"}
     (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
     if not quiet:
         Console().print(headline(plan, settings), highlight=False, soft_wrap=True)
 
 
-def headline(plan: Plan, settings: Settings) -> str:
+def headline(plan: Plan | ServedPlan, settings: Settings) -> str:
     """Describe a run in a line."""
+    what = _served(plan, settings) if isinstance(plan, ServedPlan) else _grid(plan, settings)
+    return (
+        f"{plan.method.name}: {what}; {plan.program.updates} updates in {settings.dtype}, {settings.threads} of "
+        f"{os.cpu_count()} threads a process"
+    )
+
+
+def _served(plan: ServedPlan, settings: Settings) -> str:
+    rules = plan.rules
+    bound = "not bounded" if rules.bound is None else f"at most {rules.bound} updates"
+    return (
+        f"{rules.learners} learners, {plan.program.servers} servers on {settings.engine}; {rules.gather} gradients an "
+        f"update, staleness {bound}, corrections {', '.join(plan.corrections) or 'none'}"
+    )
+
+
+def _grid(plan: Plan, settings: Settings) -> str:
     gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
     cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
     held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
     bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
     return (
-        f"{plan.method.name}: {plan.grid.groups} x {plan.grid.stages} (groups x stages) on {settings.engine}{cuts}; "
-        f"staleness at most {bounds} updates, view {plan.view}, holding at most {held} MB; mixing {plan.mixing}{gap}; "
-        f"{plan.program.updates} updates in {settings.dtype}, {settings.threads} of {os.cpu_count()} threads a process"
+        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {settings.engine}{cuts}; staleness at most "
+        f"{bounds} updates, view {plan.view}, holding at most {held} MB; mixing {plan.mixing}{gap}"
     )
 
 
-def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Callable[[], Sink]:
+def sink_maker(plan: Plan | ServedPlan, folder: Path, quiet: bool, keep_units: bool) -> Callable[[], Sink]:
     """Return what makes the sink of a run, in whichever process the observer lives.
 
     Args:
@@ -87,7 +105,27 @@ def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Calla
         quiet: whether nothing is shown.
         keep_units: whether the parameters of every unit are kept.
     """
-    facts: Record = {
+    if isinstance(plan, ServedPlan):
+        facts, limit = _served_facts(plan), 2 * plan.splits
+    else:
+        facts, limit = _grid_facts(plan), None
+    return partial(_make_sink, folder, facts, limit, plan.program.updates, quiet, keep_units)
+
+
+def _served_facts(plan: ServedPlan) -> Record:
+    return {
+        "method": plan.method.name,
+        "learners": plan.rules.learners,
+        "servers": plan.program.servers,
+        "softsync": plan.splits,
+        "gradients_an_update": plan.rules.gather,
+        "max_staleness": plan.rules.bound,
+        "corrections": list(plan.corrections),
+    }
+
+
+def _grid_facts(plan: Plan) -> Record:
+    return {
         "method": plan.method.name,
         "groups": plan.grid.groups,
         "stages": plan.grid.stages,
@@ -97,11 +135,10 @@ def sink_maker(plan: Plan, folder: Path, quiet: bool, keep_units: bool) -> Calla
         "spectral_gap": plan.spectral_gap,
         "held_at_most": list(plan.held),
     }
-    return partial(_make_sink, folder, facts, plan.program.updates, quiet, keep_units)
 
 
-def _make_sink(folder: Path, facts: Record, updates: int, quiet: bool, keep_units: bool) -> Sink:
-    sinks: list[Sink] = [Folder(folder, facts, keep_units)]
+def _make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quiet: bool, keep_units: bool) -> Sink:
+    sinks: list[Sink] = [Folder(folder, facts, keep_units, limit)]
     if importlib.util.find_spec("tensorboard"):
         sinks.append(TensorBoard(folder / "tensorboard"))
     if not quiet:

@@ -27,9 +27,11 @@ from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.noted import noted
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
+from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import Dated, read_model, read_summary
@@ -38,6 +40,7 @@ from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, make_plan
 from stalegrid.profile import profile
 from stalegrid.results import announce, open_folder, sink_maker
+from stalegrid.served import ServedPlan, make_served_plan
 from stalegrid.task import Task, fingerprint
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import NANOSECONDS
@@ -131,13 +134,13 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
         announce(plan, settings, folder, quiet)
         sink = sink_maker(plan, folder, quiet, keep_units)
         if settings.engine == "simulator":
-            _simulate(Job(task, settings, plan, sink, _trace(settings, folder)))
+            _simulate(Job(task, settings, plan, sink, folder))
         else:
-            launch(Job(task, settings, plan, sink, _trace(settings, folder)), _processes(plan, settings))
+            launch(Job(task, settings, plan, sink, folder), _processes(plan, settings))
         return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
 
 
-def prepare(task: Task, settings: Settings) -> Plan:
+def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     """Settle and check everything, the machine included, before anything starts.
 
     Raises:
@@ -151,19 +154,26 @@ def prepare(task: Task, settings: Settings) -> Plan:
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
     with threads(settings.threads):
-        measured = settings.staleness == "auto" and settings.costs is None
-        plan = make_plan(task, settings, profile(task, settings) if measured else None)
+        plan = _planned(task, settings)
     if settings.engine == "processes" and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
 
 
-def _processes(plan: Plan, settings: Settings) -> int:
-    return len(plan.grid) if settings.processes is None else settings.processes
+def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
+    method = find_served(settings.method)
+    if method is not None:
+        return make_served_plan(task, settings, method)
+    measured = settings.staleness == "auto" and settings.costs is None
+    return make_plan(task, settings, profile(task, settings) if measured else None)
+
+
+def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
+    return len(plan.program.units) if settings.processes is None else settings.processes
 
 
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
-    def prepared() -> Plan:
+    def prepared() -> Plan | ServedPlan:
         made = prepare(task, settings)
         homes(made.program, size, spare=False)
         return made
@@ -178,32 +188,30 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
             if rank == 0:
                 announce(plan, settings, folder, quiet)
             sink = sink_maker(plan, folder, quiet, keep_units)
-            torchrun.run(Job(task, settings, plan, sink, _trace(settings, folder)), local_rank)
+            torchrun.run(Job(task, settings, plan, sink, folder), local_rank)
             state, summary = torchrun.agree(lambda: (read_model(folder), read_summary(folder)))
         return Result(_loaded(task, settings, state), summary, settings.out)
-
-
-def _trace(settings: Settings, folder: Path) -> Path | None:
-    return folder / TRACE if settings.trace else None
 
 
 def _simulate(job: Job) -> None:
     """Run all agents here; in virtual time where costs are known."""
     device = use_device(job.settings.device, 0)
-    program, model = job.plan.program, job.plan.time_model
+    program, model, traced = job.plan.program, job.plan.time_model, job.settings.trace
     timeline = Timeline(virtual=model is not None)
     with threads(job.settings.threads), closing(job.sink()) as sink:
         if model is None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
-            simulate(program, agents if job.trace is None else recorded(agents, timeline, device))
+            with noted(agents, job.folder) as agents:
+                simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
-            clock = Clock(program, model, None if job.trace is None else timeline)
+            clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, dated)
-            simulate(program, agents, before=clock.date)
-    if job.trace is not None:
-        write_trace(job.trace, timeline)
+            with noted(agents, job.folder) as agents:
+                simulate(program, agents, before=clock.date)
+    if traced:
+        write_trace(job.folder / TRACE, timeline)
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:

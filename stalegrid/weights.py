@@ -76,6 +76,16 @@ class Weights:
         """Return the parameters that an optimizer updates."""
         return [p for p in self.module.parameters() if p.requires_grad]
 
+    def counted(self) -> Tensor:
+        """Return a copy of the buffers that are not floating, as one vector of int64."""
+        counters = [b.flatten().to(torch.int64) for b in self.counters().values()]
+        return torch.cat([torch.empty(0, dtype=torch.int64, device=self.flat.device), *counters])
+
+    def places(self) -> list[tuple[Entry, nn.Parameter]]:
+        """Return where each parameter lies."""
+        parameters = dict(self.module.named_parameters())
+        return [(entry, parameters[entry.name]) for entry in self.entries if entry.name in parameters]
+
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for p in self.module.parameters():

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stalegrid import methods
 from stalegrid.agents import Agent
+from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Exchange, Parts, PipelineUnit, Role
 from stalegrid.config import Settings
@@ -22,10 +23,11 @@ from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.ledger import Ledger
-from stalegrid.observe.records import Sink, Tally
-from stalegrid.plan import Plan, corrections_of, make_batches, make_test
+from stalegrid.observe.records import Sink, Tally, summarise
+from stalegrid.plan import Plan, chosen_corrections, corrections_of, make_batches, make_test
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
+from stalegrid.served import ServedPlan
 from stalegrid.site import Site
 from stalegrid.stage import Stage
 from stalegrid.task import Task
@@ -34,7 +36,7 @@ from stalegrid.weights import Weights
 
 
 def build_agents(
-    task: Task, settings: Settings, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink
+    task: Task, settings: Settings, plan: Plan | ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -49,20 +51,23 @@ def build_agents(
     Returns:
         The agents by unit, in the same order.
     """
+    if isinstance(plan, ServedPlan):
+        return build_served(task, settings, plan, units, device, sink)
     model = copy.deepcopy(task.model).to(plan.dtype)
     stages = plan.partition.stages(model)
     samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
 
     def build(unit: Unit) -> Agent:
         if unit == OBSERVER:
-            plain = copy.deepcopy(model).to(device)
-            test = make_test(task, plan.dtype)
-            return Observer(plan.grid, plan.stages, plain, _loss(task, device), test, plan.updates_per_epoch, sink)
+            plain, test = copy.deepcopy(model).to(device), make_test(task, plan.dtype)
+            owners = [[Unit(s, k) for s in range(plan.grid.groups)] for k in range(plan.grid.stages)]
+            loss = loss_on(task, device)
+            return Observer(owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink)
         module = copy.deepcopy(stages[unit.stage]).to(device)
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
         parts = _parts(task, settings, plan, unit, module, draws)
-        return PipelineUnit(role, parts, samples, _loss(task, device), device)
+        return PipelineUnit(role, parts, samples, loss_on(task, device), device)
 
     return {unit: build(unit) for unit in units}
 
@@ -77,7 +82,9 @@ def _parts(
 ) -> Parts:
     site = Site.build(unit, plan.program, module, task.optimizer)
     scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
-    corrections = tuple(make(site) for make in corrections_of(plan.method, task, settings))
+    corrections = tuple(
+        make(site) for make in corrections_of(chosen_corrections(plan.method.corrections, settings), task, settings)
+    )
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)
     ledger = Ledger(site, tally, measure_gap=settings.gap, hold_all=hold_all)
@@ -96,8 +103,3 @@ def _exchange(plan: Plan, unit: Unit, weights: Weights, optimizer: torch.optim.O
             return GradientAveraging(groups, unit.group, weights)
     assert plan.mixing == methods.NO_MIXING
     return None
-
-
-def _loss(task: Task, device: torch.device) -> Callable[..., Tensor]:
-    loss = copy.deepcopy(task.loss)
-    return loss.to(device) if isinstance(loss, nn.Module) else loss

@@ -1,4 +1,4 @@
-"""The agent outside the grid: reads reports, averages snapshots over groups, and measures the model.
+"""The agent outside the grid: reads reports, averages snapshots over replicas, and measures the model.
 
 Does not know: engines, clocks, files; it hands records and models to a sink.
 """
@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid.grid import Grid, Unit
+from stalegrid.grid import Unit
 from stalegrid.messages import Message
-from stalegrid.observe.records import Record, Report, Sink, count_correct
+from stalegrid.observe.records import Record, Sink, count_correct
 from stalegrid.program import Action, Kind
 from stalegrid.weights import StageLayout
 
@@ -31,8 +31,9 @@ class Observer:
     """Executes the observer's actions.
 
     Args:
-        grid: whose units report.
-        layouts: per stage.
+        owners: for each part of the parameters, a stage or a shard, the units that have a replica of it.
+        layouts: per part.
+        summarise: reports by unit -> what a record says of them.
         model: a plain copy of the user's model, which takes the mean parameters.
         loss: (outputs, targets) -> loss averaged over the samples.
         test: test data; None for none.
@@ -42,16 +43,18 @@ class Observer:
 
     def __init__(
         self,
-        grid: Grid,
+        owners: Sequence[Sequence[Unit]],
         layouts: Sequence[StageLayout],
+        summarise: Callable[[Mapping[Unit, Tensor]], Record],
         model: nn.Module,
         loss: Callable[..., Tensor],
         test: TestSet | None,
-        updates_per_epoch: int,
+        updates_per_epoch: float,
         sink: Sink,
     ) -> None:
-        self._grid = grid
+        self._owners = owners
         self._layouts = layouts
+        self._summarise = summarise
         self._model = model.eval()
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._loss = loss
@@ -64,41 +67,29 @@ class Observer:
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         if action.kind is Kind.REPORT:
-            self._sink.report(self._summarise(action.index, inbox))
+            self._sink.report(self._report(action.index, inbox))
         elif action.kind is Kind.COLLECT:
             self._collect(action.index, inbox)
         else:
             self._evaluate(action.index)
         return []
 
-    def _summarise(self, update: int, inbox: Sequence[Message]) -> Record:
-        reports = {m.tag.edge.source: Report.read(m.tensors[0]) for m in inbox}
-        last = [r for u, r in reports.items() if u.stage == self._grid.stages - 1]
-        samples = sum(r.samples for r in last)
-        correct = sum(r.correct for r in last)
-        return {
-            "update": update + 1,
-            "epoch": (update + 1) / self._updates_per_epoch,
-            "loss": sum(r.loss_sum for r in last) / sum(r.losses for r in last),
-            "train_accuracy": None if math.isnan(correct) else correct / samples,
-            "lr": last[0].lr,
-            "samples": int(samples),
-            "group_loss": [r.loss_sum / r.losses for r in last],
-            "staleness": {str(u): r.staleness() for u, r in reports.items()},
-        }
+    def _report(self, update: int, inbox: Sequence[Message]) -> Record:
+        found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})
+        return {"update": update + 1, "epoch": (update + 1) / self._updates_per_epoch, **found}
 
     @torch.no_grad()
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:
         vectors = {m.tag.edge.source: m.tensors[0].to(self._device) for m in inbox}
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
-        means = [self._mean(vectors, k) for k in range(self._grid.stages)]
+        means = [_mean([vectors[unit] for unit in units]) for units in self._owners]
         state = _tensors(self._model)
-        for k, layout in enumerate(self._layouts):
+        for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
             for entry in layout.entries:
                 if entry.name in state:  # constants of a traced forward are buffers of the stage alone
-                    state[entry.name].copy_(entry.view(means[k]))
-            _read_counters(state, layout, counters[Unit(0, k)])
+                    state[entry.name].copy_(entry.view(mean))
+            _read_counters(state, layout, counters[units[0]])
         distance = self._distance(vectors, means)
         self._record = {
             "version": version,
@@ -109,20 +100,14 @@ class Observer:
         if self._test is None:
             self._sink.evaluation(self._record, self._model)
 
-    def _mean(self, vectors: Mapping[Unit, Tensor], stage: int) -> Tensor:
-        total = vectors[Unit(0, stage)].clone()
-        for s in range(1, self._grid.groups):
-            total += vectors[Unit(s, stage)]
-        return total.div_(self._grid.groups) if self._grid.groups > 1 else total
-
     def _distance(self, vectors: Mapping[Unit, Tensor], means: Sequence[Tensor]) -> float:
-        """Return sqrt(mean over s of ||w_s - w_mean||^2), over parameters."""
+        """Return sqrt(mean over replicas of ||w_s - w_mean||^2), over parameters."""
         square = 0.0
-        for unit, vector in vectors.items():
-            trained = self._layouts[unit.stage].trained
-            gap = vector[:trained].double() - means[unit.stage][:trained].double()
-            square += float(gap.square().sum())
-        return math.sqrt(square / self._grid.groups)
+        for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
+            for unit in units:
+                gap = vectors[unit][: layout.trained].double() - mean[: layout.trained].double()
+                square += float(gap.square().sum())
+        return math.sqrt(square / len(self._owners[0]))
 
     @torch.no_grad()
     def _evaluate(self, chunk: int) -> None:
@@ -142,6 +127,13 @@ class Observer:
             accuracy = None if math.isnan(correct) else correct / samples
             self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
             self._sink.evaluation(self._record, self._model)
+
+
+def _mean(replicas: Sequence[Tensor]) -> Tensor:
+    total = replicas[0].clone()
+    for vector in replicas[1:]:
+        total += vector
+    return total.div_(len(replicas)) if len(replicas) > 1 else total
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

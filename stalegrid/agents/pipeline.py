@@ -217,10 +217,8 @@ class PipelineUnit:
 
     def _snapshot(self) -> Tensors:
         self._parts.tally.check()
-        weights = self.stage.weights
-        weights.check()
-        counters = [b.flatten().to(torch.int64) for b in weights.counters().values()]
-        return weights.flat.clone(), torch.cat([torch.empty(0, dtype=torch.int64, device=self._device), *counters])
+        self.stage.weights.check()
+        return self.stage.weights.flat.clone(), self.stage.weights.counted()
 
 
 @contextmanager

@@ -8,17 +8,18 @@ from stalegrid.corrections.clip import Clip
 from stalegrid.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
 from stalegrid.corrections.gap_aware import GapAware
 from stalegrid.corrections.shrink import Shrink
-from stalegrid.corrections.staleness import InverseStaleness, PipeMareRate
+from stalegrid.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
 from stalegrid.errors import ConfigError
 from stalegrid.site import Site
 
-__all__ = ["CORRECTIONS", "Correction", "Maker", "Update", "makers"]
+__all__ = ["CORRECTIONS", "RULES", "Correction", "Maker", "Update", "makers", "ruled"]
 
 Maker = Callable[[Site], Correction]
 """What makes the correction of one unit; a class that takes a site is one."""
 
 CORRECTIONS: dict[str, Callable[..., Correction]] = {
     "inverse-staleness": InverseStaleness,
+    "exponential-staleness": ExponentialStaleness,
     "pipemare-rate": PipeMareRate,
     "shrink": Shrink,
     "dc-asgd": DelayCompensation,
@@ -27,6 +28,14 @@ CORRECTIONS: dict[str, Callable[..., Correction]] = {
     "clip": Clip,
 }
 """The corrections by name; those with a number take it after the name, as in ``shrink=0.7``."""
+RULES = {
+    "constant": "none",
+    "inverse": "inverse-staleness",
+    "exponential": "exponential-staleness",
+    "dc": "dc-asgd",
+    "gap": "gap-aware",
+}
+"""The corrections that are rules for what staleness does, by short names."""
 PLAIN = ("inverse-staleness", "gap-aware")
 """Those that have no number."""
 
@@ -41,6 +50,21 @@ def makers(texts: Sequence[str]) -> tuple[Maker, ...]:
         ConfigError: one has no such name, or its number is none.
     """
     return () if list(texts) == ["none"] else tuple(_maker(text.strip()) for text in texts)
+
+
+def ruled(rule: str) -> list[str]:
+    """Return the corrections of a rule.
+
+    Args:
+        rule: its name, with a number if it has one, as in ``dc=0.04``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    name, equals, number = rule.strip().partition("=")
+    if name not in RULES or (name == "constant" and equals):
+        raise ConfigError(f"unknown rule (staleness_rule: {rule!r}); there are: {', '.join(RULES)}")
+    return [f"{RULES[name]}{equals}{number}"]
 
 
 def _maker(text: str) -> Maker:

@@ -3,6 +3,8 @@
 Does not know: gradients.
 """
 
+import math
+
 from stalegrid.corrections.base import Correction, Update
 from stalegrid.errors import ConfigError
 from stalegrid.site import Site
@@ -14,6 +16,28 @@ class InverseStaleness(Correction):
     def rate(self, update: Update) -> float:
         """Return ``1 / max(1, tau)``."""
         return 1.0 / max(1, update.staleness)
+
+
+class ExponentialStaleness(Correction):
+    """``lr exp(-beta tau)``, the exponential penalty of Chan and Lane (Interspeech 2014).
+
+    Args:
+        site: where it acts.
+        beta: 0 or more; the default is ours.
+
+    Raises:
+        ConfigError: beta is negative.
+    """
+
+    def __init__(self, site: Site, beta: float = 0.1) -> None:
+        super().__init__(site)
+        if beta < 0:
+            raise ConfigError(f"the exponential penalty has a beta of 0 or more (exponential-staleness={beta})")
+        self._beta = beta
+
+    def rate(self, update: Update) -> float:
+        """Return ``exp(-beta tau)``."""
+        return math.exp(-self._beta * update.staleness)
 
 
 class PipeMareRate(Correction):

@@ -10,7 +10,7 @@ from stalegrid.agents import Agent
 from stalegrid.errors import ProtocolError, StalegridError
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
-from stalegrid.program import Action, Edge, Program, Tag
+from stalegrid.program import Action, Agenda, Edge, Tag
 
 
 class Network:
@@ -21,10 +21,12 @@ class Network:
         agents: those that live here.
     """
 
-    def __init__(self, program: Program, agents: Mapping[Unit, Agent]) -> None:
+    def __init__(self, program: Agenda, agents: Mapping[Unit, Agent]) -> None:
+        self._program = program
         self._agents = agents
         self._programs = {unit: program.actions(unit) for unit in agents}
         self._next: dict[Unit, Action] = {}
+        self._undecided: set[Unit] = set()
         self._waiting: dict[Edge, deque[Message]] = {e: deque() for unit in agents for e in program.inbound(unit)}
         for unit in agents:
             self._advance(unit)
@@ -32,15 +34,23 @@ class Network:
     @property
     def done(self) -> bool:
         """Whether every agent has finished its program."""
-        return not self._next
+        return not self._next and not self._undecided
 
     def deliver(self, message: Message) -> None:
         """Put a message where its target will find it."""
         self._waiting[message.tag.edge].append(message)
+        self._program.heard(message)
+        self._decide()
+
+    def lose(self, edge: Edge) -> bool:
+        """Go on without the agent at the other end of an edge, which is gone; return whether that is possible."""
+        possible = self._program.lost(edge.source if edge.target in self._agents else edge.target)
+        self._decide()
+        return possible
 
     def ready(self) -> list[Unit]:
         """Return the agents whose next action has all its messages, in order."""
-        return [unit for unit in self._next if self._is_ready(unit)]
+        return [unit for unit in self._agents if unit in self._next and self._is_ready(unit)]
 
     def due(self, unit: Unit) -> Action:
         """Return the next action of an agent."""
@@ -65,9 +75,9 @@ class Network:
         return sent
 
     def missing(self) -> dict[Unit, list[Tag]]:
-        """Return what every blocked agent waits for."""
+        """Return what every blocked agent waits for; those that wait for anybody have an empty list."""
         absent = {u: [t for t in a.needs if not self._waiting[t.edge]] for u, a in self._next.items()}
-        return {u: tags for u, tags in absent.items() if tags}
+        return {u: tags for u, tags in absent.items() if tags} | {u: [] for u in self._undecided}
 
     def _is_ready(self, unit: Unit) -> bool:
         return all(self._waiting[tag.edge] for tag in self._next[unit].needs)
@@ -78,18 +88,28 @@ class Network:
             raise ProtocolError(f"{tag.edge.target} needs {tag} but was sent {message.tag}")
         return message
 
+    def _decide(self) -> None:
+        for unit in sorted(self._undecided):
+            self._advance(unit)
+
     def _advance(self, unit: Unit) -> None:
-        action = next(self._programs[unit], None)
+        self._undecided.discard(unit)
+        self._next.pop(unit, None)
+        try:
+            action = next(self._programs[unit])
+        except StopIteration:
+            return
         if action is None:
-            self._next.pop(unit, None)
+            self._undecided.add(unit)
         else:
             self._next[unit] = action
 
 
 def describe(missing: Mapping[Unit, list[Tag]]) -> str:
     """Say who waits for which message of whom."""
-    return "; ".join(
+    said = [
         f"unit {unit} waits for {tag.edge.name} of batch or update {tag.index} from {tag.edge.source}"
         for unit, tags in missing.items()
         for tag in tags
-    )
+    ]
+    return "; ".join(said + [f"unit {unit} waits for anybody" for unit, tags in missing.items() if not tags])

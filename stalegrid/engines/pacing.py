@@ -11,6 +11,7 @@ from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Message
 from stalegrid.plan import Plan
 from stalegrid.program import Action
+from stalegrid.served import ServedPlan
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace
 
@@ -39,7 +40,7 @@ class Paced:
         return made
 
 
-def paced(plan: Plan, agents: dict[Unit, Agent], emulate: bool) -> dict[Unit, Agent]:
+def paced(plan: Plan | ServedPlan, agents: dict[Unit, Agent], emulate: bool) -> dict[Unit, Agent]:
     """Slow the agents down as the plan's devices ask for.
 
     Args:

@@ -10,11 +10,11 @@ from stalegrid.agents import Agent
 from stalegrid.engines.network import Network, describe
 from stalegrid.errors import EngineError
 from stalegrid.grid import Unit
-from stalegrid.program import Action, Program
+from stalegrid.program import Action, Agenda
 
 
 def simulate(
-    program: Program, agents: Mapping[Unit, Agent], before: Callable[[Unit, Action], object] | None = None
+    program: Agenda, agents: Mapping[Unit, Agent], before: Callable[[Unit, Action], object] | None = None
 ) -> None:
     """Run a program to its end, one action of each ready agent in turn.
 

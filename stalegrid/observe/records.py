@@ -88,6 +88,23 @@ class Report:
 _NUMBERS = tuple(f.name for f in fields(Report) if f.name != "histogram")
 
 
+def summarise(vectors: Mapping[Unit, Tensor]) -> "Record":
+    """Return what a record says of the reports of a grid: losses are those of the last stages."""
+    reports = {unit: Report.read(vector) for unit, vector in vectors.items()}
+    top = max(unit.stage for unit in reports)
+    last = [report for unit, report in reports.items() if unit.stage == top]
+    samples = sum(r.samples for r in last)
+    correct = sum(r.correct for r in last)
+    return {
+        "loss": sum(r.loss_sum for r in last) / sum(r.losses for r in last),
+        "train_accuracy": None if math.isnan(correct) else correct / samples,
+        "lr": last[0].lr,
+        "samples": int(samples),
+        "group_loss": [r.loss_sum / r.losses for r in last],
+        "staleness": {str(unit): report.staleness() for unit, report in reports.items()},
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What the last stage finds out about a batch.

@@ -53,7 +53,7 @@ class Rate:
 
 @dataclass
 class Summed:
-    """The staleness of a stage over a run and over groups.
+    """The staleness of a stage over a run and over groups, or of a learner over a run.
 
     Attributes:
         histogram: batches used, by staleness in updates.
@@ -70,7 +70,7 @@ class Summed:
     def add(self, seen: Record) -> None:
         """Take in what a unit reported."""
         self.histogram = [a + b for a, b in zip_longest(self.histogram, seen["histogram"], fillvalue=0)]
-        self.held = max(self.held, seen["held"])
+        self.held = max(self.held, seen.get("held", 0))
         if seen["gap"] is not None:
             self.gaps.append(seen["gap"])
             self.gap_max = max(self.gap_max, seen["gap_max"])
@@ -88,6 +88,42 @@ class Summed:
         }
 
 
+class Staleness:
+    """The staleness of a run by stage, or by learner.
+
+    Args:
+        limit: for learners, staleness above which the share of gradients is told; None for stages.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._summed: dict[int, Summed] = {}
+
+    def add(self, seen: Mapping[str, Record]) -> None:
+        """Take in what units reported."""
+        for unit, record in seen.items():
+            group, stage = map(int, unit.strip("()").split(","))
+            self._summed.setdefault(stage if self._limit is None else group, Summed()).add(record)
+
+    def record(self) -> Record:
+        """Return what a summary says."""
+        if self._limit is None:
+            return {"staleness": [{"stage": stage, **total.record()} for stage, total in sorted(self._summed.items())]}
+        whole = Summed()
+        for total in self._summed.values():
+            whole.add({"histogram": total.histogram, "gap": None})
+        return {
+            "staleness": [{"learner": number, **self._told(total)} for number, total in sorted(self._summed.items())],
+            "staleness_of_all": self._told(whole),
+        }
+
+    def _told(self, total: Summed) -> Record:
+        assert self._limit is not None
+        above = sum(total.histogram[self._limit + 1 :]) / sum(total.histogram)
+        record = {key: value for key, value in total.record().items() if key in ("mean", "max", "histogram")}
+        return {**record, "limit": self._limit, "above_limit": above}
+
+
 class Folder:
     """Writes metrics, line by line, and at every evaluation the model and a summary, each whole at any moment.
 
@@ -97,22 +133,23 @@ class Folder:
         folder: exists and is this run's.
         facts: what the summary says besides what is measured.
         keep_units: also write the parameters of every unit at the last snapshot.
+        limit: see :class:`Staleness`.
     """
 
-    def __init__(self, folder: Path, facts: Record, keep_units: bool = False) -> None:
+    def __init__(self, folder: Path, facts: Record, keep_units: bool = False, limit: int | None = None) -> None:
         self._folder = folder
         self._facts = facts
         self._keep_units = keep_units
         self._start = time.perf_counter()
         self._rate = Rate(self._start)
-        self._staleness: dict[int, Summed] = {}
+        self._staleness = Staleness(limit)
         self._last: Record = {}
 
     def report(self, record: Record) -> None:
         """Append a line to the metrics."""
         now = time.perf_counter()
         rates = {"seconds": now - self._start, "samples_per_second": self._rate.after(record["samples"], now)}
-        self._count(record["staleness"])
+        self._staleness.add(record["staleness"])
         self._last = {"updates": record["update"], "train_loss": record["loss"], **rates}
         self._append({"kind": "train", **record, **rates})
 
@@ -126,7 +163,7 @@ class Folder:
             **self._last,
             **record,
             "updates": record["version"],
-            "staleness": self._by_stage(),
+            **self._staleness.record(),
         }
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
@@ -144,14 +181,6 @@ class Folder:
     def _append(self, record: Record) -> None:
         with (self._folder / METRICS).open("a") as file:
             file.write(json.dumps(record) + "\n")
-
-    def _count(self, staleness: Mapping[str, Record]) -> None:
-        for unit, seen in staleness.items():
-            stage = int(unit.strip("()").split(",")[1])
-            self._staleness.setdefault(stage, Summed()).add(seen)
-
-    def _by_stage(self) -> list[Record]:
-        return [{"stage": stage, **total.record()} for stage, total in sorted(self._staleness.items())]
 
 
 class TensorBoard:
@@ -174,7 +203,7 @@ class TensorBoard:
             "train/lr": record["lr"],
         }
         for unit, seen in record["staleness"].items():
-            scalars |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen["held"]}
+            scalars |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
             self._draw(f"staleness by batch/{unit}", seen["histogram"], record["update"])
         self._write(scalars, record["update"])
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Action, Edge, Kind, Program
+from stalegrid.program import Action, Agenda, Edge, Kind, Program
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
 
-PIPELINE = ("activation", "gradient")
-"""Edges within a group; all others, but those to the observer, are lateral."""
+LINKED = ("activation", "gradient", "push", "weights", "turn")
+"""Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Clock:
         now: end of the action dated last.
     """
 
-    def __init__(self, program: Program, model: TimeModel, recorder: Recorder | None = None) -> None:
+    def __init__(self, program: Agenda, model: TimeModel, recorder: Recorder | None = None) -> None:
         self.lanes = {unit: _lane(unit, model) for unit in program.agents}
         self.lines = {edge: _line(edge, model) for unit in program.agents for edge in program.inbound(unit)}
         self.now = 0
@@ -186,7 +186,7 @@ def _line(edge: Edge, model: TimeModel) -> Line:
     if edge.target == OBSERVER:
         return Line(0, 0, 0, ())
     disturbances = model.disturbances
-    link = disturbances.link if edge.name in PIPELINE else disturbances.lateral_link
+    link = disturbances.link if edge.name in LINKED else disturbances.lateral_link
     outages = disturbances.delays(edge.source, edge.target)
     nbytes = model.nbytes(edge)
     handled = round(nbytes / 1e6 * model.handling * NANOSECONDS)

@@ -8,7 +8,7 @@ host's: a channel may rightly be silent for long.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import SimpleQueue
@@ -72,20 +72,21 @@ Arrivals = SimpleQueue[Message | Broken]
 
 
 class Outgoing:
-    """The sending end of an edge; never makes its caller wait.
+    """The sending end of edges whose messages leave one after another; never makes its caller wait.
 
     Args:
-        link: where to.
+        links: where to, by edge.
         arrivals: where a failure is told.
         recorder: who notes departures; None for nobody.
     """
 
-    def __init__(self, link: Link, arrivals: Arrivals, recorder: Recorder | None = None) -> None:
-        self._link = link
+    def __init__(self, links: Mapping[Edge, Link], arrivals: Arrivals, recorder: Recorder | None = None) -> None:
+        self._links = links
+        self._device = next(iter(links.values())).device
         self._arrivals = arrivals
         self._recorder = recorder
         self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name=f"send {link.edge}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"send {', '.join(map(str, links))}", daemon=True)
         self._thread.start()
 
     def send(self, message: Message) -> None:
@@ -93,7 +94,7 @@ class Outgoing:
         if self._recorder is not None:
             self._recorder.left(message.tag, now())
         made = None
-        if self._link.device.type == "cuda":
+        if self._device.type == "cuda":
             made = torch.cuda.Event()  # type: ignore[no-untyped-call]
             made.record()
         self._queue.put((message, made))
@@ -105,24 +106,28 @@ class Outgoing:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        link, tag = self._link, None
-        buffer = link.buffer()
+        edge, tag = next(iter(self._links)), None
         try:
-            with _side_stream(link.device):
+            buffers = {edge: link.buffer() for edge, link in self._links.items()}
+            with _side_stream(self._device):
                 while (item := self._queue.get()) is not None:
                     message, made = item
                     tag = message.tag
+                    edge = tag.edge
                     if made is not None:
                         torch.cuda.current_stream().wait_event(made)
-                    link.wire.pack(message, buffer)
-                    _settle(link.device)
-                    work = dist.isend(buffer, link.peer, group=link.group, tag=link.tag)
-                    assert work is not None
-                    work.wait(_NEVER)
-                    if not link.host_memory:
-                        _settle(link.device)
-        except Exception as reason:  # told to the host, which ends the run
-            self._arrivals.put(Broken(link.edge, tag, reason))
+                    self._send(self._links[edge], message, buffers[edge])
+        except Exception as reason:  # told to the host, which ends the run or goes on without the other end
+            self._arrivals.put(Broken(edge, tag, reason))
+
+    def _send(self, link: Link, message: Message, buffer: Tensor) -> None:
+        link.wire.pack(message, buffer)
+        _settle(link.device)
+        work = dist.isend(buffer, link.peer, group=link.group, tag=link.tag)
+        assert work is not None
+        work.wait(_NEVER)
+        if not link.host_memory:
+            _settle(link.device)
 
 
 class Incoming:

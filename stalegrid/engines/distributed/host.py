@@ -3,26 +3,26 @@
 Does not know: what agents compute, how channels work inside.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from queue import Empty
 
 import torch
 
 from stalegrid.agents import Agent
-from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Outgoing
+from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, describe
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout, Message
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Edge, Program, Tag
+from stalegrid.program import Agenda, Edge
 
 _LONGEST = 1e7  # seconds that a queue can be waited for
 
 
 def run(
-    program: Program,
+    program: Agenda,
     agents: Mapping[Unit, Agent],
     world: World,
     layout: Callable[[Edge], Layout],
@@ -45,9 +45,9 @@ def run(
     """
     arrivals: Arrivals = Arrivals()
     incoming, outgoing = world.links(program, layout)
-    senders = {edge: Outgoing(link, arrivals, recorder) for edge, link in outgoing.items()}
+    senders = _senders(program, outgoing, arrivals, recorder)
     for edge, link in incoming.items():
-        Incoming(link, _due(program, edge), arrivals, recorder)
+        Incoming(link, program.due(edge), arrivals, recorder)
     network = Network(program, agents)
     # The observer alone may rightly hear nothing for as long as units take to their next report.
     waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1
@@ -62,16 +62,27 @@ def run(
         while not arrivals.empty():
             _receive(network, arrivals, patience)
     for edge, sender in senders.items():
-        if not sender.flush(deadline):
+        if program.awaited(edge) and not sender.flush(deadline):
             raise DeadlineExceeded(
                 f"unit {edge.target} did not take the last {edge.name} of {edge.source} within {deadline:g} s"
             )
     while not arrivals.empty():
-        _receive(network, arrivals, patience)
+        left = arrivals.get()
+        # Nothing is due here any more; only what somebody else waits for may not be lost.
+        if isinstance(left, Broken) and left.edge in outgoing and program.awaited(left.edge):
+            raise _failure(network, left)
 
 
-def _due(program: Program, edge: Edge) -> Iterator[Tag]:
-    return (tag for action in program.actions(edge.target) for tag in action.needs if tag.edge == edge)
+def _senders(
+    program: Agenda, outgoing: Mapping[Edge, Link], arrivals: Arrivals, recorder: Recorder | None
+) -> dict[Edge, Outgoing]:
+    """Return the sender of every edge; those of one port share it."""
+    ports: dict[object, dict[Edge, Link]] = {}
+    for edge, link in outgoing.items():
+        ports.setdefault(program.port(edge), {})[edge] = link
+    return {
+        edge: sender for links in ports.values() for sender in [Outgoing(links, arrivals, recorder)] for edge in links
+    }
 
 
 def _send(network: Network, senders: Mapping[Edge, Outgoing], message: Message) -> None:
@@ -95,13 +106,13 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
             if tensor.is_cuda:  # allocated on the receiving thread's stream, used on this one's
                 tensor.record_stream(torch.cuda.current_stream())
         network.deliver(arrived)
-    else:
+    elif isinstance(arrived.reason, StalegridError):
+        raise arrived.reason
+    elif not network.lose(arrived.edge):
         raise _failure(network, arrived)
 
 
-def _failure(network: Network, broken: Broken) -> Exception:
-    if isinstance(broken.reason, StalegridError):
-        return broken.reason
+def _failure(network: Network, broken: Broken) -> PeerLost:
     waits = describe(network.missing()) or "nobody here waits yet"
     which = broken.edge if broken.tag is None else broken.tag
     return PeerLost(f"the channel of {which} broke: {waits} ({broken.reason})")

@@ -26,13 +26,15 @@ from stalegrid.config import Settings
 from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.noted import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recorded import recorded
 from stalegrid.grid import OBSERVER
 from stalegrid.observe.records import Nowhere, Sink
 from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import write_trace
+from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan
+from stalegrid.served import ServedPlan
 from stalegrid.task import Task
 
 START = 600.0
@@ -48,14 +50,14 @@ class Job:
         settings: how.
         plan: made of both.
         sink: makes the place where the observer writes; called in the observer's process only.
-        trace: file for what was executed when, written in the observer's process; None for none.
+        folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
     """
 
     task: Task
     settings: Settings
-    plan: Plan
+    plan: Plan | ServedPlan
     sink: Callable[[], Sink]
-    trace: Path | None
+    folder: Path
 
 
 def work(job: Job, local_rank: int, *, spare: bool) -> None:
@@ -71,13 +73,13 @@ def work(job: Job, local_rank: int, *, spare: bool) -> None:
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
     with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
         agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
-        if job.trace is None:
-            run(plan.program, agents, world, plan.layout, settings.deadline)
-        else:
-            timeline = Timeline()
-            agents = recorded(agents, timeline, device)
+        timeline = Timeline() if settings.trace else None
+        with noted(agents, job.folder) as agents:
+            if timeline is not None:
+                agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layout, settings.deadline, timeline)
-            _write(job.trace, timeline, world)
+        if timeline is not None:
+            _write(job.folder / TRACE, timeline, world)
 
 
 def _write(path: Path, timeline: Timeline, world: World) -> None:

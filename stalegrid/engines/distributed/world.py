@@ -20,13 +20,13 @@ from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout
-from stalegrid.program import Edge, Program
+from stalegrid.program import Agenda, Edge
 
 Home = dict[Unit, int]
 """Rank of the process in which each agent lives."""
 
 
-def homes(program: Program, size: int, *, spare: bool) -> Home:
+def homes(program: Agenda, size: int, *, spare: bool) -> Home:
     """Share agents among processes: equal runs of units in canonical order.
 
     Args:
@@ -37,12 +37,12 @@ def homes(program: Program, size: int, *, spare: bool) -> Home:
     Raises:
         ConfigError: the units do not divide equally.
     """
-    units = list(program.grid)
+    units = program.units
     workers = size - spare
     if workers < 1 or len(units) % workers:
         raise ConfigError(
-            f"{len(units)} units cannot be shared equally by {workers} processes (groups: {program.grid.groups}, "
-            f"stages: {program.grid.stages}); use a number of processes that divides {len(units)}"
+            f"{len(units)} units cannot be shared equally by {workers} processes (units: {units[0]} to {units[-1]}); "
+            f"use a number of processes that divides {len(units)}"
         )
     each = len(units) // workers
     home = {unit: i // each for i, unit in enumerate(units)}
@@ -72,7 +72,7 @@ class World:
         """Return the agents of this process, in canonical order."""
         return [unit for unit, rank in self.home.items() if rank == self.rank]
 
-    def links(self, program: Program, layout: Callable[[Edge], Layout]) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
+    def links(self, program: Agenda, layout: Callable[[Edge], Layout]) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
         """Return this process's incoming and outgoing links; every process must call this at the same time."""
         incoming: dict[Edge, Link] = {}
         outgoing: dict[Edge, Link] = {}

@@ -1,0 +1,129 @@
+"""The agent of one learner: pulls weights, computes the gradient of a batch at them, pushes it.
+
+Does not know: engines, other learners, what servers do with a gradient.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid.agents.pipeline import Samples
+from stalegrid.errors import NonFiniteLoss
+from stalegrid.grid import Unit
+from stalegrid.messages import Message
+from stalegrid.observe.records import count_correct
+from stalegrid.program import Action, Kind
+from stalegrid.sharding import Shard
+from stalegrid.weights import Weights
+
+Tensors = tuple[Tensor, ...]
+
+
+class Learner:
+    """Executes the actions of a learner.
+
+    Running statistics (batch normalisation) are the learner's own; they travel with its gradients.
+
+    Args:
+        unit: its coordinates.
+        model: its own copy of the whole model.
+        shards: what each server has.
+        samples: the data; the learner's batches are those of its group.
+        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        drawing: batch -> context in which the forward draws random numbers (dropout).
+        device: of the model.
+        momentum: of the learner's own gradients, ``v <- momentum v + g``, which it pushes instead; None for the
+            gradients themselves.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        model: nn.Module,
+        shards: Sequence[Shard],
+        samples: Samples,
+        loss: Callable[..., Tensor],
+        drawing: Callable[[int], AbstractContextManager[None]],
+        device: torch.device,
+        momentum: float | None = None,
+    ) -> None:
+        self._unit = unit
+        self._model = model.train()
+        self._weights = Weights(model)
+        self._places = self._weights.places()
+        self._shards = shards
+        self._samples = samples
+        self._loss = loss
+        self._drawing = drawing
+        self._device = device
+        self._momentum = momentum
+        self._velocity: Tensor | None = None
+        self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss and correct as numbers
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        if action.kind is Kind.FORWARD:
+            self._pull(inbox)
+            self._made = self._forward(action.index)
+            return []
+        if action.kind is Kind.STOP:
+            return [Message(tag, self._weights.version, ()) for tag in action.sends]
+        assert action.kind is Kind.BACKWARD
+        gradient, numbers = self._backward()
+        version = self._weights.version
+        return [Message(tag, version, self._part(tag.edge.target.stage, gradient, numbers)) for tag in action.sends]
+
+    def _pull(self, inbox: Sequence[Message]) -> None:
+        for message in inbox:
+            shard = self._shards[message.tag.edge.source.stage]
+            self._weights.flat[shard.start : shard.stop] = message.tensors[0]
+        (self._weights.version,) = {message.version for message in inbox}
+
+    def _forward(self, batch: int) -> tuple[Tensor, Tensor]:
+        group = self._unit.group
+        inputs = (x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch))
+        targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
+        with self._drawing(batch):
+            made = self._model(*inputs)
+            outputs = made if isinstance(made, tuple) else (made,)
+            loss = self._loss(*outputs, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"the loss is {value} (learner: {group}, batch: {batch}, version: {self._weights.version}); "
+                "lower the learning rate, take the staleness rule inverse, or fewer splits (softsync)"
+            )
+        correct = float(count_correct(outputs[0].detach(), targets))
+        return loss, torch.tensor([len(targets), value, correct], dtype=torch.float64)
+
+    def _backward(self) -> tuple[Tensor, Tensor]:
+        assert self._made is not None
+        loss, numbers = self._made
+        self._made = None
+        self._weights.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient = torch.zeros_like(self._weights.flat[: self._weights.trained])
+        for entry, parameter in self._places:
+            if parameter.grad is not None:
+                entry.view(gradient).copy_(parameter.grad)
+        return self._accelerated(gradient), numbers
+
+    def _accelerated(self, gradient: Tensor) -> Tensor:
+        if self._momentum is None:
+            return gradient
+        velocity = gradient if self._velocity is None else self._velocity.mul(self._momentum).add_(gradient)
+        self._velocity = velocity
+        return velocity
+
+    def _part(self, number: int, gradient: Tensor, numbers: Tensor) -> Tensors:
+        """Return what a server gets: its part of the gradient, and the first one the running statistics too."""
+        shard = self._shards[number]
+        part = gradient[shard.start : shard.stop]
+        if number:
+            return part, torch.empty(0, dtype=torch.int64, device=self._device), numbers
+        if shard.buffers:
+            part = torch.cat([part, self._weights.flat[self._weights.trained :]])
+        return part, self._weights.counted(), numbers

@@ -1,0 +1,192 @@
+"""The agent of one parameter server: takes gradients, updates its shard of the parameters, answers with them.
+
+Does not know: engines, other servers, in which order gradients come and who is answered when.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from stalegrid.corrections import Correction, Update
+from stalegrid.errors import StalenessExceeded
+from stalegrid.messages import Message
+from stalegrid.observe.takes import Takes
+from stalegrid.program import Action, Kind
+from stalegrid.site import Site
+from stalegrid.softsync import Rules
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is composed of.
+
+    Args:
+        site: its weights, their past versions, and the optimizer over them.
+        corrections: of every gradient by itself, in the order in which they act.
+        scheduler: stepped once an update.
+        rules: how many gradients an update averages over, and how stale they may be.
+        reported: gradients between two reports.
+    """
+
+    site: Site
+    corrections: tuple[Correction, ...]
+    scheduler: LRScheduler | None
+    rules: Rules
+    reported: int
+
+
+class Server:
+    """Executes the actions of one server.
+
+    With staleness ``tau = i - j`` of a gradient that was computed at version j and is taken at version i, an update is
+    ``theta <- theta - (1/c) sum alpha(tau) g`` (arXiv 1511.05950, equation 5): the optimizer's step on the mean of the
+    corrected gradients, so that momentum and weight decay are the server's.
+
+    Args:
+        parts: what it is composed of.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._weights = parts.site.weights
+        self._places = self._weights.places()
+        self._tally = Takes()
+        self._lr = 0.0
+        self._gathered = 0
+        trained = self._weights.trained
+        self._sum = torch.zeros_like(self._weights.flat[:trained])
+        self._statistics = torch.zeros_like(self._weights.flat[trained:])
+        self._answer: Tensor | None = None  # the present version, as it was sent
+        self._given: dict[int, int] = {}  # version that each learner computes on, where corrections read it
+        self._reads = any(c.needs_forwarded for c in parts.corrections)
+        self._corrects = any(type(c).correct is not Correction.correct for c in parts.corrections)
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        match action.kind:
+            case Kind.TAKE:
+                made = self._take(inbox[0])
+            case Kind.DROP:
+                self._release(action.index)
+                made = (torch.tensor([action.index, 1]),)
+            case Kind.UPDATE:
+                made = self._update()
+            case Kind.ANSWER:
+                made = self._give([tag.edge.target.group for tag in action.sends])
+            case Kind.REPORT:
+                made = (self._report(),)
+            case Kind.SNAPSHOT:
+                self._weights.check()
+                made = (self._weights.flat.clone(), self._weights.counted())
+            case _:
+                assert action.kind is Kind.STOP
+                made = ()
+        return [Message(tag, self._weights.version, made) for tag in action.sends]
+
+    def _take(self, message: Message) -> Tensors:
+        vector, counters, numbers = message.tensors
+        number, weights, corrections = message.tag.edge.source.group, self._weights, self._parts.corrections
+        update = Update(weights.version, self._staleness(message), self._forwarded(number))
+        gradient = self._corrected(vector[: weights.trained], update)
+        self._gather(gradient, math.prod(c.rate(update) for c in corrections))
+        self._collect(vector[weights.trained :], counters)
+        self._gathered += 1
+        self._release(number)
+        self._tally.used(number, update.staleness, numbers)
+        return (torch.tensor([number, 0]),)
+
+    def _staleness(self, message: Message) -> int:
+        now, bound = self._weights.version, self._parts.rules.bound
+        if bound is not None and now - message.version > bound:
+            raise StalenessExceeded(
+                f"a gradient is staler than declared (learner: {message.tag.edge.source.group}, batch: "
+                f"{message.tag.index}, version: {now}, staleness: {now - message.version}, bound: {bound})"
+            )
+        return now - message.version
+
+    def _corrected(self, gradient: Tensor, update: Update) -> Tensor:
+        if not self._corrects:
+            return gradient
+        own = gradient.clone()
+        self._show(own)
+        for correction in self._parts.corrections:
+            correction.correct(update)
+        for entry, parameter in self._places:
+            view = entry.view(own)
+            if parameter.grad is not None and parameter.grad.data_ptr() != view.data_ptr():
+                view.copy_(parameter.grad)
+        return own
+
+    def _gather(self, gradient: Tensor, factor: float) -> None:
+        """Add to the sum, in one pass."""
+        if self._gathered:
+            self._sum.add_(gradient, alpha=factor)
+        elif factor == 1.0:
+            self._sum.copy_(gradient)
+        else:
+            torch.mul(gradient, factor, out=self._sum)
+
+    def _collect(self, statistics: Tensor, counters: Tensor) -> None:
+        """Take over running statistics: their mean over the gradients of an update; counters as they are."""
+        if self._gathered:
+            self._statistics += statistics
+        else:
+            self._statistics.copy_(statistics)
+        own = self._weights.counters().values()
+        for counter, value in zip(own, torch.split(counters, [c.numel() for c in own]), strict=True):
+            counter.copy_(value.view(counter.shape))
+
+    def _update(self) -> Tensors:
+        site, weights, gathered = self._parts.site, self._weights, self._gathered
+        if gathered > 1:
+            self._sum.div_(gathered)
+            self._statistics.div_(gathered)
+        self._gathered = 0
+        self._show(self._sum)
+        site.versions.overwriting()
+        self._tally.held = max(self._tally.held, site.versions.nbytes)
+        self._lr = float(site.optimizer.param_groups[0]["lr"])
+        site.optimizer.step()
+        weights.flat[weights.trained :] = self._statistics
+        update = Update(weights.version, 0, None)
+        for correction in self._parts.corrections:
+            correction.stepped(update)
+        if self._parts.scheduler is not None:
+            self._parts.scheduler.step()
+        weights.version += 1
+        self._answer = None
+        return ()
+
+    def _give(self, learners: Sequence[int]) -> Tensors:
+        weights = self._weights
+        if self._answer is None:
+            self._answer = weights.flat[: weights.trained].clone()
+        if self._reads:
+            for number in learners:
+                self._parts.site.versions.hold(weights.version)
+                self._given[number] = weights.version
+        return (self._answer,)
+
+    def _forwarded(self, number: int) -> Tensor | None:
+        return self._parts.site.versions.read(self._given[number]) if self._reads else None
+
+    def _release(self, number: int) -> None:
+        if (version := self._given.pop(number, None)) is not None:
+            self._parts.site.versions.release(version)
+
+    def _report(self) -> Tensor:
+        self._tally.lr = self._lr
+        done, self._tally = self._tally, Takes()
+        return done.vector(self._parts.reported)
+
+    def _show(self, vector: Tensor) -> None:
+        """Let parameters have their gradients in a vector."""
+        for entry, parameter in self._places:
+            if parameter.requires_grad:
+                parameter.grad = entry.view(vector)

@@ -1,0 +1,50 @@
+"""The record of the order in which servers took gradients: a line of JSON each, in the folder of a run.
+
+Does not know: who wrote it, what is done with it.
+
+A line is ``{"learner": l, "batch": b, "version": j, "clock": i}`` for a gradient of batch b that was computed at
+version j and taken at version i, or ``{"gone": l}`` for a learner that was lost.  The learners alone are the order;
+the rest says how stale each gradient was.
+"""
+
+import json
+from pathlib import Path
+
+from stalegrid.errors import ConfigError
+from stalegrid.softsync import Delivery, Rules
+
+DELIVERIES = "deliveries.jsonl"
+"""The file in the folder of a run."""
+
+
+def read_order(path: Path, rules: Rules) -> list[Delivery]:
+    """Read an order; of a run that was cut off, as much as there is.
+
+    Args:
+        path: of the record.
+        rules: of the run.
+
+    Raises:
+        ConfigError: the file cannot be read, or is of other learners.
+    """
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+    except (OSError, ValueError) as problem:
+        raise ConfigError(f"the record cannot be read (deliveries: {path}): {problem}") from problem
+    whole = [line for line in lines if line.endswith("\n")]  # a run that was killed may have left half a line
+    return [_delivery(number, line, path, rules) for number, line in enumerate(whole, start=1)]
+
+
+def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:
+    try:
+        entry = json.loads(line)
+        gone = "gone" in entry
+        found = entry["gone" if gone else "learner"]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(f"line {number} is no delivery (deliveries: {path}): {line.strip()!r}") from problem
+    if not isinstance(found, int) or not 0 <= found < rules.learners:
+        raise ConfigError(
+            f"line {number} is of a learner that does not exist (deliveries: {path}, learner: {found!r}, learners: "
+            f"{rules.learners})"
+        )
+    return Delivery(found, gone)

@@ -1,0 +1,105 @@
+"""What a server reports of the gradients that it took: each learner and its staleness, one by one.
+
+Does not know: files, clocks, other servers.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from stalegrid.grid import learner
+from stalegrid.messages import Layout, flat_layout
+from stalegrid.observe.records import Record
+
+
+@dataclass(slots=True)
+class Takes:
+    """What a server took since its last report.
+
+    Attributes:
+        lr: learning rate of the last update, of the first parameter group.
+        samples: of all batches.
+        losses: batches.
+        loss_sum: over batches, each averaged over its samples.
+        correct: samples whose largest output is the target; NaN where that has no meaning.
+        held: most bytes of past versions that the server held.
+        taken: (learner, staleness in updates) of every gradient, in the order in which they came.
+    """
+
+    lr: float = 0.0
+    samples: float = 0.0
+    losses: float = 0.0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    held: float = 0.0
+    taken: list[tuple[int, int]] = field(default_factory=list)
+
+    def used(self, number: int, staleness: int, numbers: Tensor) -> None:
+        """Note a gradient.
+
+        Args:
+            number: of the learner.
+            staleness: in updates.
+            numbers: samples, loss averaged over them, samples classified correctly; shape (3,).
+        """
+        samples, loss, correct = numbers.tolist()
+        self.samples += samples
+        self.losses += 1
+        self.loss_sum += loss
+        self.correct += correct
+        self.taken.append((number, staleness))
+
+    def vector(self, most: int) -> Tensor:
+        """Return the numbers as float64; room for ``most`` gradients, of which those not taken are -1."""
+        pairs = [float(value) for pair in self.taken for value in pair]
+        free = [-1.0] * (2 * most - len(pairs))
+        return torch.tensor([*(getattr(self, name) for name in _NUMBERS), *pairs, *free], dtype=torch.float64)
+
+    @classmethod
+    def read(cls, vector: Tensor) -> "Takes":
+        """Undo :meth:`vector`."""
+        values: list[float] = vector.tolist()
+        numbers, pairs = values[: len(_NUMBERS)], values[len(_NUMBERS) :]
+        both = zip(pairs[::2], pairs[1::2], strict=True)
+        made = cls(taken=[(int(number), int(tau)) for number, tau in both if number >= 0])
+        for name, value in zip(_NUMBERS, numbers, strict=True):
+            setattr(made, name, value)
+        return made
+
+    @staticmethod
+    def layout(most: int) -> Layout:
+        """Return what a report of at most so many gradients consists of."""
+        return flat_layout(len(_NUMBERS) + 2 * most, torch.float64)
+
+    def record(self) -> Record:
+        """Return what a record says of the gradients."""
+        by_learner: dict[int, list[int]] = {}
+        for number, staleness in self.taken:
+            by_learner.setdefault(number, []).append(staleness)
+        return {
+            "loss": self.loss_sum / self.losses,
+            "train_accuracy": None if math.isnan(self.correct) else self.correct / self.samples,
+            "lr": self.lr,
+            "samples": int(self.samples),
+            "group_loss": [self.loss_sum / self.losses],
+            "held": int(self.held),
+            "staleness": {str(learner(number)): _staleness(taus) for number, taus in sorted(by_learner.items())},
+        }
+
+
+_NUMBERS = tuple(f.name for f in fields(Takes) if f.name != "taken")
+
+
+def _staleness(taus: Sequence[int]) -> Record:
+    counts = Counter(taus)
+    return {
+        "mean": sum(taus) / len(taus),
+        "max": max(taus),
+        "batches": len(taus),
+        "histogram": [counts[tau] for tau in range(max(taus) + 1)],
+        "gap": None,
+    }

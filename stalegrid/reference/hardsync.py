@@ -1,0 +1,100 @@
+"""Synchronous training with a parameter server (hardsync) as one plain loop, and what it shares with softsync.
+
+Does not know: programs, agents, messages; it shares no code with what it is there to check.
+
+Zhang, Gupta, Lian, Liu, arXiv 1511.05950: the server waits for a gradient of every learner, all at its present
+weights, and takes a step with their mean.  A learner has buffers of its own; the server, their mean or last count.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stalegrid.reference.passes import Tensors, backward, forward, weights
+
+
+def hardsync(
+    model: nn.Module,
+    *,
+    learners: int,
+    N: int,
+    inputs: Callable[[int, int], Tensors],
+    targets: Callable[[int, int], Tensor],
+    loss: Callable[..., Tensor],
+    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    drawing: Callable[[int, int, int], AbstractContextManager[None]],
+    momentum: float | None = None,
+) -> tuple[nn.Module, list[float]]:
+    """Train with the mean gradient of all learners.
+
+    Args:
+        model: left as it is.
+        learners: lambda.
+        N: updates; update n uses batch n of every learner.
+        inputs: (s, b) -> inputs of batch b of learner s.
+        targets: (s, b) -> its targets.
+        loss: (outputs, targets) -> mean over the samples.
+        optimizer: parameters -> the server's optimizer.
+        scheduler: optimizer -> what is stepped after each update.
+        drawing: (s, 0, b) -> the context in which a forward draws.
+        momentum: of the gradients that each learner sends; None for none.
+
+    Returns:
+        The server's model and the loss of every update, averaged over learners.
+    """
+    w = copy.deepcopy(model).train()
+    f = [copy.deepcopy(w) for _ in range(learners)]
+    step = optimizer([p for p in w.parameters() if p.requires_grad])
+    rate = [scheduler(step)] if scheduler else []
+    v: dict[int, list[Tensor]] = {}
+    losses = []
+    for n in range(N):
+        G, B, total = list[Tensor](), list[Tensor](), 0.0
+        for s in range(learners):
+            x = inputs(s, n)
+            with drawing(s, 0, n):
+                value, g = gradient(f[s], weights(w), x, targets(s, n), loss)
+            if momentum is not None:
+                g = v[s] = [momentum * old + new for old, new in zip(v[s], g, strict=True)] if s in v else g
+            G, B, total = add(G, g), add(B, list(f[s].buffers())), total + value
+        write(w, G, B, learners)
+        step.step()
+        step.zero_grad()
+        for schedule in rate:
+            schedule.step()
+        losses.append(total / learners)
+    return w, losses
+
+
+def gradient(
+    f: nn.Module, w: list[Tensor], x: Tensors, target: Tensor, loss: Callable[..., Tensor]
+) -> tuple[float, list[Tensor]]:
+    """Return loss and gradients of a batch at weights w; of ``f`` only the buffers matter, and they move on."""
+    f.zero_grad()
+    done = forward(f, x, False, w)
+    value = loss(*done.y, target)
+    backward(done._replace(y=(value,)), (torch.ones_like(value),), f)
+    return value.item(), [torch.zeros_like(p) if p.grad is None else p.grad for p in f.parameters()]
+
+
+def add(total: list[Tensor], new: list[Tensor], f: float = 1.0) -> list[Tensor]:
+    """Return total + f new, or the new where they count; the total of nothing is an empty list."""
+    if not total:
+        return [x * f if f != 1 else x.clone() for x in new]
+    pairs = zip(total, new, strict=True)
+    return [torch.add(old, x, alpha=f) if x.is_floating_point() else x.clone() for old, x in pairs]
+
+
+def write(w: nn.Module, G: list[Tensor], B: list[Tensor], c: int) -> None:
+    """Give the server the mean gradients and buffers of c batches, whose sums are G and B."""
+    for p, g in zip(w.parameters(), G, strict=True):
+        if p.requires_grad:
+            p.grad = g / c if c > 1 else g
+    for live, b in zip(w.buffers(), B, strict=True):
+        live.copy_(b / c if c > 1 and b.is_floating_point() else b)

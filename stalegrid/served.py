@@ -1,0 +1,322 @@
+"""A run of learners and parameter servers made definite: every choice settled and checked before any process starts.
+
+Does not know: engines, processes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from stalegrid.config import Settings
+from stalegrid.corrections import Maker
+from stalegrid.deliveries import read_order
+from stalegrid.devices import Devices, settle_devices
+from stalegrid.errors import ConfigError
+from stalegrid.grid import Grid
+from stalegrid.messages import Layout, flat_layout
+from stalegrid.methods import ServerMethod
+from stalegrid.observe.takes import Takes
+from stalegrid.plan import (
+    cast_model,
+    check_test,
+    chosen_corrections,
+    corrections_of,
+    make_batches,
+    make_test,
+    make_watch,
+    refuse,
+    updates_of,
+)
+from stalegrid.probe import probe
+from stalegrid.program import Edge, Program, gpipe
+from stalegrid.sharding import Shard, split
+from stalegrid.softsync import Live, Ordered, Rules, Served, in_turn
+from stalegrid.task import Task
+from stalegrid.timing.arrivals import ServedTimes, drawn
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.views.current import Current
+
+LEARNERS = 4
+"""As many as there are where the user names no number."""
+
+NOMINAL = Cost(forward=1.0, backward=2.0)
+"""What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
+
+GRID = (
+    "groups",
+    "stages",
+    "staleness",
+    "queues",
+    "view",
+    "mixing",
+    "topology",
+    "edges",
+    "matrix",
+    "period",
+    "lag",
+    "mix_momentum",
+    "micro_batches",
+    "cuts",
+    "lateral_link",
+)
+"""Settings of the methods that train a grid."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What messages consist of.
+
+    Args:
+        shards: what each server has.
+        counters: elements of the model's buffers that are not floating.
+        reported: gradients between two reports.
+        dtype: of parameters.
+    """
+
+    shards: tuple[Shard, ...]
+    counters: int
+    reported: int
+    dtype: torch.dtype
+
+    def layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of."""
+        match edge.name:
+            case "push":
+                shard = self.shards[edge.target.stage]
+                numel = shard.stop - shard.start + shard.buffers
+                return flat_layout(numel, self.dtype) + self._counted(edge.target.stage) + flat_layout(3, torch.float64)
+            case "weights":
+                shard = self.shards[edge.source.stage]
+                return flat_layout(shard.stop - shard.start, self.dtype)
+            case "turn":
+                return flat_layout(2, torch.int64)
+            case "stop" | "bye":
+                return ()
+            case "report":
+                return Takes.layout(self.reported)
+        assert edge.name == "snapshot"
+        shard = self.shards[edge.source.stage]
+        return flat_layout(shard.layout.numel, self.dtype) + self._counted(edge.source.stage)
+
+    def nbytes(self, edge: Edge) -> int:
+        """Return the bytes of every message of an edge."""
+        return sum(spec.nbytes for spec in self.layout(edge))
+
+    def _counted(self, server: int) -> Layout:
+        return flat_layout(0 if server else self.counters, torch.int64)
+
+
+@dataclass(frozen=True)
+class ServedPlan:
+    """What every process of a run agrees on.
+
+    Args:
+        method: the published method.
+        splits: n; a gradient usually is about so stale.
+        program: what is due.
+        shapes: what messages consist of.
+        updates_per_epoch: updates that take as many samples as the training data has.
+        devices: what is known of them.
+        time_model: what actions take and messages weigh; None where no costs are known.
+        momentum: of each learner; None where the server has it.
+        corrections: of every gradient, as they are written.
+    """
+
+    method: ServerMethod
+    splits: int
+    program: Served
+    shapes: Shapes
+    updates_per_epoch: float
+    devices: Devices
+    time_model: ServedTimes | None
+    momentum: float | None
+    corrections: tuple[str, ...]
+
+    @property
+    def rules(self) -> Rules:
+        """When servers update, and whom they answer."""
+        return self.program.rules
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters."""
+        return self.shapes.dtype
+
+    @property
+    def grid(self) -> Grid:
+        """The learners, which are groups of one stage."""
+        return Grid(self.rules.learners, 1)
+
+    def layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of."""
+        return self.shapes.layout(edge)
+
+
+def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> ServedPlan:
+    """Settle and check every choice of a run.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        method: of the settings.
+
+    Raises:
+        ConfigError: something cannot be run; the message says what, its value, and the remedy.
+    """
+    refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
+    rules, splits = rules_of(settings, method)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    grid = Grid(rules.learners, 1)
+    samples = make_batches(task, settings, grid, 1, dtype).updates_per_epoch * rules.learners * settings.batch_size
+    per_epoch = updates_per_epoch(settings, method, samples)
+    updates = updates_of(settings, per_epoch)
+    model, test = cast_model(task, dtype), make_test(task, dtype)
+    watch = make_watch(test, settings, per_epoch)
+    texts = chosen_corrections(method.corrections, settings)
+    _probe(task, settings, model, served_corrections(texts, task, settings), updates)
+    check_test(task, model, test)
+    counters = sum(b.numel() for b in model.buffers() if not b.is_floating_point())
+    shapes = Shapes(split(model, settings.servers), counters, rules.gather * min(watch.report_every, updates), dtype)
+    devices, times = _devices(settings, grid, shapes)
+    blank = Served(rules, settings.servers, updates, watch)
+    program = _program(blank, settings, method, times)
+    return ServedPlan(
+        method,
+        splits,
+        program,
+        shapes,
+        per_epoch,
+        devices,
+        times if settings.costs is not None else None,
+        _momentum(task, model) if settings.momentum_at == "learner" else None,
+        tuple(texts),
+    )
+
+
+def rules_of(settings: Settings, method: ServerMethod) -> tuple[Rules, int]:
+    """Return when servers update and whom they answer, and n.
+
+    Raises:
+        ConfigError: a number is out of its range, or not the method's to choose.
+    """
+    learners = LEARNERS if settings.learners is None else settings.learners
+    if learners < 1:
+        raise ConfigError(f"there must be a learner (learners: {learners}); take 1 or more")
+    if settings.softsync is not None and not method.free:
+        raise ConfigError(f"{method.name} has no n of its own (softsync: {settings.softsync}); take method softsync")
+    splits = learners if method.splits is None else method.splits
+    if settings.softsync is not None:
+        splits = settings.softsync
+    if not 1 <= splits <= learners:
+        raise ConfigError(
+            f"an update averages over learners/n gradients, n from 1 to the learners (softsync: {splits}, learners: "
+            f"{learners})"
+        )
+    bound = 0 if method.synchronous else settings.max_staleness
+    if settings.max_staleness is not None and (settings.max_staleness < 0 or method.synchronous):
+        raise ConfigError(
+            f"a staleness bound is 0 or more, and hardsync's is 0 (method: {method.name}, max_staleness: "
+            f"{settings.max_staleness})"
+        )
+    return Rules(learners, learners // splits, bound), splits
+
+
+def updates_per_epoch(settings: Settings, method: ServerMethod, samples: int) -> float:
+    """Return how many updates take so many samples."""
+    rules, _ = rules_of(settings, method)
+    return samples / (rules.gather * max(1, settings.batch_size))
+
+
+def settle_served(plan: ServedPlan, settings: Settings) -> Settings:
+    """Write a plan's choices into settings, so that they run the same way again."""
+    return dataclasses.replace(
+        settings,
+        learners=plan.rules.learners,
+        softsync=plan.splits if plan.method.free else None,
+        corrections=list(plan.corrections) or ["none"],
+        staleness_rule=None,
+    )
+
+
+def served_corrections(texts: Sequence[str], task: Task, settings: Settings) -> tuple[Maker, ...]:
+    """Return what makes the corrections of a server.
+
+    Raises:
+        ConfigError: one has no meaning here.
+    """
+    if any(text.partition("=")[0].strip() == "shrink" for text in texts):
+        raise ConfigError("shrink scales what a stage receives, and learners have no stages; leave it out")
+    return corrections_of(texts, task, settings)
+
+
+def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Parameter]], Optimizer]:
+    """Return what makes the optimizer of a server: without momentum where the learners have it."""
+
+    def make(parameters: list[nn.Parameter]) -> Optimizer:
+        optimizer = task.optimizer(parameters)
+        if momentum is not None:
+            for group in optimizer.param_groups:
+                group["momentum"] = 0.0
+        return optimizer
+
+    return make
+
+
+def _momentum(task: Task, model: nn.Module) -> float:
+    optimizer = task.optimizer([p for p in model.parameters() if p.requires_grad])
+    groups = optimizer.param_groups
+    plain = isinstance(optimizer, SGD) and not any(g["nesterov"] or g["dampening"] for g in groups)
+    if not plain or len({g["momentum"] for g in groups}) > 1 or not groups[0]["momentum"]:
+        raise ConfigError(
+            f"learners can have the momentum of SGD, not of Nesterov's, dampened or of other optimizers (optimizer: "
+            f"{type(optimizer).__name__}, momentum_at: learner); take momentum_at server"
+        )
+    return float(groups[0]["momentum"])
+
+
+def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> None:
+    """Try one update of the whole model on a copy."""
+    batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
+    program = Program(Grid(1, 1), gpipe(1, 1), updates)
+    probe(task, program, Current, corrections, [model], batches.inputs(0, 0), batches.targets(0, 0))
+
+
+def _devices(settings: Settings, grid: Grid, shapes: Shapes) -> tuple[Devices, ServedTimes | None]:
+    nominal = None
+    if settings.costs is None and settings.engine == "simulator":
+        nominal = CostTable(max(1, settings.batch_size), (NOMINAL,))
+    devices, _ = settle_devices(settings, grid, nominal)
+    if devices.costs is None:
+        return devices, None
+    elements = [shard.stop - shard.start for shard in shapes.shards]
+    shares = tuple(numel / max(1, sum(elements)) for numel in elements)
+    return devices, ServedTimes(devices.costs, 1, devices.handling, shapes.nbytes, devices.disturbances, shares)
+
+
+def _program(blank: Served, settings: Settings, method: ServerMethod, times: ServedTimes | None) -> Served:
+    """Complete a program with its order, or leave that to the network."""
+    parts = (blank.rules, blank.servers, blank.updates, blank.watch)
+    if settings.deliveries is not None:
+        return _repeated(blank, settings)
+    if method.synchronous:
+        return Ordered(*parts, in_turn(blank.rules, blank.updates))
+    if settings.engine == "processes":
+        return Live(*parts)
+    assert times is not None
+    return Ordered(*parts, drawn(blank, times))
+
+
+def _repeated(blank: Served, settings: Settings) -> Ordered:
+    assert settings.deliveries is not None
+    if settings.engine != "simulator":
+        raise ConfigError("a record is repeated on the simulator (deliveries); take engine simulator")
+    order = read_order(settings.deliveries, blank.rules)
+    taken = sum(not delivery.gone for delivery in order)
+    updates = min(blank.updates, taken // blank.rules.gather)
+    if not updates:
+        raise ConfigError(f"the record holds no whole update (deliveries: {settings.deliveries}, gradients: {taken})")
+    return Ordered(blank.rules, blank.servers, updates, blank.watch, order)

@@ -1,0 +1,357 @@
+"""What is due at parameter servers and learners, given the order in which gradients arrive.
+
+Does not know: tensors, time, where that order comes from: virtual time, a record, or the network.
+
+Whose gradient a server takes next is the one thing that the program leaves free.  With an order of deliveries this is a
+network like any other.  Every server runs, with ``c`` gradients an update::
+
+    [A]                           answer: the weights of now to learners that may have them
+    for the delivery k of learner l:
+        T(k)                      take the gradient
+        U(n)                      after every c-th
+        [A]
+        [L(n)] [V(n+1)]           report, snapshot
+
+and every learner ``F(b) B(b)`` for its batches b: a forward needs the weights of every server, a backward sends a part
+of the gradient to each.  The first server decides, and tells the others whom it took; so all shards of the parameters
+go through the same versions, and their number changes nothing.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+from stalegrid.errors import ConfigError, PeerLost
+from stalegrid.grid import OBSERVER, Unit, learner, server
+from stalegrid.messages import Message
+from stalegrid.program import Action, Agenda, Edge, Kind, Tag, Watch, watched
+
+DOOR = server(0)
+"""The server that decides whose gradient is next."""
+
+
+class Delivery(NamedTuple):
+    """A gradient of a learner was next, or the learner was found to be gone."""
+
+    learner: int
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When servers update, and whom they answer.
+
+    Args:
+        learners: lambda.
+        gather: c, gradients that an update averages over.
+        bound: staleness that no gradient exceeds; None for none.
+    """
+
+    learners: int
+    gather: int
+    bound: int | None = None
+
+
+class Turns:
+    """What a server knows of the learners: who computes on which version, who waits for weights.
+
+    A learner is answered only if that lets no gradient exceed the bound, in whichever order those that are being
+    computed arrive: they and its own must fit into the updates until the oldest of them would be too stale,
+
+        computing + 1 <= (oldest + bound - version) c + c - gathered.
+
+    When nobody computes this holds for somebody, so nobody waits for ever.
+
+    Args:
+        rules: of the run.
+
+    Attributes:
+        version: updates so far.
+        computing: version that each learner was given whose gradient is to come.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._gathered = 0
+        self._waiting = deque(range(rules.learners))
+        self.version = 0
+        self.computing: dict[int, int] = {}
+
+    def answer(self) -> list[int]:
+        """Return the learners that are given the present version now, and count them among those that compute."""
+        answered: list[int] = []
+        while self._waiting and self._fits():
+            answered.append(self._waiting.popleft())
+            self.computing[answered[-1]] = self.version
+        return answered
+
+    def take(self, number: int) -> bool:
+        """Take the gradient of a learner; return whether that completes an update."""
+        del self.computing[number]
+        self._waiting.append(number)
+        self._gathered = (self._gathered + 1) % self._rules.gather
+        self.version += not self._gathered
+        return not self._gathered
+
+    def lose(self, number: int) -> None:
+        """Count a learner no more.
+
+        Raises:
+            ConfigError: it was not counted.
+        """
+        if self.computing.pop(number, None) is None:
+            if number not in self._waiting:
+                raise ConfigError(f"there is no learner {number} to lose; this order is of no such run")
+            self._waiting.remove(number)
+
+    @property
+    def deserted(self) -> bool:
+        """Whether no learner is left."""
+        return not self.computing and not self._waiting
+
+    def _fits(self) -> bool:
+        rules = self._rules
+        if rules.bound is None:
+            return True
+        oldest = min(self.computing.values(), default=self.version)
+        room = (oldest + rules.bound - self.version + 1) * rules.gather - self._gathered
+        return len(self.computing) + 1 <= room
+
+
+@dataclass
+class Served(Agenda):
+    """The action sequences of servers and learners; who makes an order inherits.
+
+    Args:
+        rules: when servers update, and whom they answer.
+        servers: over which the parameters are split.
+        updates: N.
+        watch: what the observer sees; None for no observer.
+    """
+
+    rules: Rules
+    servers: int
+    updates: int
+    watch: Watch | None = None
+
+    @property
+    def units(self) -> list[Unit]:
+        """Servers, then learners."""
+        return [*self.shards, *self.learners]
+
+    @property
+    def learners(self) -> list[Unit]:
+        """The learners."""
+        return [learner(number) for number in range(self.rules.learners)]
+
+    @property
+    def shards(self) -> list[Unit]:
+        """The servers."""
+        return [server(s) for s in range(self.servers)]
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives, in canonical order."""
+        if agent == OBSERVER:
+            return watched(self.shards)
+        if agent in self.shards:
+            pushes = [Edge("push", unit, agent) for unit in self.learners]
+            return [*pushes, *([] if agent == DOOR else [Edge("turn", DOOR, agent)])]
+        return [Edge("weights", shard, agent) for shard in self.shards]
+
+    def actions(self, agent: Unit) -> Iterator[Action | None]:
+        """Yield the agent's actions from the first to the last; None where the next is not known yet."""
+        if agent == OBSERVER:
+            assert self.watch is not None
+            return self.watch.actions(self.shards, self.updates)
+        return self.serve(agent, self.deliveries(agent)) if agent in self.shards else self.learn(agent)
+
+    def port(self, edge: Edge) -> object:
+        """Return what the messages of a learner's last backward share: they leave one after another."""
+        return edge.source if edge.name == "push" else edge
+
+    def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
+        """Yield the order in which a server takes gradients; None where the next is not known yet."""
+        raise NotImplementedError
+
+    def learn(self, unit: Unit) -> Iterator[Action | None]:
+        """Yield the actions of a learner."""
+        raise NotImplementedError
+
+    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | None]:
+        """Yield the actions of a server, given an order.
+
+        Raises:
+            PeerLost: no learner is left.
+            ConfigError: the order is none of such a run.
+        """
+        turns, given, number = Turns(self.rules), Counter[int](), count()
+        yield from self._answer(unit, turns, given)
+        for delivery in deliveries:
+            if delivery is None:
+                yield None
+                continue
+            if delivery.gone:
+                turns.lose(delivery.learner)
+                yield self._told(Kind.DROP, unit, delivery.learner, next(number))
+                if turns.deserted:
+                    raise PeerLost(f"no learner is left (version: {turns.version}, updates: {self.updates})")
+                yield from self._answer(unit, turns, given)
+                continue
+            yield self._take(unit, turns, given, delivery.learner, next(number))
+            updated = turns.take(delivery.learner)
+            if updated:
+                yield Action(Kind.UPDATE, turns.version - 1)
+            if turns.version < self.updates:
+                yield from self._answer(unit, turns, given)
+            if updated and self.watch is not None:
+                yield from self.watch.seen(unit, turns.version - 1, self.updates)
+            if turns.version == self.updates:
+                return
+
+    def batch(self, unit: Unit, index: int) -> Iterator[Action]:
+        """Yield what a learner does with one batch."""
+        yield Action(Kind.FORWARD, index, tuple(Tag(edge, index) for edge in self._weights(unit)))
+        # To the first server last: what it takes, the others have or are about to get, even if the learner dies.
+        parts = tuple(Tag(Edge("push", unit, shard), index) for shard in reversed(self.shards))
+        yield Action(Kind.BACKWARD, index, sends=parts)
+
+    def _weights(self, unit: Unit) -> list[Edge]:
+        return [Edge("weights", shard, unit) for shard in self.shards]
+
+    def _answer(self, unit: Unit, turns: Turns, given: Counter[int]) -> Iterator[Action]:
+        answered = turns.answer()
+        if answered:
+            tags = tuple(Tag(Edge("weights", unit, learner(number)), given[number]) for number in answered)
+            given.update(answered)
+            yield Action(Kind.ANSWER, turns.version, sends=tags)
+
+    def _take(self, unit: Unit, turns: Turns, given: Counter[int], number: int, k: int) -> Action:
+        if number not in turns.computing:
+            raise ConfigError(f"learner {number} has no gradient to come at delivery {k}; this order is of no such run")
+        return self._told(Kind.TAKE, unit, k, k, Tag(Edge("push", learner(number), unit), given[number] - 1))
+
+    def _told(self, kind: Kind, unit: Unit, index: int, k: int, *needs: Tag) -> Action:
+        """Return what servers do at delivery k: the first one tells the others of it."""
+        if unit == DOOR:
+            return Action(kind, index, needs, tuple(Tag(Edge("turn", DOOR, s), k) for s in self.shards[1:]))
+        return Action(kind, index, (*needs, Tag(Edge("turn", DOOR, unit), k)))
+
+
+@dataclass
+class Ordered(Served):
+    """Servers and learners whose order is known.
+
+    Args:
+        order: of all deliveries of the run.
+    """
+
+    order: Sequence[Delivery] = ()
+
+    def __post_init__(self) -> None:
+        taken = [d.learner for d in self.order if not d.gone][: self.updates * self.rules.gather]
+        self._batches = Counter(taken)
+
+    def deliveries(self, unit: Unit) -> Iterator[Delivery]:
+        """Yield the order."""
+        return iter(self.order)
+
+    def learn(self, unit: Unit) -> Iterator[Action]:
+        """Yield the actions of a learner: for each of its gradients in the order."""
+        for index in range(self._batches[unit.group]):
+            yield from self.batch(unit, index)
+
+
+def in_turn(rules: Rules, updates: int) -> list[Delivery]:
+    """Return the order in which the learners come one after another: that of synchronous training."""
+    return [Delivery(number) for _ in range(updates) for number in range(rules.learners)]
+
+
+@dataclass
+class Live(Served):
+    """Servers and learners whose order is made by the network: whoever is ready comes next.
+
+    Attributes:
+        lost_learners: those found to be gone.
+    """
+
+    lost_learners: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._coming: dict[Unit, deque[Delivery]] = {shard: deque() for shard in self.shards}
+        self._given = Counter[Edge]()
+        self._ended: set[Edge] = set()
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives; learners are told to stop, and tell that they did."""
+        if agent == OBSERVER:
+            return super().inbound(agent)
+        ends = [_stop(agent)] if agent.group >= 0 else [_bye(unit, agent) for unit in self.learners]
+        return [*super().inbound(agent), *ends]
+
+    def due(self, edge: Edge) -> Iterator[Tag]:
+        """Yield the messages of an edge, from first to last: without end where nobody knows how many."""
+        if edge.target == OBSERVER:
+            return (tag for action in self.actions(OBSERVER) if action for tag in action.needs if tag.edge == edge)
+        return (Tag(edge, index) for index in (range(1) if edge.name in ("stop", "bye") else count()))
+
+    def heard(self, message: Message) -> None:
+        """Take note of a message that has arrived."""
+        edge = message.tag.edge
+        match edge.name:
+            case "push" if edge.target == DOOR and edge.source.group not in self.lost_learners:
+                self._coming[DOOR].append(Delivery(edge.source.group))
+            case "turn":
+                number, gone = message.tensors[0].tolist()
+                self._coming[edge.target].append(Delivery(number, bool(gone)))
+            case "weights":
+                self._given[edge] += 1
+            case "stop" | "bye":
+                self._ended.add(edge)
+
+    def lost(self, unit: Unit) -> bool:
+        """Take note of an agent that is gone; return whether the others can go on: without learners they can."""
+        if unit.group < 0:
+            return False
+        if unit.group not in self.lost_learners:
+            self.lost_learners.add(unit.group)
+            self._coming[DOOR].append(Delivery(unit.group, gone=True))
+        return True
+
+    def awaited(self, edge: Edge) -> bool:
+        """Return whether the last messages of an edge are used by somebody: not gradients that come too late."""
+        return edge.name not in ("push", "weights")
+
+    def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
+        """Yield gradients as they arrive."""
+        coming = self._coming[unit]
+        while True:
+            yield coming.popleft() if coming else None
+
+    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | None]:
+        """Yield the actions of a server, which ends when all learners have; the first one tells them to."""
+        yield from super().serve(unit, deliveries)
+        if unit == DOOR:
+            left = (one for one in self.learners if one.group not in self.lost_learners)
+            yield Action(Kind.STOP, self.updates, sends=tuple(Tag(_stop(one), 0) for one in left))
+        while any(one.group not in self.lost_learners and _bye(one, unit) not in self._ended for one in self.learners):
+            yield None
+
+    def learn(self, unit: Unit) -> Iterator[Action | None]:
+        """Yield the actions of a learner, until it is told to stop."""
+        for index in count():
+            while _stop(unit) not in self._ended and any(self._given[e] <= index for e in self._weights(unit)):
+                yield None
+            if _stop(unit) in self._ended:
+                yield Action(Kind.STOP, index, sends=tuple(Tag(_bye(unit, shard), 0) for shard in self.shards))
+                return
+            yield from self.batch(unit, index)
+
+
+def _stop(unit: Unit) -> Edge:
+    return Edge("stop", DOOR, unit)
+
+
+def _bye(unit: Unit, shard: Unit) -> Edge:
+    return Edge("bye", unit, shard)
