@@ -85,6 +85,10 @@ class Action:
         return f"{self.kind.value}{self.index}"
 
 
+Hoped = tuple[Tag, ...]
+"""Messages any of which may settle what an agent does next."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How far each stage runs ahead of its own backwards.
@@ -278,8 +282,8 @@ class Agenda:
         """All agents in canonical order, the observer last."""
         return [*self.units, *([OBSERVER] if self.watch else [])]
 
-    def actions(self, agent: Unit) -> Iterator[Action | None]:
-        """Yield the agent's actions from the first to the last; None where the next depends on what arrives."""
+    def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
+        """Yield the agent's actions from the first to the last; where the next depends on what arrives, what may."""
         raise NotImplementedError
 
     def inbound(self, agent: Unit) -> list[Edge]:
@@ -288,14 +292,21 @@ class Agenda:
 
     def due(self, edge: Edge) -> Iterator[Tag]:
         """Yield the messages of an edge, from first to last."""
-        actions = self.actions(edge.target)
-        return (tag for action in actions if action is not None for tag in action.needs if tag.edge == edge)
+        actions = (action for action in self.actions(edge.target) if isinstance(action, Action))
+        return (tag for action in actions for tag in action.needs if tag.edge == edge)
 
     def heard(self, message: Any) -> None:
         """Take note of a message that has arrived; what is due does not depend on it."""
 
-    def lost(self, unit: Unit) -> bool:
-        """Take note of an agent that is gone; return whether the others can go on: they cannot."""
+    def expendable(self, unit: Unit) -> bool:
+        """Return whether the others can go on without an agent: they cannot."""
+        return False
+
+    def lost(self, unit: Unit) -> None:
+        """Take note of an expendable agent that is gone."""
+
+    def late(self) -> bool:
+        """Take note that nothing came for as long as anything may take; return whether to go on all the same."""
         return False
 
     def awaited(self, edge: Edge) -> bool:

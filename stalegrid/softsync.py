@@ -26,7 +26,7 @@ from typing import NamedTuple
 from stalegrid.errors import ConfigError, PeerLost
 from stalegrid.grid import OBSERVER, Unit, learner, server
 from stalegrid.messages import Message
-from stalegrid.program import Action, Agenda, Edge, Kind, Tag, Watch, watched
+from stalegrid.program import Action, Agenda, Edge, Hoped, Kind, Tag, Watch, watched
 
 DOOR = server(0)
 """The server that decides whose gradient is next."""
@@ -160,8 +160,8 @@ class Served(Agenda):
             return [*pushes, *([] if agent == DOOR else [Edge("turn", DOOR, agent)])]
         return [Edge("weights", shard, agent) for shard in self.shards]
 
-    def actions(self, agent: Unit) -> Iterator[Action | None]:
-        """Yield the agent's actions from the first to the last; None where the next is not known yet."""
+    def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
+        """Yield the agent's actions from the first to the last; where the next is not known yet, what may arrive."""
         if agent == OBSERVER:
             assert self.watch is not None
             return self.watch.actions(self.shards, self.updates)
@@ -175,31 +175,33 @@ class Served(Agenda):
         """Yield the order in which a server takes gradients; None where the next is not known yet."""
         raise NotImplementedError
 
-    def learn(self, unit: Unit) -> Iterator[Action | None]:
+    def learn(self, unit: Unit) -> Iterator[Action | Hoped]:
         """Yield the actions of a learner."""
         raise NotImplementedError
 
-    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | None]:
+    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | Hoped]:
         """Yield the actions of a server, given an order.
 
         Raises:
             PeerLost: no learner is left.
             ConfigError: the order is none of such a run.
         """
-        turns, given, number = Turns(self.rules), Counter[int](), count()
+        turns, given, number = Turns(self.rules), Counter[int](), 0
         yield from self._answer(unit, turns, given)
         for delivery in deliveries:
             if delivery is None:
-                yield None
+                yield self._hoped(unit, turns, given, number)
                 continue
             if delivery.gone:
                 turns.lose(delivery.learner)
-                yield self._told(Kind.DROP, unit, delivery.learner, next(number))
+                yield self._told(Kind.DROP, unit, delivery.learner, number)
+                number += 1
                 if turns.deserted:
                     raise PeerLost(f"no learner is left (version: {turns.version}, updates: {self.updates})")
                 yield from self._answer(unit, turns, given)
                 continue
-            yield self._take(unit, turns, given, delivery.learner, next(number))
+            yield self._take(unit, turns, given, delivery.learner, number)
+            number += 1
             updated = turns.take(delivery.learner)
             if updated:
                 yield Action(Kind.UPDATE, turns.version - 1)
@@ -231,6 +233,11 @@ class Served(Agenda):
         if number not in turns.computing:
             raise ConfigError(f"learner {number} has no gradient to come at delivery {k}; this order is of no such run")
         return self._told(Kind.TAKE, unit, k, k, Tag(Edge("push", learner(number), unit), given[number] - 1))
+
+    def _hoped(self, unit: Unit, turns: Turns, given: Counter[int], k: int) -> Hoped:
+        if unit != DOOR:
+            return (Tag(Edge("turn", DOOR, unit), k),)
+        return tuple(Tag(Edge("push", learner(number), unit), given[number] - 1) for number in turns.computing)
 
     def _told(self, kind: Kind, unit: Unit, index: int, k: int, *needs: Tag) -> Action:
         """Return what servers do at delivery k: the first one tells the others of it."""
@@ -282,6 +289,7 @@ class Live(Served):
         self._coming: dict[Unit, deque[Delivery]] = {shard: deque() for shard in self.shards}
         self._given = Counter[Edge]()
         self._ended: set[Edge] = set()
+        self._finished: set[Unit] = set()  # servers that have made all updates
 
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives; learners are told to stop, and tell that they did."""
@@ -293,7 +301,7 @@ class Live(Served):
     def due(self, edge: Edge) -> Iterator[Tag]:
         """Yield the messages of an edge, from first to last: without end where nobody knows how many."""
         if edge.target == OBSERVER:
-            return (tag for action in self.actions(OBSERVER) if action for tag in action.needs if tag.edge == edge)
+            return super().due(edge)
         return (Tag(edge, index) for index in (range(1) if edge.name in ("stop", "bye") else count()))
 
     def heard(self, message: Message) -> None:
@@ -310,14 +318,21 @@ class Live(Served):
             case "stop" | "bye":
                 self._ended.add(edge)
 
-    def lost(self, unit: Unit) -> bool:
-        """Take note of an agent that is gone; return whether the others can go on: without learners they can."""
-        if unit.group < 0:
-            return False
+    def expendable(self, unit: Unit) -> bool:
+        """Return whether the others can go on without an agent: without a learner they can."""
+        return unit.group >= 0
+
+    def lost(self, unit: Unit) -> None:
+        """Take note of a learner that is gone."""
         if unit.group not in self.lost_learners:
             self.lost_learners.add(unit.group)
             self._coming[DOOR].append(Delivery(unit.group, gone=True))
-        return True
+
+    def late(self) -> bool:
+        """Return whether only goodbyes are missing, which servers need not have."""
+        if self._finished:
+            self.lost_learners.update(range(self.rules.learners))
+        return bool(self._finished)
 
     def awaited(self, edge: Edge) -> bool:
         """Return whether the last messages of an edge are used by somebody: not gradients that come too late."""
@@ -329,24 +344,32 @@ class Live(Served):
         while True:
             yield coming.popleft() if coming else None
 
-    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | None]:
+    def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | Hoped]:
         """Yield the actions of a server, which ends when all learners have; the first one tells them to."""
         yield from super().serve(unit, deliveries)
+        self._finished.add(unit)
         if unit == DOOR:
             left = (one for one in self.learners if one.group not in self.lost_learners)
             yield Action(Kind.STOP, self.updates, sends=tuple(Tag(_stop(one), 0) for one in left))
-        while any(one.group not in self.lost_learners and _bye(one, unit) not in self._ended for one in self.learners):
-            yield None
+        while missing := self._missing(_bye(one, unit) for one in self.learners):
+            yield missing
 
-    def learn(self, unit: Unit) -> Iterator[Action | None]:
+    def learn(self, unit: Unit) -> Iterator[Action | Hoped]:
         """Yield the actions of a learner, until it is told to stop."""
         for index in count():
-            while _stop(unit) not in self._ended and any(self._given[e] <= index for e in self._weights(unit)):
-                yield None
+            while _stop(unit) not in self._ended and (missing := self._due(unit, index)):
+                yield missing
             if _stop(unit) in self._ended:
                 yield Action(Kind.STOP, index, sends=tuple(Tag(_bye(unit, shard), 0) for shard in self.shards))
                 return
             yield from self.batch(unit, index)
+
+    def _missing(self, goodbyes: Iterable[Edge]) -> Hoped:
+        left = (edge for edge in goodbyes if edge.source.group not in self.lost_learners)
+        return tuple(Tag(edge, 0) for edge in left if edge not in self._ended)
+
+    def _due(self, unit: Unit, index: int) -> Hoped:
+        return tuple(Tag(edge, index) for edge in self._weights(unit) if self._given[edge] <= index)
 
 
 def _stop(unit: Unit) -> Edge:

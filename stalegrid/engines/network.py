@@ -10,7 +10,7 @@ from stalegrid.agents import Agent
 from stalegrid.errors import ProtocolError, StalegridError
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
-from stalegrid.program import Action, Agenda, Edge, Tag
+from stalegrid.program import Action, Agenda, Edge, Hoped, Tag
 
 
 class Network:
@@ -26,7 +26,7 @@ class Network:
         self._agents = agents
         self._programs = {unit: program.actions(unit) for unit in agents}
         self._next: dict[Unit, Action] = {}
-        self._undecided: set[Unit] = set()
+        self._undecided: dict[Unit, Hoped] = {}
         self._waiting: dict[Edge, deque[Message]] = {e: deque() for unit in agents for e in program.inbound(unit)}
         for unit in agents:
             self._advance(unit)
@@ -44,7 +44,16 @@ class Network:
 
     def lose(self, edge: Edge) -> bool:
         """Go on without the agent at the other end of an edge, which is gone; return whether that is possible."""
-        possible = self._program.lost(edge.source if edge.target in self._agents else edge.target)
+        gone = edge.source if edge.target in self._agents else edge.target
+        if not self._program.expendable(gone):
+            return False
+        self._program.lost(gone)
+        self._decide()
+        return True
+
+    def late(self) -> bool:
+        """Go on though nothing came for as long as anything may take; return whether that is possible."""
+        possible = self._program.late()
         self._decide()
         return possible
 
@@ -75,9 +84,9 @@ class Network:
         return sent
 
     def missing(self) -> dict[Unit, list[Tag]]:
-        """Return what every blocked agent waits for; those that wait for anybody have an empty list."""
+        """Return what every blocked agent waits for, or may wait for."""
         absent = {u: [t for t in a.needs if not self._waiting[t.edge]] for u, a in self._next.items()}
-        return {u: tags for u, tags in absent.items() if tags} | {u: [] for u in self._undecided}
+        return {u: tags for u, tags in absent.items() if tags} | {u: list(tags) for u, tags in self._undecided.items()}
 
     def _is_ready(self, unit: Unit) -> bool:
         return all(self._waiting[tag.edge] for tag in self._next[unit].needs)
@@ -93,23 +102,22 @@ class Network:
             self._advance(unit)
 
     def _advance(self, unit: Unit) -> None:
-        self._undecided.discard(unit)
+        self._undecided.pop(unit, None)
         self._next.pop(unit, None)
         try:
             action = next(self._programs[unit])
         except StopIteration:
             return
-        if action is None:
-            self._undecided.add(unit)
-        else:
+        if isinstance(action, Action):
             self._next[unit] = action
+        else:
+            self._undecided[unit] = action
 
 
 def describe(missing: Mapping[Unit, list[Tag]]) -> str:
     """Say who waits for which message of whom."""
-    said = [
+    return "; ".join(
         f"unit {unit} waits for {tag.edge.name} of batch or update {tag.index} from {tag.edge.source}"
         for unit, tags in missing.items()
         for tag in tags
-    ]
-    return "; ".join(said + [f"unit {unit} waits for anybody" for unit, tags in missing.items() if not tags])
+    )

@@ -109,6 +109,8 @@ class Staleness:
         """Return what a summary says."""
         if self._limit is None:
             return {"staleness": [{"stage": stage, **total.record()} for stage, total in sorted(self._summed.items())]}
+        if not self._summed:
+            return {"staleness": []}
         whole = Summed()
         for total in self._summed.values():
             whole.add({"histogram": total.histogram, "gap": None})

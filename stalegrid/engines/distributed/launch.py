@@ -9,16 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from stalegrid.engines.distributed.worker import Job
+from stalegrid.engines.distributed.worker import MET, Job
 from stalegrid.engines.distributed.world import Home, homes
-from stalegrid.errors import ConfigError, EngineError, WorkerDied
+from stalegrid.errors import ConfigError, EngineError, TrainingError, WorkerDied
+from stalegrid.program import Agenda
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
@@ -26,18 +27,18 @@ GRACE = 3.0
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
-def launch(job: Job, processes: int) -> None:
+def launch(job: Job, number: int) -> None:
     """Run a job in new processes and return when all have ended well.
 
     Args:
         job: what is to be done.
-        processes: for the units; one more watches the run.
+        number: of processes for the units; one more watches the run.
 
     Raises:
         StalegridError: what the process that failed first said, with what the others then waited for.
         WorkerDied: one ended without a word.
     """
-    size = processes + 1
+    size = number + 1
     home = homes(job.plan.program, size, spare=True)
     with tempfile.TemporaryDirectory(prefix="stalegrid-") as name:
         folder = Path(name)
@@ -50,9 +51,15 @@ def launch(job: Job, processes: int) -> None:
                 "be pickled, or use the simulator"
             ) from problem
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        with _workers(folder, size, store.port) as workers:
-            if not _watch(workers):
-                raise _cause(folder, workers, home)
+        with _workers(folder, size, store.port) as processes:
+            workers = Workers(folder, processes, home, _vital(job.plan.program, home))
+            if not workers.watch():
+                raise workers.cause()
+
+
+def _vital(program: Agenda, home: Home) -> set[int]:
+    """Return the processes without which the others cannot go on."""
+    return {rank for unit, rank in home.items() if not program.expendable(unit)}
 
 
 @contextmanager
@@ -76,37 +83,83 @@ def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Pop
             worker.stdin.close()
 
 
-def _watch(workers: list[subprocess.Popen[bytes]]) -> bool:
-    """Wait until all have ended well, or one has not; return which of the two."""
-    while True:
-        codes = [worker.poll() for worker in workers]
-        if any(code not in (None, 0) for code in codes):
-            return False
-        if all(code == 0 for code in codes):
-            return True
-        time.sleep(_LOOK)
+class Workers:
+    """The processes of a run, as their starter sees them.
+
+    Args:
+        folder: where they tell what went wrong.
+        processes: in the order of their ranks.
+        home: rank of every unit.
+        vital: ranks without which the others cannot go on.
+    """
+
+    def __init__(
+        self, folder: Path, processes: Sequence[subprocess.Popen[bytes]], home: Home, vital: Collection[int]
+    ) -> None:
+        self._folder = folder
+        self._processes = processes
+        self._home = home
+        self._vital = vital
+        self._mourned: set[int] = set()
+
+    def watch(self) -> bool:
+        """Wait until all have ended well, or one has not; return which of the two.
+
+        Once all have met, the end of a process that is not vital is told and no more, unless the numbers went wrong.
+        """
+        while True:
+            codes = [process.poll() for process in self._processes]
+            failed = [rank for rank, code in enumerate(codes) if code not in (None, 0) and rank not in self._mourned]
+            if any(self._is_fatal(rank) for rank in failed):
+                return False
+            for rank in failed:
+                self._mourned.add(rank)
+                print(f"{self._obituary(rank)}; the others go on", file=sys.stderr, flush=True)
+            if all(codes[rank] == 0 for rank in self._vital):
+                return True
+            time.sleep(_LOOK)
+
+    def _is_fatal(self, rank: int) -> bool:
+        told = self._told(rank)
+        together = (self._folder / MET).exists()
+        return rank in self._vital or not together or (told is not None and isinstance(told[0], TrainingError))
+
+    def cause(self) -> BaseException:
+        """Find the error that began it: of the numbers or the program first, then a silent death, then waiting for it.
+
+        What was survived comes last.
+        """
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and any(process.poll() is None for process in self._processes):
+            time.sleep(_LOOK)
+        ranks = range(len(self._processes))
+        told = {rank: found for rank in ranks if (found := self._told(rank)) is not None}
+        fresh = [rank for rank in told if rank not in self._mourned]
+        waits = "\n  ".join(dict.fromkeys(str(told[rank][0]) for rank in fresh))
+        for rank in fresh:
+            if not isinstance(told[rank][0], EngineError):
+                return _with_text(*told[rank])
+        for rank in ranks:
+            if self._processes[rank].poll() not in (None, 0) and rank not in told and rank not in self._mourned:
+                return WorkerDied(f"{self._obituary(rank)}; then\n  {waits or 'nobody waited'}")
+        for rank in told.keys() & self._mourned:
+            if not isinstance(told[rank][0], EngineError):
+                return _with_text(*told[rank])
+        return type(told[fresh[0]][0])(waits)
+
+    def _told(self, rank: int) -> tuple[BaseException, str] | None:
+        path = self._folder / f"error-{rank}"
+        return pickle.loads(path.read_bytes()) if path.exists() else None
+
+    def _obituary(self, rank: int) -> str:
+        units = ", ".join(str(unit) for unit, where in self._home.items() if where == rank)
+        if (told := self._told(rank)) is not None:
+            return f"process {rank} of units {units} failed: {type(told[0]).__name__}: {told[0]}"
+        code = self._processes[rank].poll() or 0
+        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        return f"process {rank} of units {units} ended without a word ({how})"
 
 
-def _cause(folder: Path, workers: list[subprocess.Popen[bytes]], home: Home) -> BaseException:
-    """Find the error that began it: of the numbers or the program first, then a silent death, then waiting for it."""
-    end = time.monotonic() + GRACE
-    while time.monotonic() < end and any(worker.poll() is None for worker in workers):
-        time.sleep(_LOOK)
-    paths = [folder / f"error-{rank}" for rank in range(len(workers))]
-    told: list[tuple[BaseException, str]] = [pickle.loads(path.read_bytes()) for path in paths if path.exists()]
-    for error, text in told:
-        if not isinstance(error, EngineError):
-            error.add_note(f"in a worker process:\n{text}")
-            return error
-    waits = "\n  ".join(dict.fromkeys(str(error) for error, _ in told))
-    for rank, worker in enumerate(workers):
-        code = worker.poll()
-        if code not in (None, 0) and not paths[rank].exists():
-            return WorkerDied(f"{_obituary(rank, code, home)}; then\n  {waits or 'nobody waited'}")
-    return type(told[0][0])(waits)
-
-
-def _obituary(rank: int, code: int, home: Home) -> str:
-    units = ", ".join(str(unit) for unit, where in home.items() if where == rank)
-    how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    return f"process {rank} of units {units} ended without a word ({how})"
+def _with_text(error: BaseException, text: str) -> BaseException:
+    error.add_note(f"in a worker process:\n{text}")
+    return error

@@ -37,6 +37,9 @@ from stalegrid.plan import Plan
 from stalegrid.served import ServedPlan
 from stalegrid.task import Task
 
+MET = "met"
+"""The file that says that all processes have found each other."""
+
 START = 600.0
 """Seconds that processes have to find each other; the starter ends them at once if one of them fails."""
 
@@ -60,17 +63,19 @@ class Job:
     folder: Path
 
 
-def work(job: Job, local_rank: int, *, spare: bool) -> None:
+def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = lambda: None) -> None:
     """Run this process's agents to the end; the default process group must exist.
 
     Args:
         job: what is to be done.
         local_rank: number of this process on its host.
         spare: whether the last process is the observer's alone.
+        met: called when all processes have found each other.
     """
     settings, plan = job.settings, job.plan
     device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
+    met()
     with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
         agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
         timeline = Timeline() if settings.trace else None
@@ -100,7 +105,7 @@ def main() -> None:
         patience = timedelta(seconds=max(job.settings.deadline, START))
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=patience)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=patience)
-        work(job, rank, spare=True)
+        work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
         _tell(folder / f"error-{rank}", error)
         _leave(1)
