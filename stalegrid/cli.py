@@ -1,4 +1,4 @@
-"""The command line: ``stalegrid train | compare | verify | profile | plan | report | table | methods``.
+"""The command line: ``stalegrid train | compare | verify | replay | profile | plan | report | table | methods``.
 
 Does not know: how anything is done; every option is a field of :class:`stalegrid.config.RunConfig`.
 """
@@ -98,6 +98,17 @@ def _verify(options: Namespace) -> int:
         table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
     Console().print(table)
     return 0 if all(d.equal for d in differences) else 1
+
+
+def _replay(options: Namespace) -> int:
+    from stalegrid.recipe import make_task
+    from stalegrid.replay import recorded_config, replay
+
+    config = recorded_config(options.run)
+    made = replay(make_task(config), config, options.run)
+    same = "the same bits" if made.equal else f"OTHER bits (largest difference: {made.difference:g})"
+    Console().print(f"version {made.version}: the replay has {same} as the run", highlight=False, soft_wrap=True)
+    return 0 if made.equal else 1
 
 
 def _profile(options: Namespace) -> int:
@@ -260,6 +271,7 @@ _COMMANDS = {
     "train": _train,
     "compare": _compare,
     "verify": _verify,
+    "replay": _replay,
     "profile": _profile,
     "plan": _plan,
     "report": _report,
@@ -281,7 +293,9 @@ def _config(options: Namespace) -> RunConfig:
 def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
     everything = [f.name for f in fields(RunConfig)]
     timed = [f.name for f in fields(DeviceSettings)]
-    verified = [name for name in everything if name not in ("out", "log_every", "engine", "trace", *timed)]
+    verified = [
+        name for name in everything if name not in ("out", "log_every", "engine", "trace", "deliveries", *timed)
+    ]
     parser = ArgumentParser(prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")
@@ -290,6 +304,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
         ("train", "train a model", None, everything),
         ("compare", "train several methods on the same samples from the same weights", None, everything),
         ("verify", "hold simulator, processes and plain loops against each other, bit for bit", 12, verified),
+        ("replay", "repeat a run with parameter servers in the order that it recorded, to the same bits", None, []),
         ("profile", "measure what the parts of a model cost on this machine", None, [*_MODEL, *_MACHINE]),
         (
             "plan",
@@ -326,8 +341,8 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
         if name == "plan":
             _add_plan_options(sub)
             lists["--methods"] = True
-        if name == "report":
-            sub.usage = "stalegrid report DIR"
+        if name in ("report", "replay"):
+            sub.usage = f"stalegrid {name} DIR"
             sub.add_argument("run", type=Path, help="folder of a run")
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)

@@ -8,6 +8,7 @@ the rest says how stale each gradient was.
 """
 
 import json
+from itertools import accumulate
 from pathlib import Path
 
 from stalegrid.errors import ConfigError
@@ -33,6 +34,20 @@ def read_order(path: Path, rules: Rules) -> list[Delivery]:
         raise ConfigError(f"the record cannot be read (deliveries: {path}): {problem}") from problem
     whole = [line for line in lines if line.endswith("\n")]  # a run that was killed may have left half a line
     return [_delivery(number, line, path, rules) for number, line in enumerate(whole, start=1)]
+
+
+def first_updates(path: Path, rules: Rules, updates: int) -> str:
+    """Return the lines of the first updates of a record.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds fewer.
+    """
+    order = read_order(path, rules)
+    taken = list(accumulate(int(not delivery.gone) for delivery in order))
+    if not taken or taken[-1] < updates * rules.gather:
+        raise ConfigError(f"the record holds fewer updates than the model has (deliveries: {path}, updates: {updates})")
+    lines = path.read_text().splitlines(keepends=True)
+    return "".join(lines[: taken.index(updates * rules.gather) + 1])
 
 
 def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:

@@ -4,7 +4,7 @@ Does not know: engines, agents, how any loop works.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,14 +20,18 @@ from stalegrid.reference.dsp import dsp
 from stalegrid.reference.fdg import fdg
 from stalegrid.reference.features_replay import features_replay
 from stalegrid.reference.grid import grid
+from stalegrid.reference.hardsync import hardsync
 from stalegrid.reference.paci import paci
 from stalegrid.reference.pipedream import pipedream
 from stalegrid.reference.pipedream_2bw import pipedream_2bw
 from stalegrid.reference.pipemare import pipemare
 from stalegrid.reference.pipeoptim import pipeoptim
+from stalegrid.reference.softsync import softsync
 from stalegrid.reference.spectrain import spectrain
 from stalegrid.reference.synchronous import synchronous
 from stalegrid.seeds import drawing
+from stalegrid.served import ServedPlan, server_optimizer
+from stalegrid.softsync import Ordered
 from stalegrid.task import Task
 
 Trained = tuple[list[list[nn.Module]], list[list[float]]]
@@ -49,7 +53,7 @@ OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
 """The loops of one group, by method."""
 
 
-def plain_loop(task: Task, settings: Settings, plan: Plan) -> Callable[[], Trained] | None:
+def plain_loop(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Callable[[], Trained] | None:
     """Return the loop that computes the same as a run, ready to be called; None where there is none.
 
     Args:
@@ -57,15 +61,67 @@ def plain_loop(task: Task, settings: Settings, plan: Plan) -> Callable[[], Train
         settings: how, settled.
         plan: of both.
     """
-    common = _common(task, settings, plan)
     if settings.clip is not None or task.corrections:
         return None
+    if isinstance(plan, ServedPlan):
+        return _served(task, settings, plan)
+    common = _common(task, settings, plan)
     if plan.schedule.flush:
         return _synchronous(plan, common)
     own = _own_arguments(plan, settings)
     if own is not None:
         return partial(_alone, OWN[plan.method.name], {**_of_one_group(common), **own})
     return _grid(plan, settings, common)
+
+
+def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Trained] | None:
+    """Return the loop of learners and a server, where the order of deliveries is known."""
+    rules, program = plan.rules, plan.program
+    device = use_device(settings.device, 0)
+    samples = make_batches(task, settings, plan.grid, 1, plan.dtype)
+    common: dict[str, Any] = {
+        "model": copy.deepcopy(task.model).to(device, plan.dtype),
+        "learners": rules.learners,
+        "N": program.updates,
+        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
+        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "loss": task.loss,
+        "optimizer": server_optimizer(task, plan.momentum),
+        "scheduler": task.scheduler,
+        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+        "momentum": plan.momentum,
+    }
+    if plan.method.synchronous:
+        return None if plan.corrections else partial(_server, hardsync, common)
+    rule = _rule(plan.corrections)
+    if (
+        rule is None
+        or rules.bound is not None
+        or not isinstance(program, Ordered)
+        or any(d.gone for d in program.order)
+    ):
+        return None
+    order = [delivery.learner for delivery in program.order]
+    return partial(_server, softsync, {**common, "order": order, "c": rules.gather, "rule": rule})
+
+
+def _rule(corrections: Sequence[str]) -> str | tuple[str, float] | None:
+    """Return the rule of the loop that is all the corrections; None where there is no such."""
+    if not corrections:
+        return "constant"
+    name, _, number = corrections[0].partition("=")
+    found: dict[str, str | tuple[str, float]] = {
+        "none": "constant",
+        "inverse-staleness": "inverse",
+        "exponential-staleness": ("exponential", float(number or 0.1)),
+        "dc-asgd": ("dc", float(number or 0.04)),
+    }
+    return None if len(corrections) > 1 else found.get(name)
+
+
+def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[str, Any]) -> Trained:
+    model, losses = loop(**arguments)
+    return [[model]], [losses]
 
 
 def _common(task: Task, settings: Settings, plan: Plan) -> dict[str, Any]:

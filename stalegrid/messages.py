@@ -15,6 +15,10 @@ ALIGNMENT = 64
 """Bytes; tensors start on cache lines, because some CPU kernels sum in another order on unaligned memory."""
 
 
+END = -1
+"""Version of the last message of an edge of which nobody knows how many it carries; it has no content."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message.

@@ -22,7 +22,7 @@ from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid
+from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
@@ -80,6 +80,11 @@ class Plan:
     def schedule(self) -> Schedule:
         """How far stages run ahead."""
         return self.program.schedule
+
+    @property
+    def owners(self) -> list[list[Unit]]:
+        """The units that have a replica of each stage."""
+        return [[Unit(s, k) for s in range(self.grid.groups)] for k in range(self.grid.stages)]
 
     @property
     def spectral_gap(self) -> float | None:

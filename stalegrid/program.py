@@ -309,9 +309,9 @@ class Agenda:
         """Take note that nothing came for as long as anything may take; return whether to go on all the same."""
         return False
 
-    def awaited(self, edge: Edge) -> bool:
-        """Return whether somebody uses the last messages of an edge."""
-        return True
+    def endless(self, edge: Edge) -> bool:
+        """Return whether nobody knows how many messages an edge carries, so that the last one says that it is."""
+        return False
 
     def port(self, edge: Edge) -> object:
         """Return what edges share whose messages must leave one after another: nothing."""

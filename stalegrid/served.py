@@ -16,7 +16,7 @@ from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid
+from stalegrid.grid import Grid, Unit
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
@@ -39,6 +39,7 @@ from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.views.current import Current
+from stalegrid.weights import StageLayout
 
 LEARNERS = 4
 """As many as there are where the user names no number."""
@@ -94,8 +95,6 @@ class Shapes:
                 return flat_layout(shard.stop - shard.start, self.dtype)
             case "turn":
                 return flat_layout(2, torch.int64)
-            case "stop" | "bye":
-                return ()
             case "report":
                 return Takes.layout(self.reported)
         assert edge.name == "snapshot"
@@ -150,6 +149,16 @@ class ServedPlan:
     def grid(self) -> Grid:
         """The learners, which are groups of one stage."""
         return Grid(self.rules.learners, 1)
+
+    @property
+    def stages(self) -> tuple[StageLayout, ...]:
+        """How the vectors of the servers read."""
+        return tuple(shard.layout for shard in self.shapes.shards)
+
+    @property
+    def owners(self) -> list[list[Unit]]:
+        """The server that has each shard."""
+        return [[shard] for shard in self.program.shards]
 
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""

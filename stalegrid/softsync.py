@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from stalegrid.errors import ConfigError, PeerLost
 from stalegrid.grid import OBSERVER, Unit, learner, server
-from stalegrid.messages import Message
+from stalegrid.messages import END, Message
 from stalegrid.program import Action, Agenda, Edge, Hoped, Kind, Tag, Watch, watched
 
 DOOR = server(0)
@@ -291,32 +291,26 @@ class Live(Served):
         self._ended: set[Edge] = set()
         self._finished: set[Unit] = set()  # servers that have made all updates
 
-    def inbound(self, agent: Unit) -> list[Edge]:
-        """Return every edge on which the agent ever receives; learners are told to stop, and tell that they did."""
-        if agent == OBSERVER:
-            return super().inbound(agent)
-        ends = [_stop(agent)] if agent.group >= 0 else [_bye(unit, agent) for unit in self.learners]
-        return [*super().inbound(agent), *ends]
+    def endless(self, edge: Edge) -> bool:
+        """Return whether nobody knows how many messages an edge carries: but for those to the observer."""
+        return edge.target != OBSERVER
 
     def due(self, edge: Edge) -> Iterator[Tag]:
-        """Yield the messages of an edge, from first to last: without end where nobody knows how many."""
-        if edge.target == OBSERVER:
-            return super().due(edge)
-        return (Tag(edge, index) for index in (range(1) if edge.name in ("stop", "bye") else count()))
+        """Yield the messages of an edge, from first to last."""
+        return (Tag(edge, index) for index in count()) if self.endless(edge) else super().due(edge)
 
     def heard(self, message: Message) -> None:
         """Take note of a message that has arrived."""
         edge = message.tag.edge
-        match edge.name:
-            case "push" if edge.target == DOOR and edge.source.group not in self.lost_learners:
-                self._coming[DOOR].append(Delivery(edge.source.group))
-            case "turn":
-                number, gone = message.tensors[0].tolist()
-                self._coming[edge.target].append(Delivery(number, bool(gone)))
-            case "weights":
-                self._given[edge] += 1
-            case "stop" | "bye":
-                self._ended.add(edge)
+        if message.version == END:
+            self._ended.add(edge)
+        elif edge.name == "weights":
+            self._given[edge] += 1
+        elif edge.name == "turn":
+            number, gone = message.tensors[0].tolist()
+            self._coming[edge.target].append(Delivery(number, bool(gone)))
+        elif edge.name == "push" and edge.target == DOOR and edge.source.group not in self.lost_learners:
+            self._coming[DOOR].append(Delivery(edge.source.group))
 
     def expendable(self, unit: Unit) -> bool:
         """Return whether the others can go on without an agent: without a learner they can."""
@@ -334,10 +328,6 @@ class Live(Served):
             self.lost_learners.update(range(self.rules.learners))
         return bool(self._finished)
 
-    def awaited(self, edge: Edge) -> bool:
-        """Return whether the last messages of an edge are used by somebody: not gradients that come too late."""
-        return edge.name not in ("push", "weights")
-
     def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
         """Yield gradients as they arrive."""
         coming = self._coming[unit]
@@ -345,36 +335,35 @@ class Live(Served):
             yield coming.popleft() if coming else None
 
     def serve(self, unit: Unit, deliveries: Iterable[Delivery | None]) -> Iterator[Action | Hoped]:
-        """Yield the actions of a server, which ends when all learners have; the first one tells them to."""
+        """Yield the actions of a server, which ends when all learners have."""
         yield from super().serve(unit, deliveries)
         self._finished.add(unit)
-        if unit == DOOR:
-            left = (one for one in self.learners if one.group not in self.lost_learners)
-            yield Action(Kind.STOP, self.updates, sends=tuple(Tag(_stop(one), 0) for one in left))
-        while missing := self._missing(_bye(one, unit) for one in self.learners):
+        yield Action(Kind.STOP, self.updates, sends=tuple(self._last(unit)))
+        while missing := self._goodbyes(unit):
             yield missing
 
     def learn(self, unit: Unit) -> Iterator[Action | Hoped]:
-        """Yield the actions of a learner, until it is told to stop."""
+        """Yield the actions of a learner, until the servers end."""
         for index in count():
-            while _stop(unit) not in self._ended and (missing := self._due(unit, index)):
+            while missing := self._due(unit, index):
                 yield missing
-            if _stop(unit) in self._ended:
-                yield Action(Kind.STOP, index, sends=tuple(Tag(_bye(unit, shard), 0) for shard in self.shards))
+            if self._ended.issuperset(self._weights(unit)):
+                yield Action(Kind.STOP, index, sends=tuple(self._last(unit)))
                 return
             yield from self.batch(unit, index)
 
-    def _missing(self, goodbyes: Iterable[Edge]) -> Hoped:
-        left = (edge for edge in goodbyes if edge.source.group not in self.lost_learners)
-        return tuple(Tag(edge, 0) for edge in left if edge not in self._ended)
+    def _last(self, unit: Unit) -> Iterator[Tag]:
+        """Yield the last message of every edge from an agent to those that are left."""
+        for target in self.units:
+            if target.group not in self.lost_learners:
+                yield from (Tag(edge, END) for edge in self.inbound(target) if edge.source == unit)
+
+    def _goodbyes(self, unit: Unit) -> Hoped:
+        """Return what a server waits for at the end."""
+        edges = (edge for edge in self.inbound(unit) if edge.source.group not in self.lost_learners)
+        return tuple(Tag(edge, END) for edge in edges if edge not in self._ended)
 
     def _due(self, unit: Unit, index: int) -> Hoped:
-        return tuple(Tag(edge, index) for edge in self._weights(unit) if self._given[edge] <= index)
-
-
-def _stop(unit: Unit) -> Edge:
-    return Edge("stop", DOOR, unit)
-
-
-def _bye(unit: Unit, shard: Unit) -> Edge:
-    return Edge("bye", unit, shard)
+        """Return what a learner waits for before a batch."""
+        edges = (edge for edge in self._weights(unit) if edge not in self._ended)
+        return tuple(Tag(edge, index) for edge in edges if self._given[edge] <= index)

@@ -14,10 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.config import Settings
+from stalegrid.deliveries import DELIVERIES
 from stalegrid.engines.machine import threads
 from stalegrid.loops import Trained, plain_loop
+from stalegrid.methods import ServerMethod, find_served
 from stalegrid.observe.sinks import METRICS, UNITS
 from stalegrid.plan import Plan, make_plan, settle
+from stalegrid.served import ServedPlan, make_served_plan
 from stalegrid.task import Task
 from stalegrid.train import execute
 
@@ -66,20 +69,40 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
         The difference of the processes, and of the plain loops where there are such, from the simulator's run.
     """
     settings = dataclasses.replace(settings, out=None, log_every=1)
+    method = find_served(settings.method)
+    if method is not None:
+        return _verify_served(task, settings, method)
     with threads(settings.threads):
         plan = make_plan(task, settings)
     settings = settle(plan, settings)
     simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
     processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
-    differences = [compare("processes", simulated, processes)]
+    return [compare("processes", simulated, processes), *_loops(task, settings, plan, simulated)]
+
+
+def _verify_served(task: Task, settings: Settings, method: ServerMethod) -> list[Difference]:
+    """Let processes make an order, and repeat it."""
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, threads(settings.threads):
+        folder = Path(name) / "run"
+        live = dataclasses.replace(settings, engine="processes", out=folder)
+        plan = make_served_plan(task, live, method)
+        execute(task, live, quiet=True, keep_units=True)
+        processes = read_outcome(folder, plan)
+        again = dataclasses.replace(settings, engine="simulator", deliveries=folder / DELIVERIES)
+        repeated = make_served_plan(task, again, method)
+        simulated = run_engine(task, again, repeated)
+        return [compare("processes", simulated, processes), *_loops(task, again, repeated, simulated)]
+
+
+def _loops(task: Task, settings: Settings, plan: Plan | ServedPlan, simulated: Outcome) -> list[Difference]:
     loop = plain_loop(task, settings, plan)
-    if loop is not None:
-        with threads(settings.threads):
-            differences.append(compare("plain loops", simulated, outcome_of(loop())))
-    return differences
+    if loop is None:
+        return []
+    with threads(settings.threads):
+        return [compare("plain loops", simulated, outcome_of(loop()))]
 
 
-def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
+def run_engine(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Outcome:
     """Run on the engine of the settings and read every unit's numbers back."""
     with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
         folder = Path(name) / "run"
@@ -87,14 +110,15 @@ def run_engine(task: Task, settings: Settings, plan: Plan) -> Outcome:
         return read_outcome(folder, plan)
 
 
-def read_outcome(folder: Path, plan: Plan) -> Outcome:
+def read_outcome(folder: Path, plan: Plan | ServedPlan) -> Outcome:
     """Read every unit's numbers from the folder of a run that kept them and reported every update."""
     vectors = load_file(folder / UNITS)
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     parameters: dict[tuple[int, str], Tensor] = {}
-    for unit in plan.grid:
-        for entry in plan.stages[unit.stage].entries:
-            parameters[unit.group, entry.name] = entry.view(vectors[str(unit)]).clone()
+    for units, layout in zip(plan.owners, plan.stages, strict=True):
+        for group, unit in enumerate(units):
+            for entry in layout.entries:
+                parameters[group, entry.name] = entry.view(vectors[str(unit)]).clone()
     return Outcome(parameters, [line["group_loss"] for line in lines if line["kind"] == "train"])
 
 

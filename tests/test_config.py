@@ -19,7 +19,7 @@ CHOICES = {name: words(hint) for name, hint in get_type_hints(RunConfig).items()
 
 
 def test_the_fields_that_are_choices() -> None:
-    assert set(CHOICES) == {"engine", "device", "dtype", "data", "optimizer", "schedule"}
+    assert set(CHOICES) == {"engine", "device", "dtype", "momentum_at", "data", "optimizer", "schedule"}
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -60,9 +60,8 @@ def build_agents(
     def build(unit: Unit) -> Agent:
         if unit == OBSERVER:
             plain, test = copy.deepcopy(model).to(device), make_test(task, plan.dtype)
-            owners = [[Unit(s, k) for s in range(plan.grid.groups)] for k in range(plan.grid.stages)]
             loss = loss_on(task, device)
-            return Observer(owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink)
+            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink)
         module = copy.deepcopy(stages[unit.stage]).to(device)
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)

@@ -40,9 +40,8 @@ def build_served(
     def build(unit: Unit) -> Agent:
         own = copy.deepcopy(model).to(device)
         if unit == OBSERVER:
-            owners, layouts = [[shard] for shard in plan.program.shards], [shard.layout for shard in shards]
-            test, per_epoch = make_test(task, plan.dtype), plan.updates_per_epoch
-            return Observer(owners, layouts, _summarise, own, loss_on(task, device), test, per_epoch, sink)
+            test, loss = make_test(task, plan.dtype), loss_on(task, device)
+            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink)
         if unit in plan.program.shards:
             return Server(_parts(task, settings, plan, unit, own))
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)

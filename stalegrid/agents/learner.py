@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.grid import Unit
-from stalegrid.messages import Message
+from stalegrid.messages import END, Message
 from stalegrid.observe.records import count_correct
 from stalegrid.program import Action, Kind
 from stalegrid.sharding import Shard
@@ -70,7 +70,7 @@ class Learner:
             self._made = self._forward(action.index)
             return []
         if action.kind is Kind.STOP:
-            return [Message(tag, self._weights.version, ()) for tag in action.sends]
+            return [Message(tag, END, ()) for tag in action.sends]
         assert action.kind is Kind.BACKWARD
         gradient, numbers = self._backward()
         version = self._weights.version

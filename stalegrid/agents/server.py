@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.corrections import Correction, Update
 from stalegrid.errors import StalenessExceeded
-from stalegrid.messages import Message
+from stalegrid.messages import END, Message
 from stalegrid.observe.takes import Takes
 from stalegrid.program import Action, Kind
 from stalegrid.site import Site
@@ -86,7 +86,7 @@ class Server:
                 made = (self._weights.flat.clone(), self._weights.counted())
             case _:
                 assert action.kind is Kind.STOP
-                made = ()
+                return [Message(tag, END, ()) for tag in action.sends]
         return [Message(tag, self._weights.version, made) for tag in action.sends]
 
     def _take(self, message: Message) -> Tensors:

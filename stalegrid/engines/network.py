@@ -85,8 +85,9 @@ class Network:
 
     def missing(self) -> dict[Unit, list[Tag]]:
         """Return what every blocked agent waits for, or may wait for."""
-        absent = {u: [t for t in a.needs if not self._waiting[t.edge]] for u, a in self._next.items()}
-        return {u: tags for u, tags in absent.items() if tags} | {u: list(tags) for u, tags in self._undecided.items()}
+        needed = {unit: action.needs for unit, action in self._next.items()} | self._undecided
+        absent = {u: [t for t in needed.get(u, ()) if not self._waiting[t.edge]] for u in self._agents}
+        return {unit: tags for unit, tags in absent.items() if tags}
 
     def _is_ready(self, unit: Unit) -> bool:
         return all(self._waiting[tag.edge] for tag in self._next[unit].needs)

@@ -39,7 +39,7 @@ def read_told(folder: Path) -> Told:
     Raises:
         ConfigError: it is of no run, or a file in it cannot be read.
     """
-    config = _config(folder)
+    config = read_config(folder)
     records = _records(folder / METRICS)
     trace = folder / TRACE
     return Told(
@@ -50,7 +50,12 @@ def read_told(folder: Path) -> Told:
     )
 
 
-def _config(folder: Path) -> Record:
+def read_config(folder: Path) -> Record:
+    """Read the settled configuration of a run.
+
+    Raises:
+        ConfigError: the folder is of no run.
+    """
     try:
         config = yaml.safe_load((folder / CONFIG).read_text())
     except (OSError, ValueError, yaml.YAMLError) as problem:

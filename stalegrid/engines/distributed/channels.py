@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.engines.recorded import now
-from stalegrid.messages import Message
+from stalegrid.messages import END, Message
 from stalegrid.observe.timeline import Recorder
 from stalegrid.program import Edge, Tag
 
@@ -135,12 +135,22 @@ class Incoming:
 
     Args:
         link: where from.
-        due: the messages of this edge, from first to last.
+        due: the messages of this edge, from first to last, or without end where the last one says that it is.
         arrivals: where messages and failures go.
         recorder: who notes arrivals; None for nobody.
+        ahead: receives posted before their messages are due; 1 where the number of messages is not known, so that none
+            is left in the end.
     """
 
-    def __init__(self, link: Link, due: Iterator[Tag], arrivals: Arrivals, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        due: Iterator[Tag],
+        arrivals: Arrivals,
+        recorder: Recorder | None = None,
+        ahead: int = AHEAD,
+    ) -> None:
+        self._ahead = ahead
         self._link = link
         self._due = due
         self._arrivals = arrivals
@@ -161,11 +171,13 @@ class Incoming:
                     if self._recorder is not None:
                         self._recorder.arrived(tag, now())
                     self._arrivals.put(message)
+                    if message.version == END:
+                        return
         except Exception as reason:  # told to the host, which ends the run
             self._arrivals.put(Broken(link.edge, tag, reason))
 
     def _post(self, posted: deque[tuple[Tag, Tensor, dist.Work]]) -> bool:
-        while len(posted) < AHEAD and (tag := next(self._due, None)) is not None:
+        while len(posted) < self._ahead and (tag := next(self._due, None)) is not None:
             buffer = self._link.buffer()
             work = dist.irecv(buffer, self._link.peer, group=self._link.group, tag=self._link.tag)
             assert work is not None

@@ -9,7 +9,7 @@ from queue import Empty
 import torch
 
 from stalegrid.agents import Agent
-from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Link, Outgoing
+from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, describe
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
@@ -47,7 +47,7 @@ def run(
     incoming, outgoing = world.links(program, layout)
     senders = _senders(program, outgoing, arrivals, recorder)
     for edge, link in incoming.items():
-        Incoming(link, program.due(edge), arrivals, recorder)
+        Incoming(link, program.due(edge), arrivals, recorder, 1 if program.endless(edge) else AHEAD)
     network = Network(program, agents)
     # The observer alone may rightly hear nothing for as long as units take to their next report.
     waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1
@@ -62,14 +62,14 @@ def run(
         while not arrivals.empty():
             _receive(network, arrivals, patience)
     for edge, sender in senders.items():
-        if program.awaited(edge) and not sender.flush(deadline):
+        if not sender.flush(deadline) and not program.expendable(edge.target):
             raise DeadlineExceeded(
                 f"unit {edge.target} did not take the last {edge.name} of {edge.source} within {deadline:g} s"
             )
     while not arrivals.empty():
         left = arrivals.get()
         # Nothing is due here any more; only what somebody else waits for may not be lost.
-        if isinstance(left, Broken) and left.edge in outgoing and program.awaited(left.edge):
+        if isinstance(left, Broken) and left.edge in outgoing and not program.expendable(left.edge.target):
             raise _failure(network, left)
 
 

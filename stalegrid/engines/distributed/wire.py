@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.errors import ProtocolError
-from stalegrid.messages import ALIGNMENT, Layout, Message, TensorSpec, aligned
+from stalegrid.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned
 from stalegrid.program import Tag
 
 
@@ -38,6 +38,11 @@ class Wire:
         Raises:
             ProtocolError: the tensors are not of the layout.
         """
+        header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
+        header[0], header[1] = message.tag.index, message.version
+        buffer[:ALIGNMENT].view(torch.int64).copy_(header)
+        if message.version == END:
+            return
         found = tuple((tuple(t.shape), t.dtype) for t in message.tensors)
         due = tuple((spec.shape, spec.dtype) for spec in self.layout)
         if found != due:
@@ -45,9 +50,6 @@ class Wire:
                 f"{message.tag} has another content than its edge carries (found: {found}, due: {due}); every batch "
                 "must have the same shapes"
             )
-        header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
-        header[0], header[1] = message.tag.index, message.version
-        buffer[:ALIGNMENT].view(torch.int64).copy_(header)
         for view, tensor in zip(self._views(buffer), message.tensors, strict=True):
             view.copy_(tensor, non_blocking=True)
 
@@ -63,6 +65,8 @@ class Wire:
             ProtocolError: another message is in the buffer.
         """
         index, version = buffer[:16].view(torch.int64).tolist()
+        if version == END:
+            return Message(Tag(tag.edge, END), END, ())
         if index != tag.index:
             raise ProtocolError(f"{tag.edge} brought message {index} where {tag.index} was due")
         return Message(tag, version, tuple(v.to(device, non_blocking=True) for v in self._views(buffer)))
