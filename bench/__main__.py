@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import cpu, emulated, frontier, prediction, simulator, virtual
+from bench import cpu, emulated, frontier, prediction, server, simulator, softsync, virtual
 from bench.measure import Ratio, as_json
 
 ROWS = {
@@ -17,6 +17,8 @@ ROWS = {
     "cpu": cpu.run,
     "simulator": simulator.run,
     "virtual": virtual.run,
+    "server": server.run,
+    "softsync": softsync.run,
 }
 
 

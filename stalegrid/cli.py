@@ -240,7 +240,18 @@ def _methods(options: Namespace) -> int:
     console.print(settings)
     console.print(sizes)
     console.print(_HELD, highlight=False)
+    console.print(_served())
     return 0
+
+
+def _served() -> Table:
+    table = plain("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
+    for m in methods.SERVER_METHODS:
+        splits = "n of --softsync" if m.free else "the learners" if m.splits is None else str(m.splits)
+        bound = "0" if m.synchronous else "about n; bound it with --max-staleness"
+        corrections = ", ".join(m.corrections) or "none"
+        table.add_row(m.name, f"learners / {splits}", corrections, bound, m.citation)
+    return table
 
 
 _HELD = """\

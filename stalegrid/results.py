@@ -142,5 +142,5 @@ def _make_sink(folder: Path, facts: Record, limit: int | None, updates: int, qui
     if importlib.util.find_spec("tensorboard"):
         sinks.append(TensorBoard(folder / "tensorboard"))
     if not quiet:
-        sinks.append(ConsoleSink(updates, Console()))
+        sinks.append(ConsoleSink(updates, Console(), groups=facts.get("groups", 1) > 1))
     return Several(sinks)

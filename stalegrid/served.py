@@ -74,7 +74,7 @@ class Shapes:
     Args:
         shards: what each server has.
         counters: elements of the model's buffers that are not floating.
-        reported: gradients between two reports.
+        reported: gradients, and learners found to be gone, between two reports at most.
         dtype: of parameters.
     """
 
@@ -189,7 +189,8 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     _probe(task, settings, model, served_corrections(texts, task, settings), updates)
     check_test(task, model, test)
     counters = sum(b.numel() for b in model.buffers() if not b.is_floating_point())
-    shapes = Shapes(split(model, settings.servers), counters, rules.gather * min(watch.report_every, updates), dtype)
+    reported = rules.gather * min(watch.report_every, updates) + rules.learners
+    shapes = Shapes(split(model, settings.servers), counters, reported, dtype)
     devices, times = _devices(settings, grid, shapes)
     blank = Served(rules, settings.servers, updates, watch)
     program = _program(blank, settings, method, times)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError, PeerLost
 from stalegrid.grid import OBSERVER, Unit, learner, server
-from stalegrid.messages import Message
-from stalegrid.program import Action, Edge, Kind, Tag, Watch
+from stalegrid.messages import END, Message
+from stalegrid.program import Action, Edge, Hoped, Kind, Tag, Watch
 from stalegrid.softsync import DOOR, Delivery, Live, Ordered, Rules, Served, Turns, in_turn
 from tests.test_program import dry_run
 
@@ -147,7 +147,7 @@ def test_learners_are_held_back_exactly_where_some_order_of_arrival_would_be_too
     learners: int, bound: int
 ) -> None:
     held = answered = 0
-    for gather in (1, 2, 3, 5):
+    for gather in (1, 2, 3, 5) if learners < 4 else (1, 3):
         rules = Rules(learners, gather, bound)
         todo, seen = [Books(rules)], set[object]()
         while todo:
@@ -216,18 +216,26 @@ def name(unit: Unit) -> str:
     return f"l{unit.group}" if unit.group >= 0 else f"s{unit.stage}"
 
 
-def shown(actions: Iterable[Action | None]) -> list[str]:
-    """Return actions with their messages: ``T0 < push0 l0-s0 > turn0 s0-s1``."""
-
-    def tags(sign: str, those: tuple[Tag, ...]) -> str:
-        said = [f"{t.edge.name}{t.index} {name(t.edge.source)}-{name(t.edge.target)}" for t in those]
-        return f" {sign} {', '.join(said)}" if said else ""
-
-    return [f"{a}{tags('<', a.needs)}{tags('>', a.sends)}" if a else "?" for a in actions]
+def told(tags: Iterable[Tag]) -> str:
+    """Return messages: ``push0 l0-s0``, and ``push. l0-s0`` for the word that ends an edge."""
+    said = [(t.edge.name, "." if t.index == END else t.index, name(t.edge.source), name(t.edge.target)) for t in tags]
+    return ", ".join(f"{what}{index} {source}-{target}" for what, index, source, target in said)
 
 
-def letters(actions: Iterable[Action | None]) -> str:
-    return " ".join(str(a) if a else "?" for a in actions)
+def shown(actions: Iterable[Action | Hoped]) -> list[str]:
+    """Return actions and messages, ``T0 < push0 l0-s0 > turn0 s0-s1``, and what is hoped for, ``? turn0 s0-s1``."""
+    found = []
+    for a in actions:
+        if isinstance(a, Action):
+            needs, sends = told(a.needs), told(a.sends)
+            found.append(f"{a}{' < ' if needs else ''}{needs}{' > ' if sends else ''}{sends}")
+        else:
+            found.append(f"? {told(a)}".strip())
+    return found
+
+
+def letters(actions: Iterable[Action | Hoped]) -> str:
+    return " ".join(str(a) if isinstance(a, Action) else "?" for a in actions)
 
 
 def lines(text: str) -> list[str]:
@@ -453,14 +461,15 @@ def test_edges_are_named_once_and_gradients_of_a_learner_share_its_port() -> Non
     others = [Edge("push", l0, s0), Edge("push", l1, s0), Edge("weights", s0, l0), Edge("weights", s0, l1)]
     assert len({program.port(edge) for edge in others}) == 4
     assert not program.expendable(l0), "the order says who comes"
-    assert all(program.awaited(edge) for edge in others)
+    assert not program.late()
+    assert not any(program.endless(edge) for edge in others)
 
 
 # Programs whose order the network makes
 
 
 def arrived(tag: Tag, made: tuple[int, int] | None = None) -> Message:
-    return Message(tag, 0, () if made is None else (torch.tensor(made),))
+    return Message(tag, END if tag.index == END else 0, () if made is None else (torch.tensor(made),))
 
 
 def contents(action: Action) -> tuple[int, int]:
@@ -469,10 +478,10 @@ def contents(action: Action) -> tuple[int, int]:
     return (action.index if gone else action.needs[0].edge.source.group), int(gone)
 
 
-def until_undecided(actions: Iterator[Action | None]) -> list[Action]:
+def until_undecided(actions: Iterator[Action | Hoped]) -> list[Action]:
     found = []
     for action in actions:
-        if action is None:
+        if not isinstance(action, Action):
             break
         found.append(action)
     return found
@@ -501,46 +510,100 @@ def test_servers_that_hear_of_gradients_in_some_order_do_what_that_order_says(
         found += until_undecided(actions)
         expected = list(Ordered(rules, servers, updates, watch, order).actions(unit))
         assert found[: len(expected)] == expected
+        (stop,) = found[len(expected) :]
+        assert (stop.kind, stop.index, stop.needs) == (Kind.STOP, updates, ())
         left = [number for number in range(rules.learners) if Delivery(number, gone=True) not in order]
-        stops = tuple(Tag(Edge("stop", DOOR, learner(number)), 0) for number in left)
-        assert found[len(expected) :] == ([Action(Kind.STOP, updates, sends=stops)] if unit == DOOR else [])
         for number in range(rules.learners):
             if unit != DOOR and number not in left:
                 live.lost(learner(number))  # every server finds out by itself
-        for number in left:
-            assert next(actions) is None, "servers stay for those that may still be sending"
-            live.heard(arrived(Tag(Edge("bye", learner(number), unit), 0)))
+        for edge in [edge for edge in live.inbound(unit) if edge.name == "turn" or edge.source.group in left]:
+            assert Tag(edge, END) in next(actions), "servers stay for those that may still be sending"
+            live.heard(arrived(Tag(edge, END)))
         assert next(actions, "ended") == "ended"
 
 
-def test_a_learner_computes_once_the_weights_of_all_servers_are_there_until_it_is_told_to_stop() -> None:
+def test_a_run_of_two_learners_and_two_servers_that_the_network_orders() -> None:
+    door, other = Live(Rules(2, 1), 2, 1), Live(Rules(2, 1), 2, 1)
+    first, second = door.actions(DOOR), other.actions(server(1))
+    assert shown(islice(first, 2)) == lines("""
+        A0 > weights0 s0-l0, weights0 s0-l1
+        ? push0 l0-s0, push0 l1-s0
+    """)
+    assert shown(islice(second, 2)) == lines("""
+        A0 > weights0 s1-l0, weights0 s1-l1
+        ? turn0 s0-s1
+    """)
+    door.heard(arrived(Tag(Edge("push", learner(1), DOOR), 0)))
+    other.heard(arrived(Tag(Edge("push", learner(0), server(1)), 0)))  # who is next is not for this server to say
+    assert shown(islice(second, 1)) == ["? turn0 s0-s1"]
+    other.heard(arrived(Tag(Edge("turn", DOOR, server(1)), 0), (1, 0)))
+    assert shown(islice(first, 4)) == lines("""
+        T0 < push0 l1-s0 > turn0 s0-s1
+        U0
+        X1 > turn. s0-s1, weights. s0-l0, weights. s0-l1
+        ? push. l0-s0, push. l1-s0
+    """)
+    assert shown(islice(second, 4)) == lines("""
+        T0 < push0 l1-s1, turn0 s0-s1
+        U0
+        X1 > weights. s1-l0, weights. s1-l1
+        ? push. l0-s1, push. l1-s1, turn. s0-s1
+    """)
+    for program, unit in ((door, DOOR), (other, server(1))):
+        program.heard(arrived(Tag(Edge("push", learner(0), unit), 0)))  # comes too late
+        for number in range(2):
+            program.heard(arrived(Tag(Edge("push", learner(number), unit), END)))
+    assert next(first, "ended") == "ended"
+    assert shown(islice(second, 1)) == ["? turn. s0-s1"]
+    other.heard(arrived(Tag(Edge("turn", DOOR, server(1)), END)))
+    assert next(second, "ended") == "ended"
+
+
+def test_what_is_hoped_for_is_what_those_will_send_who_compute() -> None:
+    program = Live(Rules(2, 1), 1, 9)
+    actions = program.actions(DOOR)
+    push = [Edge("push", learner(number), DOOR) for number in range(2)]
+    assert shown(islice(actions, 2))[1] == "? push0 l0-s0, push0 l1-s0"
+    for index in range(2):
+        program.heard(arrived(Tag(push[1], index)))
+    assert shown(islice(actions, 7))[6] == "? push0 l0-s0, push2 l1-s0"
+    program.lost(learner(0))
+    assert shown(islice(actions, 2)) == ["D0", "? push2 l1-s0"]
+
+
+def test_a_learner_computes_once_the_weights_of_all_servers_are_there_until_they_end() -> None:
     program = Live(Rules(2, 1), 2, 3)
     me = learner(1)
+    weights = [Edge("weights", server(s), me) for s in range(2)]
     actions = program.actions(me)
-    assert next(actions) is None
-    program.heard(arrived(Tag(Edge("weights", server(1), me), 0)))
+    assert shown(islice(actions, 1)) == ["? weights0 s0-l1, weights0 s1-l1"]
+    program.heard(arrived(Tag(weights[1], 0)))
     program.heard(arrived(Tag(Edge("weights", server(0), learner(0)), 0)))
-    assert next(actions) is None
-    program.heard(arrived(Tag(Edge("weights", server(0), me), 0)))
-    assert shown(until_undecided(actions)) == lines("""
+    assert shown(islice(actions, 1)) == ["? weights0 s0-l1"]
+    program.heard(arrived(Tag(weights[0], 0)))
+    assert shown(islice(actions, 3)) == lines("""
         F0 < weights0 s0-l1, weights0 s1-l1
         B0 > push0 l1-s1, push0 l1-s0
+        ? weights1 s0-l1, weights1 s1-l1
     """)
-    for s in range(2):
-        program.heard(arrived(Tag(Edge("weights", server(s), me), 1)))
-    assert letters(islice(actions, 2)) == "F1 B1"
-    program.heard(arrived(Tag(Edge("weights", server(0), me), 2)))
-    program.heard(arrived(Tag(Edge("stop", DOOR, learner(0)), 0)))
-    assert next(actions) is None, "it was another one that was told"
-    program.heard(arrived(Tag(Edge("stop", DOOR, me), 0)))
-    assert shown(actions) == ["X2 > bye0 l1-s0, bye0 l1-s1"]
+    program.heard(arrived(Tag(weights[0], 1)))
+    program.heard(arrived(Tag(weights[0], END)))
+    assert shown(islice(actions, 1)) == ["? weights1 s1-l1"]
+    program.heard(arrived(Tag(weights[1], 1)))
+    assert shown(islice(actions, 3)) == lines("""
+        F1 < weights1 s0-l1, weights1 s1-l1
+        B1 > push1 l1-s1, push1 l1-s0
+        ? weights2 s1-l1
+    """)
+    program.heard(arrived(Tag(weights[1], END)))
+    assert shown(actions) == ["X2 > push. l1-s0, push. l1-s1"]
 
 
-def test_a_learner_that_is_told_to_stop_does_not_begin_another_batch() -> None:
+def test_a_learner_does_not_begin_a_batch_once_all_servers_have_ended() -> None:
     program = Live(Rules(1, 1), 1, 1)
-    for edge in (Edge("weights", DOOR, learner(0)), Edge("stop", DOOR, learner(0))):
-        program.heard(arrived(Tag(edge, 0)))
-    assert letters(program.actions(learner(0))) == "X0"
+    for index in (0, END):
+        program.heard(arrived(Tag(Edge("weights", DOOR, learner(0)), index)))
+    assert shown(program.actions(learner(0))) == ["X0 > push. l0-s0"]
 
 
 def test_a_learner_is_lost_once_and_what_comes_of_it_later_does_not_count() -> None:
@@ -557,8 +620,7 @@ def test_a_learner_is_lost_once_and_what_comes_of_it_later_does_not_count() -> N
     assert letters(until_undecided(actions)) == "A0 T0 U0 A1 D0", "what had come before counts"
     for index in range(2):
         program.heard(arrived(Tag(push[1], index)))
-    assert shown(islice(actions, 6))[-1] == "X3 > stop0 s0-l1", "the dead are told nothing"
-    assert next(actions) is None
+    assert shown(islice(actions, 7))[5:] == ["X3 > weights. s0-l1", "? push. l1-s0"], "the dead are told nothing"
     program.lost(learner(1))
     assert next(actions, "ended") == "ended", "nobody waits for the goodbye of one that is gone"
 
@@ -576,32 +638,30 @@ def test_servers_whose_last_learner_is_lost_give_up() -> None:
             next(actions)
 
 
-def test_what_is_due_has_no_end_but_for_goodbyes_and_what_the_observer_gets() -> None:
+def test_a_server_that_has_made_all_updates_need_not_have_goodbyes() -> None:
+    program = Live(Rules(3, 1), 1, 1)
+    actions = program.actions(DOOR)
+    assert letters(islice(actions, 2)) == "A0 ?"
+    assert not program.late()
+    assert letters(islice(actions, 1)) == "?", "a gradient must come"
+    program.heard(arrived(Tag(Edge("push", learner(1), DOOR), 0)))
+    assert letters(islice(actions, 4)) == "T0 U0 X1 ?"
+    assert program.late()
+    assert next(actions, "ended") == "ended"
+
+
+def test_what_is_due_has_no_end_but_for_what_the_observer_gets() -> None:
     program = Live(Rules(2, 1), 2, 3, Watch(2, None))
     l0, s1 = learner(0), server(1)
-    assert program.inbound(l0) == [
-        Edge("weights", DOOR, l0),
-        Edge("weights", s1, l0),
-        Edge("stop", DOOR, l0),
-    ]
-    assert [(e.name, name(e.source)) for e in program.inbound(s1)] == [
-        ("push", "l0"),
-        ("push", "l1"),
-        ("turn", "s0"),
-        ("bye", "l0"),
-        ("bye", "l1"),
-    ]
-    assert {e.name for e in program.inbound(OBSERVER)} == {"report", "snapshot"}
+    known = Ordered(Rules(2, 1), 2, 3, Watch(2, None))
+    assert all(program.inbound(unit) == known.inbound(unit) for unit in known.agents)
     for edge in (Edge("push", l0, s1), Edge("weights", s1, l0), Edge("turn", DOOR, s1)):
+        assert program.endless(edge)
         assert list(islice(program.due(edge), 99)) == [Tag(edge, index) for index in range(99)]
-    for edge in (Edge("stop", DOOR, l0), Edge("bye", l0, s1)):
-        assert list(program.due(edge)) == [Tag(edge, 0)]
     report, snapshot = (Edge(what, s1, OBSERVER) for what in ("report", "snapshot"))
+    assert not program.endless(report)
     assert list(program.due(report)) == [Tag(report, 1), Tag(report, 2)]
     assert list(program.due(snapshot)) == [Tag(snapshot, 3)]
-    unused = [Edge("push", l0, s1), Edge("weights", s1, l0)]
-    used = [Edge("stop", DOOR, l0), Edge("bye", l0, s1), Edge("turn", DOOR, s1), report, snapshot]
-    assert [program.awaited(edge) for edge in [*unused, *used]] == [False] * 2 + [True] * 5
 
 
 def test_an_order_must_be_named_before_servers_and_learners_have_actions() -> None:
@@ -624,10 +684,12 @@ class Processes:
         self.programs = {unit: make() for unit in self.units}
         self.actions = {unit: self.programs[unit].actions(unit) for unit in self.units}
         self.there = {edge: deque[Tag]() for unit in self.units for edge in make().inbound(unit)}
-        self.flying: list[Message] = []
+        self.sent = 0
+        self.flying: list[tuple[int, Message]] = []
+        self.reached: Counter[Unit] = Counter()  # the last message of each agent, as it was sent, that has arrived
         self.mourners: list[tuple[Unit, Unit]] = []
         self.lost: list[Unit] = []
-        self.next: dict[Unit, Action | None] = {}
+        self.next: dict[Unit, Action | Hoped] = {}
         self.done: dict[Unit, list[Action]] = {unit: [] for unit in self.units}
         for unit in self.units:
             self.advance(unit)
@@ -639,16 +701,17 @@ class Processes:
         if self.draw.random() < self.losses and (alive := [u for u in self.actions if u.group >= 0]):
             self.kill(self.draw.choice(alive))
             return
-        ready = [u for u, a in self.next.items() if a is not None and all(self.there[t.edge] for t in a.needs)]
-        first = {m.tag.edge: m for m in reversed(self.flying)}
+        due = {unit: action for unit, action in self.next.items() if isinstance(action, Action)}
+        ready = [unit for unit, action in due.items() if all(self.there[tag.edge] for tag in action.needs)]
+        first = {flight[1].tag.edge: flight for flight in reversed(self.flying)}
         options = [*ready, *first.values(), *self.mourners]
-        assert options, f"nobody can go on: {letters(self.next.values())}"
+        assert options, f"nobody can go on: {shown(self.next.values())}"
         match self.draw.choice(options):
-            case Message() as message:
-                self.flying.remove(message)
-                self.deliver(message)
             case Unit() as unit:
                 self.step(unit)
+            case (int() as number, message):
+                self.flying.remove((number, message))
+                self.deliver(number, message)
             case (unit, gone):
                 self.mourners.remove((unit, gone))
                 self.programs[unit].lost(gone)
@@ -656,40 +719,42 @@ class Processes:
 
     def step(self, unit: Unit) -> None:
         action = self.next[unit]
-        assert action is not None
+        assert isinstance(action, Action)
         for tag in action.needs:
             assert self.there[tag.edge].popleft() == tag, "messages come in the order in which they are due"
         self.done[unit].append(action)
-        turns = [contents(action) if tag.edge.name == "turn" else None for tag in action.sends]
-        self.flying += [arrived(tag, made) for tag, made in zip(action.sends, turns, strict=True)]
+        for tag in action.sends:
+            turn = tag.edge.name == "turn" and tag.index != END
+            self.sent += 1
+            self.flying.append((self.sent, arrived(tag, contents(action) if turn else None)))
         self.advance(unit)
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, number: int, message: Message) -> None:
         target = message.tag.edge.target
+        self.reached[message.tag.edge.source] = max(number, self.reached[message.tag.edge.source])
         if target in self.actions:
             self.there[message.tag.edge].append(message.tag)
             self.programs[target].heard(message)
             self.again(target)
 
     def kill(self, unit: Unit) -> None:
-        """End a learner; of what it has sent, the last may be lost, and servers learn of it some time."""
+        """End a learner; what was last to leave may be lost, but not what left before something that has arrived."""
         del self.actions[unit], self.next[unit]
         self.lost.append(unit)
-        sent = [m for m in self.flying if m.tag.edge.source == unit]
-        for message in sent[self.draw.randint(0, len(sent)) :]:
-            self.flying.remove(message)
+        sent = [f for f in self.flying if f[1].tag.edge.source == unit and f[0] > self.reached[unit]]
+        for flight in sent[self.draw.randint(0, len(sent)) :]:
+            self.flying.remove(flight)
         self.mourners += [(shard, unit) for shard in self.units if shard.group < 0 and shard in self.actions]
 
     def again(self, unit: Unit) -> None:
-        if unit in self.next and self.next[unit] is None:
+        if not isinstance(self.next[unit], Action):
             self.advance(unit)
 
     def advance(self, unit: Unit) -> None:
         try:
             self.next[unit] = next(self.actions[unit])
         except StopIteration:
-            self.next.pop(unit, None)
-            del self.actions[unit]
+            del self.actions[unit], self.next[unit]
             self.mourners = [pair for pair in self.mourners if pair[0] != unit]
 
 
@@ -709,18 +774,16 @@ def test_processes_end_in_whatever_order_messages_arrive_and_their_order_repeate
     except PeerLost:
         assert losses
         return
-    deliveries = (Kind.TAKE, Kind.DROP)
-    order = [Delivery(number, bool(gone)) for number, gone in map(contents, filter_kinds(run.done[DOOR], deliveries))]
+    order = [
+        Delivery(number, bool(gone))
+        for number, gone in (contents(a) for a in run.done[DOOR] if a.kind in (Kind.TAKE, Kind.DROP))
+    ]
     again = Ordered(rules, servers, updates, order=order)
     for unit in again.shards:
-        done = [a for a in run.done[unit] if a.kind is not Kind.STOP]
+        *done, stop = run.done[unit]
         assert done == list(again.actions(unit))
+        assert stop.kind is Kind.STOP
     for unit in again.learners:
         expected = list(again.actions(unit))
         assert run.done[unit][: len(expected)] == expected
         assert unit in run.lost or run.done[unit][-1].kind is Kind.STOP
-
-
-def filter_kinds(actions: Iterable[Action], kinds: Iterable[Kind]) -> list[Action]:
-    chosen = set(kinds)
-    return [a for a in actions if a.kind in chosen]

@@ -31,7 +31,7 @@ class Parts:
         corrections: of every gradient by itself, in the order in which they act.
         scheduler: stepped once an update.
         rules: how many gradients an update averages over, and how stale they may be.
-        reported: gradients between two reports.
+        reported: gradients, and learners found to be gone, between two reports at most.
     """
 
     site: Site
@@ -74,6 +74,7 @@ class Server:
                 made = self._take(inbox[0])
             case Kind.DROP:
                 self._release(action.index)
+                self._tally.lose(action.index)
                 made = (torch.tensor([action.index, 1]),)
             case Kind.UPDATE:
                 made = self._update()

@@ -34,11 +34,13 @@ class ConsoleSink:
     Args:
         updates: N.
         console: where to; a terminal gets the live display.
+        groups: whether there are several, which may be apart.
     """
 
-    def __init__(self, updates: int, console: Console) -> None:
+    def __init__(self, updates: int, console: Console, groups: bool = True) -> None:
         self._updates = updates
         self._console = console
+        self._groups = groups
         self._start = time.perf_counter()
         self._rate = Rate(self._start)
         self._shown = float("-inf")
@@ -55,6 +57,8 @@ class ConsoleSink:
 
     def report(self, record: Record) -> None:
         """Show a report."""
+        for number in record.get("lost", ()):
+            self._say(f"learner {number} is gone")
         now = time.perf_counter()
         line = self._describe(record, self._rate.after(record["samples"], now))
         self._progress.update(self._task, completed=record["update"], description=line)
@@ -71,8 +75,8 @@ class ConsoleSink:
         parts = [f"epoch {record['epoch']:.4g}", f"version {record['version']}"]
         parts += [f"test accuracy {accuracy:.2%}"] if accuracy is not None else []
         parts += [f"test loss {loss:.4f}"] if loss is not None else []
-        parts.append(f"consensus distance {record['consensus_distance']:.3g}")
-        self._progress.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        parts += [f"consensus distance {record['consensus_distance']:.3g}"] if self._groups else []
+        self._say("  ".join(parts))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""
@@ -80,6 +84,10 @@ class ConsoleSink:
     def close(self) -> None:
         """End the live display, and leave the terminal to others."""
         self._progress.stop()
+
+    def _say(self, line: str) -> None:
+        """Print a line that stays, above the live display."""
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def _describe(self, record: Record, rate: float) -> str:
         accuracy = "" if record["train_accuracy"] is None else f" accuracy {record['train_accuracy']:.1%}"

@@ -106,10 +106,38 @@ def bars(title: str, counts: Sequence[int], most: int) -> str:
     def draw(figure: Figure, axes: Axes) -> None:
         axes.bar(range(len(counts)), [count / sum(counts) for count in counts], color=BLUE, width=0.8)
         axes.set(xlim=(-0.6, most + 0.6), ylim=(0, 1), yticks=(0, 0.5, 1))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
     return svg(title, (170, 110), draw)
+
+
+def histogram(title: str, counts: Sequence[int], limit: tuple[str, int], x: str, y: str) -> str:
+    """Draw how large a share of the whole each count is, and which values are above a limit.
+
+    Args:
+        title: for those who cannot see it.
+        counts: of the values 0, 1, ...
+        limit: name, and value above which bars have another colour.
+        x: label of the axis.
+        y: likewise.
+
+    Returns:
+        An ``svg`` element.
+    """
+    name, most = limit
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        colours = [RED if value > most else BLUE for value in range(len(counts))]
+        axes.bar(range(len(counts)), [count / sum(counts) for count in counts], color=colours, width=0.8)
+        axes.axvline(most + 0.5, color=INK, alpha=0.5, linewidth=0.8, linestyle="--")
+        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "top"}
+        axes.annotate(name, (most + 0.5, 1), (-3, 0), **place)
+        axes.set(xlabel=x, ylabel=y, xlim=(-0.6, max(len(counts) - 1, most) + 0.6))
+        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+    return svg(title, (WIDTH, 210), draw)
 
 
 def svg(title: str, size: tuple[int, int], draw: Callable[[Figure, Axes], None]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.figures import BLUE, GREEN, GREY, INK, NAVY, PAPER, PURPLE, RED, WIDTH, svg
+from stalegrid.observe.names import names
 from stalegrid.observe.shares import by_unit
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.program import Kind
@@ -36,9 +37,12 @@ _PARTS = (
     ("backward", RED, (Kind.BACKWARD,)),
     ("update", GREEN, (Kind.UPDATE,)),
     ("exchange", PURPLE, (Kind.SHARE, Kind.REDUCE, Kind.MIX)),
+    ("take", PURPLE, (Kind.TAKE,)),
+    ("answer", NAVY, (Kind.ANSWER,)),
+    ("drop or stop", INK, (Kind.DROP, Kind.STOP)),
     ("report", GREY, (Kind.REPORT, Kind.SNAPSHOT, Kind.COLLECT, Kind.EVALUATE)),
 )
-"""Name, colour and kinds of bars."""
+"""Name, colour and kinds of bars; servers and learners do nothing of what else has their colours."""
 
 _NAMES = {kind: name for name, _, kinds in _PARTS for kind in kinds}
 _COLOURS = {kind: colour for _, colour, kinds in _PARTS for kind in kinds}
@@ -67,14 +71,14 @@ def steady(timeline: Timeline, rounds: int = ROUNDS) -> Window:
     """Return a window from the middle of a run.
 
     Args:
-        timeline: of the run, with at least one unit of the grid.
-        rounds: updates of the first unit, fewer where there are too many actions to draw; a run of fewer updates is
-            shown whole.
+        timeline: of the run, with at least one unit that trains.
+        rounds: updates of the first unit that makes any, fewer where there are too many actions to draw; a run of
+            fewer updates is shown whole.
     """
     spans = {unit: done for unit, done in by_unit(timeline).items() if unit != OBSERVER}
     units = list(spans)[:MOST_UNITS]
     drawn = [span for unit in units for span in spans[unit] if span.start < span.end]
-    updates = [span.end for span in spans[units[0]] if span.kind is Kind.UPDATE]
+    updates = next(filter(None, (_updates(spans[unit]) for unit in units)), [])
     start, end = 0, max((span.end for span in drawn), default=0)
     if len(updates) > rounds:
         first = (len(updates) - rounds) // 2
@@ -83,6 +87,11 @@ def steady(timeline: Timeline, rounds: int = ROUNDS) -> Window:
     if len(inside) > MOST_BARS and rounds > 1:
         return steady(timeline, rounds - 1)
     return Window(units, inside, start, end)
+
+
+def _updates(spans: Sequence[Span]) -> list[int]:
+    """Return when updates ended."""
+    return [span.end for span in spans if span.kind is Kind.UPDATE]
 
 
 def gantt(title: str, timeline: Timeline, window: Window, width: int = WIDE) -> str:
@@ -109,12 +118,12 @@ def gantt(title: str, timeline: Timeline, window: Window, width: int = WIDE) -> 
             axes.add_collection(LineCollection(messages, colors=INK, alpha=0.5, linewidths=0.8))
             handles.append(Line2D([], [], color=INK, alpha=0.5, linewidth=0.8, label="message"))
         axes.set(xlim=(0, (window.end - window.start) / scale), ylim=(max(places.values()) + 0.6, -0.6))
-        axes.set_yticks(list(places.values()), [str(place) for place in places])
+        axes.set_yticks(list(places.values()), list(names(window.units).values()))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"{unit} after {window.start / 1e9:,.6g} s")
         figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=1.2)
 
-    rows = -(-(len(_NAMES) + 1) // columns)
+    rows = -(-(len(_PARTS) + 1) // columns)
     return svg(title, (width, round(22 * (max(places.values()) + 1)) + 50 + 17 * rows), draw)
 
 

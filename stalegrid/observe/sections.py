@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe.figures import WIDTH, Curve, bars, curves
+from stalegrid.observe.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.observe.gantt import gantt, steady
+from stalegrid.observe.names import names
 from stalegrid.observe.page import either, facts, figures, page, section, table, text
 from stalegrid.observe.records import Record
 from stalegrid.observe.shares import shares
-from stalegrid.observe.sinks import VIRTUAL, Summed
-from stalegrid.observe.told import Told
+from stalegrid.observe.sinks import VIRTUAL, Staleness, Summed
+from stalegrid.observe.told import Team, Told
 
 EPOCHS = ("epoch", "epochs")
 CLOCK = (VIRTUAL, "virtual seconds")
@@ -27,7 +28,7 @@ def report(run: Told) -> str:
         text("p", _subtitle(run)),
         facts(_headline(run)),
         section("Learning", [*figures(_learning(run, *EPOCHS)), *figures(_learning(run, *CLOCK))]),
-        _staleness(run),
+        _staleness(run) if run.team is None else _served_staleness(run, run.team),
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
         _timeline(run),
@@ -43,10 +44,17 @@ _GAP = (
 _CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
 
 
+_SERVED_STALENESS = (
+    "Share of the gradients by their staleness tau = i - j, in updates: computed at version j of the weights, taken at "
+    "version i. With n-softsync it is about n on average, and rarely above 2n."
+)
+
+
 def _subtitle(run: Told) -> str:
     """Say what was trained how, and how much of it is done."""
     config = run.config
-    described = [f"{config.get('groups')} x {config.get('stages')} (groups x stages)"]
+    grid = f"{config.get('groups')} x {config.get('stages')} (groups x stages)"
+    described = [grid if run.team is None else str(run.team)]
     described += [str(config[key]) for key in ("model", "engine", "dtype") if config.get(key)]
     if not run.train:
         return f"{', '.join(described)}. Nothing has been reported yet."
@@ -71,8 +79,18 @@ def _headline(run: Told) -> Iterator[tuple[str, str]]:
         ("samples_per_second", "samples/s", lambda value: f"{value:,.4g}"),
     )
     yield "method", str(run.config.get("method"))
-    yield "groups x stages", f"{run.config.get('groups')} x {run.config.get('stages')}"
+    yield from _who(run)
     yield from ((name, form(newest[key])) for key, name, form in forms if newest.get(key) is not None)
+
+
+def _who(run: Told) -> Iterator[tuple[str, str]]:
+    team = run.team
+    if team is None:
+        yield "groups x stages", f"{run.config.get('groups')} x {run.config.get('stages')}"
+        return
+    yield from (("learners", str(team.learners)), ("servers", str(team.servers)), ("n", str(team.splits)))
+    if lost := [str(number) for record in run.train for number in record.get("lost", ())]:
+        yield "lost learners", ", ".join(lost)
 
 
 def _learning(run: Told, key: str, label: str) -> Iterator[tuple[str, str]]:
@@ -100,6 +118,25 @@ def _staleness(run: Told) -> str:
     return section("Staleness", figures(drawn, small=True), note)
 
 
+def _served_staleness(run: Told, team: Team) -> str:
+    limit = 2 * team.splits
+    staleness = Staleness(limit)
+    for record in run.train:
+        staleness.add(record["staleness"])
+    told = staleness.record()
+    if not told["staleness"]:
+        return ""
+    every = told["staleness_of_all"]
+    above = f"{100 * every['above_limit']:.3g}% above 2n = {limit}"
+    name = f"all learners: mean {every['mean']:.3g}, maximum {every['max']}, {above}"
+    whole = histogram(f"Staleness of {name}", every["histogram"], ("2n", limit), "staleness", "gradients")
+    drawn = []
+    for one in told["staleness"]:
+        title = f"learner {one['learner']}: mean {one['mean']:.3g}"
+        drawn.append((title, bars(f"Staleness of {title}", one["histogram"], every["max"])))
+    return section("Staleness", [*figures([(name, whole)]), *figures(drawn, small=True)], _SERVED_STALENESS)
+
+
 def _gap(run: Told) -> Iterator[tuple[str, str]]:
     lines: dict[int, list[tuple[float, float]]] = {}
     for record in run.train:
@@ -113,7 +150,7 @@ def _gap(run: Told) -> Iterator[tuple[str, str]]:
 
 def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     points = _points(run.test, "epoch", "consensus_distance")
-    if points and run.config.get("groups", 1) > 1:
+    if points and (run.config.get("groups") or 1) > 1:
         title = "Consensus distance over epochs"
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
 
@@ -128,10 +165,12 @@ def _timeline(run: Told) -> str:
     pictures = either(
         gantt("Timeline of some rounds", timeline, wide), gantt("Timeline of two rounds", timeline, narrow, WIDTH)
     )
-    rows = [(str(s.unit), f"{s.busy:.1%}", f"{s.waiting:.1%}", f"{s.communicating:.1%}") for s in found]
+    named = names(s.unit for s in found)
+    rows = [(named[s.unit], f"{s.busy:.1%}", f"{s.waiting:.1%}", f"{s.communicating:.1%}") for s in found]
     numbers = table(("unit", "busy", "waiting", "communicating"), rows, numbers=True)
+    who = "unit (group, stage)" if run.team is None else "server and learner"
     note = (
-        f"What every unit (group, stage) did when, in the middle of the run, in {kind} time.{left_out} Below, how it "
+        f"What every {who} did when, in the middle of the run, in {kind} time.{left_out} Below, how it "
         "spent the whole run: communicating is waiting for a message that is under way."
     )
     return section("Timeline", [pictures, numbers], note)

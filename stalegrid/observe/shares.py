@@ -51,7 +51,7 @@ def gaps(spans: Sequence[Span]) -> Iterator[Gap]:
 
 
 def shares(timeline: Timeline) -> list[Share]:
-    """Return how every unit of the grid spent its time.
+    """Return how every unit that trains spent its time.
 
     A gap before an action is communication as long as the message that released the action was under way: the latest
     that arrived within the gap.  All other gaps are waiting, and so is the time after a unit's last action.

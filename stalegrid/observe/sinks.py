@@ -146,6 +146,7 @@ class Folder:
         self._rate = Rate(self._start)
         self._staleness = Staleness(limit)
         self._last: Record = {}
+        self._lost: list[int] = []
 
     def report(self, record: Record) -> None:
         """Append a line to the metrics."""
@@ -153,6 +154,9 @@ class Folder:
         rates = {"seconds": now - self._start, "samples_per_second": self._rate.after(record["samples"], now)}
         self._staleness.add(record["staleness"])
         self._last = {"updates": record["update"], "train_loss": record["loss"], **rates}
+        if "lost" in record:
+            self._lost += record["lost"]
+            self._last["lost_learners"] = self._lost
         self._append({"kind": "train", **record, **rates})
 
     def evaluation(self, record: Record, model: nn.Module) -> None:

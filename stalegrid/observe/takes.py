@@ -1,4 +1,4 @@
-"""What a server reports of the gradients that it took: each learner and its staleness, one by one.
+"""What a server reports: of each gradient that it took its learner and its staleness, and the learners it lost.
 
 Does not know: files, clocks, other servers.
 """
@@ -28,6 +28,7 @@ class Takes:
         correct: samples whose largest output is the target; NaN where that has no meaning.
         held: most bytes of past versions that the server held.
         taken: (learner, staleness in updates) of every gradient, in the order in which they came.
+        lost: learners found to be gone, in that order.
     """
 
     lr: float = 0.0
@@ -37,6 +38,7 @@ class Takes:
     correct: float = 0.0
     held: float = 0.0
     taken: list[tuple[int, int]] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
 
     def used(self, number: int, staleness: int, numbers: Tensor) -> None:
         """Note a gradient.
@@ -53,26 +55,35 @@ class Takes:
         self.correct += correct
         self.taken.append((number, staleness))
 
+    def lose(self, number: int) -> None:
+        """Note that a learner is gone."""
+        self.lost.append(number)
+
     def vector(self, most: int) -> Tensor:
-        """Return the numbers as float64; room for ``most`` gradients, of which those not taken are -1."""
-        pairs = [float(value) for pair in self.taken for value in pair]
-        free = [-1.0] * (2 * most - len(pairs))
-        return torch.tensor([*(getattr(self, name) for name in _NUMBERS), *pairs, *free], dtype=torch.float64)
+        """Return the numbers as float64, then room for ``most`` pairs: a learner's staleness is -1 where it is gone."""
+        pairs = [*self.taken, *((number, _NOTHING) for number in self.lost)]
+        pairs += [(_NOTHING, _NOTHING)] * (most - len(pairs))
+        flat = (value for pair in pairs for value in pair)
+        return torch.tensor([*(getattr(self, name) for name in _NUMBERS), *flat], dtype=torch.float64)
 
     @classmethod
     def read(cls, vector: Tensor) -> "Takes":
         """Undo :meth:`vector`."""
         values: list[float] = vector.tolist()
         numbers, pairs = values[: len(_NUMBERS)], values[len(_NUMBERS) :]
-        both = zip(pairs[::2], pairs[1::2], strict=True)
-        made = cls(taken=[(int(number), int(tau)) for number, tau in both if number >= 0])
+        both = [(int(number), int(tau)) for number, tau in zip(pairs[::2], pairs[1::2], strict=True)]
+        known = [pair for pair in both if pair[0] != _NOTHING]
+        made = cls(
+            taken=[pair for pair in known if pair[1] != _NOTHING],
+            lost=[number for number, tau in known if tau == _NOTHING],
+        )
         for name, value in zip(_NUMBERS, numbers, strict=True):
             setattr(made, name, value)
         return made
 
     @staticmethod
     def layout(most: int) -> Layout:
-        """Return what a report of at most so many gradients consists of."""
+        """Return what a report of at most so many gradients and losses of learners consists of."""
         return flat_layout(len(_NUMBERS) + 2 * most, torch.float64)
 
     def record(self) -> Record:
@@ -88,10 +99,12 @@ class Takes:
             "group_loss": [self.loss_sum / self.losses],
             "held": int(self.held),
             "staleness": {str(learner(number)): _staleness(taus) for number, taus in sorted(by_learner.items())},
+            "lost": self.lost,
         }
 
 
-_NUMBERS = tuple(f.name for f in fields(Takes) if f.name != "taken")
+_NOTHING = -1
+_NUMBERS = tuple(f.name for f in fields(Takes) if f.name not in ("taken", "lost"))
 
 
 def _staleness(taus: Sequence[int]) -> Record:

@@ -10,10 +10,30 @@ from pathlib import Path
 import yaml
 
 from stalegrid.errors import ConfigError
+from stalegrid.methods import find_served
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import CONFIG, METRICS
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who trains where learners do, with parameter servers.
+
+    Args:
+        learners: lambda.
+        servers: over which the parameters are split.
+        splits: n.
+    """
+
+    learners: int
+    servers: int
+    splits: int
+
+    def __str__(self) -> str:
+        several = "s" if self.learners > 1 else "", "s" if self.servers > 1 else ""
+        return f"{self.learners} learner{several[0]}, {self.servers} server{several[1]}, n = {self.splits}"
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,15 @@ class Told:
     train: list[Record]
     test: list[Record]
     timeline: Timeline | None = None
+
+    @property
+    def team(self) -> Team | None:
+        """Learners and servers; None of a grid."""
+        method = find_served(str(self.config.get("method")))
+        if method is None:
+            return None
+        learners, servers, chosen = (self.config[name] for name in ("learners", "servers", "softsync"))
+        return Team(learners, servers, chosen or method.splits or learners)
 
 
 def read_told(folder: Path) -> Told:

@@ -3,7 +3,8 @@
 Does not know: who recorded it, what its times are spent on.
 
 What is stored is in the ``args`` of events, in whole nanoseconds; all else is drawing: a process a group, a thread a
-unit, messages beside them, arrows from the forward of a batch to the update that used it.
+unit, messages beside them, arrows from the forward of a batch to the update of its unit that used it.  Learners have a
+process each, servers share one; no arrow leads from one to the other, as nothing stored says whose gradient was taken.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
 from stalegrid.observe.sinks import replace
 from stalegrid.observe.timeline import Span, Timeline
@@ -98,19 +100,22 @@ class _Events:
         self._timeline = timeline
         self._by_unit = by_unit(timeline)
         self._flights = {key: _drawn(timeline, key) for key in timeline.departures | timeline.arrivals}
-        self._units = sorted({*self._by_unit, *(edge.source for edge, _ in self._flights)})
-        groups = self._units[-1].group + 1 if self._units else 0
-        # The observer comes last.  No number is 0, and none means both a process and a thread: viewers treat a
-        # thread with the number of its process as the main one.
-        self._processes = {unit: groups + 1 if unit == OBSERVER else unit.group + 1 for unit in self._units}
-        self._threads = {unit: i for i, unit in enumerate(self._units, start=groups + 2)}
+        units = {*self._by_unit, *(edge.source for edge, _ in self._flights)}
+        self._names = names({*units, *(edge.target for edge, _ in self._flights)})
+        self._units = sorted(units, key=lambda unit: (unit == OBSERVER, unit))  # the observer comes last
+        self._homes = {unit: _home(unit, self._names[unit]) for unit in self._units}
+        # No number is 0, and none means both a process and a thread: viewers treat a thread with the number of its
+        # process as the main one.
+        processes = {process: i for i, process in enumerate(dict.fromkeys(p for p, _ in self._homes.values()), start=1)}
+        self._processes = {unit: processes[process] for unit, (process, _) in self._homes.items()}
+        self._threads = {unit: i for i, unit in enumerate(self._units, start=len(processes) + 1)}
 
     def names(self) -> Iterator[Event]:
         """Yield names and places of processes and threads."""
         for unit in self._units:
-            group, name = ("observer", "observer") if unit == OBSERVER else (f"group {unit.group}", f"unit {unit}")
+            process, name = self._homes[unit]
             for event, args in (
-                ("process_name", {"name": group}),
+                ("process_name", {"name": process}),
                 ("process_sort_index", {"sort_index": self._processes[unit]}),
                 ("thread_name", {"name": name}),
                 ("thread_sort_index", {"sort_index": self._threads[unit]}),
@@ -151,9 +156,9 @@ class _Events:
             if lane == len(ends):
                 ends.append(arrived)
                 # A viewer names a track after the first event on it.
-                yield self._event(unit, "n", f"sends of {unit}", "message", left) | identity
+                yield self._event(unit, "n", f"sends of {self._names[unit]}", "message", left) | identity
             ends[lane] = arrived
-            name = f"{edge.name} #{index} to {edge.target}"
+            name = f"{edge.name} #{index} to {self._names[edge.target]}"
             stored = {"args": self._stored(edge, index)}
             yield self._event(unit, "b", name, "message", left) | identity | stored
             yield self._event(unit, "e", name, "message", arrived) | identity
@@ -188,6 +193,14 @@ class _Events:
 
     def _lasting(self, unit: Unit, name: str, category: str, start: int, end: int) -> Event:
         return self._event(unit, "X", name, category, start) | {"dur": (end - start) / 1000}
+
+
+def _home(unit: Unit, name: str) -> tuple[str, str]:
+    """Return what the process and the thread of a unit are called."""
+    if is_server(unit):
+        return "servers", name
+    in_grid = name == str(unit)  # others have a process for themselves
+    return (f"group {unit.group}", f"unit {name}") if in_grid else (name, name)
 
 
 def _drawn(timeline: Timeline, key: tuple[Edge, int]) -> tuple[int, int]:
