@@ -37,6 +37,14 @@ def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_pa
     assert float(scores[0]) > 90
 
 
+def test_a_run_with_a_parameter_server_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^stalegrid (train --method softsync .*?|replay .*?)\s*(?:#.*)?$", README.read_text(), re.M)
+    assert [command.split()[0] for command in commands] == ["train", "replay"]
+    for command in commands:
+        assert main(command.split()) == 0
+
+
 def test_a_run_in_virtual_time_is_profiled_planned_trained_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,8 +131,8 @@ def histogram(title: str, counts: Sequence[int], limit: tuple[str, int], x: str,
         colours = [RED if value > most else BLUE for value in range(len(counts))]
         axes.bar(range(len(counts)), [count / sum(counts) for count in counts], color=colours, width=0.8)
         axes.axvline(most + 0.5, color=INK, alpha=0.5, linewidth=0.8, linestyle="--")
-        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "top"}
-        axes.annotate(name, (most + 0.5, 1), (-3, 0), **place)
+        top = axes.get_xaxis_transform()
+        axes.annotate(name, (most + 0.5, 1), (-3, 0), xycoords=top, textcoords="offset points", ha="right", va="top")
         axes.set(xlabel=x, ylabel=y, xlim=(-0.6, max(len(counts) - 1, most) + 0.6))
         axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

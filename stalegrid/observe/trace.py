@@ -14,6 +14,7 @@ from typing import Any
 
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Unit
+from stalegrid.messages import END
 from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
 from stalegrid.observe.sinks import replace
@@ -158,7 +159,8 @@ class _Events:
                 # A viewer names a track after the first event on it.
                 yield self._event(unit, "n", f"sends of {self._names[unit]}", "message", left) | identity
             ends[lane] = arrived
-            name = f"{edge.name} #{index} to {self._names[edge.target]}"
+            number = "end" if index == END else f"#{index}"
+            name = f"{edge.name} {number} to {self._names[edge.target]}"
             stored = {"args": self._stored(edge, index)}
             yield self._event(unit, "b", name, "message", left) | identity | stored
             yield self._event(unit, "e", name, "message", arrived) | identity

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from stalegrid.errors import ConfigError
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.observe.figures import MOST_POINTS, ON_PAGE, Curve, bars, curves
+from stalegrid.grid import OBSERVER, Unit, learner, server
+from stalegrid.observe.figures import MOST_POINTS, ON_PAGE, Curve, bars, curves, histogram
 from stalegrid.observe.gantt import MOST_BARS, gantt, steady
 from stalegrid.observe.report import write_report
 from stalegrid.observe.timeline import Span, Timeline
@@ -59,6 +59,34 @@ def folder_of(path: Path, config: Record = CONFIG, metrics: list[Record] | None 
     lines = (json.dumps(record) + "\n" for record in (METRICS if metrics is None else metrics))
     (path / "metrics.jsonl").write_text("".join(lines))
     return path
+
+
+SERVED: Record = {
+    "method": "softsync",
+    "groups": None,
+    "stages": None,
+    "learners": 3,
+    "servers": 2,
+    "softsync": 1,
+    "updates": None,
+    "epochs": 2.0,
+    "data": "digits",
+    "model": "mlp",
+}
+
+
+def taken(update: int, epoch: float, lost: list[int], **histograms: list[int]) -> Record:
+    """A report of servers; learners are named l0, l1, ..."""
+    staleness = {f"({name[1:]},0)": {"histogram": counts, "gap": None} for name, counts in histograms.items()}
+    return reported(update, epoch, 1.0) | {"staleness": staleness, "lost": lost}
+
+
+TAKEN = [
+    taken(5, 1.0, [], l0=[1, 1], l2=[0, 0, 1, 1], l10=[0, 4]),
+    evaluated(5, 1.0, 0.5, consensus_distance=0.0),
+    taken(10, 2.0, [], l0=[1, 1]),
+    evaluated(10, 2.0, 0.875, consensus_distance=0.0),
+]
 
 
 class Page(HTMLParser):
@@ -130,6 +158,52 @@ def test_a_finished_run(tmp_path: Path) -> None:
         "Gap over epochs",
     ]
     assert page.tags.count("svg") == 5
+
+
+def test_a_finished_run_of_learners(tmp_path: Path) -> None:
+    page = page_of(folder_of(tmp_path, SERVED, TAKEN))
+    assert page.of("h1") == ["softsync on digits"]
+    assert page.of("p")[0] == "3 learners, 2 servers, n = 1, mlp. 2 of 2 epochs."
+    facts = {"method": "softsync", "learners": "3", "servers": "2", "n": "1", "test accuracy": "87.50%"}
+    assert facts.items() <= page.facts.items()
+    assert not {"groups x stages", "lost learners"} & page.facts.keys()
+    assert page.of("h2") == ["Learning", "Staleness", "Configuration"]
+    note = page.of("p")[1]
+    assert "staleness tau = i - j" in note
+    assert page.of("figcaption")[2:] == [
+        "all learners: mean 1.1, maximum 3, 10% above 2n = 2",
+        "learner 0: mean 0.5",
+        "learner 2: mean 2.5",
+        "learner 10: mean 1",
+    ]
+    whole = "Staleness of all learners: mean 1.1, maximum 3, 10% above 2n = 2"
+    assert histogram(whole, [2, 6, 1, 1], ("2n", 2), "staleness", "gradients") in page.source
+    for picture in (
+        bars("Staleness of learner 0: mean 0.5", [2, 2], 3),
+        bars("Staleness of learner 2: mean 2.5", [0, 0, 1, 1], 3),
+        bars("Staleness of learner 10: mean 1", [0, 4], 3),
+    ):
+        assert picture in page.source
+
+
+def test_learners_that_were_lost_are_named(tmp_path: Path) -> None:
+    metrics = [taken(5, 1.0, [2], l0=[1]), taken(6, 1.1, [], l0=[1]), taken(7, 1.2, [0, 1], l0=[1])]
+    assert page_of(folder_of(tmp_path, SERVED, metrics)).facts["lost learners"] == "2, 0, 1"
+
+
+@pytest.mark.parametrize(("method", "splits"), [("hardsync", 1), ("asgd", 3)])
+def test_where_n_follows_from_the_method(tmp_path: Path, method: str, splits: int) -> None:
+    page = page_of(folder_of(tmp_path, {**SERVED, "method": method, "servers": 1, "softsync": None}, TAKEN))
+    assert page.of("p")[0].startswith(f"3 learners, 1 server, n = {splits}, ")
+    assert page.facts["n"] == str(splits)
+    assert page.of("figcaption")[2].endswith(f" above 2n = {2 * splits}")
+
+
+def test_learners_that_have_reported_nothing(tmp_path: Path) -> None:
+    page = page_of(folder_of(tmp_path, SERVED, []))
+    assert page.of("h2") == ["Configuration"]
+    assert page.of("p")[0] == "3 learners, 2 servers, n = 1, mlp. Nothing has been reported yet."
+    assert set(page.facts) == {"method", "learners", "servers", "n"}
 
 
 def test_it_needs_nothing_but_itself(tmp_path: Path) -> None:
@@ -270,6 +344,20 @@ def test_a_trace_is_drawn_and_summed_up(tmp_path: Path) -> None:
     assert "in real time" in page_of(folder).source
 
 
+def test_a_trace_of_learners_is_drawn_and_summed_up_servers_first(tmp_path: Path) -> None:
+    spans = [span(OBSERVER, "E0", 0, 90), span(learner(10), "F0", 0, 50), span(learner(2), "B0", 0, 100)]
+    spans += [span(server(1), "T0", 0, 25), span(server(0), "A0", 0, 100)]
+    folder = folder_of(tmp_path, SERVED, TAKEN)
+    write_trace(folder / "trace.json", Timeline(spans, virtual=True))
+    page = page_of(folder)
+    names = ["server 0", "server 1", "learner 2", "learner 10"]
+    cells = page.of("td")
+    assert cells[:16:4] == names
+    assert cells[1:16:4] == ["100.0%", "25.0%", "100.0%", "50.0%"]
+    assert [text for text in page.of("text") if text in names] == names * 2
+    assert next(p for p in page.of("p") if p.startswith("What every server and learner did"))
+
+
 def test_of_a_large_grid_the_first_units_are_drawn(tmp_path: Path) -> None:
     units = [Unit(s, k) for s in range(3) for k in range(8)]
     folder = folder_of(tmp_path)
@@ -319,6 +407,28 @@ def test_actions_at_the_edge_of_the_window_are_in_it() -> None:
     window = steady(Timeline([*rounds(A, 4), span(B, "F0", 0, 31), span(B, "F1", 31, 44), span(B, "F2", 45, 60)]), 1)
     assert (window.start, window.end) == (30, 45)
     assert [s.index for s in window.spans if s.unit == B] == [0, 1]
+
+
+def test_rounds_are_those_of_servers_where_learners_make_no_updates() -> None:
+    busy = [span(learner(0), f"F{b}", 9 * b, 9 * b + 9) for b in range(30)]
+    units = [OBSERVER, server(1), server(0)]
+    window = steady(Timeline([*busy, *(s for unit in units for s in rounds(unit, 11))]), rounds=3)
+    assert window.units == [server(0), server(1), learner(0)]
+    assert (window.start, window.end) == (5 * 15, 8 * 15)
+    alone = steady(Timeline([*busy, *rounds(learner(1), 11)]), rounds=3)
+    assert alone.units == [learner(0), learner(1)]
+    assert (alone.start, alone.end) == (5 * 15, 8 * 15)
+
+
+def test_a_run_in_which_nobody_makes_an_update_is_shown_whole() -> None:
+    window = steady(Timeline([span(learner(0), "F0", 3, 9), span(learner(1), "B0", 9, 40)]))
+    assert (window.start, window.end, len(window.spans)) == (0, 40, 2)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_action_has_a_bar_and_a_name(kind: Kind) -> None:
+    timeline = Timeline([Span(A, kind, 7, 0, 10)])
+    assert f">{kind.value}7<" in gantt("picture", timeline, steady(timeline))
 
 
 def test_fewer_rounds_are_shown_where_there_are_many_actions() -> None:
@@ -381,6 +491,21 @@ def test_shares_are_percentages() -> None:
 def test_bars_are_shares() -> None:
     assert bars("t", [1, 3], 3) == bars("t", [10, 30], 3)
     assert bars("t", [1, 3], 3) != bars("t", [3, 1], 3)
+
+
+def test_where_nothing_is_stale_the_one_bar_is_labelled_0() -> None:
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", bars("t", [5], 0))
+    assert texts == ["0", "0%", "50%", "100%"]
+
+
+def test_what_is_above_a_limit_has_another_colour() -> None:
+    def coloured(limit: int) -> list[str]:
+        picture = histogram("t", [1, 3, 2, 2], ("2n", limit), "x", "y")
+        assert ">2n<" in picture
+        return re.findall(r'"fill: var\(--(blue|red)\)', picture)
+
+    assert coloured(1) == ["blue", "blue", "red", "red"]
+    assert coloured(3) == coloured(9) == ["blue"] * 4
 
 
 def test_text_is_text_and_formulas_stay_as_they_are() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stalegrid.grid import OBSERVER, Unit
+from stalegrid.grid import OBSERVER, Unit, learner, server
 from stalegrid.observe.shares import Share, by_unit, gaps, shares
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.program import Edge, Kind
@@ -82,6 +82,19 @@ def test_the_observer_has_no_share_and_does_not_prolong_the_run() -> None:
     edge = Edge("report", A, OBSERVER)
     spans = [*busy(A, (0, 50)), *busy(OBSERVER, (60, 900))]
     assert shares(Timeline(spans, {(edge, 0): 50}, {(edge, 0): 60})) == [Share(A, 1.0, 0.0, 0.0)]
+
+
+def test_servers_come_before_learners() -> None:
+    units = [learner(1), server(1), OBSERVER, learner(0), server(0)]
+    timeline = Timeline([s for unit in units for s in busy(unit, (0, 10))])
+    assert [share.unit for share in shares(timeline)] == [server(0), server(1), learner(0), learner(1)]
+
+
+def test_a_server_that_waits_for_a_gradient_is_communicating_while_it_is_under_way() -> None:
+    edge = Edge("push", learner(0), server(0))
+    timeline = Timeline([*busy(learner(0), (0, 20)), *busy(server(0), (0, 10), (40, 100))])
+    timeline.departures, timeline.arrivals = {(edge, 0): 20}, {(edge, 0): 40}
+    assert of(timeline, server(0)) == (0.7, 0.1, 0.2)
 
 
 def test_nothing_has_no_shares() -> None:

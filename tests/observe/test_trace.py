@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError
-from stalegrid.grid import OBSERVER, Unit
+from stalegrid.grid import OBSERVER, Unit, learner, server
+from stalegrid.messages import END
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.observe.trace import FORMAT, read_trace, write_trace
 from stalegrid.program import Edge, Kind
@@ -85,6 +86,40 @@ def test_a_group_is_a_process_and_a_unit_a_thread_in_their_order(tmp_path: Path)
     assert homes == {"observer": "observer"} | {f"unit ({s},{k})": f"group {s}" for s in (0, 1) for k in (0, 1)}
     assert not set(processes) & set(threads)
     assert 0 not in {*processes, *threads}
+
+
+def test_servers_share_a_process_and_learners_have_one_each(tmp_path: Path) -> None:
+    units = [learner(1), OBSERVER, server(1), learner(0), server(0)]
+    events = events_of(Timeline([span(unit, "U0", 0, 1) for unit in units]), tmp_path)
+
+    def told(kind: str, place: str) -> list[str]:
+        named = {e[place]: e["args"]["name"] for e in events if e["name"] == f"{kind}_name"}
+        orders = {e[place]: e["args"]["sort_index"] for e in events if e["name"] == f"{kind}_sort_index"}
+        assert len(named) == len(orders) == len(set(orders.values()))
+        return [named[number] for number in sorted(orders, key=orders.__getitem__)]
+
+    assert told("process", "pid") == ["servers", "learner 0", "learner 1", "observer"]
+    assert told("thread", "tid") == ["server 0", "server 1", "learner 0", "learner 1", "observer"]
+    processes, threads = {e["pid"] for e in events}, {e["tid"] for e in events}
+    assert not processes & threads
+    assert min(processes | threads) > 0
+    homes = {e["tid"]: e["pid"] for e in events if e["ph"] == "X"}
+    assert len(homes) == 5
+    assert len(set(homes.values())) == 4
+
+
+def test_a_learner_that_did_nothing_is_a_learner_in_the_name_of_what_it_was_sent(tmp_path: Path) -> None:
+    edge = Edge("weights", server(0), learner(3))
+    times = {(edge, 0): 1, (edge, END): 2}
+    timeline = Timeline([span(server(0), "A0", 0, 1), span(server(0), "X1", 1, 2)], times, times)
+    messages = [e["name"] for e in events_of(timeline, tmp_path) if e["ph"] == "b"]
+    assert messages == ["weights #0 to learner 3", "weights end to learner 3"]
+
+
+def test_no_arrow_leads_to_a_server(tmp_path: Path) -> None:
+    done = [span(learner(0), "F0", 0, 1), span(learner(0), "B0", 1, 2)]
+    taken = [span(server(0), "T0", 3, 4), span(server(0), "U0", 4, 5)]
+    assert drawn_arrows(events_of(Timeline([*done, *taken]), tmp_path)) == []
 
 
 def test_gaps_of_a_unit_are_waits_unless_they_are_short(tmp_path: Path) -> None:
@@ -171,7 +206,7 @@ def test_a_message_is_never_shown_to_arrive_before_it_left(tmp_path: Path) -> No
     assert read_trace(tmp_path / "trace.json") == timeline
 
 
-UNITS = st.builds(Unit, st.integers(0, 3), st.integers(0, 3)) | st.just(OBSERVER)
+UNITS = st.builds(Unit, st.integers(0, 3), st.integers(0, 3)) | st.builds(server, st.integers(0, 2)) | st.just(OBSERVER)
 TIMES = st.integers(0, 2**62)
 SPANS = st.builds(
     lambda unit, kind, index, start, length: Span(unit, kind, index, start, start + length),
@@ -182,7 +217,7 @@ SPANS = st.builds(
     TIMES,
 )
 EDGES = st.builds(Edge, st.sampled_from(["activation", "gradient-part", 'a "name"']), UNITS, UNITS)
-MESSAGES = st.dictionaries(st.tuples(EDGES, st.integers(0, 9)), TIMES, max_size=8)
+MESSAGES = st.dictionaries(st.tuples(EDGES, st.integers(END, 9)), TIMES, max_size=8)
 
 
 @given(st.builds(Timeline, st.lists(SPANS, max_size=12), MESSAGES, MESSAGES, st.booleans()))
