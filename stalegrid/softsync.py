@@ -186,30 +186,16 @@ class Served(Agenda):
             PeerLost: no learner is left.
             ConfigError: the order is none of such a run.
         """
-        turns, given, number = Turns(self.rules), Counter[int](), 0
-        yield from self._answer(unit, turns, given)
+        service = Service(self, unit)
+        yield from service.answer()
         for delivery in deliveries:
             if delivery is None:
-                yield self._hoped(unit, turns, given, number)
-                continue
-            if delivery.gone:
-                turns.lose(delivery.learner)
-                yield self._told(Kind.DROP, unit, delivery.learner, number)
-                number += 1
-                if turns.deserted:
-                    raise PeerLost(f"no learner is left (version: {turns.version}, updates: {self.updates})")
-                yield from self._answer(unit, turns, given)
-                continue
-            yield self._take(unit, turns, given, delivery.learner, number)
-            number += 1
-            updated = turns.take(delivery.learner)
-            if updated:
-                yield Action(Kind.UPDATE, turns.version - 1)
-            if turns.version < self.updates:
-                yield from self._answer(unit, turns, given)
-            if updated and self.watch is not None:
-                yield from self.watch.seen(unit, turns.version - 1, self.updates)
-            if turns.version == self.updates:
+                yield service.hoped()
+            elif delivery.gone:
+                yield from service.lose(delivery.learner)
+            else:
+                yield from service.take(delivery.learner)
+            if service.finished:
                 return
 
     def batch(self, unit: Unit, index: int) -> Iterator[Action]:
@@ -222,28 +208,75 @@ class Served(Agenda):
     def _weights(self, unit: Unit) -> list[Edge]:
         return [Edge("weights", shard, unit) for shard in self.shards]
 
-    def _answer(self, unit: Unit, turns: Turns, given: Counter[int]) -> Iterator[Action]:
-        answered = turns.answer()
+
+class Service:
+    """The actions of one server, delivery after delivery.
+
+    Args:
+        program: of the run.
+        unit: the server.
+    """
+
+    def __init__(self, program: Served, unit: Unit) -> None:
+        self._program = program
+        self._unit = unit
+        self._turns = Turns(program.rules)
+        self._given = Counter[int]()  # answers to each learner
+        self._number = 0  # of the next delivery
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are made."""
+        return self._turns.version == self._program.updates
+
+    def hoped(self) -> Hoped:
+        """Return what may settle which delivery is next."""
+        if self._unit != DOOR:
+            return (Tag(Edge("turn", DOOR, self._unit), self._number),)
+        return tuple(self._push(number) for number in self._turns.computing)
+
+    def answer(self) -> Iterator[Action]:
+        """Yield the answer to the learners that may have the present version, if there are such."""
+        answered = self._turns.answer()
         if answered:
-            tags = tuple(Tag(Edge("weights", unit, learner(number)), given[number]) for number in answered)
-            given.update(answered)
-            yield Action(Kind.ANSWER, turns.version, sends=tags)
+            tags = tuple(Tag(Edge("weights", self._unit, learner(n)), self._given[n]) for n in answered)
+            self._given.update(answered)
+            yield Action(Kind.ANSWER, self._turns.version, sends=tags)
 
-    def _take(self, unit: Unit, turns: Turns, given: Counter[int], number: int, k: int) -> Action:
+    def take(self, number: int) -> Iterator[Action]:
+        """Yield what is due when the gradient of a learner is next."""
+        turns, program = self._turns, self._program
         if number not in turns.computing:
-            raise ConfigError(f"learner {number} has no gradient to come at delivery {k}; this order is of no such run")
-        return self._told(Kind.TAKE, unit, k, k, Tag(Edge("push", learner(number), unit), given[number] - 1))
+            raise ConfigError(
+                f"learner {number} has no gradient to come at delivery {self._number}; this order is of no such run"
+            )
+        yield self._told(Kind.TAKE, self._number, self._push(number))
+        updated = turns.take(number)
+        if updated:
+            yield Action(Kind.UPDATE, turns.version - 1)
+        if not self.finished:
+            yield from self.answer()
+        if updated and program.watch is not None:
+            yield from program.watch.seen(self._unit, turns.version - 1, program.updates)
 
-    def _hoped(self, unit: Unit, turns: Turns, given: Counter[int], k: int) -> Hoped:
-        if unit != DOOR:
-            return (Tag(Edge("turn", DOOR, unit), k),)
-        return tuple(Tag(Edge("push", learner(number), unit), given[number] - 1) for number in turns.computing)
+    def lose(self, number: int) -> Iterator[Action]:
+        """Yield what is due when a learner was found to be gone."""
+        self._turns.lose(number)
+        yield self._told(Kind.DROP, number)
+        if self._turns.deserted:
+            raise PeerLost(f"no learner is left (version: {self._turns.version}, updates: {self._program.updates})")
+        yield from self.answer()
 
-    def _told(self, kind: Kind, unit: Unit, index: int, k: int, *needs: Tag) -> Action:
-        """Return what servers do at delivery k: the first one tells the others of it."""
-        if unit == DOOR:
-            return Action(kind, index, needs, tuple(Tag(Edge("turn", DOOR, s), k) for s in self.shards[1:]))
-        return Action(kind, index, (*needs, Tag(Edge("turn", DOOR, unit), k)))
+    def _push(self, number: int) -> Tag:
+        return Tag(Edge("push", learner(number), self._unit), self._given[number] - 1)
+
+    def _told(self, kind: Kind, index: int, *needs: Tag) -> Action:
+        """Return what servers do at a delivery: the first one tells the others of it."""
+        k, self._number = self._number, self._number + 1
+        if self._unit == DOOR:
+            others = self._program.shards[1:]
+            return Action(kind, index, needs, tuple(Tag(Edge("turn", DOOR, shard), k) for shard in others))
+        return Action(kind, index, (*needs, Tag(Edge("turn", DOOR, self._unit), k)))
 
 
 @dataclass
