@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stalegrid.deliveries import DELIVERIES, read_order
+from stalegrid.deliveries import DELIVERIES, first_updates, read_order
 from stalegrid.engines.noted import noted
 from stalegrid.errors import ConfigError
 from stalegrid.grid import learner
@@ -101,3 +101,23 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
         read_order(path, RULES)
     with pytest.raises(ConfigError, match=r"^the record cannot be read .*directory"):
         read_order(tmp_path, RULES)
+
+
+def test_the_first_updates_of_a_record_end_with_their_last_gradient(tmp_path: Path) -> None:
+    lines = [
+        f'{{"{key}": {number}}}\n'
+        for key, number in zip(("gone", *["learner"] * 4, "gone", "learner"), "2010101", strict=True)
+    ]
+    path = record(tmp_path, "".join(lines) + '{"learner": 1')
+    for gather, updates, count in ((1, 1, 2), (1, 4, 5), (1, 5, 7), (2, 1, 3), (2, 2, 5), (5, 1, 7)):
+        assert first_updates(path, Rules(3, gather), updates) == "".join(lines[:count])
+    for gather, updates in ((1, 6), (2, 3), (6, 1)):
+        with pytest.raises(ConfigError) as raised:
+            first_updates(path, Rules(3, gather), updates)
+        assert str(raised.value) == (
+            f"the record holds fewer updates than the model has (deliveries: {path}, updates: {updates})"
+        )
+    with pytest.raises(ConfigError, match="fewer updates"):
+        first_updates(record(tmp_path, ""), RULES, 1)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        first_updates(tmp_path / "elsewhere", RULES, 1)

@@ -4,6 +4,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from itertools import islice, permutations
 
 import pytest
@@ -672,22 +673,19 @@ def test_an_order_must_be_named_before_servers_and_learners_have_actions() -> No
 
 
 class Processes:
-    """Every agent with a program of its own, as on processes; messages travel for as long as chance has it."""
+    """A program for every process, and learners and servers on them; messages travel for as long as chance has it."""
 
-    def __init__(self, rules: Rules, servers: int, updates: int, seed: int, losses: float) -> None:
-        def make() -> Live:
-            return Live(rules, servers, updates)
-
-        self.draw = random.Random(seed)
-        self.losses = losses
-        self.units = make().agents
-        self.programs = {unit: make() for unit in self.units}
+    def __init__(self, live: Live, together: bool, seed: int, losses: float) -> None:
+        self.draw, self.losses = random.Random(seed), losses
+        self.units = live.agents
+        one = replace(live)
+        self.programs = {unit: one if together and unit.group < 0 else replace(live) for unit in self.units}
         self.actions = {unit: self.programs[unit].actions(unit) for unit in self.units}
-        self.there = {edge: deque[Tag]() for unit in self.units for edge in make().inbound(unit)}
+        self.there = {edge: deque[Tag]() for unit in self.units for edge in live.inbound(unit)}
         self.sent = 0
         self.flying: list[tuple[int, Message]] = []
         self.reached: Counter[Unit] = Counter()  # the last message of each agent, as it was sent, that has arrived
-        self.mourners: list[tuple[Unit, Unit]] = []
+        self.mourners: list[tuple[Live, Unit]] = []
         self.lost: list[Unit] = []
         self.next: dict[Unit, Action | Hoped] = {}
         self.done: dict[Unit, list[Action]] = {unit: [] for unit in self.units}
@@ -712,10 +710,10 @@ class Processes:
             case (int() as number, message):
                 self.flying.remove((number, message))
                 self.deliver(number, message)
-            case (unit, gone):
-                self.mourners.remove((unit, gone))
-                self.programs[unit].lost(gone)
-                self.again(unit)
+            case (program, gone):
+                self.mourners = [pair for pair in self.mourners if pair[0] is not program or pair[1] != gone]
+                program.lost(gone)
+                self.decide(program)
 
     def step(self, unit: Unit) -> None:
         action = self.next[unit]
@@ -730,12 +728,12 @@ class Processes:
         self.advance(unit)
 
     def deliver(self, number: int, message: Message) -> None:
-        target = message.tag.edge.target
-        self.reached[message.tag.edge.source] = max(number, self.reached[message.tag.edge.source])
-        if target in self.actions:
+        source, target = message.tag.edge.source, message.tag.edge.target
+        self.reached[source] = max(number, self.reached[source])
+        if target not in self.lost:
             self.there[message.tag.edge].append(message.tag)
             self.programs[target].heard(message)
-            self.again(target)
+            self.decide(self.programs[target])
 
     def kill(self, unit: Unit) -> None:
         """End a learner; what was last to leave may be lost, but not what left before something that has arrived."""
@@ -744,33 +742,33 @@ class Processes:
         sent = [f for f in self.flying if f[1].tag.edge.source == unit and f[0] > self.reached[unit]]
         for flight in sent[self.draw.randint(0, len(sent)) :]:
             self.flying.remove(flight)
-        self.mourners += [(shard, unit) for shard in self.units if shard.group < 0 and shard in self.actions]
+        others = {id(self.programs[u]): self.programs[u] for u in self.actions if u.group < 0}
+        self.mourners += [(program, unit) for program in others.values()]
 
-    def again(self, unit: Unit) -> None:
-        if not isinstance(self.next[unit], Action):
-            self.advance(unit)
+    def decide(self, program: Live) -> None:
+        for unit in [unit for unit, action in self.next.items() if not isinstance(action, Action)]:
+            if self.programs[unit] is program:
+                self.advance(unit)
 
     def advance(self, unit: Unit) -> None:
         try:
             self.next[unit] = next(self.actions[unit])
         except StopIteration:
             del self.actions[unit], self.next[unit]
-            self.mourners = [pair for pair in self.mourners if pair[0] != unit]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=200)
 @given(
-    rules=RULES,
-    servers=st.integers(1, 3),
-    updates=st.integers(1, 5),
+    live=st.builds(Live, RULES, st.integers(1, 3), st.integers(1, 5)),
+    together=st.booleans(),
     seed=st.integers(0, 10**6),
     losses=st.sampled_from([0, 0.005, 0.03]),
 )
 def test_processes_end_in_whatever_order_messages_arrive_and_their_order_repeated_is_the_same_run(
-    rules: Rules, servers: int, updates: int, seed: int, losses: float
+    live: Live, together: bool, seed: int, losses: float
 ) -> None:
     try:
-        run = Processes(rules, servers, updates, seed, losses)
+        run = Processes(live, together, seed, losses)
     except PeerLost:
         assert losses
         return
@@ -778,7 +776,7 @@ def test_processes_end_in_whatever_order_messages_arrive_and_their_order_repeate
         Delivery(number, bool(gone))
         for number, gone in (contents(a) for a in run.done[DOOR] if a.kind in (Kind.TAKE, Kind.DROP))
     ]
-    again = Ordered(rules, servers, updates, order=order)
+    again = Ordered(live.rules, live.servers, live.updates, order=order)
     for unit in again.shards:
         *done, stop = run.done[unit]
         assert done == list(again.actions(unit))
@@ -787,3 +785,14 @@ def test_processes_end_in_whatever_order_messages_arrive_and_their_order_repeate
         expected = list(again.actions(unit))
         assert run.done[unit][: len(expected)] == expected
         assert unit in run.lost or run.done[unit][-1].kind is Kind.STOP
+
+
+def test_servers_of_one_process_are_each_told_only_what_is_theirs() -> None:
+    program = Live(Rules(2, 1), 2, 3)
+    first, second = program.actions(DOOR), program.actions(server(1))
+    assert letters(islice(first, 2)) == letters(islice(second, 2)) == "A0 ?"
+    program.heard(arrived(Tag(Edge("push", learner(0), server(1)), 0)))
+    assert letters(islice(first, 1)) == letters(islice(second, 1)) == "?"
+    program.heard(arrived(Tag(Edge("push", learner(0), DOOR), 0)))
+    assert letters(islice(second, 1)) == "?"
+    assert letters(islice(first, 1)) == "T0"

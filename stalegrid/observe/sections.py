@@ -89,8 +89,8 @@ def _who(run: Told) -> Iterator[tuple[str, str]]:
         yield "groups x stages", f"{run.config.get('groups')} x {run.config.get('stages')}"
         return
     yield from (("learners", str(team.learners)), ("servers", str(team.servers)), ("n", str(team.splits)))
-    if lost := [str(number) for record in run.train for number in record.get("lost", ())]:
-        yield "lost learners", ", ".join(lost)
+    if lost := [f"learner {number}" for record in run.train for number in record.get("lost", ())]:
+        yield "lost", ", ".join(lost)
 
 
 def _learning(run: Told, key: str, label: str) -> Iterator[tuple[str, str]]:

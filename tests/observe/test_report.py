@@ -166,7 +166,7 @@ def test_a_finished_run_of_learners(tmp_path: Path) -> None:
     assert page.of("p")[0] == "3 learners, 2 servers, n = 1, mlp. 2 of 2 epochs."
     facts = {"method": "softsync", "learners": "3", "servers": "2", "n": "1", "test accuracy": "87.50%"}
     assert facts.items() <= page.facts.items()
-    assert not {"groups x stages", "lost learners"} & page.facts.keys()
+    assert not {"groups x stages", "lost"} & page.facts.keys()
     assert page.of("h2") == ["Learning", "Staleness", "Configuration"]
     note = page.of("p")[1]
     assert "staleness tau = i - j" in note
@@ -188,7 +188,7 @@ def test_a_finished_run_of_learners(tmp_path: Path) -> None:
 
 def test_learners_that_were_lost_are_named(tmp_path: Path) -> None:
     metrics = [taken(5, 1.0, [2], l0=[1]), taken(6, 1.1, [], l0=[1]), taken(7, 1.2, [0, 1], l0=[1])]
-    assert page_of(folder_of(tmp_path, SERVED, metrics)).facts["lost learners"] == "2, 0, 1"
+    assert page_of(folder_of(tmp_path, SERVED, metrics)).facts["lost"] == "learner 2, learner 0, learner 1"
 
 
 @pytest.mark.parametrize(("method", "splits"), [("hardsync", 1), ("asgd", 3)])

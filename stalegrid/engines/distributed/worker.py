@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -90,10 +90,18 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
 def _write(path: Path, timeline: Timeline, world: World) -> None:
     """Write what all processes noted, where the observer lives."""
     writer = world.home[OBSERVER]
-    parts: list[Timeline] | None = [timeline] * dist.get_world_size() if world.rank == writer else None
-    dist.gather_object(timeline, parts, dst=writer)
-    if parts is not None:
-        write_trace(path, Timeline.joined(parts))
+    if world.rank != writer:
+        dist.send_object_list([timeline], dst=writer)
+        return
+    parts = [timeline]
+    for rank in range(dist.get_world_size()):
+        if rank != writer:
+            part: list[Timeline] = [Timeline()]
+            # A collective would fail as a whole where a learner is gone; what it noted is lost, the rest is not.
+            with suppress(RuntimeError):
+                dist.recv_object_list(part, src=rank)
+            parts += part
+    write_trace(path, Timeline.joined(parts))
 
 
 def main() -> None:
