@@ -29,11 +29,15 @@ def read_order(path: Path, rules: Rules) -> list[Delivery]:
         ConfigError: the file cannot be read, or is of other learners.
     """
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = _lines(path)
     except (OSError, ValueError) as problem:
         raise ConfigError(f"the record cannot be read (deliveries: {path}): {problem}") from problem
-    whole = [line for line in lines if line.endswith("\n")]  # a run that was killed may have left half a line
-    return [_delivery(number, line, path, rules) for number, line in enumerate(whole, start=1)]
+    return [_delivery(number, line, path, rules) for number, line in enumerate(lines, start=1)]
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the whole lines; a run that was killed may have left half a line."""
+    return path.read_text().split("\n")[:-1]
 
 
 def first_updates(path: Path, rules: Rules, updates: int) -> str:
@@ -44,10 +48,10 @@ def first_updates(path: Path, rules: Rules, updates: int) -> str:
     """
     order = read_order(path, rules)
     taken = list(accumulate(int(not delivery.gone) for delivery in order))
-    if not taken or taken[-1] < updates * rules.gather:
+    if not taken or not 0 < updates * rules.gather <= taken[-1]:
         raise ConfigError(f"the record holds fewer updates than the model has (deliveries: {path}, updates: {updates})")
-    lines = path.read_text().splitlines(keepends=True)
-    return "".join(lines[: taken.index(updates * rules.gather) + 1])
+    wanted = _lines(path)[: taken.index(updates * rules.gather) + 1]
+    return "".join(f"{line}\n" for line in wanted)
 
 
 def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:
@@ -55,9 +59,9 @@ def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:
         entry = json.loads(line)
         gone = "gone" in entry
         found = entry["gone" if gone else "learner"]
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise ConfigError(f"line {number} is no delivery (deliveries: {path}): {line.strip()!r}") from problem
-    if not isinstance(found, int) or not 0 <= found < rules.learners:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < rules.learners:
         raise ConfigError(
             f"line {number} is of a learner that does not exist (deliveries: {path}, learner: {found!r}, learners: "
             f"{rules.learners})"

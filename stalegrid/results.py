@@ -80,8 +80,8 @@ def _served(plan: ServedPlan, settings: Settings) -> str:
     rules = plan.rules
     bound = "not bounded" if rules.bound is None else f"at most {rules.bound} updates"
     return (
-        f"learners: {rules.learners}, servers: {plan.program.servers}, on {settings.engine}; {rules.gather} gradients an "
-        f"update, staleness {bound}, corrections {', '.join(plan.corrections) or 'none'}"
+        f"learners: {rules.learners}, servers: {plan.program.servers}, on {settings.engine}; {rules.gather} gradients "
+        f"an update, staleness {bound}, corrections {', '.join(plan.corrections) or 'none'}"
     )
 
 

@@ -118,6 +118,7 @@ class ServedPlan:
         splits: n; a gradient usually is about so stale.
         program: what is due.
         shapes: what messages consist of.
+        updates: of the whole run; a record that is repeated may hold fewer.
         updates_per_epoch: updates that take as many samples as the training data has.
         devices: what is known of them.
         time_model: what actions take and messages weigh; None where no costs are known.
@@ -129,6 +130,7 @@ class ServedPlan:
     splits: int
     program: Served
     shapes: Shapes
+    updates: int
     updates_per_epoch: float
     devices: Devices
     time_model: ServedTimes | None
@@ -199,6 +201,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
         splits,
         program,
         shapes,
+        updates,
         per_epoch,
         devices,
         times if settings.costs is not None else None,

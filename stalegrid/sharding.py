@@ -45,7 +45,7 @@ def split(model: nn.Module, servers: int) -> tuple[Shard, ...]:
         servers: how many.
 
     Raises:
-        ConfigError: there are fewer parameters than servers.
+        ConfigError: there are fewer parameters than servers, or one would have none to train.
     """
     whole = Weights(copy.deepcopy(model))
     entries = [entry for entry in whole.entries if entry.offset < whole.trained]
@@ -59,10 +59,17 @@ def split(model: nn.Module, servers: int) -> tuple[Shard, ...]:
     cuts = balance(sizes, servers, range(1, len(entries)), lambda cut: 0.0, lambda start, stop: True)
     assert cuts is not None
     bounds = [0, *cuts, len(entries)]
-    return tuple(
+    shards = tuple(
         _shard(model, [entry.name for entry in entries[a:b]], offsets[a], offsets[b], first=not a)
         for a, b in pairwise(bounds)
     )
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for number, shard in enumerate(shards):
+        if trained.isdisjoint(shard.names):
+            raise ConfigError(
+                f"a server would have no parameters to train (server: {number}, servers: {servers}); take fewer servers"
+            )
+    return shards
 
 
 def _shard(model: nn.Module, names: Sequence[str], start: int, stop: int, *, first: bool) -> Shard:

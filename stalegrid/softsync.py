@@ -197,6 +197,7 @@ class Served(Agenda):
                 yield from service.take(delivery.learner)
             if service.finished:
                 return
+        raise ConfigError(f"the order ends before the run does (updates: {self.updates}); it is of a shorter run")
 
     def batch(self, unit: Unit, index: int) -> Iterator[Action]:
         """Yield what a learner does with one batch."""
@@ -356,10 +357,11 @@ class Live(Served):
             self._coming[DOOR].append(Delivery(unit.group, gone=True))
 
     def late(self) -> bool:
-        """Return whether only goodbyes are missing, which servers need not have."""
+        """Return whether only goodbyes of learners were missing, which servers need not have."""
+        before = len(self.lost_learners)
         if self._finished:
             self.lost_learners.update(range(self.rules.learners))
-        return bool(self._finished)
+        return len(self.lost_learners) > before
 
     def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
         """Yield gradients as they arrive."""
@@ -397,6 +399,6 @@ class Live(Served):
         return tuple(Tag(edge, END) for edge in edges if edge not in self._ended)
 
     def _due(self, unit: Unit, index: int) -> Hoped:
-        """Return what a learner waits for before a batch."""
+        """Return what a learner waits for before a batch: all servers answer it, or all end."""
         edges = (edge for edge in self._weights(unit) if edge not in self._ended)
         return tuple(Tag(edge, index) for edge in edges if self._given[edge] <= index)

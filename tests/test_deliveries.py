@@ -121,3 +121,11 @@ def test_the_first_updates_of_a_record_end_with_their_last_gradient(tmp_path: Pa
         first_updates(record(tmp_path, ""), RULES, 1)
     with pytest.raises(ConfigError, match="cannot be read"):
         first_updates(tmp_path / "elsewhere", RULES, 1)
+
+
+@pytest.mark.parametrize("line", ['garbage\x0c{"learner": 1}', '{"learner": true}', "[" * 100_000])
+def test_what_only_looks_like_a_line_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "deliveries.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=r"line 1 is"):
+        read_order(path, Rules(2, 1))

@@ -172,10 +172,12 @@ def unplugged(after: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 def interrupted(folder: Path, batches: int, method: str = "softsync", **changes: Any) -> tuple[Task, Settings]:
     """Run until the plug is pulled; the model is written at every third version.  Return what was run."""
-    settings = settings_of(folder, method, **{"softsync": 3, "evaluate_every": 0.25, **changes})
+    usual = {"softsync": 3, "evaluate_every": 0.25, "updates": 12}
+    settings = settings_of(folder, method, **{**usual, **changes})
+    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=12)
     with pytest.raises(Unplugged):
-        execute(make_task(loss=unplugged(batches)), settings, quiet=True)
-    return make_task(), settings
+        execute(make_task(loss=unplugged(batches), scheduler=cycle), settings, quiet=True)
+    return make_task(scheduler=cycle), settings
 
 
 @pytest.mark.parametrize("half", ["", "{", '{"learner": 1, "batch": 3, "version": 2, "clock": 7}', "\0\0\0"])
@@ -194,7 +196,7 @@ def test_a_run_that_was_interrupted_is_repeated_up_to_its_last_model(half: str, 
 
 @pytest.mark.xfail(strict=True, reason="corrections that read how many updates a run has are told those of the record")
 def test_a_run_whose_corrections_depend_on_its_length_may_be_interrupted_too(tmp_path: Path) -> None:
-    task, settings = interrupted(tmp_path / "run", 8, corrections=["pipemare-rate"], jitter=1.0)
+    task, settings = interrupted(tmp_path / "run", 10, corrections=["pipemare-rate"], jitter=1.0)
     assert replay(task, settings, tmp_path / "run", quiet=True) == Replayed(6, 0.0, True)
 
 

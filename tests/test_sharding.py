@@ -164,12 +164,18 @@ def test_so_many_servers_cannot_be_had(servers: int) -> None:
     )
 
 
-def test_a_model_without_parameters_has_one_server_with_its_statistics() -> None:
+def test_a_model_without_parameters_is_refused() -> None:
     model = nn.BatchNorm1d(3, affine=False)
-    (shard,) = split(model, 1)
-    check(model, (shard,))
-    assert (shard.start, shard.stop, shard.names, shard.buffers) == (0, 0, (), 32)
+    with pytest.raises(ConfigError, match=r"no parameters to train \(server: 0, servers: 1\)"):
+        split(model, 1)
     with pytest.raises(ConfigError, match=r"servers: 2, parameter tensors: 0\).*take 1 to 1$"):
+        split(model, 2)
+
+
+def test_a_server_with_nothing_but_frozen_parameters_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).requires_grad_(False))
+    assert len(split(model, 1)) == 1
+    with pytest.raises(ConfigError, match=r"no parameters to train \(server: 1, servers: 2\); take fewer servers"):
         split(model, 2)
 
 

@@ -4,7 +4,6 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import replace
 from itertools import islice, permutations
 
 import pytest
@@ -570,6 +569,11 @@ def test_what_is_hoped_for_is_what_those_will_send_who_compute() -> None:
     assert shown(islice(actions, 7))[6] == "? push0 l0-s0, push2 l1-s0"
     program.lost(learner(0))
     assert shown(islice(actions, 2)) == ["D0", "? push2 l1-s0"]
+    program = Live(Rules(2, 1), 2, 9)
+    actions, turn = program.actions(server(1)), Edge("turn", DOOR, server(1))
+    for k, delivery in enumerate(order_of("1 -1 0")):
+        program.heard(arrived(Tag(turn, k), (delivery.learner, int(delivery.gone))))
+    assert shown(islice(actions, 9))[-1] == "? turn3 s0-s1"
 
 
 def test_a_learner_computes_once_the_weights_of_all_servers_are_there_until_they_end() -> None:
@@ -661,8 +665,8 @@ def test_what_is_due_has_no_end_but_for_what_the_observer_gets() -> None:
         assert list(islice(program.due(edge), 99)) == [Tag(edge, index) for index in range(99)]
     report, snapshot = (Edge(what, s1, OBSERVER) for what in ("report", "snapshot"))
     assert not program.endless(report)
-    assert list(program.due(report)) == [Tag(report, 1), Tag(report, 2)]
-    assert list(program.due(snapshot)) == [Tag(snapshot, 3)]
+    assert list(islice(program.due(report), 9)) == [Tag(report, 1), Tag(report, 2)]
+    assert list(islice(program.due(snapshot), 9)) == [Tag(snapshot, 3)]
 
 
 def test_an_order_must_be_named_before_servers_and_learners_have_actions() -> None:
@@ -678,8 +682,8 @@ class Processes:
     def __init__(self, live: Live, together: bool, seed: int, losses: float) -> None:
         self.draw, self.losses = random.Random(seed), losses
         self.units = live.agents
-        one = replace(live)
-        self.programs = {unit: one if together and unit.group < 0 else replace(live) for unit in self.units}
+        one = deepcopy(live)
+        self.programs = {unit: one if together and unit.group < 0 else deepcopy(live) for unit in self.units}
         self.actions = {unit: self.programs[unit].actions(unit) for unit in self.units}
         self.there = {edge: deque[Tag]() for unit in self.units for edge in live.inbound(unit)}
         self.sent = 0
@@ -796,3 +800,26 @@ def test_servers_of_one_process_are_each_told_only_what_is_theirs() -> None:
     program.heard(arrived(Tag(Edge("push", learner(0), DOOR), 0)))
     assert letters(islice(second, 1)) == "?"
     assert letters(islice(first, 1)) == "T0"
+
+
+def test_an_order_that_ends_before_the_run_is_refused() -> None:
+    program = Ordered(Rules(2, 1), 1, 5, None, [Delivery(0)])
+    with pytest.raises(ConfigError, match=r"the order ends before the run does \(updates: 5\)"):
+        list(program.actions(server(0)))
+
+
+def test_what_is_late_is_excused_once() -> None:
+    program = Live(Rules(1, 1), 2, 1)
+    assert not program.late(), "nothing is finished"
+    actions = program.actions(server(1))
+    program.heard(Message(Tag(Edge("turn", server(0), server(1)), 0), 0, (torch.tensor([0, 0]),)))
+    assert [action.kind for action in islice(actions, 4) if isinstance(action, Action)] == [
+        Kind.ANSWER,
+        Kind.TAKE,
+        Kind.UPDATE,
+        Kind.STOP,
+    ]
+    assert next(actions) == (Tag(Edge("push", learner(0), server(1)), -1), Tag(Edge("turn", server(0), server(1)), -1))
+    assert program.late(), "the goodbye of the learner can be done without"
+    assert next(actions) == (Tag(Edge("turn", server(0), server(1)), -1),)
+    assert not program.late(), "that of the first server cannot"

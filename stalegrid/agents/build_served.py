@@ -54,7 +54,7 @@ def _parts(task: Task, settings: Settings, plan: ServedPlan, unit: Unit, model: 
     module = shard_of(model, plan.shapes.shards[unit.stage].names, buffers=unit == DOOR)
     weights = Weights(module)
     optimizer = server_optimizer(task, plan.momentum)(weights.trainable())
-    site = Site(unit, Schedule((1,)), plan.program.updates, weights, Versions(weights), optimizer)
+    site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_corrections(plan.corrections, task, settings))
     scheduler = None if task.scheduler is None else task.scheduler(optimizer)
     return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)

@@ -97,6 +97,7 @@ class _Arrivals:
     def _next(self) -> Iterator[Delivery]:
         if self._order is not None:
             yield from self._order
+            return
         while True:
             yield Delivery(heapq.heappop(self._coming)[1])
 

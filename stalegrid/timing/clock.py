@@ -8,7 +8,7 @@ sender's port is free.  Dates follow by maxima and sums from earlier dates,
 
     begin(a) = max(free(a'), arrival(t) for t in needs(a)) + handling(needs(a)),    a' the unit's action before a
     end(a)   = begin(a) + duration(a),      free(a) = end(a) + handling(sends(a))
-    left(t)  = max(free(a), left(t') + occupied(t')),       t' the message that its sender sent before t
+    left(t)  = max(end(a) + handling(sends(a) up to t), left(t') + occupied(t')),    t' its sender's message before t
     arrival(t) = left(t) + occupied(t) + latency,
 
 in whole nanoseconds, whichever order the actions are dated in.  A message that occupies nothing passes by the port; one
