@@ -194,7 +194,6 @@ def test_a_run_that_was_interrupted_is_repeated_up_to_its_last_model(half: str, 
         replay(task, settings, tmp_path / "run", quiet=True)
 
 
-@pytest.mark.xfail(strict=True, reason="corrections that read how many updates a run has are told those of the record")
 def test_a_run_whose_corrections_depend_on_its_length_may_be_interrupted_too(tmp_path: Path) -> None:
     task, settings = interrupted(tmp_path / "run", 10, corrections=["pipemare-rate"], jitter=1.0)
     assert replay(task, settings, tmp_path / "run", quiet=True) == Replayed(6, 0.0, True)

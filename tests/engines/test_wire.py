@@ -7,7 +7,7 @@ from torch import Tensor
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ProtocolError
 from stalegrid.grid import Unit
-from stalegrid.messages import ALIGNMENT, Message, TensorSpec, layout_of
+from stalegrid.messages import ALIGNMENT, END, Message, TensorSpec, layout_of
 from stalegrid.program import Edge, Tag
 
 CPU = torch.device("cpu")
@@ -155,3 +155,33 @@ def test_another_message_than_the_due_one_is_refused() -> None:
     wire.pack(Message(TAG, 0, ()), buffer)
     with pytest.raises(ProtocolError, match="brought message 5 where 6 was due"):
         wire.unpack(buffer, Tag(EDGE, 6), CPU)
+
+
+@pytest.mark.parametrize("layout", [(), layout_of([torch.zeros(2, 3), torch.zeros(4, dtype=torch.int64)])])
+def test_the_last_message_of_an_edge_has_no_content_and_may_come_at_any_time(layout: tuple[TensorSpec, ...]) -> None:
+    wire = Wire(layout)
+    buffer = torch.full((wire.nbytes,), 0xA5, dtype=torch.uint8)
+    wire.pack(Message(Tag(EDGE, END), END, ()), buffer)
+    assert (buffer[ALIGNMENT:] == 0xA5).all(), "a header is all that is written"
+    for index in (0, 5, 10**9):
+        assert wire.unpack(buffer, Tag(EDGE, index), CPU) == Message(Tag(EDGE, END), END, ())
+
+
+def test_a_buffer_that_carried_the_last_message_carries_others_as_before() -> None:
+    wire = Wire(layout_of([torch.zeros(3)]))
+    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
+    wire.pack(Message(Tag(EDGE, END), END, ()), buffer)
+    wire.pack(Message(TAG, 0, (torch.ones(3),)), buffer)
+    made = wire.unpack(buffer, TAG, CPU)
+    assert (made.tag, made.version) == (TAG, 0)
+    assert torch.equal(made.tensors[0], torch.ones(3))
+
+
+@pytest.mark.parametrize("version", [0, 1, 2**40])
+def test_no_version_of_a_message_with_content_is_taken_for_the_end(version: int) -> None:
+    wire = Wire(layout_of([torch.zeros(3)]))
+    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
+    wire.pack(Message(TAG, version, (torch.ones(3),)), buffer)
+    assert wire.unpack(buffer, TAG, CPU).version == version
+    with pytest.raises(ProtocolError, match="another content"):
+        wire.pack(Message(TAG, version, ()), buffer)
