@@ -17,7 +17,8 @@ from stalegrid import Settings
 from stalegrid.devices import settle_devices
 from stalegrid.grid import Grid
 from stalegrid.program import Edge
-from stalegrid.softsync import Delivery, Ordered, Rules, Served, in_turn
+from stalegrid.serving import Ordered, Served, in_turn
+from stalegrid.softsync import Delivery, Rules
 from stalegrid.timing.arrivals import ServedTimes, drawn, lasting
 from stalegrid.timing.costs import NANOSECONDS, CostTable
 

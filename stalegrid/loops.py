@@ -31,7 +31,7 @@ from stalegrid.reference.spectrain import spectrain
 from stalegrid.reference.synchronous import synchronous
 from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan, server_optimizer
-from stalegrid.softsync import Ordered
+from stalegrid.serving import Ordered
 from stalegrid.task import Task
 
 Trained = tuple[list[list[nn.Module]], list[list[float]]]

@@ -17,6 +17,7 @@ from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
+from stalegrid.live import Live
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
@@ -33,8 +34,9 @@ from stalegrid.plan import (
 )
 from stalegrid.probe import probe
 from stalegrid.program import Edge, Program, gpipe
+from stalegrid.serving import Ordered, Served, in_turn
 from stalegrid.sharding import Shard, split
-from stalegrid.softsync import Live, Ordered, Rules, Served, in_turn
+from stalegrid.softsync import Rules
 from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable

@@ -14,7 +14,8 @@ from stalegrid.errors import ConfigError
 from stalegrid.grid import learner
 from stalegrid.messages import Message
 from stalegrid.program import Action, Edge, Kind, Tag
-from stalegrid.softsync import DOOR, Delivery, Rules
+from stalegrid.serving import DOOR
+from stalegrid.softsync import Delivery, Rules
 
 RULES = Rules(3, 1)
 TWO = '{"learner": 1, "batch": 0, "version": 0, "clock": 0}\n{"gone": 0}\n'

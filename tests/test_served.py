@@ -33,7 +33,8 @@ from stalegrid.plan import Plan, make_batches, make_plan
 from stalegrid.program import Action, Edge, Kind, Tag
 from stalegrid.reference.softsync import softsync
 from stalegrid.served import ServedPlan, make_served_plan, settle_served
-from stalegrid.softsync import Delivery, in_turn
+from stalegrid.serving import in_turn
+from stalegrid.softsync import Delivery
 from stalegrid.task import Task
 from stalegrid.train import Result, execute
 from tests.cases import (

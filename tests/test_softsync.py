@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError, PeerLost
 from stalegrid.grid import OBSERVER, Unit, learner, server
+from stalegrid.live import Live
 from stalegrid.messages import END, Message
 from stalegrid.program import Action, Edge, Hoped, Kind, Tag, Watch
-from stalegrid.softsync import DOOR, Delivery, Live, Ordered, Rules, Served, Turns, in_turn
+from stalegrid.serving import DOOR, Ordered, Served, in_turn
+from stalegrid.softsync import Delivery, Rules, Turns
 from tests.test_program import dry_run
 
 RULES = st.builds(Rules, st.integers(1, 7), st.integers(1, 8), st.none() | st.integers(0, 4))

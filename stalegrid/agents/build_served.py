@@ -22,9 +22,9 @@ from stalegrid.plan import make_batches, make_test
 from stalegrid.program import Schedule
 from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan, served_corrections, server_optimizer
+from stalegrid.serving import DOOR
 from stalegrid.sharding import shard_of
 from stalegrid.site import Site
-from stalegrid.softsync import DOOR
 from stalegrid.task import Task
 from stalegrid.weights import Versions, Weights
 

@@ -14,7 +14,7 @@ from stalegrid.deliveries import DELIVERIES
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
 from stalegrid.program import Action, Kind
-from stalegrid.softsync import DOOR
+from stalegrid.serving import DOOR
 
 
 class Noted:

@@ -14,7 +14,8 @@ from itertools import tee
 
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.program import Action, Edge, Kind
-from stalegrid.softsync import DOOR, Delivery, Ordered, Served
+from stalegrid.serving import DOOR, Ordered, Served
+from stalegrid.softsync import Delivery
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace

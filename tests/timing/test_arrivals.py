@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from stalegrid.grid import OBSERVER, Unit, learner, server
 from stalegrid.observe.timeline import Timeline
 from stalegrid.program import Edge, Kind, Watch
-from stalegrid.softsync import Delivery, Ordered, Rules, Served
+from stalegrid.serving import Ordered, Served
+from stalegrid.softsync import Delivery, Rules
 from stalegrid.timing.arrivals import ServedTimes, drawn, lasting
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import Cost
