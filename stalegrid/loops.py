@@ -91,9 +91,9 @@ def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Tr
         "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
         "momentum": plan.momentum,
     }
-    if plan.method.synchronous:
-        return None if plan.corrections else partial(_server, hardsync, common)
     rule = _rule(plan.corrections)
+    if plan.method.synchronous:
+        return partial(_server, hardsync, common) if rule == "constant" else None
     if (
         rule is None
         or rules.bound is not None

@@ -290,7 +290,23 @@ def _momentum(task: Task, model: nn.Module) -> float:
             f"learners can have the momentum of SGD, not of Nesterov's, dampened or of other optimizers (optimizer: "
             f"{type(optimizer).__name__}, momentum_at: learner); take momentum_at server"
         )
-    return float(groups[0]["momentum"])
+    momentum = float(groups[0]["momentum"])
+    _check_steady(task, server_optimizer(task, momentum)([nn.Parameter(torch.zeros(1))]))
+    return momentum
+
+
+def _check_steady(task: Task, optimizer: Optimizer) -> None:
+    """Check that the schedule does not give a server back the momentum that the learners have."""
+    if task.scheduler is None:
+        return
+    scheduler = task.scheduler(optimizer)
+    optimizer.step()
+    scheduler.step()
+    if any(group["momentum"] for group in optimizer.param_groups):
+        raise ConfigError(
+            f"the schedule sets the momentum too (scheduler: {type(scheduler).__name__}, momentum_at: learner); take "
+            "momentum_at server, or a schedule that leaves it alone, such as OneCycleLR with cycle_momentum=False"
+        )
 
 
 def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> None:

@@ -275,7 +275,6 @@ def has(method: str, *own: Any, **changes: Any) -> bool:
     return plain_loop(task, settings, planned(task, settings)) is not None
 
 
-@pytest.mark.xfail(strict=True, reason="hardsync with corrections none, as it is settled, is taken for one with some")
 def test_there_is_a_loop_for_settled_learners_in_step() -> None:
     assert has("hardsync", staleness_rule="constant")
     assert has("hardsync", corrections=["none"])
@@ -451,7 +450,6 @@ def test_learners_have_a_momentum_each() -> None:
     assert differ(run(task, stale), run(task, dataclasses.replace(stale, momentum_at="server")))
 
 
-@pytest.mark.xfail(strict=True, reason="a schedule that cycles the momentum gives the servers theirs back")
 def test_a_schedule_that_cycles_the_momentum_is_not_mixed_with_momentum_at_learners() -> None:
     # Either it is refused or the servers have none: never one momentum upon the other.
     task = make_task(optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9))

@@ -107,7 +107,7 @@ class Workers:
         self._processes = processes
         self._home = home
         self._vital = vital
-        self._mourned: set[int] = set()
+        self._mourned: list[int] = []  # in the order of their ends
 
     def watch(self) -> bool:
         """Wait until all have ended well, or one has not; return which of the two.
@@ -120,7 +120,7 @@ class Workers:
             if any(self._is_fatal(rank) for rank in failed):
                 return False
             for rank in failed:
-                self._mourned.add(rank)
+                self._mourned.append(rank)
                 print(f"{self._obituary(rank)}; the others go on", file=sys.stderr, flush=True)
             if all(codes[rank] == 0 for rank in self._vital):
                 return True
@@ -132,26 +132,30 @@ class Workers:
         return rank in self._vital or not together or (told is not None and isinstance(told[0], TrainingError))
 
     def cause(self) -> BaseException:
-        """Find the error that began it: of the numbers or the program first, then a silent death, then waiting for it.
+        """Find the error that began it.
 
-        What was survived comes last.
+        That is one of the numbers, then of the program, then a silent death, then waiting for it; of those whom the
+        others need before those whom they survived.
         """
         end = time.monotonic() + GRACE
         while time.monotonic() < end and any(process.poll() is None for process in self._processes):
             time.sleep(_LOOK)
         ranks = range(len(self._processes))
-        told = {rank: found for rank in ranks if (found := self._told(rank)) is not None}
+        others = [*self._mourned, *(r for r in ranks if r not in self._vital and r not in self._mourned)]
+        told = {rank: found for rank in (*sorted(self._vital), *others) if (found := self._told(rank)) is not None}
         fresh = [rank for rank in told if rank not in self._mourned]
-        waits = "\n  ".join(dict.fromkeys(str(told[rank][0]) for rank in fresh))
-        for rank in fresh:
-            if not isinstance(told[rank][0], EngineError):
-                return _with_text(*told[rank])
-        for rank in ranks:
-            if self._processes[rank].poll() not in (None, 0) and rank not in told and rank not in self._mourned:
-                return WorkerDied(f"{self._obituary(rank)}; then\n  {waits or 'nobody waited'}")
-        for rank in told.keys() & self._mourned:
-            if not isinstance(told[rank][0], EngineError):
-                return _with_text(*told[rank])
+        waits = "\n  ".join(dict.fromkeys(str(told[r][0]) for r in fresh if isinstance(told[r][0], EngineError)))
+        for found in told.values():
+            if isinstance(found[0], TrainingError):
+                return _with_text(*found)
+        for some in (sorted(self._vital), others):
+            named = [told[rank] for rank in some if rank in told and not isinstance(told[rank][0], EngineError)]
+            if named:
+                return _with_text(*named[0])
+            silent = [rank for rank in some if self._processes[rank].poll() not in (None, 0) and rank not in told]
+            if silent:
+                ends = "; ".join(map(self._obituary, silent))
+                return WorkerDied(f"{ends}; then\n  {waits or 'nobody waited'}")
         return type(told[fresh[0]][0])(waits)
 
     def _told(self, rank: int) -> tuple[BaseException, str] | None:

@@ -298,7 +298,6 @@ def test_the_error_of_the_learner_that_failed_first_is_the_cause_where_all_have_
     assert str(found) == "first"
 
 
-@pytest.mark.xfail(strict=True, reason="whoever was mourned without a word is not named")
 def test_silent_deaths_are_named_where_all_learners_have_died(tmp_path: Path) -> None:
     errors = {0: DESERTED, 3: PeerLost("the channel broke")}
     found = watched(tmp_path, Ended(None, None, 1), Ended(-9), Ended(None, -9), Ended(None, None, 1), errors=errors)
@@ -306,7 +305,6 @@ def test_silent_deaths_are_named_where_all_learners_have_died(tmp_path: Path) ->
     assert "no learner is left" in str(found)
 
 
-@pytest.mark.xfail(strict=True, reason="a silent death that nobody has mourned yet comes before an error that was")
 def test_what_the_first_learner_said_is_the_cause_though_the_last_one_died_without_a_word(tmp_path: Path) -> None:
     errors = {0: DESERTED, 1: ValueError("first"), 3: PeerLost("the channel broke")}
     found = watched(tmp_path, Ended(None, 1), Ended(1), Ended(None, -9), Ended(None, None, 1), errors=errors)
