@@ -65,8 +65,8 @@ class Settings(DeviceSettings):
         lag: c, mix with the neighbours' parameters of that many updates ago.
         mix_momentum: mix the optimizer's momentum buffers too.
         micro_batches: M, batches an update averages over; the method's if left out.
-        learners: lambda, of the methods with parameter servers; 4 if left out.
-        servers: over which these methods split the parameters.
+        learners: how many (lambda), for methods with parameter servers; 4 if left out.
+        servers: how many these methods split the parameters over.
         softsync: n; an update averages over learners/n gradients, whoever sent them.
         staleness_rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
             exponential=BETA, dc=LAMBDA or gap; the method's if left out.

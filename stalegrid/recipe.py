@@ -68,6 +68,8 @@ def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
 
 
 def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+    if config.milestones is not None and config.schedule != "step":
+        raise ConfigError(f"milestones are those of schedule step (schedule: {config.schedule}); take step, or none")
     if config.schedule == "constant":
         return None
     if config.batch_size < 1:

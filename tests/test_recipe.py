@@ -70,3 +70,37 @@ def test_nesterov_is_for_sgd() -> None:
         make_task(RunConfig(optimizer="adam", nesterov=True))
     with pytest.raises(ConfigError, match=r"\(optimizer: nadam\)"):
         make_task(RunConfig(method="async-nesterov", nesterov=True))
+
+
+def rates(config: RunConfig, updates: int) -> list[float]:
+    """Return the rate before each update."""
+    task = make_task(config)
+    optimizer = task.optimizer([nn.Parameter(torch.zeros(1))])
+    assert task.scheduler is not None
+    scheduler = task.scheduler(optimizer)
+    found = []
+    for _ in range(updates):
+        found.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_milestones_are_epochs_of_samples_seen_by_whoever() -> None:
+    # 1437 digits: 89 batches of 16 for one group; two learners make 44 each, an update takes two of these.
+    grid = RunConfig(method="sgd", schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0)
+    assert rates(grid, 178).index(0.1) == 89
+    served = RunConfig(
+        method="hardsync", learners=2, schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0
+    )
+    assert rates(served, 88).index(0.1) == 44
+
+
+def test_a_step_schedule_takes_a_tenth_at_a_half_and_at_three_quarters_where_no_milestones_are_named() -> None:
+    made = rates(RunConfig(method="sgd", schedule="step", updates=8, lr=1.0), 8)
+    assert made == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+def test_milestones_of_another_schedule_are_refused() -> None:
+    with pytest.raises(ConfigError, match="milestones are those of schedule step \\(schedule: cosine\\)"):
+        make_task(RunConfig(schedule="cosine", milestones=[1.0]))
