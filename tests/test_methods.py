@@ -3,7 +3,7 @@ import torch
 
 from stalegrid.corrections import makers
 from stalegrid.errors import ConfigError
-from stalegrid.methods import METHODS, MIXINGS, find, schedule, staleness_of
+from stalegrid.methods import METHODS, MIXINGS, SERVER_METHODS, find, find_served, schedule, staleness_of
 from stalegrid.program import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.views import VIEWS
 
@@ -16,8 +16,17 @@ def test_every_method_is_found_by_its_own_name() -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=rf"'pham'\); there are: {', '.join(NAMES)}$"):
+    served = [method.name for method in SERVER_METHODS]
+    with pytest.raises(ConfigError, match=rf"'pham'\); there are: {', '.join(NAMES + served)}$"):
         find("pham")
+
+
+def test_methods_with_parameter_servers_are_no_methods_of_the_grid() -> None:
+    for method in SERVER_METHODS:
+        assert find_served(method.name) is method
+        with pytest.raises(ConfigError, match=f"{method.name} trains learners with parameter servers, not a grid"):
+            find(method.name)
+    assert all(find_served(name) is None for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

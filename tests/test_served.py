@@ -26,7 +26,7 @@ from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded
 from stalegrid.grid import Grid, learner, server
 from stalegrid.loops import plain_loop
-from stalegrid.messages import Message
+from stalegrid.messages import Message, layout_of
 from stalegrid.methods import SERVER_METHODS, find_served
 from stalegrid.observe.records import Nowhere
 from stalegrid.plan import Plan, make_batches, make_plan
@@ -622,9 +622,35 @@ def test_learners_that_are_gone_are_gone_and_the_others_count_as_before(n: int, 
         compare(run(task, dataclasses.replace(settings, servers=servers)), expected)
         compare(run(task, dataclasses.replace(twin, servers=servers)), expected)
     kept(tmp_path / "run", settings, task)
-    assert [entry["gone"] for entry in deliveries(tmp_path / "run") if "gone" in entry] == [
-        -1 - entry for entry in orders[n] if entry < 0
-    ]
+    gone = [-1 - entry for entry in orders[n] if entry < 0]
+    assert [entry["gone"] for entry in deliveries(tmp_path / "run") if "gone" in entry] == gone
+    assert [number for report in metrics(tmp_path / "run") for number in report["lost"]] == gone
+
+
+def test_where_learners_wait_for_each_other_those_who_are_left_fill_the_updates(tmp_path: Path) -> None:
+    # Learner 0 is lost while it waits; one of the others must come twice, and the same one cannot come thrice.
+    path = write_order(tmp_path / "order", 0, -1, 1, 2, 2, 1, 2, 1, 1, 2)
+    changes: dict[str, Any] = {"learners": 3, "softsync": 1, "max_staleness": 0, "updates": 3}
+    kept(tmp_path / "run", served("softsync", deliveries=path, servers=2, **changes))
+    taken = [line for line in deliveries(tmp_path / "run") if "gone" not in line]
+    assert [line["clock"] for line in taken] == [line["version"] for line in taken] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    path = write_order(tmp_path / "order", 0, -1, 1, 2, 2, 1, 2, 1, 1, 1)
+    with pytest.raises(ConfigError, match="learner 1 has no gradient to come at delivery 9"):
+        kept(tmp_path / "other", served("softsync", deliveries=path, servers=2, **changes))
+
+
+def test_a_server_says_whom_it_took_and_who_is_gone() -> None:
+    task, settings = make_task(), served("softsync", learners=3, servers=2)
+    plan = planned(task, settings)
+    agents = build_agents(task, settings, plan, plan.program.agents, CPU, Nowhere())
+    push, turn = Edge("push", learner(2), server(0)), Edge("turn", server(0), server(1))
+    zeros = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in plan.layout(push))
+    take = Action(Kind.TAKE, 0, (Tag(push, 0),), (Tag(turn, 0),))
+    drop = Action(Kind.DROP, 1, (), (Tag(turn, 1),))
+    made = [*agents[server(0)].step(take, [Message(Tag(push, 0), 0, zeros)]), *agents[server(0)].step(drop, [])]
+    assert [message.tag for message in made] == [Tag(turn, 0), Tag(turn, 1)]
+    assert [message.tensors[0].tolist() for message in made] == [[2, 0], [1, 1]]
+    assert [layout_of(message.tensors) for message in made] == [plan.layout(turn)] * 2
 
 
 def test_the_weights_of_a_learner_that_is_gone_are_held_no_more(tmp_path: Path) -> None:
@@ -692,6 +718,24 @@ def test_the_loss_and_accuracy_in_training_are_those_of_the_batches_taken() -> N
     assert len({report["train_accuracy"] for report in sink.records}) > 1
 
 
+def test_the_accuracy_is_of_the_first_output() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(72, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            made = self.layer(x.flatten(1))
+            return made, -made
+
+    task = make_task(model=build(Two), loss=lambda y, _, t: nn.functional.cross_entropy(y, t), scheduler=None)
+    one = make_task(model=nn.Sequential(nn.Flatten(), task.model.layer), scheduler=None)
+    settings = served("softsync", learners=3)
+    found = [report["train_accuracy"] for report in record(task, settings).records]
+    assert found == [report["train_accuracy"] for report in record(one, settings).records]
+    assert max(found) > 0.5
+
+
 # What is wrong
 
 
@@ -700,6 +744,18 @@ def test_a_loss_that_is_not_finite_names_learner_batch_and_version(tmp_path: Pat
     with pytest.raises(NonFiniteLoss, match=r"\(learner: \d, batch: 1, version: \d+\).*inverse.*softsync"):
         kept(tmp_path / "run", served("asgd", learners=3), task)
     assert deliveries(tmp_path / "run"), "what was taken until then is kept"
+
+
+@pytest.mark.parametrize("factor", ["inf", "-inf", "nan"])
+def test_every_number_that_is_not_finite_is_told_as_it_is(factor: str, tmp_path: Path) -> None:
+    calls = Counter[str]()
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        calls["loss"] += 1
+        return nn.functional.cross_entropy(outputs, target) * (float(factor) if calls["loss"] > 5 else 1.0)
+
+    with pytest.raises(NonFiniteLoss, match=rf"the loss is {factor} \(learner: "):
+        kept(tmp_path / "run", served("asgd", learners=2), make_task(loss=loss))
 
 
 def test_a_server_refuses_a_gradient_that_is_staler_than_the_bound() -> None:

@@ -14,7 +14,15 @@ from stalegrid.messages import Message
 from stalegrid.observe.timeline import Recorder
 from stalegrid.program import Action
 
-_EPOCH = time.time_ns() - time.perf_counter_ns()
+
+def _epoch() -> int:
+    """Return what the counter lacks to be the time of day; of several looks the one that was interrupted least."""
+    looks = [(time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()) for _ in range(16)]
+    before, day, after = min(looks, key=lambda look: look[2] - look[0])
+    return day - (before + after) // 2
+
+
+_EPOCH = _epoch()
 
 
 def now() -> int:
