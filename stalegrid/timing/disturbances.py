@@ -186,7 +186,7 @@ def parse_slow(text: str | None, stages: int = 1) -> dict[Unit, float]:
         stages: K.
 
     Raises:
-        ConfigError: it is not written so, or a factor is not above 0.
+        ConfigError: it is not written so, a factor is not above 0, or a unit is named twice.
     """
     found: dict[Unit, float] = {}
     for entry in _entries(text):
@@ -195,7 +195,10 @@ def parse_slow(text: str | None, stages: int = 1) -> dict[Unit, float]:
             raise ConfigError(
                 f"a slow unit is GROUP,STAGE=FACTOR with a factor above 0, several with ; between (slow: {entry!r})"
             )
-        found[_unit(match[1], stages)] = factor
+        unit = _unit(match[1], stages)
+        if unit in found:
+            raise ConfigError(f"a unit is slow once (slow: {text!r}, unit: {unit}); leave out the one or the other")
+        found[unit] = factor
     return found
 
 

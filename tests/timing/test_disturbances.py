@@ -181,3 +181,9 @@ def test_groups_and_stages_are_not_mixed_up() -> None:
     assert parse(Grid(1, 3), slow="0,2=2").slow == {Unit(0, 2): 2.0}
     with pytest.raises(ConfigError, match="unit: 2,0"):
         parse(Grid(1, 3), slow="2,0=2")
+
+
+@pytest.mark.parametrize(("text", "stages"), [("0,1=2;0,1=3", 2), ("1=2;0,1=2", 2), ("2=1.5; 2 = 1.5", 1)])
+def test_a_unit_is_slow_once_however_it_is_written(text: str, stages: int) -> None:
+    with pytest.raises(ConfigError, match="a unit is slow once"):
+        parse_slow(text, stages)
