@@ -21,9 +21,10 @@ from stalegrid.agents.build import build_agents
 from stalegrid.agents.server import Server
 from stalegrid.config import Settings
 from stalegrid.corrections import Correction, Update
+from stalegrid.corrections.clip import Clip
 from stalegrid.deliveries import DELIVERIES
 from stalegrid.engines.simulator import simulate
-from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded
+from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded, TrainingError
 from stalegrid.grid import Grid, learner, server
 from stalegrid.loops import plain_loop
 from stalegrid.messages import Message, layout_of
@@ -397,6 +398,62 @@ def test_a_correction_is_shown_the_weights_of_every_gradients_forward(changes: d
     assert max(tau for _, tau in seen[0]) > 0
 
 
+class Shifted(Correction):
+    """Adds to gradients."""
+
+    def correct(self, update: Update) -> None:
+        for p in self.site.weights.trainable():
+            p.grad += 1  # type: ignore[operator]
+
+
+class Doubled(Correction):
+    """Doubles gradients, putting others in their place, and halves the rate twice."""
+
+    def correct(self, update: Update) -> None:
+        for p in self.site.weights.trainable():
+            p.grad = p.grad * 2  # type: ignore[operator]
+
+    def rate(self, update: Update) -> float:
+        return 0.25
+
+
+class Both(Correction):
+    """Adds and doubles, at a quarter of an eighth of the rate."""
+
+    def correct(self, update: Update) -> None:
+        for p in self.site.weights.trainable():
+            p.grad = (p.grad + 1) * 2  # type: ignore[operator]
+
+    def rate(self, update: Update) -> float:
+        return 0.03125
+
+
+class Slower(Correction):
+    """Takes an eighth of the rate."""
+
+    def rate(self, update: Update) -> float:
+        return 0.125
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_corrections_act_in_their_order_and_their_rates_multiply(servers: int) -> None:
+    settings = served("softsync", learners=3, servers=servers, corrections=["none"])
+    both = run(make_task(corrections=(Both,)), settings)
+    compare(run(make_task(corrections=(Shifted, Doubled, Slower)), settings), both)
+    assert differ(run(make_task(corrections=(Doubled, Shifted, Slower)), settings), both)
+    # Named ones are before one's own, and clipping comes last.
+    clipped = dataclasses.replace(settings, corrections=["clip=0.01"])
+    compare(
+        run(make_task(corrections=(Shifted,)), clipped),
+        run(make_task(corrections=(partial(Clip, norm=0.01), Shifted)), settings),
+    )
+    clipped = dataclasses.replace(settings, clip=0.01)
+    compare(
+        run(make_task(corrections=(Shifted,)), clipped),
+        run(make_task(corrections=(Shifted, partial(Clip, norm=0.01))), settings),
+    )
+
+
 def test_versions_are_held_only_where_somebody_reads_them_and_only_while_they_are_computed_on() -> None:
     settings = served("asgd", learners=3)
     assert {report["held"] for report in record(make_task(), settings).records} == {0}
@@ -756,6 +813,23 @@ def test_every_number_that_is_not_finite_is_told_as_it_is(factor: str, tmp_path:
 
     with pytest.raises(NonFiniteLoss, match=rf"the loss is {factor} \(learner: "):
         kept(tmp_path / "run", served("asgd", learners=2), make_task(loss=loss))
+
+
+class Replacing(torch.optim.SGD):
+    """Puts other tensors in the place of the parameters, some time after the run has been tried."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 3:
+            for p in self.param_groups[0]["params"]:
+                p.data = p.data.clone()
+
+
+def test_an_optimizer_that_replaces_parameters_is_told_of(tmp_path: Path) -> None:
+    task = make_task(optimizer=partial(Replacing, lr=0.1), scheduler=None)
+    with pytest.raises(TrainingError, match="the optimizer or the model replaced a tensor"):
+        kept(tmp_path / "run", served("asgd", learners=2, servers=2), task)
 
 
 def test_a_server_refuses_a_gradient_that_is_staler_than_the_bound() -> None:
