@@ -196,6 +196,7 @@ def test_learners_in_step_see_the_samples_of_the_larger_batch(learners: int) -> 
 RULES = {"constant": "constant", "inverse": "inverse", "exponential": "exponential=0.5", "dc": "dc=0.5"}
 SHAPES: list[tuple[str, int, int | None]] = [
     *(("softsync", number, n) for number in (1, 2, 3) for n in range(1, number + 1)),
+    ("softsync", 4, 2),
     *(("asgd", number, None) for number in (1, 2, 3)),
 ]
 CASES = [*((*shape, rule) for shape, rule in product(SHAPES, RULES)), *(("hardsync", i, None, None) for i in (1, 2, 3))]
@@ -716,6 +717,8 @@ def test_the_weights_of_a_learner_that_is_gone_are_held_no_more(tmp_path: Path) 
     nbytes = sum(-(-p.nbytes // 64) * 64 for p in build(Net).parameters())
     # Learner 2 computes on version 0 until it is gone; of the others one is a version behind.
     assert [report["held"] // nbytes for report in record(make_task(), settings).records] == [1, 2, 1, 1, 1, 1]
+    settings = dataclasses.replace(settings, log_every=4)
+    assert [report["held"] // nbytes for report in record(make_task(), settings).records] == [2, 1]
 
 
 def test_the_loop_is_of_all_that_a_run_reports(tmp_path: Path) -> None:
