@@ -12,6 +12,10 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
+# Torch's optimizers import this, and its functions keep the group that is the default one at that moment for ever.  A
+# group that lives on at the end of the interpreter has threads that may abort it; imported before, it sees none.
+import torch.distributed.nn  # noqa: F401
+
 from stalegrid.engines.distributed.worker import Job, work
 from stalegrid.errors import ConfigError
 
