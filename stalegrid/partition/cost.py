@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from stalegrid.partition.trace import Chain, Trial
 
-REPEATS = 3
+REPEATS = 5
 
 
 def measure(chain: Chain, trial: Trial) -> list[float]:
@@ -23,9 +23,11 @@ def measure(chain: Chain, trial: Trial) -> list[float]:
         trial: one run of it, on a batch of the real size.
 
     Returns:
-        Seconds per node, the least of a few repeats.
+        Seconds per node, the least of a few rounds through the model: a machine that is slow for a moment then slows
+        one repeat of many operations, not all repeats of one.
     """
-    return [min(_once(chain, node, trial) for _ in range(REPEATS)) for node in chain.nodes]
+    rounds = [[_once(chain, node, trial) for node in chain.nodes] for _ in range(REPEATS)]
+    return [min(taken) for taken in zip(*rounds, strict=True)]
 
 
 def copy_seconds(tensors: list[Tensor]) -> float:
@@ -46,7 +48,7 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
         if not isinstance(value, Tensor) or n.op == "get_attr":
             return value
         leaf = value.detach()
-        if leaf.is_floating_point():
+        if leaf.is_floating_point() and n.op != "placeholder":  # nobody asks for the gradient of the data
             leaves.append(leaf.requires_grad_())
         # An operation in place needs something other than a leaf to work on.
         return leaf.clone() if node.name in trial.changed else leaf
