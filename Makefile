@@ -23,7 +23,8 @@ check: .venv/ready
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: .venv/ready
-	$(BIN)/python -m bench
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/stalegrid bench
 
 # torch first and alone: any other route may draw several GB of CUDA packages.
 .venv/ready: pyproject.toml constraints.txt

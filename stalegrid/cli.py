@@ -1,4 +1,4 @@
-"""The command line: ``stalegrid train | compare | verify | replay | profile | plan | report | table | methods``.
+"""The command line: one function a command.
 
 Does not know: how anything is done; every option is a field of :class:`stalegrid.config.RunConfig`.
 """
@@ -181,6 +181,13 @@ def _report(options: Namespace) -> int:
     return 0
 
 
+def _bench(options: Namespace) -> int:
+    from stalegrid.bench.rows import bench
+
+    bench(options.rows, options.turns, options.out)
+    return 0
+
+
 def _wide() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
@@ -288,6 +295,7 @@ _COMMANDS = {
     "report": _report,
     "table": _table,
     "methods": _methods,
+    "bench": _bench,
 }
 
 _MODEL = ("data", "data_dir", "model", "augment", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule")
@@ -326,6 +334,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
         ("report", "write a run's report.html", None, []),
         ("table", "print the program of each stage as a tick table", None, [*TABLE_OPTIONS, "updates"]),
         ("methods", "list the published methods, how stale they are and what they hold", None, []),
+        ("bench", "measure speed, as ratios against peers and ideals", None, []),
     ):
         sub = ArgumentParser(description=text, usage=f"stalegrid {name} [options]")
         if "model" in options:
@@ -355,6 +364,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
         if name in ("report", "replay"):
             sub.usage = f"stalegrid {name} DIR"
             sub.add_argument("run", type=Path, help="folder of a run")
+        if name == "bench":
+            sub.usage = "stalegrid bench [ROW ...] [options]"
+            sub.add_argument("rows", type=str, nargs="*", help="which; all if left out, and a wrong name lists them")
+            sub.add_argument("--turns", type=int, default=5, help="how often each competitor is measured, in turn")
+            sub.add_argument("--out", type=Path, default=Path("bench/results.json"), help="file; keeps its other rows")
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)
     return parser, lists

@@ -19,7 +19,7 @@ from stalegrid.config import Settings
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
-from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
@@ -67,7 +67,7 @@ def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1)
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
     device = use_device(settings.device, 0)
-    with threads(settings.threads):
+    with computing(settings.threads):
         chain = _chain(task, settings, parts, copies)
         whole = _measured(task, chain, device)
         smaller = max(LEAST, settings.batch_size // SMALLER)

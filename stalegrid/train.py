@@ -26,7 +26,7 @@ from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.distributed.world import homes
-from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
@@ -153,7 +153,7 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     if settings.out is not None and settings.out.exists():
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
-    with threads(settings.threads):
+    with computing(settings.threads):
         plan = _planned(task, settings)
     if settings.engine == "processes" and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
@@ -198,7 +198,7 @@ def _simulate(job: Job) -> None:
     device = use_device(job.settings.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.settings.trace
     timeline = Timeline(virtual=model is not None)
-    with threads(job.settings.threads), closing(job.sink()) as sink:
+    with computing(job.settings.threads), closing(job.sink()) as sink:
         if model is None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
             with noted(agents, job.folder) as agents:

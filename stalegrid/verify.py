@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stalegrid.config import Settings
 from stalegrid.deliveries import DELIVERIES
-from stalegrid.engines.machine import threads
+from stalegrid.engines.machine import computing
 from stalegrid.loops import Trained, plain_loop
 from stalegrid.methods import ServerMethod, find_served
 from stalegrid.observe.sinks import METRICS, UNITS
@@ -72,7 +72,7 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     method = find_served(settings.method)
     if method is not None:
         return _verify_served(task, settings, method)
-    with threads(settings.threads):
+    with computing(settings.threads):
         plan = make_plan(task, settings)
     settings = settle(plan, settings)
     simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
@@ -82,7 +82,7 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
 
 def _verify_served(task: Task, settings: Settings, method: ServerMethod) -> list[Difference]:
     """Let processes make an order, and repeat it."""
-    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, threads(settings.threads):
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, computing(settings.threads):
         folder = Path(name) / "run"
         live = dataclasses.replace(settings, engine="processes", out=folder)
         plan = make_served_plan(task, live, method)
@@ -98,7 +98,7 @@ def _loops(task: Task, settings: Settings, plan: Plan | ServedPlan, simulated: O
     loop = plain_loop(task, settings, plan)
     if loop is None:
         return []
-    with threads(settings.threads):
+    with computing(settings.threads):
         return [compare("plain loops", simulated, outcome_of(loop()))]
 
 

@@ -59,6 +59,9 @@ class Weights:
             raise ConfigError(
                 f"all parameters and floating buffers of a stage must share one type and device ({shown})"
             )
+        # Walking through the modules costs more than a small update; what they hold may not be replaced.
+        self._parameters = list(parameters.values())
+        self._counters = {n: b for n, b in module.named_buffers() if not b.is_floating_point()}
         self.entries, self.trained, numel = _place(parameters, buffers)
         dtype, device = kinds.pop() if kinds else (torch.float32, torch.device("cpu"))
         self.flat = torch.zeros(numel, dtype=dtype, device=device)
@@ -70,11 +73,11 @@ class Weights:
 
     def counters(self) -> dict[str, Tensor]:
         """Return the buffers that are not floating, such as BatchNorm's counter of batches."""
-        return {n: b for n, b in self.module.named_buffers() if not b.is_floating_point()}
+        return self._counters
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that an optimizer updates."""
-        return [p for p in self.module.parameters() if p.requires_grad]
+        return [p for p in self._parameters if p.requires_grad]
 
     def counted(self) -> Tensor:
         """Return a copy of the buffers that are not floating, as one vector of int64."""
@@ -88,7 +91,7 @@ class Weights:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        for p in self.module.parameters():
+        for p in self._parameters:
             p.grad = None
 
     def check(self) -> None:

@@ -33,6 +33,7 @@ LAYERS = (
     ("profile",),
     ("train", "loops"),
     ("verify", "compare", "rehearsal", "replay"),
+    ("bench.",),
     ("cli", "__init__"),
     ("__main__",),
 )
@@ -78,9 +79,9 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_distributed_engine_imports_torch_distributed(path: Path) -> None:
+def test_only_the_distributed_engine_and_peers_import_torch_distributed(path: Path) -> None:
     uses = any(name.startswith("torch.distributed") for name in imports_of(path))
-    assert not uses or name_of(path).startswith("engines.distributed")
+    assert not uses or name_of(path).startswith(("engines.distributed", "bench.peers"))
 
 
 @pytest.mark.parametrize("name", ["grid", "program", "methods", "config", "consensus.graphs", "consensus.rounds"])

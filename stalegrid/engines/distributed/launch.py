@@ -24,13 +24,6 @@ from stalegrid.program import Agenda
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
 
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-"""Environment of workers, unless the user has set these.
-
-Large vectors are allocated anew for every message.  glibc would give each back to the system, and then pay for every
-page of the next one: three times the time of a copy.
-"""
-
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
@@ -73,7 +66,7 @@ def _vital(program: Agenda, home: Home) -> set[int]:
 def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "stalegrid.engines.distributed", str(folder)]
     # The user's own modules must be found where this process finds them.
-    environment = {**MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(size):

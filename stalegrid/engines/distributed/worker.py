@@ -25,7 +25,7 @@ from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.world import World, enter, homes
-from stalegrid.engines.machine import threads, use_device
+from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recorded import recorded
@@ -76,7 +76,7 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
     device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
     met()
-    with threads(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
+    with computing(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
         agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
         timeline = Timeline() if settings.trace else None
         with noted(agents, job.folder) as agents:

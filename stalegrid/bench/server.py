@@ -4,19 +4,19 @@ Every gradient makes an update (c = 1, SGD with momentum), and is answered with 
 and packing the answer count; the network does not.
 """
 
-import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from bench.measure import Ratio, interleave, ratio
 from stalegrid.agents.server import Parts, Server
+from stalegrid.bench.measure import Row, interleave, ratio
 from stalegrid.corrections import makers
-from stalegrid.engines.distributed.launch import MEMORY
 from stalegrid.engines.distributed.wire import Wire
+from stalegrid.engines.machine import computing
 from stalegrid.grid import Unit, learner, server
 from stalegrid.messages import Message, layout_of
 from stalegrid.program import Action, Edge, Kind, Schedule, Tag
@@ -30,25 +30,22 @@ GOAL = 20
 WARM_UP, GRADIENTS = 3, 40
 
 
-def run(turns: int) -> list[Ratio]:
+def run(turns: int) -> Row:
     """Measure the rules that scale a gradient, and one that reads the weights of its forward."""
     names = {rule: f"server, 10M parameters, {rule}, gradients/s" for rule in ("inverse-staleness", "dc-asgd")}
-    figures = interleave({name: (lambda rule=rule: _in_a_worker(rule)) for rule, name in names.items()}, turns)
+    figures = interleave({name: partial(_in_a_worker, rule) for rule, name in names.items()}, turns)
     figures["goal, gradients/s"] = [float(GOAL)] * turns
     goals = {"inverse-staleness": 1.0, "dc-asgd": 0.0}
-    return [ratio("server", figures, names[r], "goal, gradients/s", least, float("inf")) for r, least in goals.items()]
+    return Row(figures, [ratio(figures, names[r], "goal, gradients/s", at_least=least) for r, least in goals.items()])
 
 
 def _in_a_worker(rule: str) -> float:
-    """Measure in a process with the environment of a worker."""
-    made = subprocess.run(
-        [sys.executable, "-m", "bench.server", rule], env={**MEMORY, **os.environ}, capture_output=True, check=True
-    )
+    """Measure in a process of its own."""
+    made = subprocess.run([sys.executable, "-m", "stalegrid.bench.server", rule], capture_output=True, check=True)
     return float(made.stdout)
 
 
 def _rate(rule: str) -> float:
-    torch.set_num_threads(1)
     model = nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(10)))
     weights = Weights(model)
     optimizer = torch.optim.SGD(weights.trainable(), lr=0.01, momentum=0.9)
@@ -97,4 +94,5 @@ class _Turn:
 
 
 if __name__ == "__main__":
-    print(_rate(sys.argv[1]))
+    with computing(1):
+        print(_rate(sys.argv[1]))

@@ -2,8 +2,9 @@
 
 import time
 import tracemalloc
+from functools import partial
 
-from bench.measure import Ratio, interleave, ratio
+from stalegrid.bench.measure import Row, interleave, ratio
 from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.grid import Grid
@@ -18,7 +19,7 @@ GOAL = 200_000
 """Actions a second."""
 
 
-def run(turns: int) -> list[Ratio]:
+def run(turns: int) -> Row:
     """Measure actions a second of a pipeline, and the growth from small to large grids of groups that mix."""
     rates = interleave({"1 x 8, 4000 batches, actions/s": lambda: _rate(1, 8, 4000)}, turns)
     rates["goal, actions/s"] = [float(GOAL)] * turns
@@ -27,18 +28,19 @@ def run(turns: int) -> list[Ratio]:
         "16 x 16, 200 batches, s": (16, 16, 200),
         "16 x 16, 100 batches, s": (16, 16, 100),
     }
-    times = interleave({name: (lambda size=size: _seconds(*size)) for name, size in sizes.items()}, turns)
+    times = interleave({name: partial(_seconds, *size) for name, size in sizes.items()}, turns)
     times["limit, s"] = [60.0] * turns
     memory = {name.replace(", s", ", MB"): [_megabytes(*size)] for name, size in sizes.items()}
-    names, megabytes = list(times), list(memory)
-    return [
-        ratio("virtual", rates, *list(rates), 1.0, float("inf")),
-        ratio("virtual", times, names[0], names[3], 0, 1.0),
-        ratio("virtual", times, names[0], names[1], 0, 4.4),
-        ratio("virtual", times, names[1], names[2], 0, 2.2),
-        ratio("virtual", memory, megabytes[0], megabytes[1], 0, 4.4),
-        ratio("virtual", memory, megabytes[1], megabytes[2], 0, 2.2),
+    (rate, goal), names, megabytes = rates, list(times), list(memory)
+    ratios = [
+        ratio(rates, rate, goal, at_least=1.0),
+        ratio(times, names[0], names[3], at_most=1.0),
+        ratio(times, names[0], names[1], at_most=4.4),
+        ratio(times, names[1], names[2], at_most=2.2),
+        ratio(memory, megabytes[0], megabytes[1], at_most=4.4),
+        ratio(memory, megabytes[1], megabytes[2], at_most=2.2),
     ]
+    return Row(rates | times | memory, ratios)
 
 
 def _estimate(groups: int, stages: int, batches: int) -> Estimate:

@@ -6,31 +6,26 @@ taken three times as long.  Two learners, a server and the observer share the ma
 
 from functools import partial
 
-from bench.measure import Ratio, interleave, ratio
-from bench.runs import images, seconds_per_update
-from stalegrid.models import resnet
+from stalegrid.bench.measure import Row, interleave, ratio
+from stalegrid.bench.runs import seconds_per_update
 
 BATCH, GRADIENTS = 16, 240
 
 
-def run(turns: int) -> list[Ratio]:
+def run(turns: int) -> Row:
     """Measure both, with the slow learner and without."""
     slow = {"softsync, one learner 3x slower": ("softsync", "1,0=3"), "hardsync, likewise": ("hardsync", "1,0=3")}
     equal = {"softsync, equal learners": ("softsync", None), "hardsync, equal": ("hardsync", None)}
     names = {f"{name}, samples/s": how for name, how in (slow | equal).items()}
     figures = interleave({name: partial(_rate, *how) for name, how in names.items()}, turns)
     soft_slow, hard_slow, soft, hard = figures
-    return [
-        ratio("softsync", figures, soft_slow, hard_slow, 1.5, float("inf")),
-        ratio("softsync", figures, soft, hard, 0, float("inf")),
-    ]
+    return Row(figures, [ratio(figures, soft_slow, hard_slow, at_least=1.5), ratio(figures, soft, hard)])
 
 
 def _rate(method: str, slow: str | None) -> float:
     gathered = 2 if method == "hardsync" else 1
     seconds = seconds_per_update(
-        resnet(20),
-        images(BATCH * 40),
+        "resnet20",
         GRADIENTS // gathered,
         method=method,
         learners=2,

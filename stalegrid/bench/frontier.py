@@ -6,8 +6,8 @@ The staleness of stage k is ``ceil(c (K-1-k))``; durations are log-normal about 
 from dataclasses import replace
 from functools import partial
 
-from bench.measure import Ratio, interleave, ratio
 from stalegrid import Settings
+from stalegrid.bench.measure import Figures, Ratio, Row, interleave, ratio
 from stalegrid.planning import Candidate, Question, candidates
 from stalegrid.rehearsal import emulate
 from stalegrid.timing.costs import Cost, CostTable
@@ -18,17 +18,18 @@ TABLE = CostTable(32, tuple(Cost(forward=20, backward=40, name=str(k)) for k in 
 SCALES = (0.5, 1, 1.5, 2, 3)
 
 
-def run(turns: int) -> list[Ratio]:
+def run(turns: int) -> Row:
     """Hold the estimate of every point of the frontier against processes that sleep."""
+    figures: Figures = {}
     ratios: list[Ratio] = []
     for sigma in (0.0, 0.5):
         for scale in SCALES:
             candidate = _candidate(sigma, scale)
             predicted, measured = (f"c={scale:g} sigma={sigma:g} {what}, ms" for what in ("predicted", "measured"))
-            figures = interleave({measured: partial(emulate, candidate, TABLE, UPDATES)}, turns)
+            figures |= interleave({measured: partial(emulate, candidate, TABLE, UPDATES)}, turns)
             figures[predicted] = [candidate.estimate.batch] * turns
-            ratios.append(ratio("frontier", figures, predicted, measured, 0.9, 1.1))
-    return ratios
+            ratios.append(ratio(figures, predicted, measured, at_least=0.9, at_most=1.1))
+    return Row(figures, ratios)
 
 
 def _candidate(sigma: float, scale: float) -> Candidate:

@@ -1,0 +1,81 @@
+"""What is trained, by this library and by its peers alike.
+
+Does not know: how.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from stalegrid import ArrayDataset
+from stalegrid.bench.sleeping import sleepers
+from stalegrid.models import resnet
+
+STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
+"""Emulated devices, and the seconds that each takes for a batch."""
+
+WIDTH = 832
+"""Of the layers of a model that is slow to average."""
+
+_SLEPT = 32  # samples of such a batch
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and its data.
+
+    Args:
+        model: makes the model, a chain of layers.
+        samples: makes so many samples.
+        batch: samples of an update.
+    """
+
+    model: Callable[[], nn.Sequential]
+    samples: Callable[[int], ArrayDataset]
+    batch: int
+
+
+def images(samples: int) -> ArrayDataset:
+    """Return random images of CIFAR's shape."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randn(samples, 3, 32, 32, generator=draw)
+    return ArrayDataset(pixels, torch.randint(0, 10, (samples,), generator=draw), 10)
+
+
+def vectors(width: int, samples: int) -> ArrayDataset:
+    """Return random vectors."""
+    draw = torch.Generator().manual_seed(0)
+    return ArrayDataset(
+        torch.randn(samples, width, generator=draw), torch.randint(0, 10, (samples,), generator=draw), 10
+    )
+
+
+def wide() -> nn.Sequential:
+    """Return eight layers with 5.5 million parameters: much to average, little to hand from layer to layer."""
+    layers: list[nn.Module] = []
+    for _ in range(8):
+        layers += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _sleepers(devices: int, layers: int) -> Workload:
+    model = partial(sleepers, layers, devices * FORWARD / _SLEPT, devices * BACKWARD / _SLEPT)
+    return Workload(model, partial(vectors, 16), _SLEPT)
+
+
+WORKLOADS = {
+    "resnet20": Workload(partial(resnet, 20), images, 128),
+    "resnet56": Workload(partial(resnet, 56), images, 128),
+    "wide": Workload(wide, partial(vectors, WIDTH), 128),
+    "sleeper": _sleepers(1, 1),
+    "sleepers": _sleepers(STAGES, STAGES),
+    "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
+}
+
+
+def optimizer() -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what everybody trains with."""
+    return partial(torch.optim.SGD, fused=True, lr=0.01, momentum=0.9, weight_decay=5e-4)
