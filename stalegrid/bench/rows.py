@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid.bench import cpu, emulated, frontier, prediction, server, simulator, slow_link, softsync, virtual
+from stalegrid.bench import cpu, emulated, frontier, memory, prediction, server, simulator, slow_link, softsync, virtual
 from stalegrid.bench.measure import Row, Skipped, as_json, machine
 from stalegrid.errors import ConfigError
 
@@ -20,6 +20,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "cpu": cpu.run,
     "slow-link": slow_link.run,
     "simulator": simulator.run,
+    "memory": memory.run,
     "frontier": frontier.run,
     "prediction": prediction.run,
     "virtual": virtual.run,

@@ -1,0 +1,44 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from stalegrid.partition import cost
+from stalegrid.partition.trace import Chain, run, trace
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Return which operations are run, and whether the gradient of what they are given is asked for."""
+    found: list[tuple[str, bool]] = []
+    call = cost._call
+
+    def noting(chain: Chain, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        found.append((node.name, any(isinstance(a, Tensor) and a.requires_grad for a in args)))
+        return call(chain, node, args, kwargs)
+
+    monkeypatch.setattr(cost, "_call", noting)
+    return found
+
+
+def test_operations_are_measured_in_rounds_and_nobody_asks_for_the_gradient_of_the_data(
+    seen: list[tuple[str, bool]],
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).train()
+    chain = trace(copy.deepcopy(model))
+    costs = cost.measure(chain, run(chain, (torch.randn(5, 3),)))
+    assert len(costs) == len(chain.nodes)
+    assert all(seconds > 0 for seconds in costs)
+    names = [node.name for node in chain.nodes]
+    assert [name for name, _ in seen] == names * cost.REPEATS
+    assert [asked for _, asked in seen] == [False, True, True] * cost.REPEATS
+
+
+def test_the_least_of_the_rounds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).train()
+    chain = trace(copy.deepcopy(model))
+    taken = iter([5.0, 1.0, 2.0, 7.0] + [9.0] * 2 * cost.REPEATS)
+    monkeypatch.setattr(cost, "_timed", lambda work, involved: next(taken))
+    assert cost.measure(chain, run(chain, (torch.randn(5, 3),))) == [2.0, 1.0]
