@@ -63,14 +63,13 @@ class RecomputingStage(Stage):
     def recompute(self, batch: int) -> None:
         """Forward a batch again, and keep its graph."""
         kept = self._kept.pop(batch)
-        floating, before = self.weights.flat[self.weights.trained :], self.weights.counters()
+        floating, counters = self.weights.flat[self.weights.trained :], self.weights.counters().values()
         statistics = floating.clone()
-        counts = {name: (c.clone(), c._version) for name, c in before.items()}
+        counts = [(counter, counter.clone(), counter._version) for counter in counters]
         self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
         floating.copy_(statistics)
-        for name, counter in self.weights.counters().items():
-            value, modified = counts[name]
-            if counter is not before[name] or counter._version != modified:  # the graph may need what did not change
+        for counter, value, modified in counts:
+            if counter._version != modified:  # the graph may need what did not change
                 counter.copy_(value)
 
     @property

@@ -101,11 +101,12 @@ class Weights:
             TrainingError: a parameter or buffer was replaced instead of changed in place.
         """
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        for entry in self.entries:
-            if tensors[entry.name].data_ptr() != entry.view(self.flat).data_ptr():
-                raise TrainingError(
-                    f"the optimizer or the model replaced a tensor instead of changing it in place (name: {entry.name})"
-                )
+        replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
+        replaced += [name for name, counter in self._counters.items() if tensors[name] is not counter]
+        if replaced:
+            raise TrainingError(
+                f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
+            )
 
     @contextmanager
     def showing(self, vector: Tensor) -> Iterator[None]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.messages import ALIGNMENT
 from stalegrid.weights import Versions, Weights
 
@@ -291,3 +291,14 @@ def test_every_held_version_reads_as_it_was(steps: list[str], data: Any) -> None
         for version in holders:
             assert torch.equal(versions.read(version), history[version])
         assert versions.nbytes == len(set(holders) - {weights.version}) * nbytes
+
+
+def test_a_counter_that_the_model_replaces_is_named() -> None:
+    module = nn.BatchNorm1d(3)
+    weights = Weights(module)
+    module(torch.randn(4, 3))
+    weights.check()
+    assert weights.counted().tolist() == [1]
+    module.num_batches_tracked = torch.tensor(7)
+    with pytest.raises(TrainingError, match="num_batches_tracked"):
+        weights.check()

@@ -8,11 +8,10 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
-
-T = TypeVar("T")
 
 Figures = dict[str, list[float]]
 """Each competitor's figures, by turn; a name ends with its unit."""
@@ -85,11 +84,11 @@ def interleave(competitors: Mapping[str, Callable[[], float]], turns: int) -> Fi
         competitors: name -> what measures it.
         turns: at least 5 for a figure that is published.
     """
-    figures: Figures = {name: [] for name in competitors}
-    for _ in range(turns):
-        for name, measure in competitors.items():
-            figures[name].append(_undisturbed(measure))
-    return figures
+    return together({name: partial(_named, name, measure) for name, measure in competitors.items()}, turns)
+
+
+def _named(name: str, measure: Callable[[], float]) -> dict[str, float]:
+    return {name: measure()}
 
 
 def together(parts: Mapping[str, Callable[[], Mapping[str, float]]], turns: int) -> Figures:
@@ -107,7 +106,7 @@ def together(parts: Mapping[str, Callable[[], Mapping[str, float]]], turns: int)
     return figures
 
 
-def _undisturbed(measure: Callable[[], T]) -> T:
+def _undisturbed(measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
     """Measure, again where the machine below this one took the processors away meanwhile."""
     for _ in range(_ATTEMPTS):
         stolen, ticks = _ticks()

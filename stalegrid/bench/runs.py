@@ -8,9 +8,7 @@ from typing import Any
 from torch import nn
 
 import stalegrid
-from stalegrid.bench.workloads import WORKLOADS, optimizer
-
-BATCHES = 4
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def seconds_per_update(workload: str, updates: int, **settings: Any) -> float:

@@ -17,6 +17,9 @@ from stalegrid.models import resnet
 STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
 """Emulated devices, and the seconds that each takes for a batch."""
 
+BATCHES = 4
+"""Different batches that everybody trains on, in turn."""
+
 WIDTH = 832
 """Of the layers of a model that is slow to average."""
 

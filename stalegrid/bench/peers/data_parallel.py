@@ -11,9 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stalegrid.bench.peers.start import bytes_sent, everybody, leave, seconds_per_update, tell
-from stalegrid.bench.workloads import WORKLOADS, optimizer
-
-BATCHES = 4
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def main(name: str, batch: int, updates: int) -> None:

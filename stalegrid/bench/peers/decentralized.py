@@ -11,9 +11,7 @@ from decent_dp.utils import initialize_dist
 from torch import Tensor, nn
 
 from stalegrid.bench.peers.start import leave, seconds_per_update, tell
-from stalegrid.bench.workloads import WORKLOADS, optimizer
-
-BATCHES = 4
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def _optimizer(named: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:

@@ -15,9 +15,7 @@ from torch import nn
 
 import stalegrid
 from stalegrid.bench.peers.start import bytes_sent, everybody, leave, tell
-from stalegrid.bench.workloads import WORKLOADS, optimizer
-
-BATCHES = 4
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def main(name: str, timed: int, settings: dict[str, Any]) -> None:

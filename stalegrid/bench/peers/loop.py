@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from stalegrid.bench.peers.start import seconds_per_update, tell
-from stalegrid.bench.workloads import WORKLOADS, optimizer
-
-BATCHES = 4
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def measure(name: str, batch: int, updates: int, models: int = 1) -> float:

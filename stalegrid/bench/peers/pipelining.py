@@ -13,9 +13,8 @@ from torch import nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
 from stalegrid.bench.peers.start import leave, seconds_per_update, tell
-from stalegrid.bench.workloads import WORKLOADS, optimizer
+from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
-BATCHES = 4
 SINGLE = {"GPipe": ScheduleGPipe, "1F1B": Schedule1F1B}
 MULTIPLE = {"Interleaved1F1B": ScheduleInterleaved1F1B}
 

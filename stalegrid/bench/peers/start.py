@@ -17,6 +17,9 @@ import torch.distributed as dist
 
 from stalegrid.bench.hosts import INTERFACE, Host
 
+PATIENCE = 900.0
+"""Seconds within which hosts have done their work."""
+
 WARM_UP = 0.2
 """Share of the updates that are not timed."""
 
@@ -49,7 +52,11 @@ def on_hosts(network: Sequence[Host], peer: str, *arguments: object) -> dict[str
         running.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
-    said = [process.communicate() for process in running]
+    try:
+        said = [process.communicate(timeout=PATIENCE) for process in running]
+    finally:
+        for process in running:
+            process.terminate()  # torchrun then ends what it has started; one that has ended does not mind
     if any(process.returncode for process in running):
         raise RuntimeError(f"{peer} failed:\n" + "\n".join(text[-2000:] for _, text in said))
     figures: dict[str, float] = json.loads(said[0][0].splitlines()[-1])
