@@ -22,9 +22,9 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
-bench: .venv/ready
+bench: .venv/ready $(DATA)
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	$(BIN)/stalegrid bench
+	$(BIN)/stalegrid bench --data-dir $(DATA)
 
 # torch first and alone: any other route may draw several GB of CUDA packages.
 .venv/ready: pyproject.toml constraints.txt

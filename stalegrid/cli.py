@@ -184,7 +184,7 @@ def _report(options: Namespace) -> int:
 def _bench(options: Namespace) -> int:
     from stalegrid.bench.rows import bench
 
-    bench(options.rows, options.turns, options.out)
+    bench(options.rows, options.turns, options.out, options.data_dir)
     return 0
 
 
@@ -369,6 +369,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, bool]]:
             sub.add_argument("rows", type=str, nargs="*", help="which; all if left out, and a wrong name lists them")
             sub.add_argument("--turns", type=int, default=5, help="how often each competitor is measured, in turn")
             sub.add_argument("--out", type=Path, default=Path("bench/results.json"), help="file; keeps its other rows")
+            sub.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with CIFAR-10's files")
         lists |= _add_options(sub, options, {} if updates is None else {"updates": updates})
         commands.add_subcommand(name, sub, help=text)
     return parser, lists

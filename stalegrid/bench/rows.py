@@ -5,13 +5,27 @@ Does not know: how a row is measured.
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid.bench import cpu, emulated, frontier, memory, prediction, server, simulator, slow_link, softsync, virtual
+from stalegrid.bench import (
+    cpu,
+    cuda,
+    emulated,
+    frontier,
+    memory,
+    prediction,
+    server,
+    simulator,
+    slow_link,
+    softsync,
+    time_to_accuracy,
+    virtual,
+)
 from stalegrid.bench.measure import Row, Skipped, as_json, machine
 from stalegrid.errors import ConfigError
 
@@ -21,6 +35,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "slow-link": slow_link.run,
     "simulator": simulator.run,
     "memory": memory.run,
+    "cuda": cuda.run,
     "frontier": frontier.run,
     "prediction": prediction.run,
     "virtual": virtual.run,
@@ -28,26 +43,31 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "softsync": softsync.run,
 }
 
+TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}
+"""Rows on real data, which want to know where it is."""
 
-def bench(names: Sequence[str], turns: int, out: Path) -> None:
+
+def bench(names: Sequence[str], turns: int, out: Path, data: Path) -> None:
     """Measure rows, print each as soon as it is there, and write it to a file whose other rows are kept.
 
     Args:
         names: of rows; all if empty.
         turns: how often each competitor is measured, in turn.
         out: JSON file.
+        data: folder with the official files of data sets.
 
     Raises:
         ConfigError: there is no such row, no turn, or the file is not one of these.
     """
-    if unknown := set(names) - set(ROWS):
-        raise ConfigError(f"no such row (rows: {', '.join(sorted(unknown))}); there are: {', '.join(ROWS)}")
+    rows: dict[str, Callable[[int], Row]] = {**ROWS, **{name: partial(row, data) for name, row in TRAINED.items()}}
+    if unknown := set(names) - set(rows):
+        raise ConfigError(f"no such row (rows: {', '.join(sorted(unknown))}); there are: {', '.join(rows)}")
     if turns < 1:
         raise ConfigError(f"each competitor is measured at least once (turns: {turns}); 5 or more make a figure")
     written = _read(out)
-    for name in names or ROWS:
+    for name in names or rows:
         try:
-            row = ROWS[name](turns)
+            row = rows[name](turns)
         except Skipped as reason:
             found: dict[str, Any] = {"machine": machine(), "skipped": str(reason)}
         else:

@@ -23,7 +23,7 @@ def run(turns: int) -> Row:
             plain = f"plain loop, {groups} x batch {batch}, s/update"
             views = {view: f"simulator {groups} x {stages} {view}, s/update" for view in GOALS}
             measured = {name: partial(_simulator, groups, stages, batch, view) for view, name in views.items()}
-            alone = partial(loop.measure, "resnet20", batch, UPDATES, groups)
+            alone = partial(loop.measure, "resnet20", batch, UPDATES, models=groups)
             figures |= interleave({plain: alone, **measured}, turns)
             ratios += [ratio(figures, name, plain, at_most=GOALS[view]) for view, name in views.items()]
     return Row(figures, ratios)

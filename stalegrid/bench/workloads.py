@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid import ArrayDataset
 from stalegrid.bench.sleeping import sleepers
@@ -64,6 +64,37 @@ def wide() -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class Half(nn.Module):
+    """A layer that computes in bfloat16 where that is good enough.
+
+    Args:
+        layer: any module.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute under autocast."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            made: Tensor = self.layer(x)
+            return made
+
+
+class ChannelsLast(nn.Module):
+    """Images in the memory order that tensor cores want."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reorder."""
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def _half(depth: int) -> nn.Sequential:
+    model = nn.Sequential(ChannelsLast(), *(Half(layer) for layer in resnet(depth)))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def _sleepers(devices: int, layers: int) -> Workload:
     model = partial(sleepers, layers, devices * FORWARD / _SLEPT, devices * BACKWARD / _SLEPT)
     return Workload(model, partial(vectors, 16), _SLEPT)
@@ -72,6 +103,7 @@ def _sleepers(devices: int, layers: int) -> Workload:
 WORKLOADS = {
     "resnet20": Workload(partial(resnet, 20), images, 128),
     "resnet56": Workload(partial(resnet, 56), images, 128),
+    "half-resnet56": Workload(partial(_half, 56), images, 128),
     "wide": Workload(wide, partial(vectors, WIDTH), 128),
     "sleeper": _sleepers(1, 1),
     "sleepers": _sleepers(STAGES, STAGES),

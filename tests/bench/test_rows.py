@@ -18,15 +18,20 @@ def impossible(turns: int) -> Row:
     raise Skipped("there is no such machine")
 
 
+def trained(folder: Path, turns: int) -> Row:
+    raise Skipped(f"no data in {folder}")
+
+
 @pytest.fixture(autouse=True)
 def _rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "ROWS", {"quick": quick, "other": quick, "impossible": impossible})
+    monkeypatch.setattr(rows, "TRAINED", {"trained": trained})
 
 
 def test_rows_are_printed_and_written_and_others_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "results.json"
-    rows.bench(["quick"], 2, out)
-    rows.bench(["other", "impossible"], 3, out)
+    rows.bench(["quick"], 2, out, tmp_path)
+    rows.bench(["other", "impossible"], 3, out, tmp_path)
     found = json.loads(out.read_text())
     assert list(found) == ["quick", "other", "impossible"]
     assert (found["quick"]["turns"], found["other"]["turns"]) == (2, 3)
@@ -40,8 +45,8 @@ def test_rows_are_printed_and_written_and_others_kept(tmp_path: Path, capsys: py
 
 def test_all_rows_are_measured_if_none_is_named(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    rows.bench([], 1, out)
-    assert list(json.loads(out.read_text())) == ["quick", "other", "impossible"]
+    rows.bench([], 1, out, tmp_path)
+    assert list(json.loads(out.read_text())) == ["quick", "other", "impossible", "trained"]
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", '{"a": 1}'])
@@ -49,16 +54,16 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path, content: st
     out = tmp_path / "results.json"
     out.write_text(content)
     with pytest.raises(ConfigError, match="something else than results"):
-        rows.bench(["quick"], 1, out)
+        rows.bench(["quick"], 1, out, tmp_path)
     assert out.read_text() == content
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    with pytest.raises(ConfigError, match=r"no such row \(rows: fast\); there are: quick, other, impossible"):
-        rows.bench(["quick", "fast"], 1, out)
+    with pytest.raises(ConfigError, match=r"no such row \(rows: fast\); there are: quick, other, impossible, trained"):
+        rows.bench(["quick", "fast"], 1, out, tmp_path)
     with pytest.raises(ConfigError, match=r"at least once \(turns: 0\)"):
-        rows.bench(["quick"], 0, out)
+        rows.bench(["quick"], 0, out, tmp_path)
     assert not out.exists()
 
 
@@ -68,6 +73,12 @@ def test_the_command_line_measures_rows(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["bench", "fast", "--out", str(out)]) == 2
     assert "no such row" in capsys.readouterr().err
     assert list(json.loads(out.read_text())) == ["quick"]
+
+
+def test_a_row_on_real_data_is_told_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, folder = tmp_path / "results.json", tmp_path / "files"
+    assert main(["bench", "trained", "--out", str(out), "--data-dir", str(folder)]) == 0
+    assert f"trained: skipped: no data in {folder}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_hosts_are_skipped_with_the_reason_where_they_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:

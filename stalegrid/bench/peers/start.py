@@ -127,5 +127,7 @@ def seconds_per_update(update: Callable[[int], None], updates: int) -> float:
 
 
 def _meet() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     if dist.is_initialized():
         dist.barrier()
