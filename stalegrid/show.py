@@ -5,10 +5,12 @@ Does not know: how their numbers were made.
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from stalegrid.config import DeviceSettings
@@ -20,6 +22,11 @@ from stalegrid.timing.costs import CostTable
 def plain(*columns: str) -> Table:
     """Return an empty table."""
     return Table(*columns, box=box.SIMPLE, pad_edge=False)
+
+
+def wide() -> Console:
+    """Return a console whose tables are not squeezed where nobody sees its edge."""
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def costs(table: CostTable) -> Table:

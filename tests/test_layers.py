@@ -34,6 +34,7 @@ LAYERS = (
     ("train", "loops"),
     ("verify", "compare", "rehearsal", "replay"),
     ("bench.",),
+    ("commands.",),
     ("cli", "__init__"),
     ("__main__",),
 )

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid import cli, methods, show
+from stalegrid import methods, show
+from stalegrid.cli import make_parser
+from stalegrid.commands.options import bracket, config_of
 from stalegrid.config import RunConfig, Settings
 from stalegrid.grid import Grid
 from stalegrid.lateral import mixing_name
@@ -103,8 +105,7 @@ def parsed(command: str) -> RunConfig:
     """Return what the command line makes of a command."""
     program, name, *arguments = shlex.split(command)
     assert program == "stalegrid"
-    parser, lists = cli._parser()
-    return cli._config(parser.parse_args(cli._bracket([name, *arguments], lists))[name])
+    return config_of(make_parser().parse_args(bracket([name, *arguments]))[name])
 
 
 def settled(settings: Settings) -> dict[str, Any]:

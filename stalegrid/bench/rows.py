@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stalegrid.bench import (
+    breakdown,
     cpu,
     cuda,
     emulated,
@@ -32,6 +33,7 @@ from stalegrid.errors import ConfigError
 ROWS: dict[str, Callable[[int], Row]] = {
     "emulated": emulated.run,
     "cpu": cpu.run,
+    "breakdown": breakdown.run,
     "slow-link": slow_link.run,
     "simulator": simulator.run,
     "memory": memory.run,

@@ -11,31 +11,42 @@ import stalegrid
 from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 
+def train(workload: str, updates: int, out: Path, **settings: Any) -> None:
+    """Train a workload, quietly and without any evaluation but the last.
+
+    Args:
+        workload: by name.
+        updates: of each unit.
+        out: folder to be made.
+        settings: fields of :class:`stalegrid.Settings`; the workload's batch size if there is none.
+    """
+    chosen = WORKLOADS[workload]
+    batch = settings.setdefault("batch_size", chosen.batch)
+    stalegrid.train(
+        chosen.model(),
+        chosen.samples(BATCHES * batch * settings.get("groups", settings.get("learners", 1))),
+        loss=nn.CrossEntropyLoss(),
+        optimizer=optimizer(),
+        updates=updates,
+        log_every=max(1, updates // 10),
+        evaluate_every=0,
+        out=out,
+        quiet=True,
+        **settings,
+    )
+
+
 def seconds_per_update(workload: str, updates: int, **settings: Any) -> float:
     """Train and return the seconds an update takes once the pipeline is full.
 
     Args:
         workload: by name.
         updates: of each unit; the first fifth is left out.
-        settings: fields of :class:`stalegrid.Settings`; the workload's batch size if there is none.
+        settings: see :func:`train`.
     """
-    chosen = WORKLOADS[workload]
-    batch = settings.setdefault("batch_size", chosen.batch)
-    every = max(1, updates // 10)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
-        stalegrid.train(
-            chosen.model(),
-            chosen.samples(BATCHES * batch * settings.get("groups", settings.get("learners", 1))),
-            loss=nn.CrossEntropyLoss(),
-            optimizer=optimizer(),
-            updates=updates,
-            log_every=every,
-            evaluate_every=0,
-            out=folder,
-            quiet=True,
-            **settings,
-        )
+        train(workload, updates, folder, **settings)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["kind"] == "train"]
     first, last = reports[1], reports[-1]

@@ -1,0 +1,80 @@
+"""Estimates which grid, method and staleness suit given devices."""
+
+import dataclasses
+import os
+
+from jsonargparse import ArgumentParser, Namespace
+
+from stalegrid import planning, show
+from stalegrid.commands.options import DISTURBED, EXCHANGE, MACHINE, METHODS, MODEL, PIPELINE, add_fields, config_of
+from stalegrid.commands.profile import add_parts
+from stalegrid.config import RunConfig
+from stalegrid.errors import ConfigError
+from stalegrid.planning import Candidate
+from stalegrid.timing.costs import CostTable
+
+ABOUT = "estimate which grid, method and staleness suit given devices"
+USAGE = "[options]"
+
+
+def ask(parser: ArgumentParser) -> None:
+    """Add the options."""
+    add_fields(parser, [*MODEL, *MACHINE, *EXCHANGE, *DISTURBED, *PIPELINE])
+    add_parts(parser)
+    parser.add_argument(
+        "--copies", type=int, help="processes that measure at once; as many as devices, if there are cores for them"
+    )
+    parser.add_argument("--devices", type=int, required=True, help="how many there are")
+    parser.add_argument(METHODS, type=list[str], help="what to compare; a usual choice if left out")
+    parser.add_argument("--memory", type=float, help="GB that a device has for training")
+    parser.add_argument("--all", type=bool, default=False, help="show all candidates, not the best of each method")
+    parser.add_argument("--measure", type=int, default=0, help="run so many of the fastest on real processes")
+    parser.add_argument("--measure-updates", type=int, default=40, help="updates of each such run")
+
+
+def run(options: Namespace) -> int:
+    """Plan."""
+    from stalegrid.profile import profile
+    from stalegrid.recipe import make_task
+
+    config = config_of(options)
+    if options.measure and (config.link or config.lateral_link or config.outages):
+        raise ConfigError(
+            f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"
+        )
+    if config.costs is None:
+        # As many at once as there will be here: they compete for caches and memory as the units of a run do.
+        copies = options.copies or min(options.devices, max(1, (os.cpu_count() or 1) // config.threads))
+        table = profile(make_task(config), config, options.parts, copies)
+    else:
+        table = CostTable.read(config.costs)
+        config = dataclasses.replace(config, batch_size=table.batch_size)
+    memory = None if options.memory is None else round(options.memory * 1e9)
+    states = planning.STATES[config.optimizer or "sgd"]
+    names = planning.USUAL if options.methods is None else tuple(options.methods)
+    question = planning.Question(table, options.devices, names, memory, states)
+    found = planning.fitting(planning.candidates(question, config), memory)
+    best, why = planning.recommend(found, config.within)
+    shown = found if options.all else planning.shortened(found, best)
+    chosen = [i for i, c in enumerate(shown) if i < options.measure or (options.measure and c is best)]
+    measured = {i: _measured(config, shown[i], table, options.measure_updates) for i in chosen}
+    console = show.wide()
+    console.print(show.candidates(shown, best, measured))
+    for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
+    """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
+    from stalegrid.recipe import make_task
+    from stalegrid.rehearsal import emulate, rehearse
+
+    if config.costs is None:
+        return rehearse(make_task(config), candidate, updates)
+    return emulate(candidate, table, updates)
+
+
+_PLANNED = """\
+Shares of a device's time: busy with actions, sending (handling messages, or waiting for one that is under way) and
+waiting. Staleness of each stage, in updates. MB: parameters, gradients, optimizer state and batches in flight."""

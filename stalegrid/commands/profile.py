@@ -1,0 +1,42 @@
+"""Measures what the parts of a model cost."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from stalegrid import show
+from stalegrid.commands.options import MACHINE, MODEL, add_fields, config_of
+from stalegrid.errors import ConfigError
+
+ABOUT = "measure what the parts of a model cost on this machine"
+USAGE = "[options]"
+
+
+def ask(parser: ArgumentParser) -> None:
+    """Add the options."""
+    add_fields(parser, [*MODEL, *MACHINE])
+    add_parts(parser)
+    parser.add_argument("--copies", type=int, default=1, help="processes that measure at once")
+    parser.add_argument("--out", type=Path, help="file for the costs")
+
+
+def add_parts(parser: ArgumentParser) -> None:
+    """Add how finely a model is measured."""
+    parser.add_argument("--parts", type=int, default=16, help="parts in which the model is measured, at most")
+
+
+def run(options: Namespace) -> int:
+    """Profile."""
+    from stalegrid.profile import profile
+    from stalegrid.recipe import make_task
+
+    config = config_of(options)
+    if options.out is not None and (options.out.exists() or not options.out.parent.is_dir()):
+        raise ConfigError(f"the file exists, or its folder does not (out: {options.out}); name another one")
+    made = profile(make_task(config), config, options.parts, options.copies)
+    console = show.wide()
+    console.print(show.costs(made))
+    if options.out is not None:
+        made.write(options.out)
+        console.print(f"costs are in {options.out}; give them with --costs {options.out}", highlight=False)
+    return 0

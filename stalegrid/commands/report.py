@@ -1,0 +1,22 @@
+"""Writes the page of a run."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+ABOUT = "write a run's report.html"
+USAGE = "DIR"
+
+
+def ask(parser: ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("run", type=Path, help="folder of a run")
+
+
+def run(options: Namespace) -> int:
+    """Write the page."""
+    from stalegrid.observe.report import write_report
+
+    Console().print(f"the report is {write_report(options.run)}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,31 @@
+"""Holds simulator, processes and plain loops against each other."""
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from stalegrid.commands.options import EVERYTHING, TIMED, add_fields, config_of
+from stalegrid.show import plain
+
+_LEFT_OUT = ("out", "log_every", "engine", "trace", "deliveries", *TIMED)
+
+ABOUT = "hold simulator, processes and plain loops against each other, bit for bit"
+USAGE = "[options]"
+
+
+def ask(parser: ArgumentParser) -> None:
+    """Add the options."""
+    add_fields(parser, [name for name in EVERYTHING if name not in _LEFT_OUT], {"updates": 12})
+
+
+def run(options: Namespace) -> int:
+    """Verify."""
+    from stalegrid.recipe import make_task
+    from stalegrid.verify import verify
+
+    config = config_of(options)
+    differences = verify(make_task(config), config)
+    table = plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
+    for d in differences:
+        table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
+    Console().print(table)
+    return 0 if all(d.equal for d in differences) else 1
