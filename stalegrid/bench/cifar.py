@@ -19,7 +19,7 @@ from stalegrid.task import Task
 BATCH, EPOCHS = 128, 2
 UPDATES = 50_000 // BATCH * EPOCHS
 
-EVALUATED = 0.25
+EVALUATED = 0.5
 """Epochs between two evaluations."""
 
 _RATE = 0.1

@@ -1,11 +1,17 @@
-"""Peak resident memory of every process against the closed form, for each view.
+"""Peak resident memory of every process against the closed form, for each view, with each allocator there is.
 
-The closed form is what a process holds for batches in flight and old versions, and parameters, gradients and momentum.
-It is added to what the process occupied before its first forward; what an operation needs for a moment is not in it.
+The closed form says what staleness adds: graphs, inputs and copies of batches in flight, and activations that wait.  It
+is added to what the same processes occupy with one batch in flight, which has everything that does not grow: libraries,
+parameters, buffers of messages, what an operation needs for a moment.
 """
 
+import os
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ctypes.util import find_library
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,37 +19,40 @@ from torch import Tensor, nn
 import stalegrid
 from stalegrid.bench.measure import Row, Skipped, ratio, together
 from stalegrid.bench.workloads import WORKLOADS, optimizer
+from stalegrid.partition import partition
 
-BATCH, STAGES, UPDATES = 128, 4, 24
+BATCH, STAGES, UPDATES = 128, 4, 16
 CUTS = (4, 6, 8)
 """Children of ResNet-20 that begin the later stages."""
 
 VIEWS = ("stashed", "current", "recomputed")
+SLACK = [2 * (STAGES - 1 - k) for k in range(STAGES)]
 MB = 1e6
+
+JEMALLOC = "jemalloc"
 
 
 class Watcher(nn.Module):
-    """A layer that passes on what it is given and writes what its process occupies.
+    """A layer that passes on what it is given and writes what its process has occupied at most.
 
     Args:
-        path: file for bytes resident at the first forward, and the peak so far.
+        path: file for the peak so far, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path, self.first = path, 0
+        self.path = path
 
     def forward(self, x: Tensor) -> Tensor:
         """Write and pass on."""
-        self.first = self.first or _status("VmRSS")
-        self.path.write_text(f"{self.first} {_status('VmHWM')}")
+        self.path.write_text(str(_peak()))
         return x.view_as(x)
 
 
-def _status(name: str) -> int:
+def _peak() -> int:
     """Return bytes that Linux tells of this process; getrusage would tell of what its starter occupied, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
     return int(kilobytes) * 1024
 
 
@@ -51,15 +60,50 @@ def run(turns: int) -> Row:
     """Measure every stage of a pipeline of four with slack."""
     if not Path("/proc/self/status").exists():
         raise Skipped("needs Linux, which tells what a process occupies")
-    figures = together({view: partial(_measure, view) for view in VIEWS}, turns)
-    names = [f"{view} stage {k}" for view in VIEWS for k in range(STAGES)]
+    library = find_library(JEMALLOC)
+    parts: dict[str, Callable[[], dict[str, float]]] = {view: partial(_measure, "", view) for view in VIEWS}
+    if library is not None:
+        parts |= {f"{JEMALLOC} {view}": partial(_preloaded, library, view) for view in VIEWS}
+    figures = together(parts, turns)
+    names = [f"{part} stage {k}" for part in parts for k in range(STAGES)]
     ratios = [ratio(figures, f"{n} peak, MB", f"{n} closed form, MB", at_least=0.9, at_most=1.1) for n in names]
-    return Row(figures, ratios)
+    missing = f"{JEMALLOC} is not installed, so only the C library's allocator is measured"
+    return Row(figures, ratios, [] if library else [missing])
 
 
-def _measure(view: str) -> dict[str, float]:
-    workload = WORKLOADS["resnet20"]
+def _preloaded(library: str, view: str) -> dict[str, float]:
+    with _environment("LD_PRELOAD", library):
+        return _measure(f"{JEMALLOC} ", view)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Let processes that are started meanwhile find a variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _measure(prefix: str, view: str) -> dict[str, float]:
+    one, many = _peaks(view, [0] * STAGES), _peaks(view, SLACK)
     found: dict[str, float] = {}
+    for k, ((base, held), (peak, held_now), waiting) in enumerate(zip(one, many, _waiting(), strict=True)):
+        name = f"{prefix}{view} stage {k}"
+        form = base + held_now - held + waiting
+        found |= {f"{name} one batch in flight, MB": base / MB}
+        found |= {f"{name} peak, MB": peak / MB, f"{name} closed form, MB": form / MB}
+    return found
+
+
+def _peaks(view: str, staleness: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the peak of each stage's process, and the bytes that the plan says it holds."""
+    workload = WORKLOADS["resnet20"]
     with tempfile.TemporaryDirectory() as name:
         watchers = [Path(name) / f"stage-{k}" for k in range(STAGES)]
         model, cuts = _watched(workload.model(), watchers)
@@ -71,18 +115,14 @@ def _measure(view: str) -> dict[str, float]:
             groups=1,
             stages=STAGES,
             cuts=cuts,
-            staleness=[2 * (STAGES - 1 - k) for k in range(STAGES)],
+            staleness=list(staleness),
             view=view,
             batch_size=BATCH,
             updates=UPDATES,
             evaluate_every=0,
             quiet=True,
         )
-        for k, path in enumerate(watchers):
-            first, peak = map(int, path.read_text().split())
-            form = first + made.summary["held_at_most"][k] + 2 * _parameters(model, cuts, k)
-            found |= {f"{view} stage {k} peak, MB": peak / MB, f"{view} stage {k} closed form, MB": form / MB}
-    return found
+        return [(int(p.read_text()), held) for p, held in zip(watchers, made.summary["held_at_most"], strict=True)]
 
 
 def _watched(model: nn.Sequential, paths: list[Path]) -> tuple[nn.Sequential, list[str]]:
@@ -93,7 +133,9 @@ def _watched(model: nn.Sequential, paths: list[Path]) -> tuple[nn.Sequential, li
     return nn.Sequential(*children), [str(cut + k + 1) for k, cut in enumerate(CUTS)]
 
 
-def _parameters(model: nn.Sequential, cuts: list[str], stage: int) -> int:
-    """Return the bytes of a stage's parameters: once for the gradients, once more for the momentum."""
-    bounds = [0, *map(int, cuts), len(model)]
-    return sum(p.nbytes for child in list(model)[bounds[stage] : bounds[stage + 1]] for p in child.parameters())
+def _waiting() -> list[int]:
+    """Return the bytes of activations that slack lets wait for each stage: m_(k-1) - m_k of them, beside the next."""
+    workload = WORKLOADS["resnet20"]
+    made = partition(workload.model(), (workload.samples(BATCH).inputs,), STAGES, [str(cut) for cut in CUTS])
+    sizes = [sum(spec.nbytes for spec in layout) for layout in made.layouts]
+    return [0, *((above - below) * size for (above, below), size in zip(pairwise(SLACK), sizes, strict=True))]

@@ -68,12 +68,12 @@ def _seconds(name: str) -> str:
 
 
 def _ways(folder: Path, cut: str) -> dict[str, Callable[[int], Curve]]:
-    pipeline = partial(_stalegrid, folder, groups=1, stages=2, cuts=[cut], batch_size=BATCH)
     return {
         ONE: lambda seed: _curve(started("training", folder, seed, 2, threads=2)),
         DDP: lambda seed: _curve(under_torchrun("training", 2, folder, seed, 1)),
-        "K=2 pham-ahn": partial(pipeline, method="pham-ahn"),
-        "K=2 spectrain": partial(pipeline, method="spectrain"),
+        "K=2 spectrain": partial(
+            _stalegrid, folder, method="spectrain", groups=1, stages=2, cuts=[cut], batch_size=BATCH
+        ),
         "S=2": partial(_stalegrid, folder, groups=2, stages=1, batch_size=BATCH // 2),
     }
 
