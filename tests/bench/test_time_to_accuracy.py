@@ -16,7 +16,7 @@ def test_the_time_is_that_of_the_first_evaluation_that_shows_the_accuracy() -> N
         "S=2": [{5.0: ENOUGH}, {10.0: ENOUGH}],
     }
     row = time_to_accuracy._row(curves, [])
-    assert row.figures["one process, two threads, s to 65%"] == [20.0, 50.0]
+    assert row.figures["one process, two threads, s to 60%"] == [20.0, 50.0]
     assert row.figures["one process, two threads, s for all epochs"] == [40.0, 50.0]
     assert row.figures["one process, two threads, last accuracy"] == [ENOUGH, ENOUGH]
     assert [ratio.values for ratio in row.ratios] == [(4.0, 5.0), (1.6, 1.2)]
@@ -26,9 +26,9 @@ def test_the_time_is_that_of_the_first_evaluation_that_shows_the_accuracy() -> N
 def test_who_misses_the_accuracy_is_named_and_not_compared() -> None:
     curves = {time_to_accuracy.ONE: [{1.0: ENOUGH}] * 2, "S=2": [{1.0: ENOUGH}, {1.0: SHORT}]}
     row = time_to_accuracy._row(curves, ["before"])
-    assert row.notes == ["before", "S=2: 1 of 2 seeds did not reach 65%"]
+    assert row.notes == ["before", "S=2: 1 of 2 seeds did not reach 60%"]
     assert not row.ratios
-    assert "S=2, s to 65%" not in row.figures
+    assert "S=2, s to 60%" not in row.figures
     assert row.figures["S=2, last accuracy"] == [ENOUGH, SHORT]
 
 
