@@ -15,6 +15,7 @@ import stalegrid
 from stalegrid.bench.cifar import BATCH, EPOCHS, EVALUATED, UPDATES, cifar10
 from stalegrid.bench.measure import Figures, Row, ratio
 from stalegrid.bench.peers.start import started, under_torchrun
+from stalegrid.bench.workloads import images
 from stalegrid.engines.machine import computing
 from stalegrid.partition import partition
 
@@ -35,9 +36,9 @@ def run(folder: Path, turns: int) -> Row:
         folder: holds CIFAR-10's official files.
         turns: seeds.
     """
-    first = cifar10(folder, 0)
+    model = cifar10(folder, 0).model
     with computing(1):
-        (cut,) = partition(first.model, (first.data[0][0].expand(BATCH, 3, 32, 32),), 2).names
+        (cut,) = partition(model, (images(BATCH).inputs,), 2).names
     ways = _ways(folder, cut)
     curves: dict[str, list[Curve]] = {name: [] for name in ways}
     for seed in range(min(turns, SEEDS)):
