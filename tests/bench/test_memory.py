@@ -18,10 +18,11 @@ def test_the_closed_form_is_added_to_what_one_batch_in_flight_takes(monkeypatch:
 
     monkeypatch.setattr(memory, "_peaks", peaks)
     monkeypatch.setattr(memory, "_waiting", lambda: [0, 30_000_000, 20_000_000, 10_000_000])
-    found = memory._measure("", "stashed")
-    assert [found[f"stashed stage {k} one batch in flight, MB"] for k in range(4)] == [500.0] * 4
-    assert [found[f"stashed stage {k} peak, MB"] for k in range(4)] == [550.0, 550.0, 550.0, 500.0]
-    assert [found[f"stashed stage {k} closed form, MB"] for k in range(4)] == [506.0, 534.0, 522.0, 510.0]
+    found = memory._measure("")
+    assert [found[f"one batch in flight, stage {k}, MB"] for k in range(4)] == [500.0] * 4
+    for view in memory.VIEWS:
+        assert [found[f"{view} stage {k} peak, MB"] for k in range(4)] == [550.0, 550.0, 550.0, 500.0]
+        assert [found[f"{view} stage {k} closed form, MB"] for k in range(4)] == [506.0, 534.0, 522.0, 510.0]
 
 
 @pytest.mark.parametrize("before", [None, "other"])
@@ -32,8 +33,8 @@ def test_another_allocator_is_for_the_processes_that_are_measured_only(
     if before is not None:
         monkeypatch.setenv("LD_PRELOAD", before)
     seen: list[str | None] = []
-    monkeypatch.setattr(memory, "_measure", lambda prefix, view: seen.append(os.environ["LD_PRELOAD"]) or {})
-    memory._preloaded("libjemalloc.so.2", "stashed")
+    monkeypatch.setattr(memory, "_measure", lambda prefix: seen.append(os.environ["LD_PRELOAD"]) or {})
+    memory._preloaded("libjemalloc.so.2")
     assert seen == ["libjemalloc.so.2"]
     assert os.environ.get("LD_PRELOAD") == before
 
