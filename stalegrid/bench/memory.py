@@ -42,9 +42,11 @@ class Watcher(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.batches = 0  # counted so that the module has a state, and is called for each batch instead of traced
 
     def forward(self, x: Tensor) -> Tensor:
         """Write and pass on."""
+        self.batches += 1
         self.path.write_text(str(_peak()))
         return x.view_as(x)
 

@@ -1,9 +1,13 @@
 import os
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from stalegrid.bench import memory
 from stalegrid.bench.measure import Skipped
+from stalegrid.partition import partition
 
 
 def test_what_waits_for_a_stage_is_what_the_one_below_is_ahead() -> None:
@@ -23,6 +27,17 @@ def test_the_closed_form_is_added_to_what_one_batch_in_flight_takes(monkeypatch:
     for view in memory.VIEWS:
         assert [found[f"{view} stage {k} peak, MB"] for k in range(4)] == [550.0, 550.0, 550.0, 500.0]
         assert [found[f"{view} stage {k} closed form, MB"] for k in range(4)] == [506.0, 534.0, 522.0, 510.0]
+
+
+def test_a_watcher_in_a_stage_writes_at_every_batch(tmp_path: Path) -> None:
+    watched = [tmp_path / "0", tmp_path / "1"]
+    model = nn.Sequential(
+        memory.Watcher(watched[0]), nn.Linear(4, 4), nn.ReLU(), memory.Watcher(watched[1]), nn.Linear(4, 2)
+    )
+    for stage, path in zip(partition(model, (torch.zeros(3, 4),), 2, ["3"]).stages(model), watched, strict=True):
+        path.unlink()
+        stage(torch.zeros(3, 4))
+        assert int(path.read_text()) > 0
 
 
 @pytest.mark.parametrize("before", [None, "other"])
