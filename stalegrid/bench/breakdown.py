@@ -17,14 +17,12 @@ from typing import Any
 
 from stalegrid.bench.measure import Row, ratio, together
 from stalegrid.bench.peers.start import started
-from stalegrid.bench.runs import train
+from stalegrid.bench.runs import half, train
 from stalegrid.bench.workloads import BACKWARD, FORWARD, STAGES, WORKLOADS
-from stalegrid.engines.machine import computing
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.shares import shares
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
-from stalegrid.partition import partition
 from stalegrid.program import Kind
 
 WHOLE = "whole"
@@ -38,9 +36,7 @@ UPDATES = {"resnet20": 25, "sleepers": 60}
 
 def run(turns: int) -> Row:
     """Measure seconds an update, and what they consist of."""
-    with computing(1):
-        workload = WORKLOADS["resnet20"]
-        (cut,) = partition(workload.model(), (workload.samples(workload.batch).inputs,), 2).names
+    cut = half("resnet20")
     cases = _cases(cut)
     figures = together(cases, turns)
     ratios = [ratio(figures, _figure(case, part), _figure(case, WHOLE)) for case in cases for part in PARTS]
@@ -52,7 +48,7 @@ def _figure(case: str, part: str) -> str:
 
 
 def _cases(cut: str) -> dict[str, Callable[[], dict[str, float]]]:
-    half = WORKLOADS["resnet20"].batch // 2
+    batch = WORKLOADS["resnet20"].batch
     pipeline = {"groups": 1, "stages": 2, "cuts": [cut]}
     emulated = {"groups": 1, "stages": STAGES, "cuts": [str(k) for k in range(1, STAGES)]}
     each: dict[str, Callable[[], dict[str, float]]] = {
@@ -61,8 +57,8 @@ def _cases(cut: str) -> dict[str, Callable[[], dict[str, float]]]:
         )
         for c in (1, 2)
     }
-    each["resnet20 K=2"] = partial(_real, 1 / 2, WORKLOADS["resnet20"].batch, pipeline)
-    each["resnet20 S=2 ring"] = partial(_real, 1, half, {"groups": 2, "stages": 1, "batch_size": half})
+    each["resnet20 K=2"] = partial(_real, 1 / 2, batch, pipeline)
+    each["resnet20 S=2 ring"] = partial(_real, 1, batch // 2, {"groups": 2, "stages": 1, "batch_size": batch // 2})
     return {name: partial(_named, name, measure) for name, measure in each.items()}
 
 
@@ -105,9 +101,8 @@ def _spent(workload: str, **settings: Any) -> dict[str, float]:
         train(workload, UPDATES[workload], folder, trace=True, **settings)
         timeline = read_trace(folder / TRACE)
     units = {span.unit for span in timeline.spans} - {OBSERVER}
-    return {
-        what: mean(_seconds(timeline, unit)[what] for unit in units) for what in ("busy", "waiting", "communicating")
-    }
+    spent = [_seconds(timeline, unit) for unit in units]
+    return {what: mean(each[what] for each in spent) for what in ("busy", "waiting", "communicating")}
 
 
 def _seconds(timeline: Timeline, unit: Unit) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from stalegrid.bench.measure import Skipped
+from stalegrid.bench.workloads import optimizer
 from stalegrid.data import CropAndFlip, load_cifar10
 from stalegrid.errors import DataError
 from stalegrid.models import resnet
@@ -44,7 +45,7 @@ def cifar10(folder: Path, seed: int) -> Task:
         model=resnet(20),
         data=train,
         loss=nn.CrossEntropyLoss(),
-        optimizer=partial(torch.optim.SGD, fused=True, lr=_RATE, momentum=0.9, weight_decay=5e-4),
+        optimizer=optimizer(_RATE),
         # One step more than updates: it is stepped after the last one too.
         scheduler=partial(OneCycleLR, max_lr=_RATE, total_steps=UPDATES + 1, cycle_momentum=False),
         test=test,

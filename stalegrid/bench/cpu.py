@@ -7,10 +7,7 @@ from typing import Any
 
 from stalegrid.bench.measure import Figures, Ratio, Row, best, ratio, together
 from stalegrid.bench.peers.start import started, under_torchrun
-from stalegrid.bench.runs import seconds_per_update
-from stalegrid.bench.workloads import WORKLOADS
-from stalegrid.engines.machine import computing
-from stalegrid.partition import partition
+from stalegrid.bench.runs import half, seconds_per_update
 
 BATCH, PROCESSES = 128, 2
 UPDATES = {"resnet20": 25, "resnet56": 12}
@@ -31,8 +28,7 @@ def run(turns: int) -> Row:
     ratios: list[Ratio] = []
     notes: list[str] = []
     for name in UPDATES:
-        with computing(1):
-            (cut,) = partition(WORKLOADS[name].model(), (WORKLOADS[name].samples(BATCH).inputs,), 2).names
+        cut = half(name)
         notes.append(f"{name} is cut before {cut}, PyTorch's pipeline before {CHILD[name]}")
         found = together(_competitors(name, cut), turns)
         figures |= {f"{name} {what}, samples/s": values for what, values in found.items()}

@@ -11,6 +11,7 @@ from stalegrid.bench.peers.start import started
 from stalegrid.bench.runs import seconds_per_update
 from stalegrid.bench.workloads import WORKLOADS
 
+DEVICE = "cuda"
 WORKLOAD, UPDATES = "half-resnet56", 60
 CUTS = {2: ["13"], 4: ["8", "13", "18"]}
 """Children that begin the later stages."""
@@ -22,26 +23,24 @@ def run(turns: int) -> Row:
     """Measure the time of an update."""
     if not torch.cuda.is_available():
         raise Skipped("needs a GPU; PyTorch sees none here")
-    figures = interleave(competitors("cuda"), turns)
+    figures = interleave(_competitors(), turns)
     return Row(figures, [ratio(figures, name, ALONE) for name in figures if name != ALONE])
 
 
-def competitors(device: str) -> dict[str, Callable[[], float]]:
-    """Return what measures each competitor on a device."""
+def _competitors() -> dict[str, Callable[[], float]]:
     batch = WORKLOADS[WORKLOAD].batch
-    ours = partial(_stalegrid, device)
     each = {
-        "simulator 1 x 4": partial(ours, engine="simulator", groups=1, stages=4, cuts=CUTS[4]),
-        "K=2, two processes": partial(ours, groups=1, stages=2, cuts=CUTS[2]),
-        "K=4, four processes": partial(ours, groups=1, stages=4, cuts=CUTS[4]),
-        "S=2, two processes": partial(ours, groups=2, stages=1, batch_size=batch // 2),
+        "simulator 1 x 4": partial(_stalegrid, engine="simulator", groups=1, stages=4, cuts=CUTS[4]),
+        "K=2, two processes": partial(_stalegrid, groups=1, stages=2, cuts=CUTS[2]),
+        "K=4, four processes": partial(_stalegrid, groups=1, stages=4, cuts=CUTS[4]),
+        "S=2, two processes": partial(_stalegrid, groups=2, stages=1, batch_size=batch // 2),
     }
-    return {ALONE: partial(_loop, device), **{f"{name}, s/update": measure for name, measure in each.items()}}
+    return {ALONE: _loop, **{f"{name}, s/update": measure for name, measure in each.items()}}
 
 
-def _loop(device: str) -> float:
-    return started("loop", WORKLOAD, WORKLOADS[WORKLOAD].batch, UPDATES, device, threads=1)["seconds"]
+def _loop() -> float:
+    return started("loop", WORKLOAD, WORKLOADS[WORKLOAD].batch, UPDATES, DEVICE, threads=1)["seconds"]
 
 
-def _stalegrid(device: str, **settings: Any) -> float:
-    return seconds_per_update(WORKLOAD, UPDATES, device=device, **settings)
+def _stalegrid(**settings: Any) -> float:
+    return seconds_per_update(WORKLOAD, UPDATES, device=DEVICE, **settings)

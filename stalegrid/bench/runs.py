@@ -9,6 +9,16 @@ from torch import nn
 
 import stalegrid
 from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
+from stalegrid.engines.machine import computing
+from stalegrid.partition import partition
+
+
+def half(workload: str) -> str:
+    """Return where a workload is cut into two stages of one thread each, measured here."""
+    chosen = WORKLOADS[workload]
+    with computing(1):
+        (cut,) = partition(chosen.model(), (chosen.samples(chosen.batch).inputs,), 2).names
+    return cut
 
 
 def train(workload: str, updates: int, out: Path, **settings: Any) -> None:

@@ -111,6 +111,6 @@ WORKLOADS = {
 }
 
 
-def optimizer() -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+def optimizer(lr: float = 0.01) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
     """Return what everybody trains with."""
-    return partial(torch.optim.SGD, fused=True, lr=0.01, momentum=0.9, weight_decay=5e-4)
+    return partial(torch.optim.SGD, fused=True, lr=lr, momentum=0.9, weight_decay=5e-4)
