@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from stalegrid.bench.workloads import Cast, ChannelsLast
+from stalegrid.plan import make_plan
 from tests.cases import (
+    Net,
     build,
     compare,
     make_settings,
@@ -237,6 +240,25 @@ class Positions(nn.Module):
         return self.head(torch.tanh(self.second(h)) * torch.arange(6))
 
 
+class Narrowed(nn.Module):
+    """Stages that hand over bfloat16, so that messages are half as long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.first, self.down1, self.up1 = nn.Linear(72, 8), Cast(torch.bfloat16), Cast(torch.float32)
+        self.second, self.down2, self.up2 = nn.Linear(8, 8), Cast(torch.bfloat16), Cast(torch.float32)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.down1(torch.tanh(self.first(self.flatten(x))))
+        return self.head(self.up2(self.down2(torch.tanh(self.second(self.up1(h))))))
+
+
+def channels_last() -> nn.Module:
+    return nn.Sequential(ChannelsLast(), Net()).to(memory_format=torch.channels_last)
+
+
 AWKWARD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "integers": ({"model": build(Words), "data": words(), "loss": two_losses}, ["first", "second"]),
     "expanded-gradient": ({"model": build(Pooled)}, ["conv2", "mean"]),
@@ -244,6 +266,8 @@ AWKWARD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "positions": ({"model": build(Positions)}, ["second", "head"]),
     "tied": ({"model": build(Tied)}, ["second", "head"]),
     "constants": ({"model": build(partial(Constants, True))}, ["second", "head"]),
+    "narrowed": ({"model": build(Narrowed)}, ["up1", "up2"]),
+    "channels-last": ({"model": build(channels_last)}, ["1.conv2", "1.dropout2"]),
     "unsaved": ({"model": build(partial(Constants, False))}, ["second", "head"]),
 }
 
@@ -255,6 +279,17 @@ AWKWARD: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_awkward_model(name: str, changes: dict[str, Any]) -> None:
     task, cuts = AWKWARD[name]
     hold(2, 3, task, cuts=cuts, **changes)
+
+
+def test_messages_are_of_the_type_and_memory_order_that_stages_hand_over() -> None:
+    found = {}
+    for name in ("narrowed", "channels-last"):
+        task, cuts = AWKWARD[name]
+        found[name] = make_plan(make_task(**task), make_settings(1, 3, cuts=cuts)).partition.layouts
+    assert [spec.dtype for layout in found["narrowed"] for spec in layout] == [torch.bfloat16] * 2
+    images = [spec for layout in found["channels-last"] for spec in layout]
+    assert images
+    assert all(spec.stride[1] == 1 for spec in images)
 
 
 @pytest.mark.parametrize(("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2)])

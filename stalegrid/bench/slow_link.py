@@ -19,13 +19,19 @@ UPDATES = {1: 6, 4: 12, 16: 32}
 
 DDP, PIPELINE = "DDP", f"K={HOSTS} pipeline"
 
+HALVED, CUTS = "wide-halved", ["2", "5", "8"]
+"""The same model with bfloat16 between its four parts."""
+
 
 def run(turns: int) -> Row:
     """Measure samples a second and the bytes sent for a sample."""
+    ddp_halved, halved = f"{DDP}, float16 messages", f"{PIPELINE}, bfloat16 messages"
     with hosts(HOSTS, MBIT) as network:
         parts = {
-            DDP: partial(_ddp, network),
+            DDP: partial(_ddp, network, DDP),
+            ddp_halved: partial(_ddp, network, ddp_halved, "half"),
             PIPELINE: partial(_grid, network, PIPELINE, groups=1, stages=HOSTS),
+            halved: partial(_grid, network, halved, HALVED, groups=1, stages=HOSTS, cuts=CUTS),
             **{
                 name: partial(_grid, network, name, groups=2, stages=2, period=period, lag=lag)
                 for period in (1, 4, 16)
@@ -46,14 +52,14 @@ def _ratios(figures: Figures, names: list[str]) -> list[Ratio]:
     ]
 
 
-def _ddp(network: list[Host]) -> dict[str, float]:
-    return _named(DDP, on_hosts(network, "data_parallel", WORKLOAD, WORKLOADS[WORKLOAD].batch, PEER_UPDATES))
+def _ddp(network: list[Host], name: str, *more: str) -> dict[str, float]:
+    return _named(name, on_hosts(network, "data_parallel", WORKLOAD, WORKLOADS[WORKLOAD].batch, PEER_UPDATES, *more))
 
 
-def _grid(network: list[Host], name: str, **settings: Any) -> dict[str, float]:
+def _grid(network: list[Host], name: str, workload: str = WORKLOAD, **settings: Any) -> dict[str, float]:
     groups = settings["groups"]
     chosen = {**settings, "batch_size": WORKLOADS[WORKLOAD].batch // groups}
-    return _named(name, on_hosts(network, "grid", WORKLOAD, UPDATES[settings.get("period", 16)], json.dumps(chosen)))
+    return _named(name, on_hosts(network, "grid", workload, UPDATES[settings.get("period", 16)], json.dumps(chosen)))
 
 
 def _named(name: str, found: dict[str, float]) -> dict[str, float]:

@@ -64,6 +64,30 @@ def wide() -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+class Cast(nn.Module):
+    """A layer that changes the type of what it is given, forwards and, of gradients, backwards.
+
+    Args:
+        dtype: of what it returns.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cast."""
+        return x.to(self.dtype)
+
+
+def wide_halved() -> nn.Sequential:
+    """Return the same layers in four parts, with bfloat16 between them: cut before the second of two casts."""
+    layers = list(wide())
+    parts = [nn.Sequential(*layers[i : i + 4]) for i in range(0, len(layers), 4)]
+    cast = [(Cast(torch.float32), part, Cast(torch.bfloat16)) for part in parts]
+    return nn.Sequential(*[layer for three in cast for layer in three][1:-1])
+
+
 class Half(nn.Module):
     """A layer that computes in bfloat16 where that is good enough.
 
@@ -105,6 +129,7 @@ WORKLOADS = {
     "resnet56": Workload(partial(resnet, 56), images, 128),
     "half-resnet56": Workload(partial(_half, 56), images, 128),
     "wide": Workload(wide, partial(vectors, WIDTH), 128),
+    "wide-halved": Workload(wide_halved, partial(vectors, WIDTH), 128),
     "sleeper": _sleepers(1, 1),
     "sleepers": _sleepers(STAGES, STAGES),
     "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
