@@ -90,7 +90,7 @@ def _apart(spent: Mapping[str, float], work: float, among_others: float) -> dict
 def _loops(workload: str, batch: int, number: int) -> float:
     """Return the seconds of an update in plain loops of one thread, so many at once."""
     with ThreadPoolExecutor(number) as pool:
-        loops = [pool.submit(started, "loop", workload, batch, UPDATES[workload], threads=1) for _ in range(number)]
+        loops = [pool.submit(started, "loop", workload, batch, UPDATES[workload]) for _ in range(number)]
         return mean(loop.result()["seconds"] for loop in loops)
 
 

@@ -39,7 +39,7 @@ def _competitors() -> dict[str, Callable[[], float]]:
 
 
 def _loop() -> float:
-    return started("loop", WORKLOAD, WORKLOADS[WORKLOAD].batch, UPDATES, DEVICE, threads=1)["seconds"]
+    return started("loop", WORKLOAD, WORKLOADS[WORKLOAD].batch, UPDATES, DEVICE)["seconds"]
 
 
 def _stalegrid(**settings: Any) -> float:

@@ -45,7 +45,7 @@ def _stalegrid() -> dict[str, float]:
 
 
 def _alone() -> dict[str, float]:
-    return {ALONE: started("loop", "sleeper", WORKLOADS["sleeper"].batch, UPDATES // 2, threads=1)["seconds"]}
+    return {ALONE: started("loop", "sleeper", WORKLOADS["sleeper"].batch, UPDATES // 2)["seconds"]}
 
 
 def _batch(c: int) -> float:

@@ -9,9 +9,13 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import torch
+
+THREADS = 1
+"""Of every process; a figure for which there are more is named after them."""
 
 Figures = dict[str, list[float]]
 """Each competitor's figures, by turn; a name ends with its unit."""
@@ -153,7 +157,7 @@ def best(figures: Figures, names: list[str], better: Callable[[list[float]], flo
 
 
 def machine() -> dict[str, Any]:
-    """Describe what figures are taken on."""
+    """Describe what figures are taken on, and of which versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
@@ -161,8 +165,17 @@ def machine() -> dict[str, Any]:
         "gpu": gpu,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "threads of a process": THREADS,
+        **{name: _version(name) for name in ("stalegrid", "torch", "decent-dp")},
     }
+
+
+def _version(distribution: str) -> str | None:
+    """Return the version that is installed, if one is."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

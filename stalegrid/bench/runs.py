@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 import stalegrid
+from stalegrid.bench.measure import THREADS
 from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 from stalegrid.engines.machine import computing
 from stalegrid.partition import partition
@@ -16,7 +17,7 @@ from stalegrid.partition import partition
 def half(workload: str) -> str:
     """Return where a workload is cut into two stages of one thread each, measured here."""
     chosen = WORKLOADS[workload]
-    with computing(1):
+    with computing(THREADS):
         (cut,) = partition(chosen.model(), (chosen.samples(chosen.batch).inputs,), 2).names
     return cut
 

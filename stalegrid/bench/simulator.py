@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from stalegrid.bench.measure import Figures, Ratio, Row, interleave, ratio
+from stalegrid.bench.measure import THREADS, Figures, Ratio, Row, interleave, ratio
 from stalegrid.bench.peers import loop
 from stalegrid.bench.runs import seconds_per_update
 from stalegrid.engines.machine import computing
@@ -18,7 +18,7 @@ def run(turns: int) -> Row:
     """Measure the time of an update with each view."""
     figures: Figures = {}
     ratios: list[Ratio] = []
-    with computing(1):
+    with computing(THREADS):
         for (groups, stages), batch in SIZES.items():
             plain = f"plain loop, {groups} x batch {batch}, s/update"
             views = {view: f"simulator {groups} x {stages} {view}, s/update" for view in GOALS}

@@ -67,8 +67,8 @@ def _seconds(name: str) -> str:
 
 def _ways(folder: Path, cut: str) -> dict[str, Callable[[int], Curve]]:
     return {
-        ONE: lambda seed: _curve(started("training", folder, seed, 2, threads=2)),
-        DDP: lambda seed: _curve(under_torchrun("training", 2, folder, seed, 1)),
+        ONE: lambda seed: _curve(started("training", folder, seed, threads=2)),
+        DDP: lambda seed: _curve(under_torchrun("training", 2, folder, seed)),
         "K=2 spectrain": partial(
             _stalegrid, folder, method="spectrain", groups=1, stages=2, cuts=[cut], batch_size=BATCH
         ),

@@ -56,7 +56,7 @@ def test_a_row_is_written_with_its_spread_and_its_machine() -> None:
     assert found["figures"]["a"] == {"median": 2.0, "least": 1.0, "greatest": 4.0}
     (made,) = found["ratios"]
     assert made == {"what": "a / b", "median": 2.0, "least": 1.0, "greatest": 4.0, "goal": "<= 3", "reached": True}
-    assert {"processor", "cores", "torch", "python"} <= found["machine"].keys()
+    assert {"processor", "cores", "torch", "python", "threads of a process"} <= found["machine"].keys()
     assert found["notes"] == ["said"]
 
 

@@ -18,7 +18,6 @@ from stalegrid.bench.workloads import BATCHES, WORKLOADS, optimizer
 
 def main(name: str, batch: int, updates: int, half: bool) -> None:
     """Train and print."""
-    torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)

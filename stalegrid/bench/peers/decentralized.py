@@ -20,7 +20,6 @@ def _optimizer(named: list[tuple[str, Tensor]]) -> torch.optim.Optimizer:
 
 def main(name: str, batch: int, updates: int) -> None:
     """Train and print."""
-    torch.set_num_threads(1)
     rank, size = initialize_dist()
     torch.manual_seed(0)
     model = DecentralizedDataParallel(WORKLOADS[name].model(), optim_fn=_optimizer, topology="ring")

@@ -21,7 +21,6 @@ MULTIPLE = {"Interleaved1F1B": ScheduleInterleaved1F1B}
 
 def main(name: str, batch: int, updates: int, cuts: Sequence[int], schedules: Sequence[str]) -> None:
     """Train with each schedule in turn and print."""
-    torch.set_num_threads(1)
     dist.init_process_group("gloo")
     figures = {}
     for chosen in schedules:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from stalegrid.bench.hosts import INTERFACE, Host
+from stalegrid.bench.measure import THREADS
 
 PATIENCE = 900.0
 """Seconds within which hosts have done their work."""
@@ -25,7 +26,7 @@ WARM_UP = 0.2
 
 
 def under_torchrun(peer: str, processes: int, *arguments: object) -> dict[str, float]:
-    """Run a peer in processes of its own, one thread each, and return the figures that it printed.
+    """Run a peer in processes of its own and return the figures that it printed.
 
     Args:
         peer: module beside this one.
@@ -36,18 +37,18 @@ def under_torchrun(peer: str, processes: int, *arguments: object) -> dict[str, f
         RuntimeError: it failed.
     """
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    return _figures([*launcher, f"{__package__}.{peer}", *map(str, arguments)], threads=1)
+    return _figures([*launcher, f"{__package__}.{peer}", *map(str, arguments)], THREADS)
 
 
 def on_hosts(network: Sequence[Host], peer: str, *arguments: object) -> dict[str, float]:
-    """Run a peer in one process a host, of one thread each, and return the figures that the first one printed."""
+    """Run a peer in one process a host and return the figures that the first one printed."""
     first, port = network[0].address, 29400
     running = []
     for rank, host in enumerate(network):
         places = [f"--nnodes={len(network)}", f"--node-rank={rank}", f"--master-addr={first}", f"--master-port={port}"]
         launcher = ["torch.distributed.run", "--nproc-per-node=1", *places, "-m"]
         module = [*launcher, f"{__package__}.{peer}", *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": INTERFACE}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "GLOO_SOCKET_IFNAME": INTERFACE}
         command = host.command([sys.executable, "-m", *module])
         running.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -63,7 +64,7 @@ def on_hosts(network: Sequence[Host], peer: str, *arguments: object) -> dict[str
     return figures
 
 
-def started(peer: str, *arguments: object, threads: int) -> dict[str, float]:
+def started(peer: str, *arguments: object, threads: int = THREADS) -> dict[str, float]:
     """Run a peer in one process and return the figures that it printed."""
     return _figures([f"{__package__}.{peer}", *map(str, arguments)], threads)
 

@@ -1,4 +1,4 @@
-"""Plain PyTorch to a test accuracy: ``training FOLDER SEED THREADS``; under torchrun DistributedDataParallel.
+"""Plain PyTorch to a test accuracy: ``training FOLDER SEED``; under torchrun DistributedDataParallel.
 
 Prints the seconds since training began, and the accuracy, of every evaluation.  Processes share the evaluation.
 """
@@ -17,9 +17,8 @@ from stalegrid.bench.peers.start import everybody, leave, tell
 from stalegrid.data import Batches, Slices
 
 
-def main(folder: Path, seed: int, threads: int) -> None:
+def main(folder: Path, seed: int) -> None:
     """Train and print."""
-    torch.set_num_threads(threads)
     together = dist.is_torchelastic_launched()
     if together:
         dist.init_process_group("gloo")
@@ -62,4 +61,4 @@ def _correct(model: nn.Module, tests: Slices, rank: int, size: int) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
