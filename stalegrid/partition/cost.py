@@ -54,11 +54,13 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
         return leaf.clone() if node.name in trial.changed else leaf
 
     args, kwargs = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
+    output = trial.values[node.name]
+    gradient = torch.ones_like(output) if isinstance(output, Tensor) else None  # in a stage, it comes from elsewhere
 
     def forward_backward() -> None:
         made = _call(chain, node, args, kwargs)
         if isinstance(made, Tensor) and made.requires_grad:
-            made.backward(torch.ones_like(made))  # type: ignore[no-untyped-call]
+            made.backward(gradient)  # type: ignore[no-untyped-call]
 
     seconds = _timed(forward_backward, leaves)
     chain.model.zero_grad(set_to_none=True)
