@@ -95,12 +95,11 @@ def _environment(name: str, value: str) -> Iterator[None]:
 def _measure(prefix: str) -> dict[str, float]:
     alone = _peaks(VIEWS[0], [0] * STAGES)  # nothing is late, so all views hold the same
     found = {f"{prefix}one batch in flight, stage {k}, MB": base / MB for k, (base, _) in enumerate(alone)}
+    waiting = _waiting()
     for view in VIEWS:
-        for k, ((base, held), (peak, now), waiting) in enumerate(
-            zip(alone, _peaks(view, SLACK), _waiting(), strict=True)
-        ):
+        for k, ((base, held), (peak, now), late) in enumerate(zip(alone, _peaks(view, SLACK), waiting, strict=True)):
             name = f"{prefix}{view} stage {k}"
-            found |= {f"{name} peak, MB": peak / MB, f"{name} closed form, MB": (base + now - held + waiting) / MB}
+            found |= {f"{name} peak, MB": peak / MB, f"{name} closed form, MB": (base + now - held + late) / MB}
     return found
 
 
