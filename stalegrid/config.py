@@ -80,7 +80,7 @@ class Settings(DeviceSettings):
         engine: processes (torch.distributed) or simulator (all units in this process).
         processes: how many processes share the units; one a unit if left out.
         device: cpu, cuda, or auto for cuda where there is one.
-        dtype: of parameters and activations.
+        dtype: that floating parameters, buffers and data are cast to; each keeps its own if left out.
         threads: of each process's arithmetic; another number may change the last bits.
         seed: of everything that is drawn.
         deadline: seconds that a unit waits for a message before the run ends with an error.
@@ -123,7 +123,7 @@ class Settings(DeviceSettings):
     engine: Literal["processes", "simulator"] = "processes"
     processes: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float64", "bfloat16"] | None = None
     threads: int = 1
     seed: int = 0
     deadline: float = 120.0

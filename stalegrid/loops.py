@@ -3,7 +3,6 @@
 Does not know: engines, agents, how any loop works.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from stalegrid.config import Settings
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.engines.machine import use_device
-from stalegrid.plan import Plan, make_batches
+from stalegrid.plan import Plan, cast_model, make_batches
 from stalegrid.reference.async_nesterov import async_nesterov
 from stalegrid.reference.ddg import ddg
 from stalegrid.reference.dsp import dsp
@@ -63,6 +62,7 @@ def plain_loop(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Calla
     """
     if settings.clip is not None or task.corrections:
         return None
+    task = task.fresh()
     if isinstance(plan, ServedPlan):
         return _served(task, settings, plan)
     common = _common(task, settings, plan)
@@ -78,9 +78,9 @@ def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Tr
     """Return the loop of learners and a server, where the order of deliveries is known."""
     rules, program = plan.rules, plan.program
     device = use_device(settings.device, 0)
-    samples = make_batches(task, settings, plan.grid, 1, plan.dtype)
+    samples = make_batches(task, settings, plan.grid, 1)
     common: dict[str, Any] = {
-        "model": copy.deepcopy(task.model).to(device, plan.dtype),
+        "model": cast_model(task, settings).to(device),
         "learners": rules.learners,
         "N": program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
@@ -126,9 +126,9 @@ def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[
 
 def _common(task: Task, settings: Settings, plan: Plan) -> dict[str, Any]:
     device = use_device(settings.device, 0)
-    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
+    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
     return {
-        "stages": plan.partition.stages(copy.deepcopy(task.model).to(device, plan.dtype)),
+        "stages": plan.partition.stages(cast_model(task, settings).to(device)),
         "N": plan.program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
         "targets": lambda s, b: samples.targets(s, b).to(device),

@@ -3,7 +3,6 @@
 Does not know: engines, processes, files.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from torch.optim import Optimizer
 from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
+from stalegrid.copies import cast, check_hooks, copied
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.devices import Devices, settle_devices
@@ -52,7 +52,6 @@ class Plan:
         partition: where the model is cut.
         stages: how the vectors of each stage read.
         updates_per_epoch: of a group.
-        dtype: of parameters and activations.
         mix_momentum: whether momentum buffers are mixed too.
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
@@ -66,7 +65,6 @@ class Plan:
     partition: Partition
     stages: tuple[StageLayout, ...]
     updates_per_epoch: int
-    dtype: torch.dtype
     mix_momentum: bool
     trainable: tuple[int, ...]
     held: tuple[int, ...]
@@ -105,7 +103,7 @@ class Plan:
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
         stage = edge.source.stage
-        numel = self.stages[stage].numel
+        read = self.stages[stage]
         match edge.name:
             case "activation":
                 return self.partition.layouts[stage]
@@ -114,13 +112,13 @@ class Plan:
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "snapshot":
-                counters = sum(math.prod(shape) for _, shape in self.stages[stage].counters)
-                return flat_layout(numel, self.dtype) + flat_layout(counters, torch.int64)
+                counters = sum(math.prod(shape) for _, shape in read.counters)
+                return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
         if edge.name == PARAMETERS:
-            return flat_layout(numel + self.mix_momentum * self.trainable[stage], self.dtype)
+            return flat_layout(read.mixed + self.mix_momentum * self.trainable[stage], read.dtype)
         owner = {PART: edge.target.group, MEAN: edge.source.group}[edge.name]
-        size, rest = divmod(self.trainable[stage], self.grid.groups)
-        return flat_layout(size + (owner < rest), self.dtype)
+        size, rest = divmod(self.trainable[stage] + read.parameters, self.grid.groups)
+        return flat_layout(size + (owner < rest), read.dtype)
 
 
 def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
@@ -141,8 +139,8 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     view = find_view(method.view if settings.view is None else settings.view)
     devices, cuts = settle_devices(settings, grid, table)
     corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    batches = make_batches(task, settings, grid, micro, dtype)
+    check_hooks(task.model)
+    batches = make_batches(task, settings, grid, micro)
     updates = updates_of(settings, batches.updates_per_epoch)
     mixing = mixing_name(method, settings, grid)
     lateral = make_lateral(mixing, settings, grid, updates)
@@ -153,13 +151,17 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         )
     schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
     view.check(schedule)
-    model, test = cast_model(task, dtype), make_test(task, dtype)
+    model, test = cast_model(task, settings), make_test(task, settings)
     watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
     check_test(task, model, test)
     _check_optimizer(method, probed[0].optimizer)
+    stale = any(schedule.bound(k) for k in range(grid.stages))
+    if stale or corrections or isinstance(lateral, AllReduce):
+        for found in probed:
+            refuse_sparse(found, "late gradients, corrections and all-reduce work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     mix_momentum = settings.mix_momentum and isinstance(lateral, Averaging)
@@ -173,7 +175,6 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         cut,
         tuple(StageLayout.of(w) for w in weights),
         batches.updates_per_epoch,
-        dtype,
         mix_momentum,
         tuple(sum(p.numel() for p in w.trainable()) for w in weights),
         tuple(_held(schedule, k, view, settings.gap, corrections_read, p) for k, p in enumerate(probed)),
@@ -220,7 +221,7 @@ def settle(plan: Plan, settings: Settings) -> Settings:
     )
 
 
-def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int, dtype: torch.dtype) -> Batches:
+def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int) -> Batches:
     """Return the training batches of every group."""
     return Batches(
         task.data,
@@ -229,13 +230,19 @@ def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int,
         micro_batches=micro_batches,
         seed=settings.seed,
         augment=task.augment,
-        dtype=dtype,
+        dtype=dtype_of(settings),
     )
 
 
-def make_test(task: Task, dtype: torch.dtype) -> Slices | None:
+def make_test(task: Task, settings: Settings) -> Slices | None:
     """Return the test data in slices, if there is any."""
-    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype)
+    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(settings))
+
+
+def dtype_of(settings: Settings) -> torch.dtype | None:
+    """Return the type that floating parameters and data are cast to; None where they keep their own."""
+    found: torch.dtype | None = None if settings.dtype is None else getattr(torch, settings.dtype)
+    return found
 
 
 def chosen_corrections(usual: Sequence[str], settings: Settings) -> list[str]:
@@ -326,9 +333,25 @@ def make_watch(test: Slices | None, settings: Settings, updates_per_epoch: float
     return Watch(settings.log_every, every, 0 if test is None else len(test))
 
 
+def refuse_sparse(found: Probed, why: str) -> None:
+    """Refuse a stage whose parameters get sparse gradients.
+
+    Args:
+        found: what came of its trial.
+        why: said with the error.
+
+    Raises:
+        ConfigError: one does.
+    """
+    if found.sparse is not None:
+        raise ConfigError(
+            f"a gradient is sparse, but {why} (parameter: {found.sparse}); make the layer with sparse=False"
+        )
+
+
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
-        Momentum(task.optimizer(stage.trainable()), stage.trainable())
+        Momentum(task.fresh().optimizer(stage.trainable()), stage.trainable())
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
@@ -340,13 +363,13 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
     inputs, targets = test[0]
     try:
         with torch.no_grad():
-            made = copy.deepcopy(model).eval()(*inputs)
-            task.loss(*(made if isinstance(made, tuple) else (made,)), targets)
+            made = copied(model).eval()(*inputs)
+            task.fresh().loss(*(made if isinstance(made, tuple) else (made,)), targets)
     except Exception as problem:  # model and loss are the user's: anything can be raised
         raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
 
 
-def cast_model(task: Task, dtype: torch.dtype) -> nn.Module:
+def cast_model(task: Task, settings: Settings) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
@@ -355,4 +378,4 @@ def cast_model(task: Task, dtype: torch.dtype) -> nn.Module:
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
-    return copy.deepcopy(task.model).to(dtype)
+    return cast(copied(task.model), dtype_of(settings))

@@ -5,9 +5,11 @@ Does not know: groups, engines, messages.
 It also shows whether late backwards are exact: a stage is forwarded, its weights are overwritten with noise, and its
 backward must still give the gradients of an undisturbed one.  A custom autograd function that keeps a parameter in its
 context, or activation checkpointing, fails this.  Where graphs are made by a second forward, it must repeat the first.
+
+And it shows what training would change: a frozen parameter that the forward itself changes travels like a buffer.
 """
 
-import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stalegrid.copies import copied, renewed
 from stalegrid.corrections import Correction, Maker, Update
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.grid import Unit
+from stalegrid.leaves import leaves
 from stalegrid.program import Program
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
@@ -43,6 +47,7 @@ class Probed:
         graph: bytes that one batch in flight holds with its graph.
         inputs: bytes of a batch's inputs.
         reads_forwarded: whether a correction reads the weights of every forward.
+        sparse: a parameter whose gradient is sparse; None if there is none.
     """
 
     weights: Weights
@@ -50,6 +55,7 @@ class Probed:
     graph: int
     inputs: int
     reads_forwarded: bool
+    sparse: str | None
 
 
 def probe(
@@ -64,7 +70,7 @@ def probe(
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
     Args:
-        task: what is trained.
+        task: what is trained; left as it is, state of its functions included.
         program: how.
         view: which weights late backwards see.
         corrections: of each unit.
@@ -80,41 +86,72 @@ def probe(
     """
     probed: list[Probed] = []
     for k, module in enumerate(stages):
-        head = _head(task, targets) if k == len(stages) - 1 else None
-        trial = _Trial(task, program, k, module)
+        asked = _Asked(task, program, k, module, targets if k == len(stages) - 1 else None)
+        asked = dataclasses.replace(asked, moving=_moving(_Trial(asked), inputs))
+        trial = _Trial(asked)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
-            outputs = trial.forward(inputs, head)
+            outputs = trial.forward(inputs)
             trial.stage.recompute(0)
+        _check_leaves(task, trial)
         graph = trial.stage.nbytes
-        trial.backward(outputs)
+        with _said(f"a backward of this stage fails (stage: {k})"):
+            trial.backward(outputs)
+        _check_gradients(k, trial)
+        sparse = trial.sparse()
         if program.recomputes(k):
-            _check_repeats(k, _Trial(task, program, k, module), inputs, head)
-        elif program.schedule.bound(0 if view.ahead_of_all else k):
-            _check_late(k, trial, _Trial(task, program, k, module), inputs, head)
+            _check_repeats(k, _Trial(asked), inputs)
+        elif sparse is None and program.schedule.bound(0 if view.ahead_of_all else k):
+            _check_late(k, trial, _Trial(asked), inputs)
         view(trial.site)
-        own = _corrections(trial.site, corrections)
-        if head is None:
+        own = _corrections(trial.site, renewed(tuple(corrections)))
+        if asked.targets is None:
             _receive(own, outputs)
-        _step(task, trial.site, own)
+        _check_taken(task, trial.site)
+        _step(trial.task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
-        probed.append(Probed(trial.site.weights, trial.site.optimizer, graph, sum(x.nbytes for x in inputs), reads))
+        nbytes = sum(x.nbytes for x in inputs)
+        weights = trial.site.weights
+        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse))
         inputs = outputs
     return probed
 
 
-class _Trial:
-    """A copy of a stage on which to try things."""
+@dataclass(frozen=True)
+class _Asked:
+    """What trials of a stage are made of.
 
-    def __init__(self, task: Task, program: Program, stage: int, module: nn.Module) -> None:
-        own = copy.deepcopy(module)
+    Args:
+        task: what is trained.
+        program: how.
+        stage: its number.
+        module: of the stage.
+        targets: of the batch, on the last stage.
+        moving: frozen parameters that its forward changes.
+    """
+
+    task: Task
+    program: Program
+    stage: int
+    module: nn.Module
+    targets: Tensor | None
+    moving: frozenset[str] = frozenset()
+
+
+class _Trial:
+    """A copy of a stage, and of the functions of the task, on which to try things."""
+
+    def __init__(self, asked: _Asked) -> None:
+        own, program, stage = copied(asked.module), asked.program, asked.stage
+        self.task = asked.task.fresh()
+        self._head = None if asked.targets is None else _head(self.task, asked.targets)
         with _said("the optimizer cannot be built"):
-            self.site = Site.build(Unit(0, stage), program, own, task.optimizer)
+            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         self.stage = kind(own, self.site.weights, view, lambda batch: drawing(CPU, 0, "probe", batch), stage == 0)
 
-    def forward(self, inputs: tuple[Tensor, ...], head: Any, batch: int = 0) -> tuple[Tensor, ...]:
-        outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), head)
+    def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
+        outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
         return outputs
 
     def disturb(self) -> None:
@@ -132,6 +169,11 @@ class _Trial:
         """Return those of the parameters, then those of the inputs."""
         return [*(p.grad for p in self.site.weights.module.parameters()), *self.below]
 
+    def sparse(self) -> str | None:
+        """Return the name of a parameter whose gradient is sparse, if there is one."""
+        places = self.site.weights.places()
+        return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
+
 
 def _head(task: Task, targets: Tensor) -> Any:
     def head(*outputs: Tensor) -> Tensor:
@@ -145,14 +187,67 @@ def _head(task: Task, targets: Tensor) -> Any:
         if not isinstance(loss, Tensor) or loss.ndim:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(f"the loss must be one number, averaged over the samples (it is: {shape})")
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"the loss has no gradient (type: {loss.dtype}), so nothing would be trained: it depends on no trained "
+                "parameter, goes through an operation without a derivative such as argmax, or the forward runs under "
+                "no_grad"
+            )
         return loss
 
     return head
 
 
-def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, ...], head: Any) -> None:
+def _moving(trial: _Trial, inputs: tuple[Tensor, ...]) -> frozenset[str]:
+    """Return the frozen parameters that a forward changes, such as moving averages of those that are trained."""
+    weights = trial.site.weights
+    before = {name: tensor.clone() for name, tensor in weights.still().items()}
+    if not before:
+        return frozenset()
+    with _said(f"a stage cannot be forwarded (stage: {trial.site.unit.stage})"):
+        trial.forward(inputs)
+        weights.flat[: weights.trained] *= 1.0625  # as little as an update; an average of equals would not change
+        trial.forward(inputs, batch=1)
+    now = {**dict(weights.module.named_parameters()), **dict(weights.module.named_buffers())}
+    changed = {n: now[n] for n, old in before.items() if now[n].shape != old.shape or not torch.equal(now[n], old)}
+    for name, tensor in changed.items():
+        if not isinstance(tensor, nn.Parameter) or tensor.dtype != weights.flat.dtype:
+            raise ConfigError(
+                f"the forward changes a tensor of another type than the parameters (name: {name}, type: "
+                f"{tensor.dtype}, parameters: {weights.flat.dtype}), which replicas cannot share; give it their type"
+            )
+    return frozenset(changed)
+
+
+def _check_leaves(task: Task, trial: _Trial) -> None:
+    """Refuse a graph that gives gradients to what nobody trains."""
+    stage = trial.stage
+    known = {id(x) for x in [*trial.site.weights.module.parameters(), *stage.inputs(0)]}
+    foreign = [leaf for leaf in leaves(stage.outputs(0)) if id(leaf) not in known]
+    if not foreign:
+        return
+    loss = trial.task.loss.named_parameters() if isinstance(trial.task.loss, nn.Module) else ()
+    names = {id(p): f"the model's own {n}" for n, p in task.model.named_parameters()}
+    names |= {id(p): f"{n} of the loss" for n, p in loss}
+    shown = names.get(id(foreign[0]), f"a tensor of shape {tuple(foreign[0].shape)}")
+    raise ConfigError(
+        f"the loss or the forward has a gradient for what nobody trains (it is: {shown}); make it a parameter of the "
+        "model and read it there: what a loss needs of parameters, such as a penalty, is an output of the model"
+    )
+
+
+def _check_gradients(stage: int, trial: _Trial) -> None:
+    trained = trial.site.weights.trainable()
+    if trained and all(p.grad is None for p in trained):
+        raise ConfigError(
+            f"no parameter of a stage has a gradient (stage: {stage}), so it would not be trained: its outputs depend "
+            "on none, or its forward runs under no_grad or detaches them"
+        )
+
+
+def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, ...]) -> None:
     """Hold a backward after a change of the weights against the one without."""
-    outputs = late.forward(inputs, head)
+    outputs = late.forward(inputs)
     late.disturb()
     with _said(f"a late backward of this stage fails (stage: {stage})"):
         late.backward(outputs)
@@ -164,10 +259,10 @@ def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, .
         )
 
 
-def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...], head: Any) -> None:
+def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
     """Hold the second forward of a batch, with another one in between, against the first."""
-    first = trial.forward(inputs, head)
-    trial.forward(inputs, head, batch=1)
+    first = trial.forward(inputs)
+    trial.forward(inputs, batch=1)
     trial.stage.recompute(0)
     if not _same(first, trial.stage.outputs(0)):
         raise ConfigError(
@@ -209,10 +304,40 @@ def _receive(corrections: Sequence[Correction], outputs: tuple[Tensor, ...]) -> 
             )
 
 
+def _check_taken(task: Task, site: Site) -> None:
+    """Refuse an optimizer of other parameters than were given, or whose factory knows the user's own by identity."""
+    given = {id(p) for p in site.weights.trainable()}
+    if not {id(p) for group in site.optimizer.param_groups for p in group["params"]} <= given:
+        raise ConfigError(
+            "the optimizer trains other parameters than it was given; use the argument of its factory, not "
+            "model.parameters()"
+        )
+    names = {id(p): entry.name for entry, p in site.weights.places()}
+    original = {name: p for name, p in task.model.named_parameters() if name in names.values()}
+    if len(original) < len(names):  # a stage of constants that tracing made has names of its own
+        return
+    with _said("the optimizer cannot be built"):
+        own = task.fresh().optimizer([original[name] for name in names.values()])
+    if _groups(own, {id(p): name for name, p in original.items()}) != _groups(site.optimizer, names):
+        raise ConfigError(
+            "the optimizer's factory knows the model's parameters by identity, but copies of them are trained; sort "
+            "them by what copies keep: their shape, or a mark such as parameter.is_head = True"
+        )
+
+
+def _groups(optimizer: Optimizer, names: dict[int, str]) -> list[tuple[list[str], str]]:
+    """Return which parameters each group has, and how it trains them."""
+    return [
+        (
+            [names.get(id(p), "") for p in group["params"]],
+            repr({name: value for name, value in group.items() if isinstance(value, bool | int | float | str | tuple)}),
+        )
+        for group in optimizer.param_groups
+    ]
+
+
 def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
     """Step the corrections, the optimizer and the scheduler once."""
-    given = {id(p) for p in site.weights.trainable()}
-    taken = {id(p) for group in site.optimizer.param_groups for p in group["params"]}
     update = Update(0, 0, site.weights.flat.clone())
     with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
         scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
@@ -224,12 +349,10 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
             correction.stepped(update)
         if scheduler is not None:
             scheduler.step()
-    if not taken <= given:
-        raise ConfigError(
-            "the optimizer trains other parameters than it was given; use the argument of its factory, not "
-            "model.parameters()"
-        )
-    site.weights.check()
+    try:
+        site.weights.check()
+    except TrainingError as problem:
+        raise ConfigError(str(problem)) from problem
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Does not know: methods, links: the model runs as a chain of parts, one after ano
 once, which then compete for the machine as the units of a run do.
 """
 
-import copy
 import dataclasses
 import tempfile
 import time
@@ -28,7 +27,7 @@ from stalegrid.observe.records import Nowhere
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.partition import finest
-from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.plan import Plan, cast_model, make_batches, make_plan
 from stalegrid.program import Kind
 from stalegrid.task import Task
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
@@ -105,11 +104,10 @@ def _at_once(task: Task, chain: Settings, plan: Plan) -> Timeline:
 
 def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:
     """Return settings that run the parts one after another, in each of some groups that do not talk."""
-    batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
+    batches = make_batches(task, settings, Grid(1, 1), 1)
     cuts = settings.cuts
     if cuts is None:
-        model = copy.deepcopy(task.model).to(getattr(torch, settings.dtype))
-        cuts = list(finest(model, batches.inputs(0, 0), parts))
+        cuts = list(finest(cast_model(task, settings), batches.inputs(0, 0), parts))
     unchanged = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings) if f.name in _KEPT}
     updates = WARM_UP + REPEATS
     return Settings(
@@ -137,16 +135,16 @@ def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> C
         if span.unit.stage == stage and span.unit != OBSERVER and span.index >= WARM_UP:
             taken[span.kind].append(span.end - span.start)
     sizes = [sum(spec.nbytes for spec in layout) for layout in plan.partition.layouts]
-    vector = plan.stages[stage].numel
+    read = plan.stages[stage]
     milliseconds = {kind: median(times) / NANOSECONDS for kind, times in taken.items()}
     return Cost(
         forward=milliseconds[Kind.FORWARD],
         backward=milliseconds[Kind.BACKWARD],
         update=milliseconds[Kind.UPDATE],
-        mix=_mixing(torch.zeros(vector, dtype=plan.dtype, device=device)),
+        mix=_mixing(torch.zeros(read.mixed, dtype=read.dtype, device=device)),
         input=sizes[stage - 1] if stage else 0,
         output=sizes[stage] if stage < len(sizes) else 0,
-        parameters=vector * plan.dtype.itemsize,
+        parameters=read.numel * read.dtype.itemsize,
         graph=plan.held[stage],
         name=plan.partition.names[stage - 1] if stage else "input",
     )

@@ -70,8 +70,9 @@ def announce(plan: Plan | ServedPlan, settings: Settings, folder: Path, quiet: b
 def headline(plan: Plan | ServedPlan, settings: Settings) -> str:
     """Describe a run in a line."""
     what = _served(plan, settings) if isinstance(plan, ServedPlan) else _grid(plan, settings)
+    types = ", ".join(sorted({str(stage.dtype).removeprefix("torch.") for stage in plan.stages}))
     return (
-        f"{plan.method.name}: {what}; {plan.program.updates} updates in {settings.dtype}, {settings.threads} of "
+        f"{plan.method.name}: {what}; {plan.program.updates} updates in {types}, {settings.threads} of "
         f"{os.cpu_count()} threads a process"
     )
 

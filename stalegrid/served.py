@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from stalegrid.config import Settings
+from stalegrid.copies import check_hooks
 from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
@@ -30,6 +31,7 @@ from stalegrid.plan import (
     make_test,
     make_watch,
     refuse,
+    refuse_sparse,
     updates_of,
 )
 from stalegrid.probe import probe
@@ -41,7 +43,7 @@ from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.views.current import Current
-from stalegrid.weights import StageLayout
+from stalegrid.weights import StageLayout, Weights
 
 LEARNERS = 4
 """As many as there are where the user names no number."""
@@ -75,7 +77,7 @@ class Shapes:
 
     Args:
         shards: what each server has.
-        counters: elements of the model's buffers that are not floating.
+        counters: elements of the model's buffers of whole numbers.
         reported: gradients, and learners found to be gone, between two reports at most.
         dtype: of parameters.
     """
@@ -91,7 +93,12 @@ class Shapes:
             case "push":
                 shard = self.shards[edge.target.stage]
                 numel = shard.stop - shard.start + shard.buffers
-                return flat_layout(numel, self.dtype) + self._counted(edge.target.stage) + flat_layout(3, torch.float64)
+                return (
+                    flat_layout(numel, self.dtype)
+                    + self._counted(edge.target.stage)
+                    + flat_layout(3, torch.float64)
+                    + flat_layout(len(shard.names), torch.uint8)
+                )
             case "weights":
                 shard = self.shards[edge.source.stage]
                 return flat_layout(shard.stop - shard.start, self.dtype)
@@ -145,11 +152,6 @@ class ServedPlan:
         return self.program.rules
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of parameters."""
-        return self.shapes.dtype
-
-    @property
     def grid(self) -> Grid:
         """The learners, which are groups of one stage."""
         return Grid(self.rules.learners, 1)
@@ -182,19 +184,19 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     """
     refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
     rules, splits = rules_of(settings, method)
-    dtype: torch.dtype = getattr(torch, settings.dtype)
+    check_hooks(task.model)
     grid = Grid(rules.learners, 1)
-    samples = make_batches(task, settings, grid, 1, dtype).updates_per_epoch * rules.learners * settings.batch_size
+    samples = make_batches(task, settings, grid, 1).updates_per_epoch * rules.learners * settings.batch_size
     per_epoch = updates_per_epoch(settings, method, samples)
     updates = updates_of(settings, per_epoch)
-    model, test = cast_model(task, dtype), make_test(task, dtype)
+    model, test = cast_model(task, settings), make_test(task, settings)
     watch = make_watch(test, settings, per_epoch)
     texts = chosen_corrections(method.corrections, settings)
-    _probe(task, settings, model, served_corrections(texts, task, settings), updates)
+    weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)
     check_test(task, model, test)
-    counters = sum(b.numel() for b in model.buffers() if not b.is_floating_point())
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
-    shapes = Shapes(split(model, settings.servers), counters, reported, dtype)
+    shards = split(model, settings.servers, StageLayout.of(weights).names)
+    shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
     devices, times = _devices(settings, grid, shapes)
     blank = Served(rules, settings.servers, updates, watch)
     program = _program(blank, settings, method, times)
@@ -282,6 +284,7 @@ def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Pa
 
 
 def _momentum(task: Task, model: nn.Module) -> float:
+    task = task.fresh()
     optimizer = task.optimizer([p for p in model.parameters() if p.requires_grad])
     groups = optimizer.param_groups
     plain = isinstance(optimizer, SGD) and not any(g["nesterov"] or g["dampening"] for g in groups)
@@ -309,11 +312,13 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
         )
 
 
-def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> None:
-    """Try one update of the whole model on a copy."""
-    batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
+def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> Weights:
+    """Try one update of the whole model on a copy, and return its weights."""
+    batches = make_batches(task, settings, Grid(1, 1), 1)
     program = Program(Grid(1, 1), gpipe(1, 1), updates)
-    probe(task, program, Current, corrections, [model], batches.inputs(0, 0), batches.targets(0, 0))
+    (found,) = probe(task, program, Current, corrections, [model], batches.inputs(0, 0), batches.targets(0, 0))
+    refuse_sparse(found, "servers average gradients as one vector")
+    return found.weights
 
 
 def _devices(settings: Settings, grid: Grid, shapes: Shapes) -> tuple[Devices, ServedTimes | None]:

@@ -3,7 +3,7 @@
 Does not know: what views and corrections do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -36,10 +36,23 @@ class Site:
 
     @classmethod
     def build(
-        cls, unit: Unit, program: Program, module: nn.Module, optimizer: Callable[[list[nn.Parameter]], Optimizer]
+        cls,
+        unit: Unit,
+        program: Program,
+        module: nn.Module,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        moving: Collection[str] = (),
     ) -> "Site":
-        """Take a stage's module, whose parameters move into one vector, and make its optimizer."""
-        weights = Weights(module)
+        """Take a stage's module, whose parameters move into one vector, and make its optimizer.
+
+        Args:
+            unit: its coordinates.
+            program: of the run.
+            module: of the stage.
+            optimizer: parameters -> their optimizer.
+            moving: frozen parameters that its forward changes.
+        """
+        weights = Weights(module, moving)
         own = optimizer(weights.trainable())
         return cls(unit, program.schedule, program.updates, weights, Versions(weights), own)
 

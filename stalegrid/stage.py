@@ -104,6 +104,10 @@ class Stage:
         """Return what the graph of a batch in flight made."""
         return self._graphs[batch].outputs
 
+    def inputs(self, batch: int) -> Tensors:
+        """Return what the graph of a batch in flight was made of, besides parameters."""
+        return self._graphs[batch].inputs
+
     def backward(self, batch: int, gradients: Tensors) -> Tensors:
         """Backpropagate a batch in flight, adding to the gradients of the parameters.
 
@@ -139,8 +143,8 @@ class Stage:
 
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
-        buffers = self.weights.counters().values()
-        elsewhere = _storages([self.weights.flat, *buffers, *leaves])
+        others = [*self.weights.counters().values(), *self.weights.still().values()]
+        elsewhere = _storages([self.weights.flat, *others, *leaves])
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
 

@@ -3,6 +3,7 @@
 Does not know: grids, methods, engines.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
+from stalegrid.copies import attach, hooks_of, renewed
 from stalegrid.corrections import Maker
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.seeds import drawing_items
@@ -45,6 +47,23 @@ class Task:
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
     corrections: tuple[Maker, ...] = ()
+
+    def fresh(self) -> "Task":
+        """Return the same task with a loss and factories of its own, whose state nobody else shares.
+
+        Model, data and what makes corrections, which have a state of their own each, are shared.
+        """
+        functions = renewed((self.loss, self.optimizer, self.scheduler), (self.model, self.data, self.test))
+        loss, optimizer, scheduler = functions
+        return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        hooks = state.pop("hooks")
+        vars(self).update(state)
+        attach(self.model, hooks)
 
 
 def fingerprint(task: Task) -> str:

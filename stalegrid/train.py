@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -37,7 +36,7 @@ from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import Dated, read_model, read_summary
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plan import Plan, make_plan
+from stalegrid.plan import Plan, cast_model, make_plan
 from stalegrid.profile import profile
 from stalegrid.results import announce, open_folder, sink_maker
 from stalegrid.served import ServedPlan, make_served_plan
@@ -215,6 +214,6 @@ def _simulate(job: Job) -> None:
 
 
 def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:
-    model = copy.deepcopy(task.model).to(getattr(torch, settings.dtype))
+    model = cast_model(task, settings)
     model.load_state_dict(state)
     return model.eval()

@@ -4,13 +4,14 @@ Does not know: batches, messages, optimizers, other stages, who needs a version 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from stalegrid import spectral
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.messages import ALIGNMENT, aligned
 
@@ -30,64 +31,78 @@ class Entry:
 
 
 class Weights:
-    """All parameters, then all floating buffers, of a module as views of one vector.
+    """All parameters that are trained, then all floating buffers, of a module as views of one vector.
 
     A version copy, a mix or a message is then one operation.  Every tensor starts on a cache line; the padding
-    between them stays 0.  Other buffers (such as BatchNorm's counter of batches) stay where they are.
+    between them stays 0.  What stays where it is: frozen parameters, which nobody needs to send, other buffers (such as
+    BatchNorm's counter of batches), and buffers of another type than the parameters.
 
     Args:
-        module: its parameters and floating buffers are moved into the vector, in place.
+        module: its trained parameters and floating buffers are moved into the vector, in place.
+        moving: names of frozen parameters that the forward changes by itself, such as a moving average of others;
+            they are treated like floating buffers.
 
     Attributes:
         flat: the vector, shape (numel,).
         entries: where each tensor lies, parameters first.
-        trained: elements at the start of the vector that hold parameters; the rest are buffers.
+        trained: elements at the start of the vector that hold trained parameters.
+        mixed: elements at its start whose mean over replicas has a meaning; the rest are the vectors of spectral norms.
         version: updates applied so far.
 
     Raises:
-        ConfigError: floating parameters and buffers have different types or devices.
+        ConfigError: trained parameters have different types or devices.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, moving: Collection[str] = ()) -> None:
         self.module = module
-        parameters = dict(module.named_parameters())
-        buffers = {n: b for n, b in module.named_buffers() if b.is_floating_point()}
-        tensors = {**parameters, **buffers}
-        kinds = {(t.dtype, t.device) for t in tensors.values()}
-        if len(kinds) > 1:
-            shown = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
-            raise ConfigError(
-                f"all parameters and floating buffers of a stage must share one type and device ({shown})"
-            )
+        parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+        buffers = dict(module.named_buffers())
+        dtype, device = _kind(parameters, [*frozen.values(), *buffers.values()])
+        fitting = {n: b for n, b in buffers.items() if b.dtype == dtype}
+        alone = spectral.vectors(module)
+        followers = {
+            **{n: p for n, p in frozen.items() if n in moving},
+            **{n: b for n, b in fitting.items() if n not in alone},
+            **{n: b for n, b in fitting.items() if n in alone},
+        }
         # Walking through the modules costs more than a small update; what they hold may not be replaced.
-        self._parameters = list(parameters.values())
-        self._counters = {n: b for n, b in module.named_buffers() if not b.is_floating_point()}
-        self.entries, self.trained, numel = _place(parameters, buffers)
-        dtype, device = kinds.pop() if kinds else (torch.float32, torch.device("cpu"))
+        self._parameters = list(module.parameters())
+        self._trainable = list(parameters.values())
+        self._counters = {n: b for n, b in buffers.items() if not (b.is_floating_point() or b.is_complex())}
+        rest = {n: t for n, t in {**frozen, **buffers}.items() if n not in followers and n not in self._counters}
+        self._still = {n: (t, t._version) for n, t in rest.items()}
+        self.entries, numel = _place({**parameters, **followers}, dtype.itemsize)
+        ends = {e.name: e.offset for e in self.entries}
+        self.trained = next((ends[n] for n in followers), numel)
+        self.mixed = next((ends[n] for n in followers if n in alone), numel)
         self.flat = torch.zeros(numel, dtype=dtype, device=device)
         self.version = 0
         for entry in self.entries:
-            tensor, view = tensors[entry.name], entry.view(self.flat)
+            tensor, view = {**parameters, **followers}[entry.name], entry.view(self.flat)
             view.copy_(tensor.detach())
             tensor.data = view
 
     def counters(self) -> dict[str, Tensor]:
-        """Return the buffers that are not floating, such as BatchNorm's counter of batches."""
+        """Return the buffers of whole numbers, such as BatchNorm's counter of batches."""
         return self._counters
+
+    def still(self) -> dict[str, Tensor]:
+        """Return what is neither in the vector nor a counter, and must not change while it trains."""
+        return {name: tensor for name, (tensor, _) in self._still.items()}
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that an optimizer updates."""
-        return [p for p in self._parameters if p.requires_grad]
+        return self._trainable
 
     def counted(self) -> Tensor:
-        """Return a copy of the buffers that are not floating, as one vector of int64."""
+        """Return a copy of the buffers of whole numbers, as one vector of int64."""
         counters = [b.flatten().to(torch.int64) for b in self.counters().values()]
         return torch.cat([torch.empty(0, dtype=torch.int64, device=self.flat.device), *counters])
 
     def places(self) -> list[tuple[Entry, nn.Parameter]]:
-        """Return where each parameter lies."""
-        parameters = dict(self.module.named_parameters())
-        return [(entry, parameters[entry.name]) for entry in self.entries if entry.name in parameters]
+        """Return where each trained parameter lies."""
+        return list(zip(self.entries, self._trainable, strict=False))
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -98,15 +113,21 @@ class Weights:
         """Check that the module still computes with the vector.
 
         Raises:
-            TrainingError: a parameter or buffer was replaced instead of changed in place.
+            TrainingError: a tensor was replaced instead of changed in place, or one changed that should not.
         """
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
-        replaced += [name for name, counter in self._counters.items() if tensors[name] is not counter]
+        replaced += [n for n, kept in {**self._counters, **self.still()}.items() if tensors[n] is not kept]
         if replaced:
             raise TrainingError(
                 f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
             )
+        for name, (tensor, modified) in self._still.items():
+            if tensor._version != modified:
+                raise TrainingError(
+                    f"the model changes a tensor that it left alone at the start (name: {name}), so that other "
+                    "replicas and the saved model would not have it; make it a floating buffer of the parameters' type"
+                )
 
     @contextmanager
     def showing(self, vector: Tensor) -> Iterator[None]:
@@ -139,36 +160,58 @@ class StageLayout:
     """How to read the vector, and the other buffers, of a stage that lives elsewhere.
 
     Args:
-        entries: parameters and floating buffers in the vector.
+        entries: trained parameters and what follows them in the vector.
         numel: its elements, padding included.
-        trained: elements of it that are parameters.
-        counters: names and shapes of the other buffers.
+        trained: elements of it that are trained.
+        mixed: elements of it whose mean over replicas has a meaning.
+        dtype: of the vector.
+        counters: names and shapes of the buffers of whole numbers.
     """
 
     entries: tuple[Entry, ...]
     numel: int
     trained: int
+    mixed: int
+    dtype: torch.dtype
     counters: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, weights: Weights) -> "StageLayout":
         """Describe a stage."""
         counters = tuple((name, tuple(b.shape)) for name, b in weights.counters().items())
-        return cls(tuple(weights.entries), weights.flat.numel(), weights.trained, counters)
+        flat = weights.flat
+        return cls(tuple(weights.entries), flat.numel(), weights.trained, weights.mixed, flat.dtype, counters)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of what lies in the vector."""
+        return frozenset(entry.name for entry in self.entries)
+
+    @property
+    def parameters(self) -> int:
+        """How many tensors are trained."""
+        return sum(entry.offset < self.trained for entry in self.entries)
 
 
-def _place(parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor]) -> tuple[list[Entry], int, int]:
+def _kind(trained: dict[str, nn.Parameter], others: Iterable[Tensor]) -> tuple[torch.dtype, torch.device]:
+    """Return the type and device of the vector: that of what is trained, or of what else there is."""
+    kinds = {(p.dtype, p.device) for p in trained.values()}
+    if len(kinds) > 1:
+        shown = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        raise ConfigError(f"all trained parameters of a stage must share one type and device ({shown}); name a dtype")
+    floating = ((t.dtype, t.device) for t in others if t.is_floating_point())
+    return kinds.pop() if kinds else next(floating, (torch.float32, torch.device("cpu")))
+
+
+def _place(tensors: dict[str, Tensor], size: int) -> tuple[list[Entry], int]:
     entries: list[Entry] = []
-    offset = trained = 0
-    for name, tensor in [*parameters.items(), *buffers.items()]:
+    offset = 0
+    assert ALIGNMENT % size == 0
+    for name, tensor in tensors.items():
         dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
         entries.append(Entry(name, offset, tuple(tensor.shape), dense.stride()))
-        size = tensor.element_size()
-        assert ALIGNMENT % size == 0
         offset += aligned(tensor.numel() * size) // size
-        if name in parameters:
-            trained = offset
-    return entries, trained, offset
+    return entries, offset
 
 
 class Versions:

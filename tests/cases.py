@@ -1,6 +1,5 @@
 """A small task that has everything awkward, and one way to run it through any engine and through the references."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
 from stalegrid.grid import Unit
 from stalegrid.loops import plain_loop
-from stalegrid.plan import Plan, make_plan, settle
+from stalegrid.plan import Plan, cast_model, make_plan, settle
 from stalegrid.task import Task
 
 torch.set_num_threads(1)
@@ -168,17 +167,19 @@ def run_reference(task: Task, settings: Settings) -> Outcome:
     made = verify.outcome_of(trained)
     counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
     means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
-    whole = copy.deepcopy(task.model).to(plan.dtype)
+    whole = cast_model(task, settings)
     for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:
         tensor.data.copy_(means.get(name, counters.get(name, tensor)).data)
     return Outcome(made.parameters, made.losses, whole.state_dict())
 
 
 def _mean(values: list[Tensor]) -> Tensor:
+    if all(torch.equal(value, values[0]) for value in values):
+        return values[0]
     total = values[0]
     for value in values[1:]:
         total = total + value
-    return total / len(values) if len(values) > 1 else total
+    return total / len(values)
 
 
 def compare(one: Outcome, other: Outcome) -> None:

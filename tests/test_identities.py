@@ -17,7 +17,7 @@ from stalegrid.consensus.matrices import mixing
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
 from stalegrid.methods import METHODS, Method, find
-from stalegrid.plan import make_batches
+from stalegrid.plan import cast_model, make_batches
 from stalegrid.task import Task
 from stalegrid.views import VIEWS
 from tests.cases import (
@@ -46,9 +46,8 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 def torch_loop(task: Task, settings: Settings) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Train as any PyTorch user would, on the whole model."""
-    dtype = getattr(torch, settings.dtype)
-    samples = make_batches(task, settings, Grid(1, 1), 1, dtype)
-    model = copy.deepcopy(task.model).to(dtype)
+    samples = make_batches(task, settings, Grid(1, 1), 1)
+    model = cast_model(task, settings)
     optimizer = task.optimizer(list(model.parameters()))
     scheduler = task.scheduler(optimizer) if task.scheduler else None
     losses = []

@@ -183,7 +183,7 @@ def held_when_made(plan: Plan, stage: int) -> int:
 
 def vector(plan: Plan, stage: int) -> int:
     """Return the bytes of the parameters of a stage."""
-    return plan.stages[stage].trained * plan.dtype.itemsize
+    return plan.stages[stage].trained * plan.stages[stage].dtype.itemsize
 
 
 AFTERWARDS = {"corrected": 2, "double-buffered": 1}

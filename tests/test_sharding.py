@@ -22,7 +22,7 @@ def of_sizes(sizes: list[int], dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def names(model: nn.Module) -> list[str]:
-    return [name for name, _ in model.named_parameters()]
+    return [name for name, p in model.named_parameters() if p.requires_grad]
 
 
 def state(model: nn.Module) -> dict[str, tuple[int, bool, list[float]]]:
@@ -32,7 +32,7 @@ def state(model: nn.Module) -> dict[str, tuple[int, bool, list[float]]]:
 
 
 def check(model: nn.Module, shards: tuple[Shard, ...]) -> None:
-    """Hold shards to be runs of whole tensors that cover the vector exactly, and servers to have just these."""
+    """Hold shards to be runs of whole tensors that cover what is trained exactly, and servers to have just these."""
     whole = Weights(copy.deepcopy(model))
     assert [shards[0].start, *(shard.stop for shard in shards)] == [*(s.start for s in shards), whole.trained]
     assert [name for shard in shards for name in shard.names] == names(model)
@@ -103,20 +103,19 @@ def test_the_first_server_has_all_running_statistics_and_counters(servers: int) 
     assert all(torch.equal(b, model.get_buffer(name)) for name, b in module.named_buffers())
 
 
-def test_frozen_parameters_have_a_place_and_stay_frozen() -> None:
+def test_frozen_parameters_have_no_place_unless_the_forward_moves_them() -> None:
     model = build(Net)
-    for name in ("conv1.weight", "fc1.bias", "fc2.weight"):
+    frozen = ("conv1.weight", "fc1.bias", "fc2.weight")
+    for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     for servers in (1, 2, 4):
         shards = split(model, servers)
         check(model, shards)
-        frozen = {
-            name
-            for number, shard in enumerate(shards)
-            for name, p in shard_of(model, shard.names, buffers=not number).named_parameters()
-            if not p.requires_grad
-        }
-        assert frozen == {"conv1.weight", "fc1.bias", "fc2.weight"}
+        assert not any(set(frozen) & shard.layout.names for shard in shards)
+        first, *others = split(model, servers, ["fc1.bias"])
+        assert "fc1.bias" in first.layout.names - set(first.names)
+        assert [s.layout for s in others] == [s.layout for s in shards[1:]]
+        assert first.buffers == shards[0].buffers + 16  # seven elements, on a cache line
 
 
 class Tied(nn.Module):
@@ -164,19 +163,18 @@ def test_so_many_servers_cannot_be_had(servers: int) -> None:
     )
 
 
-def test_a_model_without_parameters_is_refused() -> None:
-    model = nn.BatchNorm1d(3, affine=False)
-    with pytest.raises(ConfigError, match=r"no parameters to train \(server: 0, servers: 1\)"):
-        split(model, 1)
-    with pytest.raises(ConfigError, match=r"servers: 2, parameter tensors: 0\).*take 1 to 1$"):
-        split(model, 2)
+def test_a_model_with_nothing_to_train_is_refused() -> None:
+    for model in (nn.BatchNorm1d(3, affine=False), nn.Linear(2, 2).requires_grad_(False)):
+        for servers in (1, 2):
+            with pytest.raises(ConfigError, match="no parameters to train"):
+                split(model, servers)
 
 
-def test_a_server_with_nothing_but_frozen_parameters_is_refused() -> None:
+def test_more_servers_than_trained_tensors_are_refused() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).requires_grad_(False))
-    assert len(split(model, 1)) == 1
-    with pytest.raises(ConfigError, match=r"no parameters to train \(server: 1, servers: 2\); take fewer servers"):
-        split(model, 2)
+    assert len(split(model, 2)) == 2
+    with pytest.raises(ConfigError, match=r"servers: 3, tensors: 2\).*take 1 to 2$"):
+        split(model, 3)
 
 
 def test_empty_tensors_are_somewhere_too() -> None:

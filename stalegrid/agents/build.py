@@ -3,7 +3,6 @@
 Does not know: engines, which process an agent lives in.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -21,14 +20,16 @@ from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.copies import copied
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.ledger import Ledger
 from stalegrid.observe.records import Sink, Tally, summarise
-from stalegrid.plan import Plan, chosen_corrections, corrections_of, make_batches, make_test
+from stalegrid.plan import Plan, cast_model, chosen_corrections, corrections_of, make_batches, make_test
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan
 from stalegrid.site import Site
+from stalegrid.spectral import renew
 from stalegrid.stage import Stage
 from stalegrid.task import Task
 from stalegrid.views import VIEWS
@@ -53,20 +54,22 @@ def build_agents(
     """
     if isinstance(plan, ServedPlan):
         return build_served(task, settings, plan, units, device, sink)
-    model = copy.deepcopy(task.model).to(plan.dtype)
+    model = cast_model(task, settings)
     stages = plan.partition.stages(model)
-    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
+    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
 
     def build(unit: Unit) -> Agent:
+        own = task.fresh()
+        loss = loss_on(own, device)
         if unit == OBSERVER:
-            plain, test = copy.deepcopy(model).to(device), make_test(task, plan.dtype)
-            loss = loss_on(task, device)
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink)
-        module = copy.deepcopy(stages[unit.stage]).to(device)
+            plain, test = copied(model).to(device), make_test(task, settings)
+            mean = renew if plan.grid.groups > 1 else None
+            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
+        module = copied(stages[unit.stage]).to(device)
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
-        parts = _parts(task, settings, plan, unit, module, draws)
-        return PipelineUnit(role, parts, samples, loss_on(task, device), device)
+        parts = _parts(own, settings, plan, unit, module, draws)
+        return PipelineUnit(role, parts, samples, loss, device)
 
     return {unit: build(unit) for unit in units}
 
@@ -79,7 +82,7 @@ def _parts(
     module: nn.Module,
     draws: Callable[[int], AbstractContextManager[None]],
 ) -> Parts:
-    site = Site.build(unit, plan.program, module, task.optimizer)
+    site = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
     scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
     corrections = tuple(
         make(site) for make in corrections_of(chosen_corrections(plan.method.corrections, settings), task, settings)

@@ -3,7 +3,6 @@
 Does not know: engines, which process an agent lives in.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -15,16 +14,18 @@ from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
 from stalegrid.config import Settings
+from stalegrid.copies import copied
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
-from stalegrid.plan import make_batches, make_test
+from stalegrid.plan import cast_model, make_batches, make_test
 from stalegrid.program import Schedule
 from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan, served_corrections, server_optimizer
 from stalegrid.serving import DOOR
 from stalegrid.sharding import shard_of
 from stalegrid.site import Site
+from stalegrid.spectral import renew
 from stalegrid.task import Task
 from stalegrid.weights import Versions, Weights
 
@@ -33,26 +34,29 @@ def build_served(
     task: Task, settings: Settings, plan: ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
-    model = copy.deepcopy(task.model).to(plan.dtype)
-    samples = make_batches(task, settings, plan.grid, 1, plan.dtype)
+    model = cast_model(task, settings)
+    samples = make_batches(task, settings, plan.grid, 1)
     shards = plan.shapes.shards
+    moving = plan.stages[0].names
 
     def build(unit: Unit) -> Agent:
-        own = copy.deepcopy(model).to(device)
+        own, task_of_unit = copied(model).to(device), task.fresh()
+        loss = loss_on(task_of_unit, device)
         if unit == OBSERVER:
-            test, loss = make_test(task, plan.dtype), loss_on(task, device)
-            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink)
+            test = make_test(task, settings)
+            mean = renew if plan.rules.gather > 1 else None
+            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink, mean)
         if unit in plan.program.shards:
-            return Server(_parts(task, settings, plan, unit, own))
+            return Server(_parts(task_of_unit, settings, plan, unit, own))
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
-        return Learner(unit, own, shards, samples, loss_on(task, device), draws, device, plan.momentum)
+        return Learner(unit, own, shards, samples, loss, draws, device, plan.momentum, moving)
 
     return {unit: build(unit) for unit in units}
 
 
 def _parts(task: Task, settings: Settings, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
-    module = shard_of(model, plan.shapes.shards[unit.stage].names, buffers=unit == DOOR)
-    weights = Weights(module)
+    layout = plan.stages[unit.stage]
+    weights = Weights(shard_of(model, layout.names, buffers=unit == DOOR), layout.names)
     optimizer = server_optimizer(task, plan.momentum)(weights.trainable())
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_corrections(plan.corrections, task, settings))
@@ -66,6 +70,5 @@ def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:
 
 
 def loss_on(task: Task, device: torch.device) -> Callable[..., Tensor]:
-    """Return a copy of a task's loss on a device."""
-    loss = copy.deepcopy(task.loss)
-    return loss.to(device) if isinstance(loss, nn.Module) else loss
+    """Return a task's loss on a device."""
+    return task.loss.to(device) if isinstance(task.loss, nn.Module) else task.loss

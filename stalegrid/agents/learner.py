@@ -4,7 +4,7 @@ Does not know: engines, other learners, what servers do with a gradient.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -17,7 +17,7 @@ from stalegrid.messages import END, Message
 from stalegrid.observe.records import count_correct
 from stalegrid.program import Action, Kind
 from stalegrid.sharding import Shard
-from stalegrid.weights import Weights
+from stalegrid.weights import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
 
@@ -37,6 +37,7 @@ class Learner:
         device: of the model.
         momentum: of the learner's own gradients, ``v <- momentum v + g``, which it pushes instead; None for the
             gradients themselves.
+        moving: frozen parameters that the forward changes; they travel like running statistics.
     """
 
     def __init__(
@@ -49,18 +50,21 @@ class Learner:
         drawing: Callable[[int], AbstractContextManager[None]],
         device: torch.device,
         momentum: float | None = None,
+        moving: Collection[str] = (),
     ) -> None:
         self._unit = unit
         self._model = model.train()
-        self._weights = Weights(model)
+        self._weights = Weights(model, moving)
         self._places = self._weights.places()
+        self._shares = [[p for e, p in self._places if e.name in set(shard.names)] for shard in shards]
         self._shards = shards
         self._samples = samples
         self._loss = loss
         self._drawing = drawing
         self._device = device
         self._momentum = momentum
-        self._velocity: Tensor | None = None
+        trained = 0 if momentum is None else self._weights.trained
+        self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss and correct as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -74,7 +78,11 @@ class Learner:
         assert action.kind is Kind.BACKWARD
         gradient, numbers = self._backward()
         version = self._weights.version
-        return [Message(tag, version, self._part(tag.edge.target.stage, gradient, numbers)) for tag in action.sends]
+
+        def content(server: int) -> Tensors:
+            return *self._part(server, gradient), numbers, self._used(server)
+
+        return [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
 
     def _pull(self, inbox: Sequence[Message]) -> None:
         for message in inbox:
@@ -105,25 +113,28 @@ class Learner:
         self._made = None
         self._weights.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        gradient = torch.zeros_like(self._weights.flat[: self._weights.trained])
+        pushed = torch.zeros_like(self._weights.flat[: self._weights.trained])
         for entry, parameter in self._places:
             if parameter.grad is not None:
-                entry.view(gradient).copy_(parameter.grad)
-        return self._accelerated(gradient), numbers
+                entry.view(pushed).copy_(self._accelerated(entry, parameter.grad))
+        return pushed, numbers
 
-    def _accelerated(self, gradient: Tensor) -> Tensor:
+    def _accelerated(self, entry: Entry, gradient: Tensor) -> Tensor:
+        """Return what the learner makes of a gradient; a parameter that was not used keeps its velocity."""
         if self._momentum is None:
             return gradient
-        velocity = gradient if self._velocity is None else self._velocity.mul(self._momentum).add_(gradient)
-        self._velocity = velocity
-        return velocity
+        return entry.view(self._velocity).mul_(self._momentum).add_(gradient)
 
-    def _part(self, number: int, gradient: Tensor, numbers: Tensor) -> Tensors:
+    def _part(self, number: int, gradient: Tensor) -> Tensors:
         """Return what a server gets: its part of the gradient, and the first one the running statistics too."""
         shard = self._shards[number]
         part = gradient[shard.start : shard.stop]
         if number:
-            return part, torch.empty(0, dtype=torch.int64, device=self._device), numbers
+            return part, torch.empty(0, dtype=torch.int64, device=self._device)
         if shard.buffers:
             part = torch.cat([part, self._weights.flat[self._weights.trained :]])
-        return part, self._weights.counted(), numbers
+        return part, self._weights.counted()
+
+    def _used(self, number: int) -> Tensor:
+        """Return which parameters of a server the batch gave a gradient: 1 or 0 each."""
+        return torch.tensor([p.grad is not None for p in self._shares[number]], dtype=torch.uint8)

@@ -39,6 +39,7 @@ class Observer:
         test: test data; None for none.
         updates_per_epoch: to say in which epoch an update is.
         sink: where observations go.
+        averaged: told of the model that has taken a mean over replicas; None where there is one replica.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Observer:
         test: TestSet | None,
         updates_per_epoch: float,
         sink: Sink,
+        averaged: Callable[[nn.Module], object] | None = None,
     ) -> None:
         self._owners = owners
         self._layouts = layouts
@@ -61,6 +63,7 @@ class Observer:
         self._test = test
         self._updates_per_epoch = updates_per_epoch
         self._sink = sink
+        self._averaged = averaged
         self._record: Record = {}
         self._sums = [0.0, 0.0, 0.0]  # samples, loss, correct of the evaluation under way
 
@@ -83,13 +86,16 @@ class Observer:
         vectors = {m.tag.edge.source: m.tensors[0].to(self._device) for m in inbox}
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
-        means = [_mean([vectors[unit] for unit in units]) for units in self._owners]
+        pairs = zip(self._owners, self._layouts, strict=True)
+        means = [_mean([vectors[unit] for unit in units], layout) for units, layout in pairs]
         state = _tensors(self._model)
         for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
             for entry in layout.entries:
                 if entry.name in state:  # constants of a traced forward are buffers of the stage alone
                     state[entry.name].copy_(entry.view(mean))
             _read_counters(state, layout, counters[units[0]])
+        if self._averaged is not None:
+            self._averaged(self._model)
         distance = self._distance(vectors, means)
         self._record = {
             "version": version,
@@ -129,11 +135,18 @@ class Observer:
             self._sink.evaluation(self._record, self._model)
 
 
-def _mean(replicas: Sequence[Tensor]) -> Tensor:
-    total = replicas[0].clone()
-    for vector in replicas[1:]:
+def _mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:
+    """Return the mean; a tensor that all replicas have alike stays as it is, which the sum of three would round."""
+    first, *others = replicas
+    total = first.clone()
+    for vector in others:
         total += vector
-    return total.div_(len(replicas)) if len(replicas) > 1 else total
+    total.div_(len(replicas))
+    for entry in layout.entries:
+        own = entry.view(first)
+        if all(torch.equal(entry.view(vector), own) for vector in others):
+            entry.view(total).copy_(own)
+    return total
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -62,6 +62,7 @@ class Server:
         trained = self._weights.trained
         self._sum = torch.zeros_like(self._weights.flat[:trained])
         self._statistics = torch.zeros_like(self._weights.flat[trained:])
+        self._used = [False] * len(self._places)  # whether a gathered gradient has used each parameter
         self._answer: Tensor | None = None  # the present version, as it was sent
         self._given: dict[int, int] = {}  # version that each learner computes on, where corrections read it
         self._reads = any(c.needs_forwarded for c in parts.corrections)
@@ -91,10 +92,12 @@ class Server:
         return [Message(tag, self._weights.version, made) for tag in action.sends]
 
     def _take(self, message: Message) -> Tensors:
-        vector, counters, numbers = message.tensors
+        vector, counters, numbers, there = message.tensors
         number, weights, corrections = message.tag.edge.source.group, self._weights, self._parts.corrections
         update = Update(weights.version, self._staleness(message), self._forwarded(number))
-        gradient = self._corrected(vector[: weights.trained], update)
+        used = [bool(share) for share in there.tolist()]
+        gradient = self._corrected(vector[: weights.trained], used, update)
+        self._used = [a or b for a, b in zip(self._used, used, strict=True)]
         self._gather(gradient, math.prod(c.rate(update) for c in corrections))
         self._collect(vector[weights.trained :], counters)
         self._gathered += 1
@@ -111,11 +114,11 @@ class Server:
             )
         return now - message.version
 
-    def _corrected(self, gradient: Tensor, update: Update) -> Tensor:
+    def _corrected(self, gradient: Tensor, used: Sequence[bool], update: Update) -> Tensor:
         if not self._corrects:
             return gradient
         own = gradient.clone()
-        self._show(own)
+        self._show(own, used)
         for correction in self._parts.corrections:
             correction.correct(update)
         for entry, parameter in self._places:
@@ -149,7 +152,8 @@ class Server:
             self._sum.div_(gathered)
             self._statistics.div_(gathered)
         self._gathered = 0
-        self._show(self._sum)
+        self._show(self._sum, self._used)
+        self._used = [False] * len(self._places)
         site.versions.overwriting()
         self._tally.held = max(self._tally.held, site.versions.nbytes)
         self._lr = float(site.optimizer.param_groups[0]["lr"])
@@ -186,8 +190,7 @@ class Server:
         done, self._tally = self._tally, Takes()
         return done.vector(self._parts.reported)
 
-    def _show(self, vector: Tensor) -> None:
-        """Let parameters have their gradients in a vector."""
-        for entry, parameter in self._places:
-            if parameter.requires_grad:
-                parameter.grad = entry.view(vector)
+    def _show(self, vector: Tensor, used: Sequence[bool]) -> None:
+        """Let parameters that were used have their gradients in a vector; others have none, and are not updated."""
+        for (entry, parameter), there in zip(self._places, used, strict=True):
+            parameter.grad = entry.view(vector) if there else None

@@ -1,6 +1,10 @@
 """Averaging the gradients of one stage over all groups: data parallelism.
 
 Does not know: when (:mod:`stalegrid.consensus.rounds` does), other stages, how messages travel.
+
+What is averaged is one vector: the gradients, then for each parameter whether it has one, 1 or 0.  What has no gradient
+is not updated, not even by weight decay.  So a parameter that no group has used keeps none, as in torch's own loop, and
+one that somebody has used gets the mean in every group, be it 0.
 """
 
 from collections.abc import Sequence
@@ -42,8 +46,10 @@ class GradientAveraging:
         return [Message(tag, version, (self._parts[owner],)) for tag, owner in chosen.items()]
 
     def _gradient(self) -> Tensor:
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._weights.trainable()]
-        return torch.cat([g.flatten() for g in grads])
+        parameters = self._weights.trainable()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        there = self._weights.flat.new_tensor([p.grad is not None for p in parameters])
+        return torch.cat([*(g.flatten() for g in grads), there])
 
     def _mean(self, others: dict[int, Tensor]) -> Tensor:
         by_group = {**others, self._group: self._parts[self._group]}
@@ -56,6 +62,6 @@ class GradientAveraging:
         means = {**others, self._group: self._parts[self._group]}
         vector = torch.cat([means[s] for s in range(self._groups)])
         parameters = self._weights.trainable()
-        for p, part in zip(parameters, torch.split(vector, [p.numel() for p in parameters]), strict=True):
-            if p.grad is not None or part.any():  # what has a gradient nowhere is not updated, as in torch's own loop
-                p.grad = part.view(p.shape)
+        *parts, there = torch.split(vector, [*(p.numel() for p in parameters), len(parameters)])
+        for p, part, share in zip(parameters, parts, there.tolist(), strict=True):
+            p.grad = part.view(p.shape) if share > 0 else None

@@ -8,6 +8,9 @@ leaves equal replicas equal to the bit, summed in the order of the groups::
 
     combine-while-adapt   w_s(n+1) = w'_s + sum_{r != s} P_sr (w_r(n-c) - w_s(n))
     adapt-then-combine    w_s(n+1) = w'_s + sum_{r != s} P_sr (w'_r(n-c) - w'_s)
+
+Running statistics are mixed like parameters, but an infinity has no mean: where one's own or a neighbour's buffer holds
+one, as observers of extremes do before their first batch, the own value stays.
 """
 
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ class ParameterAveraging:
 
     Args:
         rounds: who mixes with whom, when.
-        weights: of this unit; parameters and running statistics are mixed alike.
+        weights: of this unit; what is trained and running statistics are mixed alike.
         momentum: the unit's momentum buffers, to mix them too; None to keep them local.
     """
 
@@ -55,7 +58,10 @@ class ParameterAveraging:
         for message in inbox:
             self._check(message)
             source, target = message.tag.edge.source, message.tag.edge.target
-            delta += torch.sub(message.tensors[0], self._own).mul_(float(matrix[target.group, source.group]))
+            gap = torch.sub(message.tensors[0], self._own)
+            statistics = gap[self._weights.trained : self._weights.mixed]
+            statistics.masked_fill_(~statistics.isfinite(), 0.0)
+            delta += gap.mul_(float(matrix[target.group, source.group]))
         self._add(delta)
 
     def _check(self, message: Message) -> None:
@@ -66,11 +72,11 @@ class ParameterAveraging:
             )
 
     def _read(self) -> Tensor:
-        flat = self._weights.flat
-        return flat.clone() if self._momentum is None else torch.cat([flat, self._momentum.read()])
+        mixed = self._weights.flat[: self._weights.mixed]
+        return mixed.clone() if self._momentum is None else torch.cat([mixed, self._momentum.read()])
 
     def _add(self, delta: Tensor) -> None:
-        flat = self._weights.flat
-        flat += delta[: flat.numel()]
+        mixed = self._weights.mixed
+        self._weights.flat[:mixed] += delta[:mixed]
         if self._momentum is not None:
-            self._momentum.add(delta[flat.numel() :])
+            self._momentum.add(delta[mixed:])

@@ -3,6 +3,10 @@
 Does not know: groups, matrices, when anything is mixed.
 """
 
+import copy
+from collections import defaultdict
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -38,12 +42,38 @@ class Momentum:
         return torch.cat([self._buffer(p).flatten() for p in self._parameters])
 
     def add(self, delta: Tensor) -> None:
-        """Add a vector to the buffers."""
+        """Add a vector to the buffers; where there is none yet, it is a 0 to which is added."""
         sizes = [p.numel() for p in self._parameters]
         for p, part in zip(self._parameters, torch.split(delta, sizes), strict=True):
-            self._buffer(p).add_(part.view(p.shape))
+            if part.any():
+                self._made(p).add_(part.view(p.shape))
 
     def _buffer(self, parameter: nn.Parameter) -> Tensor:
-        state = self._optimizer.state.get(parameter, {})
-        found = next((state[name] for name in BUFFERS if state.get(name) is not None), None)
+        found = self._found(parameter)
         return torch.zeros_like(parameter, requires_grad=False) if found is None else found
+
+    def _made(self, parameter: nn.Parameter) -> Tensor:
+        if self._found(parameter) is None:
+            self._optimizer.state[parameter] = _blank(self._optimizer, parameter)
+        found = self._found(parameter)
+        assert found is not None
+        return found
+
+    def _found(self, parameter: nn.Parameter) -> Tensor | None:
+        state = self._optimizer.state.get(parameter, {})
+        return next((state[name] for name in BUFFERS if state.get(name) is not None), None)
+
+
+def _blank(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    """Return the state of a parameter that has had no gradient: what a step by 0 makes, set back to the start."""
+    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    stand_in = nn.Parameter(torch.zeros_like(parameter))
+    stand_in.grad = torch.zeros_like(parameter)
+    other = copy.copy(optimizer)
+    other.state, other.param_groups = defaultdict(dict), [{**group, "params": [stand_in]}]
+    other.step()
+    state = dict(other.state[stand_in])
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            value.fill_(1.0 if name == "mu_product" else 0.0)  # NAdam's product of momenta begins with 1
+    return state

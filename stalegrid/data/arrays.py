@@ -85,31 +85,31 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.prepare(self.inputs[index]), self.targets[index]
 
-    def fetch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    def fetch(self, indices: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
         """Return many samples at once, bit for bit those of ``self[i]``.
 
         Args:
             indices: int64 (B,).
-            dtype: type of floating inputs.
+            dtype: type of floating inputs; see :meth:`prepare`.
 
         Returns:
             Prepared inputs (B, ...) and targets (B,).
         """
         return self.prepare(self.inputs[indices], dtype), self.targets[indices]
 
-    def prepare(self, inputs: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def prepare(self, inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Turn raw inputs, one or a batch, into what a model takes.
 
         Args:
             inputs: raw inputs, as in ``self.inputs``.
-            dtype: type of floating inputs.
+            dtype: type of floating inputs; None for float32 images, and other inputs as they are.
 
         Returns:
             Images normalised where the data set says how, other floating inputs cast, integers as they are.
         """
         if self.normalise is not None:
-            return self.normalise(inputs, dtype)
-        return inputs.to(dtype) if inputs.is_floating_point() else inputs
+            return self.normalise(inputs, torch.float32 if dtype is None else dtype)
+        return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs
 
 
 def check_labels(labels: Iterable[int], classes: int, where: str) -> None:

@@ -35,7 +35,7 @@ class Batches:
         micro_batches: parts M into which a group's samples of one update are cut.
         seed: keys the order, the augmentation and the draws of the data set itself.
         augment: random crop and flip; only for images in an :class:`~stalegrid.data.ArrayDataset`.
-        dtype: type to which floating inputs and targets are cast.
+        dtype: type to which floating inputs and targets are cast; None to leave them as they are.
 
     Raises:
         ConfigError: a number is too small or too large, the micro-batches do not divide the batch, or the
@@ -52,7 +52,7 @@ class Batches:
         micro_batches: int = 1,
         seed: int = 0,
         augment: CropAndFlip | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
         if batch_size % micro_batches:
@@ -120,14 +120,14 @@ class Slices:
     Args:
         dataset: as for :class:`Batches`.
         batch_size: samples per slice.
-        dtype: type to which floating inputs and targets are cast.
+        dtype: type to which floating inputs and targets are cast; None to leave them as they are.
 
     Raises:
         ConfigError: the batch size is smaller than 1, or the data set has no length or no indices.
         DataError: the items of the data set are not pairs of the expected kind.
     """
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dataset: Dataset[Any], batch_size: int, dtype: torch.dtype | None = None) -> None:
         _check_positive(batch_size=batch_size)
         self._source = source_of(dataset, seed=0, augment=None, dtype=dtype)
         self._starts = range(0, self._source.size, batch_size)

@@ -29,14 +29,14 @@ class Source(Protocol):
         """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
 
 
-def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype) -> Source:
+def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype | None) -> Source:
     """Choose how to read a data set.
 
     Args:
         dataset: a map-style data set of (input, target) pairs.
         seed: keys every random draw.
         augment: applied to images; only for an :class:`ArrayDataset`.
-        dtype: type of floating inputs and targets.
+        dtype: type that floating inputs and targets are cast to; None to leave them as they are.
 
     Returns:
         The source.
@@ -46,7 +46,7 @@ def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, 
             is not floating.
         DataError: its first item is not a pair of the expected kind.
     """
-    if not dtype.is_floating_point:
+    if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"the type of floating inputs cannot be {dtype}")
     if isinstance(dataset, ArrayDataset):
         return ArraySource(dataset, seed, augment, dtype)
@@ -60,7 +60,9 @@ def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, 
 class ArraySource:
     """Reads whole batches from tensors in memory; targets are read without building images."""
 
-    def __init__(self, dataset: ArrayDataset, seed: int, augment: CropAndFlip | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, dataset: ArrayDataset, seed: int, augment: CropAndFlip | None, dtype: torch.dtype | None
+    ) -> None:
         if augment is not None and dataset.inputs.ndim != 4:
             raise ConfigError(f"augment needs images (N, C, H, W), not inputs of shape {tuple(dataset.inputs.shape)}")
         self.size = len(dataset)
@@ -96,7 +98,7 @@ class ItemSource:
     The first item is read at once, so that a data set of the wrong kind shows before any process starts.
     """
 
-    def __init__(self, dataset: Dataset[Any], seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, dataset: Dataset[Any], seed: int, dtype: torch.dtype | None) -> None:
         self.size = _size(dataset)
         self._dataset = dataset
         self._seed = seed
@@ -157,8 +159,8 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[tuple[Tensor, ...], Tensor]:
     return parts, targets
 
 
-def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return values.to(dtype) if values.is_floating_point() else values
+def _cast(values: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return values.to(dtype) if dtype is not None and values.is_floating_point() else values
 
 
 def _kind(value: object) -> str:

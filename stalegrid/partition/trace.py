@@ -343,8 +343,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _check_hooks(model: nn.Module) -> None:
-    hooked = [f"parameter {name}" for name, p in model.named_parameters() if p._backward_hooks]
-    hooked += [f"module {name or 'itself'}" for name, m in model.named_modules() if m._backward_hooks]
+    hooked = [f"module {name or 'itself'}" for name, m in model.named_modules() if m._backward_hooks]
     if hooked:
         raise ConfigError(f"hooks on gradients would be lost when the model is cut (on: {hooked[0]}); remove them")
 

@@ -106,13 +106,18 @@ def grid(
                     delta = torch.zeros_like(value)
                     for r in range(S):
                         if r != s and share[s, r] != 0:
-                            delta = delta + (X[0][r, k][i] - X[-1][s, k][i]) * float(share[s, r])
+                            gap = X[0][r, k][i] - X[-1][s, k][i]
+                            delta = delta + torch.where(gap.isfinite(), gap, 0.0) * float(share[s, r])
                     value.copy_(value + delta)
     return w, losses
 
 
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
     """Return the tensors themselves that groups mix; a momentum that is not there yet is a zero."""
-    values = [p.data for p in f.parameters()] + [b for b in f.buffers() if b.is_floating_point()]
-    states = [momentum.state.get(p, {}) for p in f.parameters()] if momentum else []
+    trained = [p for p in f.parameters() if p.requires_grad]
+    values = [p.data for p in trained] + [b for b in f.buffers() if b.is_floating_point()]
+    states = [momentum.state[p] for p in trained] if momentum else []
+    for p, v in zip(trained, states, strict=False):
+        if isinstance(momentum, torch.optim.SGD) and v.get("momentum_buffer") is None:
+            v["momentum_buffer"] = torch.zeros_like(p.data)
     return values + [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]

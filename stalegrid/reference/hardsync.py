@@ -17,6 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.reference.passes import Tensors, backward, forward, weights
 
+Gradients = list[Tensor | None]
+"""In the order of the parameters; None where a batch did not use one."""
+
 
 def hardsync(
     model: nn.Module,
@@ -52,16 +55,16 @@ def hardsync(
     f = [copy.deepcopy(w) for _ in range(learners)]
     step = optimizer([p for p in w.parameters() if p.requires_grad])
     rate = [scheduler(step)] if scheduler else []
-    v: dict[int, list[Tensor]] = {}
+    v: dict[int, Gradients] = {}
     losses = []
     for n in range(N):
-        G, B, total = list[Tensor](), list[Tensor](), 0.0
+        G, B, total = Gradients(), Gradients(), 0.0
         for s in range(learners):
             x = inputs(s, n)
             with drawing(s, 0, n):
                 value, g = gradient(f[s], weights(w), x, targets(s, n), loss)
             if momentum is not None:
-                g = v[s] = [momentum * old + new for old, new in zip(v[s], g, strict=True)] if s in v else g
+                g = moved(v, s, g, momentum)
             G, B, total = add(G, g), add(B, list(f[s].buffers())), total + value
         write(w, G, B, learners)
         step.step()
@@ -74,27 +77,40 @@ def hardsync(
 
 def gradient(
     f: nn.Module, w: list[Tensor], x: Tensors, target: Tensor, loss: Callable[..., Tensor]
-) -> tuple[float, list[Tensor]]:
+) -> tuple[float, Gradients]:
     """Return loss and gradients of a batch at weights w; of ``f`` only the buffers matter, and they move on."""
     f.zero_grad()
     done = forward(f, x, False, w)
     value = loss(*done.y, target)
     backward(done._replace(y=(value,)), (torch.ones_like(value),), f)
-    return value.item(), [torch.zeros_like(p) if p.grad is None else p.grad for p in f.parameters()]
+    return value.item(), [p.grad for p in f.parameters()]
 
 
-def add(total: list[Tensor], new: list[Tensor], f: float = 1.0) -> list[Tensor]:
+def moved(v: dict[int, Gradients], s: int, g: Gradients, momentum: float) -> Gradients:
+    """Return what learner s sends: its velocities, which move where there is a gradient."""
+    old = v.get(s, [None] * len(g))
+    new = [d if u is None or d is None else momentum * u + d for u, d in zip(old, g, strict=True)]
+    v[s] = [u if d is None else d for u, d in zip(old, new, strict=True)]
+    return new
+
+
+def add(total: Gradients, new: Gradients, f: float = 1.0) -> Gradients:
     """Return total + f new, or the new where they count; the total of nothing is an empty list."""
-    if not total:
-        return [x * f if f != 1 else x.clone() for x in new]
-    pairs = zip(total, new, strict=True)
-    return [torch.add(old, x, alpha=f) if x.is_floating_point() else x.clone() for old, x in pairs]
+    return [_add(old, x, f) for old, x in zip(total or [None] * len(new), new, strict=True)]
 
 
-def write(w: nn.Module, G: list[Tensor], B: list[Tensor], c: int) -> None:
-    """Give the server the mean gradients and buffers of c batches, whose sums are G and B."""
+def _add(old: Tensor | None, new: Tensor | None, f: float) -> Tensor | None:
+    if new is None:
+        return old
+    if old is None:
+        return new * f if f != 1 else new.clone()
+    return torch.add(old, new, alpha=f) if new.is_floating_point() else new.clone()
+
+
+def write(w: nn.Module, G: Gradients, B: Gradients, c: int) -> None:
+    """Give the server the mean gradients and buffers of c batches, whose sums are G and B; None is no gradient."""
     for p, g in zip(w.parameters(), G, strict=True):
-        if p.requires_grad:
-            p.grad = g / c if c > 1 else g
+        p.grad = g / c if g is not None and c > 1 else g
     for live, b in zip(w.buffers(), B, strict=True):
+        assert b is not None
         live.copy_(b / c if c > 1 and b.is_floating_point() else b)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.hardsync import add, gradient, write
+from stalegrid.reference.hardsync import Gradients, add, gradient, moved, write
 from stalegrid.reference.passes import Tensors, weights
 
 
@@ -61,18 +61,19 @@ def softsync(
     rate = [scheduler(step)] if scheduler else []
     pulled = [[p.clone() for p in weights(w)] for _ in range(learners)]
     j, b = [0] * learners, [0] * learners
-    v: dict[int, list[Tensor]] = {}
-    G, B, total, losses = list[Tensor](), list[Tensor](), 0.0, list[float]()
+    v: dict[int, Gradients] = {}
+    G, B, total, losses = Gradients(), Gradients(), 0.0, list[float]()
     for t in range(c * N):
         s, i = order[t], t // c
         x = inputs(s, b[s])
         with drawing(s, 0, b[s]):
             value, g = gradient(f[s], pulled[s], x, targets(s, b[s]), loss)
         if momentum is not None:
-            g = v[s] = [momentum * old + new for old, new in zip(v[s], g, strict=True)] if s in v else g
+            g = moved(v, s, g, momentum)
         scale, lam = _factors(rule, i - j[s])
         if lam is not None:
-            g = [d + lam * d * d * (now - then) for d, now, then in zip(g, weights(w), pulled[s], strict=True)]
+            pairs = zip(g, weights(w), pulled[s], strict=True)
+            g = [None if d is None else d + lam * d * d * (now - then) for d, now, then in pairs]
         G, B, total = add(G, g, scale), add(B, list(f[s].buffers())), total + value
         if (t + 1) % c == 0:
             write(w, G, B, c)

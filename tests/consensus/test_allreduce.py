@@ -98,7 +98,7 @@ def test_the_order_of_the_sum_can_be_told() -> None:
 def test_each_group_sends_and_receives_the_least_that_is_possible() -> None:
     groups = 3
     members = exchange(noise(groups, 1, torch.float32), module())
-    sizes = [4, 4, 3]  # the parts of 11 elements that the groups own
+    sizes = [5, 5, 4]  # the parts that the groups own of 11 elements and 3 words on who has a gradient
     for s, member in enumerate(members):
         sent = {(m.tag.edge.name, m.tag.edge.target.group): m.tensors[0].numel() for m in member.sent}
         others = [r for r in range(groups) if r != s]
@@ -129,6 +129,15 @@ def test_a_gradient_that_is_missing_in_one_group_counts_as_zero_in_all() -> None
         assert torch.equal(mean, alone / 2)
 
 
+def test_a_gradient_of_exactly_zero_is_one() -> None:
+    one, other = noise(2, 1, torch.float32)
+    one[0][1], other[0][1] = None, torch.zeros(1)
+    for member in exchange([one, other], module()):
+        mean = member.means[0][1]
+        assert mean is not None
+        assert torch.equal(mean, torch.zeros(1))
+
+
 def test_frozen_parameters_get_no_gradient() -> None:
     for member in exchange(noise(2, 1, torch.float32), module()):
         frozen = [p for p in member.weights.module.parameters() if not p.requires_grad]
@@ -142,12 +151,12 @@ def test_messages_do_not_change_when_their_sender_goes_on() -> None:
     for p in weights.trainable():
         p.grad = torch.ones_like(p)
     (share,) = averaging.step(Action(Kind.SHARE, 0, sends=(Tag(Edge(PART, unit, peer), 0),)), [])
-    part = Message(Tag(Edge(PART, peer, unit), 0), 0, (torch.full((6,), 3.0),))
+    part = Message(Tag(Edge(PART, peer, unit), 0), 0, (torch.full((7,), 3.0),))
     (mean,) = averaging.step(Action(Kind.REDUCE, 0, sends=(Tag(Edge(MEAN, unit, peer), 0),)), [part])
-    averaging.step(Action(Kind.MIX, 0), [Message(Tag(Edge(MEAN, peer, unit), 0), 0, (torch.full((5,), 4.0),))])
+    averaging.step(Action(Kind.MIX, 0), [Message(Tag(Edge(MEAN, peer, unit), 0), 0, (torch.full((7,), 4.0),))])
     for p in weights.trainable():
         p.grad = torch.zeros_like(p)
     weights.flat.fill_(7.0)
-    assert torch.equal(share.tensors[0], torch.ones(5))
-    assert torch.equal(mean.tensors[0], torch.full((6,), 2.0))
-    assert torch.equal(part.tensors[0], torch.full((6,), 3.0))
+    assert torch.equal(share.tensors[0], torch.ones(7))
+    assert torch.equal(mean.tensors[0], torch.full((7,), 2.0))
+    assert torch.equal(part.tensors[0], torch.full((7,), 3.0))
