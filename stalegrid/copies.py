@@ -8,9 +8,9 @@ in its closure would be shared by all who use it.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from types import CellType, FunctionType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -172,5 +172,13 @@ def _held(function: Any) -> list[Any]:
     return [*held, getattr(function, "__self__", None)]
 
 
-def _parameters(value: Any) -> Iterable[Any]:
-    return value.parameters() if isinstance(value, nn.Module) else [value]
+def _parameters(value: Any, depth: int = 2) -> Iterator[nn.Parameter]:
+    """Yield the parameters that a value is or holds; not those deep inside it."""
+    if isinstance(value, nn.Parameter):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif depth and not isinstance(value, ModuleType | type):
+        parts = value.values() if isinstance(value, dict) else getattr(value, "__dict__", {}).values()
+        for part in value if isinstance(value, list | tuple | set) else list(parts):
+            yield from _parameters(part, depth - 1)

@@ -246,8 +246,10 @@ def _check_gradients(stage: int, trial: _Trial) -> None:
 
 
 def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, ...]) -> None:
-    """Hold a backward after a change of the weights against the one without."""
+    """Hold a backward after another forward and a change of the weights against the one without."""
     outputs = late.forward(inputs)
+    with _said(f"a second forward of this stage fails (stage: {stage})"):
+        late.forward(inputs, batch=1)
     late.disturb()
     with _said(f"a late backward of this stage fails (stage: {stage})"):
         late.backward(outputs)

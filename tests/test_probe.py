@@ -223,3 +223,161 @@ def test_an_input_that_is_changed_in_place_is_an_error_of_configuration(first: n
     with pytest.raises(ConfigError, match=r"\(stage: 0\): the model changes its input in place, .*; copy it first"):
         trial([first, stages[1]], "recomputed")
     trial([first, stages[1]], "stashed", stale([0, 0]))
+
+
+class Read(nn.Module):
+    """Reads a tensor that belongs to nobody."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.held = [tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.held[0]
+
+
+class Proxies(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, y: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(-torch.cdist(y, self.centres), targets)
+
+
+def test_a_forward_that_reads_what_nobody_trains_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"for what nobody trains \(it is: a tensor of shape \(5,\)\)"):
+        trial(layers(Read(torch.ones(5, requires_grad=True))))
+    trial(layers(Read(torch.ones(5))))
+
+
+def test_a_loss_with_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\(it is: centres of the loss\); make it a parameter of the model"):
+        trial(layers(), loss=Proxies())
+    trial(layers(), loss=Proxies().requires_grad_(False))
+
+
+def test_a_penalty_on_the_models_own_parameters_is_refused() -> None:
+    model = build(lambda: nn.Linear(6, 3))
+
+    def loss(y: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(y, targets) + sum(p.abs().sum() for p in model.parameters())
+
+    with pytest.raises(ConfigError, match=r"\(it is: the model's own (weight|bias)\)"):
+        trial(layers(), model=model, loss=loss)
+
+
+def share_of_wrong_answers(y: Tensor, targets: Tensor) -> Tensor:
+    return (y.argmax(1) != targets).float().mean()
+
+
+def number_of_wrong_answers(y: Tensor, targets: Tensor) -> Tensor:
+    return (y.argmax(1) != targets).sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "dtype"), [(share_of_wrong_answers, torch.float32), (number_of_wrong_answers, torch.int64)]
+)
+def test_a_loss_without_a_gradient_is_refused(loss: Any, dtype: torch.dtype) -> None:
+    with pytest.raises(ConfigError, match=rf"the loss has no gradient \(type: {dtype}\)"):
+        trial(layers(), loss=loss)
+
+
+class Detached(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach() + x.sum() * 0
+
+
+def test_a_stage_that_nobody_would_train_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no parameter of a stage has a gradient \(stage: 1\)"):
+        trial([layers()[0], build(lambda: Detached(5, 3))])
+
+
+def test_a_factory_that_knows_parameters_by_identity_is_refused() -> None:
+    model = build(lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)))
+    head = {id(p) for p in model[1].parameters()}
+
+    def by_identity(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        chosen = [p for p in parameters if id(p) in head]
+        rest = [p for p in parameters if id(p) not in head]
+        return torch.optim.SGD([{"params": chosen, "lr": 1.0}, {"params": rest}], lr=0.1)
+
+    def by_shape(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        flat = [p for p in parameters if p.ndim < 2]
+        rest = [p for p in parameters if p.ndim > 1]
+        return torch.optim.SGD([{"params": flat, "lr": 1.0}, {"params": rest}], lr=0.1)
+
+    def whole(optimizer: Any) -> None:
+        program = Program(Grid(1, 1), stale([0]), 8)
+        task = make_task(model=model, optimizer=optimizer, scheduler=None)
+        probe(task, program, VIEWS["stashed"], [], [model], (noise(4, 6),), torch.tensor([0, 1, 2, 1]))
+
+    whole(by_shape)
+    with pytest.raises(ConfigError, match=r"by identity, .* or a mark such as parameter\.is_head = True"):
+        whole(by_identity)
+    with pytest.raises(ConfigError, match="other parameters than it was given"):
+        whole(lambda _: torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+class Following(nn.Module):
+    """A frozen layer, or a buffer of another type, that follows a trained one."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.fast, self.slow = nn.Linear(5, 5), nn.Linear(5, 5).to(dtype).requires_grad_(False)
+        self.still = nn.Linear(5, 5).requires_grad_(False)
+        self.slow.load_state_dict(self.fast.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        for slow, fast in zip(self.slow.parameters(), self.fast.parameters(), strict=True):
+            slow.data.mul_(0.5).add_(fast.data, alpha=0.5)  # behind the back of counters of changes
+        return self.still(self.fast(x)) + self.slow.bias.to(x.dtype).clone()
+
+
+def test_a_frozen_parameter_that_the_forward_changes_travels() -> None:
+    found = trial(layers(Following(torch.float32)), schedule=stale([0, 0]))[0].weights
+    assert [e.name for e in found.entries if e.offset >= found.trained] == ["2.slow.weight", "2.slow.bias"]
+    assert set(found.still()) == {"2.still.weight", "2.still.bias"}
+
+
+def test_a_changing_tensor_of_another_type_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\(name: 2.slow.weight, type: torch.float64, parameters: torch.float32\)"):
+        trial(layers(Following(torch.float64)), schedule=stale([0, 0]))
+
+
+def test_a_sparse_gradient_is_found() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(9, 5, sparse=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.table(torch.tensor([1, 2, 3, 4, 5]))
+
+    plain = {"optimizer": torch.optim.SGD, "scheduler": None}
+    assert [p.sparse for p in trial([layers(Words())[0], layers()[1]], **plain)] == ["2.table.weight", None]
+
+
+def test_a_trial_leaves_the_state_of_functions_alone() -> None:
+    calls = {"loss": 0, "optimizer": 0, "scheduler": 0, "correction": 0}
+
+    def loss(y: Tensor, targets: Tensor) -> Tensor:
+        calls["loss"] += 1
+        return nn.functional.cross_entropy(y, targets)
+
+    def optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        calls["optimizer"] += 1
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    def scheduler(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        calls["scheduler"] += 1
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    def correction(site: Any) -> Correction:
+        calls["correction"] += 1
+        return Correction(site)
+
+    task = make_task(loss=loss, optimizer=optimizer, scheduler=scheduler)
+    program = Program(Grid(1, 2), stale([2, 0]), 8)
+    probe(task, program, VIEWS["stashed"], [correction], layers(), (noise(4, 6),), torch.tensor([0, 1, 2, 1]))
+    assert set(calls.values()) == {0}

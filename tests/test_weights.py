@@ -140,10 +140,52 @@ def test_a_module_without_tensors_has_an_empty_vector() -> None:
     assert weights.locate(torch.empty(0)) is None
 
 
-def test_mixed_types_are_refused() -> None:
+def test_mixed_types_of_what_is_trained_are_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
     with pytest.raises(ConfigError, match=r"torch\.float32 on cpu, torch\.float64 on cpu"):
         Weights(model)
+
+
+def mixture() -> nn.Module:
+    """Return a model with a frozen layer, and buffers of all kinds."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3).requires_grad_(False), nn.BatchNorm1d(3))
+    model.register_buffer("turns", torch.ones(2, dtype=torch.complex64))
+    model.register_buffer("wide", torch.ones(2, dtype=torch.float64))
+    model.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+    return model
+
+
+def test_what_is_frozen_or_of_another_type_stays_where_it_is() -> None:
+    model = mixture()
+    before = {name: t.data_ptr() for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    weights = Weights(model)
+    trained = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [entry.name for entry in weights.entries] == [*trained, "2.running_mean", "2.running_var"]
+    assert [entry.name for entry, _ in weights.places()] == trained
+    assert set(weights.counters()) == {"2.num_batches_tracked", "mask"}
+    still = ["1.weight", "1.bias", "turns", "wide"]
+    assert list(weights.still()) == still
+    assert all(weights.still()[name].data_ptr() == before[name] for name in still)
+
+
+def test_a_frozen_parameter_that_moves_lies_among_the_statistics() -> None:
+    weights = Weights(mixture(), ["1.bias", "0.weight"])
+    assert [e.name for e in weights.entries if e.offset >= weights.trained] == [
+        "1.bias",
+        "2.running_mean",
+        "2.running_var",
+    ]
+    assert weights.mixed == weights.flat.numel()
+
+
+@pytest.mark.parametrize("name", ["1.weight", "turns", "wide"])
+def test_what_changes_though_nobody_would_learn_of_it_is_named(name: str) -> None:
+    model = mixture()
+    weights = Weights(model)
+    weights.check()
+    weights.still()[name].mul_(2)
+    with pytest.raises(TrainingError, match=rf"left alone at the start \(name: {name}\)"):
+        weights.check()
 
 
 def test_zero_grad_forgets_all_gradients() -> None:

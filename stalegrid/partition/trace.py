@@ -62,7 +62,7 @@ class _Tracer(fx.Tracer):
 def _without_effects(module: nn.Module) -> Iterator[None]:
     """Refuse a forward that draws or remembers while it is traced: that would happen now, and never again."""
     drawn, remembered = _generators(), _plain_values(module)
-    with _unchanged_buffers(module):
+    with _unchanged_tensors(module):
         yield
     if _generators() != drawn:
         raise TypeError("the forward draws random numbers outside torch's own layers, which cannot be traced")
@@ -79,13 +79,17 @@ def _plain_values(module: nn.Module) -> dict[str, object]:
 
 
 @contextmanager
-def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    before = {name: (buffer, buffer._version) for name, buffer in module.named_buffers()}
+def _unchanged_tensors(module: nn.Module) -> Iterator[None]:
+    before = {name: (tensor, tensor.data_ptr(), tensor._version) for name, tensor in _tensors(module).items()}
     yield
-    after = dict(module.named_buffers())
-    for name, (buffer, version) in before.items():
-        if after.get(name) is not buffer or buffer._version != version:
-            raise TypeError(f"the forward changes a buffer, which cannot be traced (buffer: {name})")
+    after = _tensors(module)
+    for name, (tensor, place, version) in before.items():
+        if after.get(name) is not tensor or (tensor.data_ptr(), tensor._version) != (place, version):
+            raise TypeError(f"the forward changes a parameter or buffer, which cannot be traced (name: {name})")
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _follow(model: nn.Module) -> fx.Graph:

@@ -104,3 +104,44 @@ def test_a_parameter_that_never_had_a_gradient_has_zero_momentum() -> None:
 def test_an_optimizer_without_momentum_is_refused(factory: Factory) -> None:
     with pytest.raises(ConfigError, match=rf"no momentum to mix \(optimizer: {factory.func.__name__}"):
         trained(factory, 0)
+
+
+@with_momentum
+def test_where_there_is_no_buffer_yet_one_receives(factory: Factory) -> None:
+    """A group that has not used a parameter yet receives its neighbours' momentum like any other."""
+
+    def pushed(amount: float | None) -> tuple[Tensor, Tensor]:
+        p = nn.Parameter(torch.ones(2))
+        optimizer = factory([p])
+        momentum = Momentum(optimizer, [p])
+        if amount is not None:
+            momentum.add(torch.full((2,), amount))
+        held = momentum.read()
+        p.grad = torch.tensor([0.5, -1.0])
+        optimizer.step()
+        return held, p.detach()
+
+    plain, moved = pushed(None), pushed(0.25)
+    assert plain[0].tolist() == [0.0, 0.0]
+    assert moved[0].tolist() == [0.25, 0.25]
+    assert not torch.equal(moved[1], plain[1])
+    p = nn.Parameter(torch.ones(2))
+    optimizer = factory([p])
+    Momentum(optimizer, [p]).add(torch.zeros(2))
+    assert not optimizer.state, "nothing is made of nothing"
+
+
+@with_momentum
+def test_a_buffer_that_is_made_is_that_of_a_parameter_without_steps(factory: Factory) -> None:
+    """Up to what was added: with next to nothing in it, training goes on as from no state at all."""
+    steps = []
+    for add in (False, True):
+        p = nn.Parameter(torch.ones(2))
+        optimizer = factory([p])
+        if add:
+            Momentum(optimizer, [p]).add(torch.full((2,), 1e-30))
+        for n in range(3):
+            p.grad = torch.tensor([0.5 + n, -1.0])
+            optimizer.step()
+        steps.append(p.detach())
+    assert torch.equal(*steps)
