@@ -108,7 +108,8 @@ class Plan:
             case "activation":
                 return self.partition.layouts[stage]
             case "gradient":
-                return tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
+                floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
+                return floating + flat_layout(len(floating), torch.uint8)
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "snapshot":

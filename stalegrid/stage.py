@@ -20,6 +20,8 @@ from stalegrid.views import View
 from stalegrid.weights import Weights
 
 Tensors = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+"""None where nothing depends on a tensor: what feeds it alone gets no gradient either, which is not one of zero."""
 Head = Callable[..., Tensor]
 """On the last stage: outputs -> loss, shape ()."""
 
@@ -108,7 +110,7 @@ class Stage:
         """Return what the graph of a batch in flight was made of, besides parameters."""
         return self._graphs[batch].inputs
 
-    def backward(self, batch: int, gradients: Tensors) -> Tensors:
+    def backward(self, batch: int, gradients: Gradients) -> Gradients:
         """Backpropagate a batch in flight, adding to the gradients of the parameters.
 
         Args:
@@ -120,14 +122,15 @@ class Stage:
         """
         graph = self._graphs.pop(batch)
         floating = [y for y in graph.outputs if y.is_floating_point()]
-        pairs = [(y, g) for y, g in zip(floating, gradients, strict=True) if y.requires_grad]
+        given = zip(floating, gradients, strict=True)
+        pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
         self._seen = self.view.seen(graph.version)
         self._late = self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
             torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
         self._seen, self._late = self.weights.flat, False
         self.view.finished(graph.version)
-        return () if self._first else tuple(_gradient(x) for x in graph.inputs if x.is_floating_point())
+        return () if self._first else tuple(x.grad for x in graph.inputs if x.is_floating_point())
 
     @property
     def nbytes(self) -> int:
@@ -201,7 +204,3 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 def size_of(tensors: Tensors) -> int:
     """Return the bytes of tensors that may share one buffer with others."""
     return sum(t.nbytes for t in tensors)
-
-
-def _gradient(leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

@@ -1,4 +1,4 @@
-"""Models drawn at random from what people do, held against a plain torch loop and engine against engine, bit for bit."""
+"""Models drawn at random from what people do, held against a plain torch loop, and engine against engine."""
 
 import math
 from collections.abc import Callable

@@ -81,6 +81,28 @@ class Turned(nn.Module):
         return torch.view_as_real(torch.view_as_complex(h.float().reshape(-1, 4, 2)) * self.turns).flatten(1)
 
 
+class Picks(nn.Module):
+    """Uses its second input for some batches only; the others leave it without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        return (u if u[0, 0] > 0 else u + v) * self.weight
+
+
+class Forked(Net):
+    """Two layers side by side, below a cut, one of which gets no gradient from some batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other, self.picks = nn.Linear(6, 8), Picks()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.picks(torch.tanh(self.a(x)), torch.tanh(self.other(x))))
+
+
 class Masked(nn.Module):
     """Attention over its own features, with infinities in a constant."""
 
@@ -201,6 +223,8 @@ CASES: dict[str, Case] = {
     "unused layers, AdamW": Case(Spare, optimizer=partial(AdamW, lr=0.01), leave_out=CUT),
     "a branch of some batches, SGD": Case(lambda: Net(Sometimes())),
     "a branch of some batches, Adam": Case(lambda: Net(Sometimes()), optimizer=partial(Adam, lr=0.01)),
+    "a value that some batches use, SGD": Case(Forked, cut="picks"),
+    "a value that some batches use, AdamW": Case(Forked, optimizer=partial(AdamW, lr=0.01), cut="picks"),
     "complex table": Case(lambda: Net(Turned())),
     "infinite buffer": Case(lambda: Net(Masked("buffer"))),
     "infinite buffer that is not saved": Case(lambda: Net(Masked("unsaved"))),
@@ -300,3 +324,23 @@ def test_all_reduce_keeps_replicas_together_where_some_have_no_gradient() -> Non
     for name in ("unused layers, SGD", "unused layers, AdamW", "a branch of some batches, Adam"):
         result = train(CASES[name], "sgd", method="data-parallel", groups=3)
         assert result.summary["consensus_distance"] == 0.0
+
+
+class Voted(nn.Module):
+    """Counts, in whole numbers, how often each feature was the largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("votes", torch.zeros(8, dtype=torch.int64))
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.votes += torch.bincount(h.argmax(1), minlength=8)
+        return h
+
+
+def test_whole_numbers_that_groups_do_not_share_are_told() -> None:
+    case = Case(lambda: Net(Voted()))
+    with pytest.warns(UserWarning, match=r"unlike values .* \(buffer: middle.votes\)") as told:
+        result = train(case, "sgd", method="pham-ahn", groups=2, stages=1)
+    assert len(told) == 1
+    assert int(result.model.middle.votes.sum()) == UPDATES * BATCH

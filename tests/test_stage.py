@@ -320,12 +320,29 @@ class Ignoring(nn.Module):
         return self.fc(x) + y.detach()
 
 
-def test_an_input_without_a_gradient_gets_zeros() -> None:
+def test_an_input_that_nothing_depends_on_has_no_gradient() -> None:
     stage = stage_of(Ignoring())
     stage.forward(0, (noise(2, 3), noise(2, 3)))
     below = stage.backward(0, (noise(2, 3),))
-    assert torch.equal(below[1], torch.zeros(2, 3))
+    assert below[1] is None
     assert below[0].any()
+
+
+def test_an_output_without_a_gradient_gives_none_to_what_feeds_it_alone() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.a(x), self.b(x)
+
+    stage = stage_of(Fork())
+    for given in ((noise(2, 2), None), (None, None)):
+        stage.forward(0, (noise(2, 3),))
+        below = stage.backward(0, given)
+        assert [g is None for g in below] == [given[0] is None]
+        assert stage.module.b.weight.grad is None
 
 
 def test_the_first_stage_needs_no_gradient_of_the_data() -> None:

@@ -4,6 +4,7 @@ Does not know: engines, clocks, files; it hands records and models to a sink.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -65,6 +66,7 @@ class Observer:
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
+        self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
         self._sums = [0.0, 0.0, 0.0]  # samples, loss, correct of the evaluation under way
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -93,7 +95,10 @@ class Observer:
             for entry in layout.entries:
                 if entry.name in state:  # constants of a traced forward are buffers of the stage alone
                     state[entry.name].copy_(entry.view(mean))
-            _read_counters(state, layout, counters[units[0]])
+            self._warn_of_unlike(layout, [counters[unit] for unit in units])
+            for name, value in _counters(layout, counters[units[0]]).items():
+                if name in state:
+                    state[name].copy_(value)
         if self._averaged is not None:
             self._averaged(self._model)
         distance = self._distance(vectors, means)
@@ -105,6 +110,18 @@ class Observer:
         self._sums = [0.0, 0.0, 0.0]
         if self._test is None:
             self._sink.evaluation(self._record, self._model)
+
+    def _warn_of_unlike(self, layout: StageLayout, counters: Sequence[Tensor]) -> None:
+        """Say once of each buffer of whole numbers that replicas have unlike ones, which have no mean."""
+        first, *others = (_counters(layout, vector) for vector in counters)
+        for name, value in first.items():
+            if name not in self._unlike and not all(torch.equal(value, other[name]) for other in others):
+                self._unlike.add(name)
+                warnings.warn(
+                    f"groups have unlike values of a buffer of whole numbers (buffer: {name}), which are not mixed; "
+                    "the measured and saved model has those of the first group",
+                    stacklevel=1,
+                )
 
     def _distance(self, vectors: Mapping[Unit, Tensor], means: Sequence[Tensor]) -> float:
         """Return sqrt(mean over replicas of ||w_s - w_mean||^2), over parameters."""
@@ -155,8 +172,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
 
 
-def _read_counters(state: dict[str, Tensor], layout: StageLayout, vector: Tensor) -> None:
-    sizes = [torch.Size(shape).numel() for _, shape in layout.counters]
-    for (name, shape), part in zip(layout.counters, torch.split(vector, sizes), strict=True):
-        if name in state:
-            state[name].copy_(part.view(shape))
+def _counters(layout: StageLayout, vector: Tensor) -> dict[str, Tensor]:
+    """Return the buffers of whole numbers, by name."""
+    parts = torch.split(vector, [torch.Size(shape).numel() for _, shape in layout.counters])
+    return {name: part.view(shape) for (name, shape), part in zip(layout.counters, parts, strict=True)}

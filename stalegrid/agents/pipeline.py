@@ -20,7 +20,7 @@ from stalegrid.ledger import Ledger
 from stalegrid.messages import Message
 from stalegrid.observe.records import Loss, Tally, count_correct
 from stalegrid.program import Action, Kind
-from stalegrid.stage import Stage
+from stalegrid.stage import Gradients, Stage
 from stalegrid.weights import Versions
 
 Tensors = tuple[Tensor, ...]
@@ -177,12 +177,21 @@ class PipelineUnit:
         if batch % self.role.micro_batches == 0:
             self.stage.weights.zero_grad()
         self._used.append(batch)
-        return self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
+        inputs = [x for x in self.stage.inputs(batch) if x.is_floating_point()]
+        made = self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
+        if self.role.first:
+            return ()
+        # A message has a fixed layout: zeros for a gradient that there is none, and which there are.
+        there = torch.tensor([g is not None for g in made], dtype=torch.uint8)
+        filled = (torch.zeros_like(x) if g is None else g for x, g in zip(inputs, made, strict=True))
+        return *filled, there
 
-    def _receive(self, gradients: Tensors) -> Tensors:
+    def _receive(self, tensors: Tensors) -> Gradients:
+        *made, there = tensors
+        gradients = tuple(made)
         for correction in self._parts.corrections:
             gradients = correction.received(gradients)
-        return gradients
+        return tuple(g if share else None for g, share in zip(gradients, there.tolist(), strict=True))
 
     def _update(self, index: int) -> Tensors:
         weights, parts = self.stage.weights, self._parts

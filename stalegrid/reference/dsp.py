@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Tensors, backward, forward
+from stalegrid.reference.passes import Gradients, Tensors, backward, forward
 
 
 def dsp(
@@ -62,7 +62,7 @@ def dsp(
                     messages[k, b] = forward(w[k], kept[k, b], k > 0).y
                     if k == K - 1:
                         losses.append(loss(*messages.pop((k, b)), targets(b)).item())
-        g: Tensors = ()
+        g: Gradients = ()
         for k in reversed(range(K)):
             with drawing(k, n):
                 again = forward(w[k], kept.pop((k, n)), k > 0, statistics=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Pass, Tensors, backward, forward, weights
+from stalegrid.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
 
 
 def grid(
@@ -89,7 +89,7 @@ def grid(
                             losses[s].append(new.y[0].item())
                     flying[s, k, b] = new
         for s in range(S):
-            g: Tensors = (torch.ones_like(flying[s, K - 1, n].y[0]),)
+            g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
                 g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
         for u in units:

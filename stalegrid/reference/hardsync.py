@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.reference.passes import Tensors, backward, forward, weights
 
-Gradients = list[Tensor | None]
+Summed = list[Tensor | None]
 """In the order of the parameters; None where a batch did not use one."""
 
 
@@ -55,10 +55,10 @@ def hardsync(
     f = [copy.deepcopy(w) for _ in range(learners)]
     step = optimizer([p for p in w.parameters() if p.requires_grad])
     rate = [scheduler(step)] if scheduler else []
-    v: dict[int, Gradients] = {}
+    v: dict[int, Summed] = {}
     losses = []
     for n in range(N):
-        G, B, total = Gradients(), Gradients(), 0.0
+        G, B, total = Summed(), Summed(), 0.0
         for s in range(learners):
             x = inputs(s, n)
             with drawing(s, 0, n):
@@ -77,7 +77,7 @@ def hardsync(
 
 def gradient(
     f: nn.Module, w: list[Tensor], x: Tensors, target: Tensor, loss: Callable[..., Tensor]
-) -> tuple[float, Gradients]:
+) -> tuple[float, Summed]:
     """Return loss and gradients of a batch at weights w; of ``f`` only the buffers matter, and they move on."""
     f.zero_grad()
     done = forward(f, x, False, w)
@@ -86,7 +86,7 @@ def gradient(
     return value.item(), [p.grad for p in f.parameters()]
 
 
-def moved(v: dict[int, Gradients], s: int, g: Gradients, momentum: float) -> Gradients:
+def moved(v: dict[int, Summed], s: int, g: Summed, momentum: float) -> Summed:
     """Return what learner s sends: its velocities, which move where there is a gradient."""
     old = v.get(s, [None] * len(g))
     new = [d if u is None or d is None else momentum * u + d for u, d in zip(old, g, strict=True)]
@@ -94,7 +94,7 @@ def moved(v: dict[int, Gradients], s: int, g: Gradients, momentum: float) -> Gra
     return new
 
 
-def add(total: Gradients, new: Gradients, f: float = 1.0) -> Gradients:
+def add(total: Summed, new: Summed, f: float = 1.0) -> Summed:
     """Return total + f new, or the new where they count; the total of nothing is an empty list."""
     return [_add(old, x, f) for old, x in zip(total or [None] * len(new), new, strict=True)]
 
@@ -107,7 +107,7 @@ def _add(old: Tensor | None, new: Tensor | None, f: float) -> Tensor | None:
     return torch.add(old, new, alpha=f) if new.is_floating_point() else new.clone()
 
 
-def write(w: nn.Module, G: Gradients, B: Gradients, c: int) -> None:
+def write(w: nn.Module, G: Summed, B: Summed, c: int) -> None:
     """Give the server the mean gradients and buffers of c batches, whose sums are G and B; None is no gradient."""
     for p, g in zip(w.parameters(), G, strict=True):
         p.grad = g / c if g is not None and c > 1 else g

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Pass, Tensors, backward, forward, weights
+from stalegrid.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
 
 
 def paci(
@@ -65,7 +65,7 @@ def paci(
                         new = new._replace(y=(loss(*new.y, targets(b)),))
                         total[b // M] += new.y[0].item()
                 flying[k, b] = new
-        g: Tensors = (torch.full_like(flying[K - 1, t].y[0], 1.0 / M),)
+        g: Gradients = (torch.full_like(flying[K - 1, t].y[0], 1.0 / M),)
         for k in reversed(range(K)):
             g = backward(flying.pop((k, t)), g, w[k], weights(w[k]))
         if (t + 1) % M == 0:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 Tensors = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+"""None where nothing depends on a tensor, which is not a gradient of zero."""
 
 
 class Pass(NamedTuple):
@@ -46,7 +48,7 @@ def forward(
     return Pass(own, x, y if isinstance(y, tuple) else (y,))
 
 
-def backward(done: Pass, g: Tensors, f: nn.Module, w: Sequence[Tensor] | None = None) -> Tensors:
+def backward(done: Pass, g: Gradients, f: nn.Module, w: Sequence[Tensor] | None = None) -> Gradients:
     """Add to the gradients of ``f``; return those of the inputs.
 
     Args:
@@ -59,11 +61,12 @@ def backward(done: Pass, g: Tensors, f: nn.Module, w: Sequence[Tensor] | None = 
     pairs = list(zip(f.parameters(), done.f.parameters(), strict=True))
     for live, own in pairs:
         own.grad = live.grad
-    roots = [(y, d) for y, d in zip(done.y, g, strict=True) if y.requires_grad]
-    torch.autograd.backward([y for y, _ in roots], [d for _, d in roots])
+    roots = [(y, d) for y, d in zip(done.y, g, strict=True) if y.requires_grad and d is not None]
+    if roots:
+        torch.autograd.backward([y for y, _ in roots], [d for _, d in roots])
     for live, own in pairs:
         live.grad = own.grad
-    return tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in done.x)
+    return tuple(x.grad for x in done.x)
 
 
 def weights(f: nn.Module) -> list[Tensor]:

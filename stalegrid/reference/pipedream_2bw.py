@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Pass, Tensors, backward, forward, weights
+from stalegrid.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
 
 
 def pipedream_2bw(
@@ -64,7 +64,7 @@ def pipedream_2bw(
                         new = new._replace(y=(loss(*new.y, targets(b)),))
                         total += new.y[0].item()
                 passes.append(new)
-            g: Tensors = (torch.full_like(passes[-1].y[0], 1.0 / M),)
+            g: Gradients = (torch.full_like(passes[-1].y[0], 1.0 / M),)
             for k in reversed(range(K)):
                 g = backward(passes[k], g, w[k])
         losses.append(total / M)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Pass, Tensors, backward, forward, weights
+from stalegrid.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
 
 
 def pipemare(
@@ -70,7 +70,7 @@ def pipemare(
                         new = new._replace(y=(loss(*new.y, targets(b)),))
                         losses.append(new.y[0].item())
                 flying[k, b] = new
-        g: Tensors = (torch.ones_like(flying[K - 1, n].y[0]),)
+        g: Gradients = (torch.ones_like(flying[K - 1, n].y[0]),)
         for k in reversed(range(K)):
             u = weights(w[k])
             if correct and m[k] > 0:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.hardsync import Gradients, add, gradient, moved, write
+from stalegrid.reference.hardsync import Summed, add, gradient, moved, write
 from stalegrid.reference.passes import Tensors, weights
 
 
@@ -61,8 +61,8 @@ def softsync(
     rate = [scheduler(step)] if scheduler else []
     pulled = [[p.clone() for p in weights(w)] for _ in range(learners)]
     j, b = [0] * learners, [0] * learners
-    v: dict[int, Gradients] = {}
-    G, B, total, losses = Gradients(), Gradients(), 0.0, list[float]()
+    v: dict[int, Summed] = {}
+    G, B, total, losses = Summed(), Summed(), 0.0, list[float]()
     for t in range(c * N):
         s, i = order[t], t // c
         x = inputs(s, b[s])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.reference.passes import Pass, Tensors, backward, forward
+from stalegrid.reference.passes import Gradients, Pass, Tensors, backward, forward
 from stalegrid.reference.pipeoptim import predicted
 
 
@@ -66,7 +66,7 @@ def spectrain(
                         new = new._replace(y=(loss(*new.y, targets(b)),))
                         losses.append(new.y[0].item())
                 flying[k, b] = new
-        g: Tensors = (torch.ones_like(flying[K - 1, n].y[0]),)
+        g: Gradients = (torch.ones_like(flying[K - 1, n].y[0]),)
         for k in reversed(range(K)):
             w_hat = predicted(w[k], step[k], (m[0] - m[k]) // 2)
             g = backward(flying.pop((k, n)), g, w[k], w_hat)

@@ -241,14 +241,15 @@ def test_a_pass_adds_to_gradients_and_reads_the_weights_that_it_is_given() -> No
     assert (f.weight.grad.item(), f.weight.item()) == (7.0, 2.0)
 
 
-def test_an_input_that_is_not_used_has_a_gradient_of_zero() -> None:
+def test_an_input_that_is_not_used_has_no_gradient() -> None:
     class First(nn.Linear):
         def forward(self, x: Tensor, unused: Tensor) -> Tensor:
             return super().forward(x)
 
     f = First(1, 1)
     g = backward(forward(f, (torch.ones(1, 1), torch.ones(2)), True), (torch.ones(1, 1),), f)
-    assert torch.equal(g[1], torch.zeros(2))
+    assert g[0] is not None
+    assert g[1] is None
 
 
 @pytest.mark.parametrize("name", ["passes", *METHODS])

@@ -440,7 +440,8 @@ class Events:
             self.timeline.left(tag, self.now)
         yield self.now + self.world.latency(tag.edge)
         self.timeline.arrived(tag, self.now)
-        self._mail[tag.edge].append(tag.index)
+        # Two that an outage held up to the same moment wake in any order; an edge keeps its own.
+        self._mail[tag.edge] = deque(sorted([*self._mail[tag.edge], tag.index]))
         self._call(tag.edge)
 
 
