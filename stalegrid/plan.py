@@ -30,6 +30,7 @@ from stalegrid.observe.records import Report
 from stalegrid.partition import Partition, partition
 from stalegrid.probe import Probed, probe
 from stalegrid.program import Edge, Program, Schedule, Watch
+from stalegrid.seeds import drawing
 from stalegrid.task import Task
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import CostTable
@@ -123,6 +124,7 @@ class Plan:
         return flat_layout(size + (owner < rest), self.dtype)
 
 
+@drawing(torch.device("cpu"), 0, "plan")
 def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
     """Settle and check every choice of a run.
 

@@ -84,7 +84,7 @@ def probe(
         trial = _Trial(task, program, k, module)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
             outputs = trial.forward(inputs, head)
-            trial.stage.recompute(0)
+            trial.recompute()
         graph = trial.stage.nbytes
         trial.backward(outputs)
         if program.recomputes(k):
@@ -111,11 +111,17 @@ class _Trial:
             self.site = Site.build(Unit(0, stage), program, own, task.optimizer)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
-        self.stage = kind(own, self.site.weights, view, lambda batch: drawing(CPU, 0, "probe", batch), stage == 0)
+        self.stage = kind(own, self.site.weights, view, stage == 0)
 
     def forward(self, inputs: tuple[Tensor, ...], head: Any, batch: int = 0) -> tuple[Tensor, ...]:
-        outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), head)
+        with drawing(CPU, 0, "probe", batch):
+            outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), head)
         return outputs
+
+    def recompute(self) -> None:
+        """Make the graph of batch 0, drawing what its forward drew."""
+        with drawing(CPU, 0, "probe", 0):
+            self.stage.recompute(0)
 
     def disturb(self) -> None:
         """Overwrite the weights with noise, as an update would."""
@@ -126,7 +132,8 @@ class _Trial:
         weights.version += 1
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
-        self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+        with drawing(CPU, 0, "probe"):
+            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
         """Return those of the parameters, then those of the inputs."""
@@ -168,7 +175,7 @@ def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...], head: 
     """Hold the second forward of a batch, with another one in between, against the first."""
     first = trial.forward(inputs, head)
     trial.forward(inputs, head, batch=1)
-    trial.stage.recompute(0)
+    trial.recompute()
     if not _same(first, trial.stage.outputs(0)):
         raise ConfigError(
             f"a second forward of the same batch gives other outputs (stage: {stage}): its forward reads a buffer "

@@ -34,6 +34,7 @@ from stalegrid.plan import (
 )
 from stalegrid.probe import probe
 from stalegrid.program import Edge, Program, gpipe
+from stalegrid.seeds import drawing
 from stalegrid.serving import Ordered, Served, in_turn
 from stalegrid.sharding import Shard, split
 from stalegrid.softsync import Rules
@@ -169,6 +170,7 @@ class ServedPlan:
         return self.shapes.layout(edge)
 
 
+@drawing(torch.device("cpu"), 0, "plan")
 def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> ServedPlan:
     """Settle and check every choice of a run.
 

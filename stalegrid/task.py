@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from stalegrid.corrections import Maker
 from stalegrid.data.augment import CropAndFlip
-from stalegrid.seeds import drawing_items
+from stalegrid.seeds import drawing
 
 SAMPLED = 16
 """Items that a fingerprint looks at."""
@@ -54,7 +54,7 @@ def fingerprint(task: Task) -> str:
         size = len(cast(Sized, data)) if data is not None else 0
         seen.update(str(size).encode())
         for index in range(0, size, max(1, size // SAMPLED)):
-            with drawing_items(0, index):
+            with drawing(torch.device("cpu"), 0, "sample", 0, index):
                 for part in _flatten(cast(Any, data)[index]):
                     seen.update(part)
     return seen.hexdigest()

@@ -23,7 +23,7 @@ LAYERS = (
     ("task", "config", "models."),
     ("timing.", "lateral"),
     ("devices", "sharding"),
-    ("agents.observer", "agents.pipeline", "agents.learner", "agents.server", "agents"),
+    ("agents.observer", "agents.pipeline", "agents.learner", "agents.server", "agents.keyed", "agents"),
     ("probe", "planning"),
     ("plan", "show"),
     ("served",),

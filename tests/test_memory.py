@@ -150,7 +150,7 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
         After every action: the bytes that the unit accounts for, and the bytes that it has allocated and not released.
     """
     where = Unit(0, stage)
-    unit = build_agents(task, settings, plan, [where], CPU, None)[where]  # type: ignore[arg-type]
+    unit = build_agents(task, settings, plan, [where], CPU, None)[where].agent  # type: ignore
     assert isinstance(unit, PipelineUnit)
     parts = unit._parts
     unit._samples = Handmade(unit._samples.inputs(0, 0), unit._samples.targets(0, 0))

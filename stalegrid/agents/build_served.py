@@ -5,12 +5,12 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from stalegrid.agents import Agent
+from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
@@ -20,7 +20,6 @@ from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
 from stalegrid.plan import make_batches, make_test
 from stalegrid.program import Schedule
-from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan, served_corrections, server_optimizer
 from stalegrid.serving import DOOR
 from stalegrid.sharding import shard_of
@@ -44,10 +43,9 @@ def build_served(
             return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink)
         if unit in plan.program.shards:
             return Server(_parts(task, settings, plan, unit, own))
-        draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
-        return Learner(unit, own, shards, samples, loss_on(task, device), draws, device, plan.momentum)
+        return Learner(unit, own, shards, samples, loss_on(task, device), device, plan.momentum)
 
-    return {unit: build(unit) for unit in units}
+    return keyed(build, units, device, settings.seed)
 
 
 def _parts(task: Task, settings: Settings, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:

@@ -13,7 +13,9 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.seeds import drawing_items
+from stalegrid.seeds import drawing
+
+CPU = torch.device("cpu")
 
 
 class Source(Protocol):
@@ -125,7 +127,7 @@ class ItemSource:
         return last[2], last[3]
 
     def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
-        with drawing_items(self._seed, epoch, index):
+        with drawing(CPU, self._seed, "sample", epoch, index):
             item = self._dataset[index]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(f"item {index} of the data set is {_kind(item)}; expected a pair (input, target)")
