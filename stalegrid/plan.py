@@ -20,6 +20,7 @@ from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
+from stalegrid.data.repeating import check_repeats
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
@@ -145,6 +146,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     batches = make_batches(task, settings, grid, micro, dtype)
+    check_data(task, settings)
     updates = updates_of(settings, batches.updates_per_epoch)
     mixing = mixing_name(method, settings, grid)
     lateral = make_lateral(mixing, settings, grid, updates)
@@ -331,6 +333,13 @@ def make_watch(test: Slices | None, settings: Settings, updates_per_epoch: float
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
         Momentum(task.optimizer(stage.trainable()), stage.trainable())
+
+
+def check_data(task: Task, settings: Settings) -> None:
+    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
+    check_repeats(task.data, "training data", settings.seed)
+    if task.test is not None:
+        check_repeats(task.test, "test data", 0)
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:

@@ -23,6 +23,7 @@ from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
 from stalegrid.plan import (
     cast_model,
+    check_data,
     check_test,
     chosen_corrections,
     corrections_of,
@@ -187,6 +188,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     dtype: torch.dtype = getattr(torch, settings.dtype)
     grid = Grid(rules.learners, 1)
     samples = make_batches(task, settings, grid, 1, dtype).updates_per_epoch * rules.learners * settings.batch_size
+    check_data(task, settings)
     per_epoch = updates_per_epoch(settings, method, samples)
     updates = updates_of(settings, per_epoch)
     model, test = cast_model(task, dtype), make_test(task, dtype)

@@ -121,16 +121,29 @@ class ItemSource:
         """Read a batch, once where its inputs and its targets are asked for in turn."""
         last = self._last
         if last is None or last[0] != epoch or not torch.equal(last[1], indices):
-            inputs, targets = _collate([self._item(epoch, index) for index in indices.tolist()])
+            inputs, targets = self._batch(epoch, indices.tolist())
             cast_inputs = tuple(_cast(part, self._dtype) for part in inputs)
             self._last = last = epoch, indices.clone(), cast_inputs, _cast(targets, self._dtype)
         return last[2], last[3]
 
+    def _batch(self, epoch: int, indices: list[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Stack samples, naming the first that does not stack with those before it."""
+        items = [self._item(epoch, index) for index in indices]
+        try:
+            return _collate(items)
+        except DataError as problem:
+            odd = next(i for i in range(len(items)) if not _stacks(items[: i + 1]))
+            raise DataError(f"{problem} (sample: {indices[odd]}, epoch: {epoch})") from problem
+
     def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
-        with drawing(CPU, self._seed, "sample", epoch, index):
-            item = self._dataset[index]
+        where = f"(sample: {index}, epoch: {epoch})"
+        try:
+            with drawing(CPU, self._seed, "sample", epoch, index):
+                item = self._dataset[index]
+        except Exception as problem:  # the data set is the user's: anything can be raised
+            raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"item {index} of the data set is {_kind(item)}; expected a pair (input, target)")
+            raise DataError(f"a sample must be a pair (input, target) but is {_kind(item)} {where}")
         return item[0], item[1]
 
 
@@ -148,15 +161,23 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[tuple[Tensor, ...], Tensor]:
     """Stack items into batched inputs and targets, checking that both are tensors."""
     try:
         inputs, targets = default_collate(items)
-    except (TypeError, RuntimeError) as error:
-        raise DataError(f"items of the data set do not stack into a batch: {error}") from error
+    except Exception as error:  # what is in an item is the user's: anything can be raised
+        raise DataError(f"samples do not stack into a batch: {error}") from error
     parts = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     if not all(isinstance(part, Tensor) for part in (*parts, targets)):
         raise DataError(
-            f"an item of the data set is a pair of {_kind(items[0][0])} and {_kind(items[0][1])}; "
-            "expected a tensor or a tuple of tensors as input, and a tensor or a number as target"
+            "a sample must be a pair of a tensor or a tuple of tensors, and a tensor or a number as target, but is "
+            f"{_kind(items[0][0])} and {_kind(items[0][1])}"
         )
     return parts, targets
+
+
+def _stacks(items: list[tuple[Any, Any]]) -> bool:
+    try:
+        _collate(items)
+    except DataError:
+        return False
+    return True
 
 
 def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
