@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
@@ -35,6 +35,7 @@ from stalegrid.seeds import drawing
 from stalegrid.task import Task
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import CostTable
+from stalegrid.unequal import tell_unequal
 from stalegrid.views import View, find_view
 from stalegrid.weights import StageLayout, Weights
 
@@ -163,6 +164,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
     check_test(task, model, test)
+    tell_unequal(task.loss, batches, grid.groups if isinstance(lateral, AllReduce) else 1, test)
     _check_optimizer(method, probed[0].optimizer)
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]

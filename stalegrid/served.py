@@ -42,6 +42,7 @@ from stalegrid.softsync import Rules
 from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.unequal import tell_unequal
 from stalegrid.views.current import Current
 from stalegrid.weights import StageLayout
 
@@ -187,7 +188,8 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     rules, splits = rules_of(settings, method)
     dtype: torch.dtype = getattr(torch, settings.dtype)
     grid = Grid(rules.learners, 1)
-    samples = make_batches(task, settings, grid, 1, dtype).updates_per_epoch * rules.learners * settings.batch_size
+    batches = make_batches(task, settings, grid, 1, dtype)
+    samples = batches.updates_per_epoch * rules.learners * settings.batch_size
     check_data(task, settings)
     per_epoch = updates_per_epoch(settings, method, samples)
     updates = updates_of(settings, per_epoch)
@@ -196,6 +198,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     texts = chosen_corrections(method.corrections, settings)
     _probe(task, settings, model, served_corrections(texts, task, settings), updates)
     check_test(task, model, test)
+    tell_unequal(task.loss, batches, rules.gather, test)
     counters = sum(b.numel() for b in model.buffers() if not b.is_floating_point())
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shapes = Shapes(split(model, settings.servers), counters, reported, dtype)

@@ -20,7 +20,7 @@ LAYERS = (
     ("views.", "corrections.", "ledger"),
     ("stage",),
     ("recomputing",),
-    ("task", "config", "models."),
+    ("task", "config", "models.", "unequal"),
     ("timing.", "lateral"),
     ("devices", "sharding"),
     ("agents.observer", "agents.pipeline", "agents.learner", "agents.server", "agents.keyed", "agents"),
