@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from stalegrid.data.arrays import ArrayDataset
-from stalegrid.data.sources import Source, source_of
+from stalegrid.data.sources import Source, bytes_of, source_of
 from stalegrid.errors import DataError
 
 READ_TWICE = 8
@@ -72,5 +72,5 @@ def _digest(source: Source, epoch: int, index: int) -> str:
     seen, indices = hashlib.blake2b(digest_size=16), torch.tensor([index])
     for part in (*source.inputs(epoch, indices), source.targets(epoch, indices)):
         seen.update(f"{part.dtype}{tuple(part.shape)}".encode())
-        seen.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        seen.update(bytes_of(part))
     return seen.hexdigest()

@@ -3,6 +3,7 @@
 Does not know: in which order samples are visited, batches, groups.
 """
 
+import zlib
 from collections.abc import Sized
 from typing import Any, Protocol, cast
 
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class Source(Protocol):
-    """Reads samples; both methods are pure functions of their arguments."""
+    """Reads samples; its methods are pure functions of their arguments, if the data set is one."""
 
     size: int
     """Number of samples."""
@@ -29,6 +30,9 @@ class Source(Protocol):
 
     def targets(self, epoch: int, indices: Tensor) -> Tensor:
         """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
+
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return a number of 32 bits of what was just read of the samples; 0 where it cannot change."""
 
 
 def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype) -> Source:
@@ -83,6 +87,10 @@ class ArraySource:
         """Return labels, the same in every epoch; see :class:`Source`."""
         return self._dataset.targets[indices]
 
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return 0: tensors in memory stay what they are; see :class:`Source`."""
+        return 0
+
     def _draws(self, augment: CropAndFlip, epoch: int) -> Tensor:
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, augment.draw(self._seed, epoch, self.size)
@@ -117,6 +125,14 @@ class ItemSource:
         _, targets = self._fetch(epoch, indices)
         return targets.clone()
 
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return the checksum of inputs and targets together; see :class:`Source`."""
+        inputs, targets = self._fetch(epoch, indices)
+        found = 0
+        for part in (*inputs, targets):
+            found = zlib.crc32(bytes_of(part), found)
+        return found
+
     def _fetch(self, epoch: int, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Read a batch, once where its inputs and its targets are asked for in turn."""
         last = self._last
@@ -145,6 +161,11 @@ class ItemSource:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(f"a sample must be a pair (input, target) but is {_kind(item)} {where}")
         return item[0], item[1]
+
+
+def bytes_of(values: Tensor) -> bytes:
+    """Return the content of a tensor of any type."""
+    return values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _size(dataset: Dataset[Any]) -> int:

@@ -137,7 +137,7 @@ def test_processes_draw_what_the_simulator_draws() -> None:
 
 def test_processes_draw_the_same_from_functions_that_a_model_keeps() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), Drawn(random.random), Drawn(np.random.rand), nn.Linear(8, 3))
-    grid = {"method": "hardsync", "learners": 2, "processes": 2, "model": build(lambda: model)}
+    grid = {"method": "hardsync", "learners": 2, "processes": 1, "model": build(lambda: model)}
     assert outcome(mixed, engine="processes", **grid) == outcome(mixed, **grid)
 
 

@@ -182,3 +182,28 @@ def test_a_sample_that_fails_at_the_start_is_an_error_of_configuration(bad: str)
     data = Spoilt(BAD[bad], good=0)
     with pytest.raises(DataError, match=r"\(sample: 47, epoch: \d\)"):
         run(data, "one stage", batch_size=48)
+
+
+class Changing(Dataset[Any]):
+    """Samples that are other ones after a while, such as those of a file that somebody writes."""
+
+    def __init__(self, reads: int) -> None:
+        self.reads = reads
+
+    def __len__(self) -> int:
+        return 48
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.reads -= 1
+        return torch.full((4,), index / 48), torch.full((1,), float(self.reads < 0))
+
+
+@pytest.mark.parametrize("method", ["pham-ahn", "gpipe"])
+def test_stages_that_read_other_samples_for_one_batch_are_found_out(method: str) -> None:
+    settings = {"method": method, "groups": 1, "stages": 2, "cuts": ["1"], "staleness": None, "micro_batches": None}
+    if method == "gpipe":
+        settings["micro_batches"] = 4
+    for seed in range(2):
+        with pytest.raises(SampleError, match=r"have read different samples .* \(group: 0, version: \d+\)"):
+            run(Changing(150), "two stages", batch_size=8, updates=30, seed=seed, **settings)
+    run(Changing(10**9), "two stages", batch_size=8, updates=30, **settings)
