@@ -8,7 +8,8 @@
     |-- ProtocolError        a message is not the one its channel promised
     |-- TrainingError        the numbers went wrong: coordinates say where
     |   |-- NonFiniteLoss
-    |   `-- StalenessExceeded
+    |   |-- StalenessExceeded
+    |   `-- SampleError      a sample could not be read or used
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
@@ -42,6 +43,10 @@ class NonFiniteLoss(TrainingError):
 
 class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
+
+
+class SampleError(TrainingError):
+    """A sample could not be read or used while training; the message names it."""
 
 
 class EngineError(StalegridError):

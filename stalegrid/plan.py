@@ -20,6 +20,7 @@ from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averag
 from stalegrid.copies import cast, check_hooks, copied
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
+from stalegrid.data.repeating import check_repeats
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
@@ -30,9 +31,11 @@ from stalegrid.observe.records import Report
 from stalegrid.partition import Partition, partition
 from stalegrid.probe import Probed, probe
 from stalegrid.program import Edge, Program, Schedule, Watch
+from stalegrid.seeds import drawing
 from stalegrid.task import Task
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import CostTable
+from stalegrid.unequal import tell_unequal
 from stalegrid.views import View, find_view
 from stalegrid.weights import StageLayout, Weights
 
@@ -122,6 +125,7 @@ class Plan:
         return flat_layout(size + (owner < rest), read.dtype)
 
 
+@drawing(torch.device("cpu"), 0, "plan")
 def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
     """Settle and check every choice of a run.
 
@@ -142,6 +146,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
     check_hooks(task.model)
     batches = make_batches(task, settings, grid, micro)
+    check_data(task, settings)
     updates = updates_of(settings, batches.updates_per_epoch)
     mixing = mixing_name(method, settings, grid)
     lateral = make_lateral(mixing, settings, grid, updates)
@@ -158,6 +163,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
     check_test(task, model, test)
+    tell_unequal(task.loss, batches, grid.groups if isinstance(lateral, AllReduce) else 1, test)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or isinstance(lateral, AllReduce):
@@ -353,6 +359,13 @@ def refuse_sparse(found: Probed, why: str) -> None:
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
         Momentum(task.fresh().optimizer(stage.trainable()), stage.trainable())
+
+
+def check_data(task: Task, settings: Settings) -> None:
+    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
+    check_repeats(task.data, "training data", settings.seed)
+    if task.test is not None:
+        check_repeats(task.test, "test data", 0)
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:

@@ -91,7 +91,7 @@ def probe(
         trial = _Trial(asked)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
             outputs = trial.forward(inputs)
-            trial.stage.recompute(0)
+            trial.recompute()
         _check_leaves(task, trial)
         graph = trial.stage.nbytes
         with _said(f"a backward of this stage fails (stage: {k})"):
@@ -148,11 +148,17 @@ class _Trial:
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
-        self.stage = kind(own, self.site.weights, view, lambda batch: drawing(CPU, 0, "probe", batch), stage == 0)
+        self.stage = kind(own, self.site.weights, view, stage == 0)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
-        outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
+        with drawing(CPU, 0, "probe", batch):
+            outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
         return outputs
+
+    def recompute(self) -> None:
+        """Make the graph of batch 0, drawing what its forward drew."""
+        with drawing(CPU, 0, "probe", 0):
+            self.stage.recompute(0)
 
     def disturb(self) -> None:
         """Overwrite the weights with noise, as an update would."""
@@ -163,7 +169,8 @@ class _Trial:
         weights.version += 1
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
-        self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+        with drawing(CPU, 0, "probe"):
+            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
         """Return those of the parameters, then those of the inputs."""
@@ -265,7 +272,7 @@ def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> Non
     """Hold the second forward of a batch, with another one in between, against the first."""
     first = trial.forward(inputs)
     trial.forward(inputs, batch=1)
-    trial.stage.recompute(0)
+    trial.recompute()
     if not _same(first, trial.stage.outputs(0)):
         raise ConfigError(
             f"a second forward of the same batch gives other outputs (stage: {stage}): its forward reads a buffer "
@@ -314,21 +321,21 @@ def _check_taken(task: Task, site: Site) -> None:
             "the optimizer trains other parameters than it was given; use the argument of its factory, not "
             "model.parameters()"
         )
-    names = {id(p): entry.name for entry, p in site.weights.places()}
-    original = {name: p for name, p in task.model.named_parameters() if name in names.values()}
-    if len(original) < len(names):  # a stage of constants that tracing made has names of its own
-        return
-    with _said("the optimizer cannot be built"):
-        own = task.fresh().optimizer([original[name] for name in names.values()])
-    if _groups(own, {id(p): name for name, p in original.items()}) != _groups(site.optimizer, names):
+    copies = {entry.name: p for entry, p in site.weights.places()}
+    own = {name: p for name, p in task.model.named_parameters() if name in copies}
+    # A stage of constants that tracing made has names of its own.
+    if own.keys() == copies.keys() and _grouped(task, {name: own[name] for name in copies}) != _grouped(task, copies):
         raise ConfigError(
             "the optimizer's factory knows the model's parameters by identity, but copies of them are trained; sort "
             "them by what copies keep: their shape, or a mark such as parameter.is_head = True"
         )
 
 
-def _groups(optimizer: Optimizer, names: dict[int, str]) -> list[tuple[list[str], str]]:
-    """Return which parameters each group has, and how it trains them."""
+def _grouped(task: Task, parameters: dict[str, nn.Parameter]) -> list[tuple[list[str], str]]:
+    """Return which parameters each group of a new optimizer has, by name, and how it trains them."""
+    with _said("the optimizer cannot be built"), drawing(CPU, 0, "optimizer"):
+        optimizer = task.fresh().optimizer(list(parameters.values()))
+    names = {id(p): name for name, p in parameters.items()}
     return [
         (
             [names.get(id(p), "") for p in group["params"]],

@@ -29,6 +29,7 @@ from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.partition import finest
 from stalegrid.plan import Plan, cast_model, make_batches, make_plan
 from stalegrid.program import Kind
+from stalegrid.seeds import kept
 from stalegrid.task import Task
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
 
@@ -92,7 +93,8 @@ def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
 def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
     agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
-    simulate(plan.program, recorded(agents, timeline, device))
+    with kept(device):
+        simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
 

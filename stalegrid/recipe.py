@@ -17,7 +17,7 @@ from stalegrid.data import ArrayDataset, CropAndFlip, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import find, find_served
 from stalegrid.plan import grid_of, updates_of
-from stalegrid.seeds import derive
+from stalegrid.seeds import drawing
 from stalegrid.served import rules_of, updates_per_epoch
 from stalegrid.task import Task
 
@@ -42,8 +42,7 @@ def make_task(config: RunConfig) -> Task:
 
 
 def _model(config: RunConfig, data: ArrayDataset) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, "model"))
+    with drawing(torch.device("cpu"), config.seed, "model"):
         return models.build(config.model, data[0][0], data.classes)
 
 

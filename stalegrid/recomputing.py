@@ -3,8 +3,6 @@
 Does not know: other stages, schedules, when the second forward is due.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +25,12 @@ class Waiting:
 class RecomputingStage(Stage):
     """A stage that keeps the inputs of a batch, and makes its graph by a second forward just before the backward.
 
-    The second forward uses the weights of its time, draws the same random numbers, and leaves buffers (such as running
-    statistics) as it found them.
+    The second forward uses the weights of its time, draws the same random numbers where both are keyed alike, and
+    leaves buffers (such as running statistics) as it found them.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        weights: Weights,
-        view: View,
-        drawing: Callable[[int], AbstractContextManager[None]],
-        first: bool,
-    ) -> None:
-        super().__init__(module, weights, view, drawing, first)
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
+        super().__init__(module, weights, view, first)
         self._kept: dict[int, Waiting] = {}
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
@@ -53,7 +44,7 @@ class RecomputingStage(Stage):
         modified = [x._version for x in leaves]
         # Not without gradients: some kernels then compute other bits than the second forward will.
         with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
-            outputs = self._run(batch, leaves, head)
+            outputs = self._run(leaves, head)
             made = tuple(self._own(y.detach()) for y in outputs)
         if modified != [x._version for x in leaves]:
             raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")

@@ -35,35 +35,43 @@ def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, purpose, *index))
 
 
-@contextmanager
-def drawing(device: torch.device, seed: int, purpose: str, *index: int) -> Iterator[None]:
-    """Let torch's global generators of the CPU and ``device`` draw for one purpose, then put them back.
+def key(device: torch.device, seed: int, purpose: str, *index: int) -> None:
+    """Set the global generators of torch (CPU and ``device``), NumPy and Python for one purpose; see :func:`derive`.
 
-    For code that offers no generator argument, such as ``nn.Dropout``.
+    For code that offers no generator argument, such as ``nn.Dropout`` or a user's own.
     """
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [g.get_state() for g in generators]
+    derived = derive(seed, purpose, *index)
+    for source in _generators(device):
+        source.manual_seed(derived)
+    random.seed(derived)
+    # Not of the bits that set torch's generator: NumPy's is of the same kind, and would draw the same numbers.
+    np.random.seed(derived >> 31)
+
+
+@contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Put the global generators of torch (CPU and ``device``), NumPy and Python back as they were before."""
+    generators = _generators(device)
+    states = [source.get_state() for source in generators]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
-        for g in generators:
-            g.manual_seed(derive(seed, purpose, *index))
         yield
     finally:
-        for g, state in zip(generators, states, strict=True):
-            g.set_state(state)
+        for source, state in zip(generators, states, strict=True):
+            source.set_state(state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 @contextmanager
-def drawing_items(seed: int, *index: int) -> Iterator[None]:
-    """Let a user's data set draw for one item, from torch's, NumPy's or Python's global generator."""
-    states = random.getstate(), np.random.get_state()
-    key = derive(seed, "item", *index)
-    try:
-        random.seed(key)
-        np.random.seed(key % 2**32)
-        with drawing(torch.device("cpu"), seed, "sample", *index):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+def drawing(device: torch.device, seed: int, purpose: str, *index: int) -> Iterator[None]:
+    """Let the global generators draw for one purpose, then put them back; see :func:`key` and :func:`kept`."""
+    with kept(device):
+        key(device, seed, purpose, *index)
+        yield
+
+
+def _generators(device: torch.device) -> tuple[torch.Generator, ...]:
+    if device.type == "cuda":
+        return torch.default_generator, torch.cuda.default_generators[device.index or 0]
+    return (torch.default_generator,)

@@ -24,6 +24,7 @@ from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
 from stalegrid.plan import (
     cast_model,
+    check_data,
     check_test,
     chosen_corrections,
     corrections_of,
@@ -36,12 +37,14 @@ from stalegrid.plan import (
 )
 from stalegrid.probe import probe
 from stalegrid.program import Edge, Program, gpipe
+from stalegrid.seeds import drawing
 from stalegrid.serving import Ordered, Served, in_turn
 from stalegrid.sharding import Shard, split
 from stalegrid.softsync import Rules
 from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.unequal import tell_unequal
 from stalegrid.views.current import Current
 from stalegrid.weights import StageLayout, Weights
 
@@ -171,6 +174,7 @@ class ServedPlan:
         return self.shapes.layout(edge)
 
 
+@drawing(torch.device("cpu"), 0, "plan")
 def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> ServedPlan:
     """Settle and check every choice of a run.
 
@@ -186,7 +190,9 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     rules, splits = rules_of(settings, method)
     check_hooks(task.model)
     grid = Grid(rules.learners, 1)
-    samples = make_batches(task, settings, grid, 1).updates_per_epoch * rules.learners * settings.batch_size
+    batches = make_batches(task, settings, grid, 1)
+    samples = batches.updates_per_epoch * rules.learners * settings.batch_size
+    check_data(task, settings)
     per_epoch = updates_per_epoch(settings, method, samples)
     updates = updates_of(settings, per_epoch)
     model, test = cast_model(task, settings), make_test(task, settings)
@@ -194,6 +200,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     texts = chosen_corrections(method.corrections, settings)
     weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)
     check_test(task, model, test)
+    tell_unequal(task.loss, batches, rules.gather, test)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, settings.servers, StageLayout.of(weights).names)
     shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)

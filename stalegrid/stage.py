@@ -9,7 +9,6 @@ changes.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -60,22 +59,13 @@ class Stage:
         module: maps the tensors of the stage below to a tensor or a tuple of tensors.
         weights: of that module.
         view: which weights forwards use and late backwards see.
-        drawing: batch -> context in which the forward draws random numbers (dropout).
         first: whether the inputs are data, which need no gradient.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        weights: Weights,
-        view: View,
-        drawing: Callable[[int], AbstractContextManager[None]],
-        first: bool,
-    ) -> None:
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
         self.module = module.train()
         self.weights = weights
         self.view = view
-        self._drawing = drawing
         self._first = first
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
@@ -140,7 +130,7 @@ class Stage:
     def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
         leaves = self._cut(inputs)
         with saved_tensors_hooks(self._pack, self._unpack):
-            outputs = self._run(batch, leaves, head)
+            outputs = self._run(leaves, head)
         self._graphs[batch] = Graph(leaves, outputs, version, self._weigh(leaves, outputs))
         return outputs
 
@@ -154,11 +144,10 @@ class Stage:
     def _cut(self, inputs: Tensors) -> Tensors:
         return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
 
-    def _run(self, batch: int, inputs: Tensors, head: Head | None) -> Tensors:
-        with self._drawing(batch):
-            made = self.module(*inputs)
-            outputs = made if isinstance(made, tuple) else (made,)
-            return outputs if head is None else (head(*outputs),)
+    def _run(self, inputs: Tensors, head: Head | None) -> Tensors:
+        made = self.module(*inputs)
+        outputs = made if isinstance(made, tuple) else (made,)
+        return outputs if head is None else (head(*outputs),)
 
     def _own(self, output: Tensor) -> Tensor:
         """Copy an output that views the weights: the receiver must not see them change."""

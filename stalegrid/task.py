@@ -4,12 +4,10 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,11 +15,8 @@ from torch.utils.data import Dataset
 
 from stalegrid.copies import attach, hooks_of, renewed
 from stalegrid.corrections import Maker
+from stalegrid.data import repeating
 from stalegrid.data.augment import CropAndFlip
-from stalegrid.seeds import drawing_items
-
-SAMPLED = 16
-"""Items that a fingerprint looks at."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +62,5 @@ class Task:
 
 
 def fingerprint(task: Task) -> str:
-    """Summarise a task's data: its size and some of its items, drawn alike in every process."""
-    seen = hashlib.blake2b()
-    for data in (task.data, task.test):
-        size = len(cast(Sized, data)) if data is not None else 0
-        seen.update(str(size).encode())
-        for index in range(0, size, max(1, size // SAMPLED)):
-            with drawing_items(0, index):
-                for part in _flatten(cast(Any, data)[index]):
-                    seen.update(part)
-    return seen.hexdigest()
-
-
-def _flatten(item: Any) -> Iterator[bytes]:
-    if isinstance(item, Tensor):
-        yield f"{item.dtype}{tuple(item.shape)}".encode()
-        yield item.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    elif isinstance(item, tuple | list):
-        for part in item:
-            yield from _flatten(part)
-    else:
-        yield repr(item).encode()
+    """Summarise a task's data: sizes and some of the samples, drawn alike in every process."""
+    return " ".join(map(repeating.fingerprint, (task.data, task.test)))

@@ -39,6 +39,7 @@ from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, cast_model, make_plan
 from stalegrid.profile import profile
 from stalegrid.results import announce, open_folder, sink_maker
+from stalegrid.seeds import kept
 from stalegrid.served import ServedPlan, make_served_plan
 from stalegrid.task import Task, fingerprint
 from stalegrid.timing.clock import Clock
@@ -197,7 +198,7 @@ def _simulate(job: Job) -> None:
     device = use_device(job.settings.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.settings.trace
     timeline = Timeline(virtual=model is not None)
-    with computing(job.settings.threads), closing(job.sink()) as sink:
+    with computing(job.settings.threads), kept(device), closing(job.sink()) as sink:
         if model is None:
             agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
             with noted(agents, job.folder) as agents:

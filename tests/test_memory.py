@@ -105,9 +105,13 @@ def test_a_second_forward_saves_what_the_closed_form_says() -> None:
 
 
 def messages(layout: Layout, key: int) -> tuple[torch.Tensor, ...]:
-    """Return tensors as a message of a layout has them."""
-    assert all(spec.dtype.is_floating_point for spec in layout)
-    return tuple(noise(*spec.shape, key=key).as_strided(spec.shape, spec.stride) for spec in layout)
+    """Return tensors as a message of a layout has them: noise, and that each of them is there."""
+    return tuple(
+        noise(*spec.shape, key=key).as_strided(spec.shape, spec.stride)
+        if spec.dtype.is_floating_point
+        else torch.ones(spec.shape, dtype=spec.dtype)
+        for spec in layout
+    )
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,9 @@ class Handmade:
 
     def targets(self, group: int, batch: int) -> torch.Tensor:
         return self.y.clone()
+
+    def checksum(self, group: int, batch: int) -> int:
+        return 0
 
 
 def besides(unit: PipelineUnit) -> int:
@@ -150,7 +157,7 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
         After every action: the bytes that the unit accounts for, and the bytes that it has allocated and not released.
     """
     where = Unit(0, stage)
-    unit = build_agents(task, settings, plan, [where], CPU, None)[where]  # type: ignore[arg-type]
+    unit = build_agents(task, settings, plan, [where], CPU, None)[where].agent  # type: ignore
     assert isinstance(unit, PipelineUnit)
     parts = unit._parts
     unit._samples = Handmade(unit._samples.inputs(0, 0), unit._samples.targets(0, 0))

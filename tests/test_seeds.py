@@ -1,9 +1,12 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.seeds import derive, drawing, generator
+from stalegrid.seeds import derive, drawing, generator, kept, key
 
 CPU = torch.device("cpu")
 KEYS = st.tuples(st.integers(-5, 5), st.sampled_from(["model", "forward", "order"]), st.lists(st.integers(-2, 12)))
@@ -58,6 +61,43 @@ def test_drawing_is_the_generator_of_the_same_key() -> None:
     with drawing(CPU, 2, "forward", 5):
         drawn = torch.rand(8)
     assert torch.equal(drawn, torch.rand(8, generator=generator(2, "forward", 5)))
+
+
+def draw_all() -> list[float]:
+    """Draw from each global generator, from two as a pair of which one number is kept for the next call."""
+    return [*torch.rand(2).tolist(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1)]
+
+
+def test_drawing_sets_every_global_generator() -> None:
+    def draw(*index: int) -> list[float]:
+        with drawing(CPU, 4, "update", *index):
+            return draw_all()
+
+    first = draw(1)
+    draw_all()
+    assert draw(1) == first
+    assert not set(draw(2)) & set(first)
+
+
+def test_generators_of_one_kind_do_not_draw_the_same_numbers() -> None:
+    with drawing(CPU, 0, "forward"):
+        assert np.random.rand(4).tolist() != torch.rand(4, dtype=torch.float64).tolist()
+    with drawing(CPU, 0, "forward"):
+        words = torch.randint(2**32, (8,)).tolist()
+        assert not set(words) & set(np.random.randint(0, 2**32, 8, dtype=np.uint32).tolist())
+
+
+def test_drawing_leaves_every_global_generator_as_it_was() -> None:
+    def after(*, within: bool) -> list[float]:
+        key(CPU, 1, "test")
+        draw_all()
+        if within:
+            with drawing(CPU, 0, "update"):
+                draw_all()
+        return draw_all()
+
+    with kept(CPU):
+        assert after(within=True) == after(within=False)
 
 
 def test_drawing_leaves_the_global_generator_as_it_was() -> None:

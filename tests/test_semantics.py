@@ -145,13 +145,15 @@ def test_a_second_forward_draws_the_same() -> None:
 
     module = nn.Sequential(nn.Linear(3, 3), Mask())
     site = Site.build(Unit(0, 0), Program(Grid(1, 1), stale([2]), 4), module, partial(SGD, lr=0.1))
-    stage = RecomputingStage(module, site.weights, Recomputed(site), lambda b: drawing(CPU, 0, "forward", b), False)
+    stage = RecomputingStage(module, site.weights, Recomputed(site), False)
     Mask.drawn = []
     for batch in (0, 1):
-        stage.forward(batch, (torch.ones(2, 3),))
+        with drawing(CPU, 0, "forward", batch):
+            stage.forward(batch, (torch.ones(2, 3),))
     site.weights.flat.add_(1.0)
     site.weights.version += 1
-    stage.recompute(0)
+    with drawing(CPU, 0, "forward", 0):
+        stage.recompute(0)
     first, other, again = Mask.drawn
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

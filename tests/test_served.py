@@ -839,7 +839,7 @@ def test_a_server_refuses_a_gradient_that_is_staler_than_the_bound() -> None:
     task, settings = make_task(), served("softsync", learners=2, max_staleness=1)
     plan = planned(task, settings)
     agents = build_agents(task, settings, plan, plan.program.agents, CPU, Nowhere())
-    made: Server = agents[server(0)]  # type: ignore[assignment]
+    made: Server = agents[server(0)].agent  # type: ignore[attr-defined]
     edge = Edge("push", learner(1), server(0))
     zeros = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in plan.layout(edge))
     take = Action(Kind.TAKE, 0, (Tag(edge, 7),))

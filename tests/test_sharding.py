@@ -158,7 +158,7 @@ def test_so_many_servers_cannot_be_had(servers: int) -> None:
     with pytest.raises(ConfigError) as raised:
         split(build(Net), servers)
     assert str(raised.value) == (
-        f"the parameters cannot be split over so many servers (servers: {servers}, parameter tensors: 11); a tensor "
+        f"the trained parameters cannot be split over so many servers (servers: {servers}, tensors: 11); a tensor "
         "stays whole, so take 1 to 11"
     )
 

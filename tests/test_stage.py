@@ -2,7 +2,6 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -44,16 +43,23 @@ def build(model: Callable[[], nn.Module]) -> nn.Module:
         return model()
 
 
-def stage_of(
-    module: nn.Module,
-    view: str = "stashed",
-    first: bool = False,
-    draws: Callable[[int], AbstractContextManager[None]] = DRAWING,
-) -> Stage:
+def stage_of(module: nn.Module, view: str = "stashed", first: bool = False) -> Stage:
+    """Return a stage whose forwards draw by their batch."""
     # Six micro-batches, so that the double-buffered view forwards batches 0 to 5 at version 0.
     site = make_site(module, schedule=Schedule((2, 1), 6, delay=VIEWS[view].delay), optimizer=momentum)
     kind = RecomputingStage if VIEWS[view].recomputes else Stage
-    return kind(module, site.weights, VIEWS[view](site), draws, first)
+    stage = kind(module, site.weights, VIEWS[view](site), first)
+    for forward in ("forward", "recompute"):
+        setattr(stage, forward, drawn(getattr(stage, forward)))
+    return stage
+
+
+def drawn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def within(batch: int, *given: Any) -> Any:
+        with DRAWING(batch):
+            return forward(batch, *given)
+
+    return within
 
 
 def momentum(given: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -402,44 +408,6 @@ def test_running_statistics_are_updated_once_a_batch() -> None:
     assert torch.equal(stage.module.norm.running_var, plain.norm.running_var)
 
 
-def test_dropout_depends_on_the_batch_and_not_on_the_order() -> None:
-    def forward(*batches: int) -> dict[int, Tensor]:
-        stage = stage_of(nn.Dropout(0.5))
-        return {b: stage.forward(b, (torch.ones(64),))[0][0] for b in batches}
-
-    one, other = forward(0, 1, 2), forward(2, 0)
-    assert torch.equal(one[0], other[0])
-    assert torch.equal(one[2], other[2])
-    assert not torch.equal(one[0], one[1])
-
-
-def test_the_forward_runs_within_the_drawing_of_its_batch_and_the_head_too() -> None:
-    seen: list[Any] = []
-
-    class Noting(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append("module")
-            return x
-
-    class Note(nullcontext[None]):
-        def __init__(self, batch: int) -> None:
-            super().__init__()
-            self.batch = batch
-
-        def __enter__(self) -> None:
-            seen.append(self.batch)
-
-        def __exit__(self, *_: object) -> None:
-            seen.append("end")
-
-    def head(x: Tensor) -> Tensor:
-        seen.append("head")
-        return x.sum()
-
-    stage_of(Noting(), draws=Note).forward(7, (noise(2),), head)
-    assert seen == [7, "module", "head", "end"]
-
-
 def test_the_module_is_put_into_training_mode() -> None:
     assert stage_of(nn.Dropout(0.5).eval()).module.training
 
@@ -541,7 +509,7 @@ class Elsewhere(View):
 def test_a_view_may_forward_and_go_backward_at_other_weights_than_those_of_now() -> None:
     model = build(Residual)
     site = make_site(model)
-    stage = Stage(model, site.weights, Elsewhere(site), DRAWING, first=False)
+    stage = Stage(model, site.weights, Elsewhere(site), first=False)
     before = site.weights.flat.clone()
     shown = copy.deepcopy(model)
     with torch.no_grad():
@@ -551,7 +519,8 @@ def test_a_view_may_forward_and_go_backward_at_other_weights_than_those_of_now()
     with DRAWING(0):
         expected = shown(x)
     expected.backward(noise(3, 4))
-    ((made,), _) = stage.forward(0, (x.detach(),))
+    with DRAWING(0):
+        ((made,), _) = stage.forward(0, (x.detach(),))
     assert torch.equal(made, expected)
     assert torch.equal(site.weights.flat[: site.weights.trained], before[: site.weights.trained])
     (below,) = stage.backward(0, (noise(3, 4),))
@@ -573,7 +542,7 @@ def test_checkpointing_is_refused_where_the_weights_have_changed_since_the_forwa
 def test_checkpointing_is_refused_where_the_backward_uses_other_weights_than_those_of_now() -> None:
     model = build(partial(TwoTanh, checkpointed=True))
     site = make_site(model)
-    stage = Stage(model, site.weights, Elsewhere(site), DRAWING, first=False)
+    stage = Stage(model, site.weights, Elsewhere(site), first=False)
     stage.forward(0, (noise(2, 3),))
     with pytest.raises(RuntimeError, match=r"a forward again in its backward \(module: Linear\)"):
         stage.backward(0, (noise(2, 3),))

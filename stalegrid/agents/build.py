@@ -3,9 +3,7 @@
 Does not know: engines, which process an agent lives in.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torch import nn
 from stalegrid import methods
 from stalegrid.agents import Agent
 from stalegrid.agents.build_served import build_served, loss_on
+from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Exchange, Parts, PipelineUnit, Role
 from stalegrid.config import Settings
@@ -52,8 +51,16 @@ def build_agents(
     Returns:
         The agents by unit, in the same order.
     """
-    if isinstance(plan, ServedPlan):
-        return build_served(task, settings, plan, units, device, sink)
+    # Copies of a model may bring copies of generators along, such as that of a kept ``np.random.rand``.
+    with drawing(device, settings.seed, "build"):
+        if isinstance(plan, ServedPlan):
+            return build_served(task, settings, plan, units, device, sink)
+        return _build_grid(task, settings, plan, units, device, sink)
+
+
+def _build_grid(
+    task: Task, settings: Settings, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink
+) -> dict[Unit, Agent]:
     model = cast_model(task, settings)
     stages = plan.partition.stages(model)
     samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
@@ -66,22 +73,14 @@ def build_agents(
             mean = renew if plan.grid.groups > 1 else None
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
         module = copied(stages[unit.stage]).to(device)
-        draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
-        parts = _parts(own, settings, plan, unit, module, draws)
+        parts = _parts(own, settings, plan, unit, module)
         return PipelineUnit(role, parts, samples, loss, device)
 
-    return {unit: build(unit) for unit in units}
+    return keyed(build, units, device, settings.seed)
 
 
-def _parts(
-    task: Task,
-    settings: Settings,
-    plan: Plan,
-    unit: Unit,
-    module: nn.Module,
-    draws: Callable[[int], AbstractContextManager[None]],
-) -> Parts:
+def _parts(task: Task, settings: Settings, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     site = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
     scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
     corrections = tuple(
@@ -91,7 +90,7 @@ def _parts(
     hold_all = any(c.needs_forwarded for c in corrections)
     ledger = Ledger(site, tally, measure_gap=settings.gap, hold_all=hold_all)
     kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
-    stage = kind(module, site.weights, VIEWS[plan.view](site), draws, first=unit.stage == 0)
+    stage = kind(module, site.weights, VIEWS[plan.view](site), first=unit.stage == 0)
     exchange = _exchange(plan, unit, site.weights, site.optimizer)
     return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)
 

@@ -4,12 +4,12 @@ Does not know: engines, which process an agent lives in.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from stalegrid.agents import Agent
+from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
@@ -20,7 +20,6 @@ from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
 from stalegrid.plan import cast_model, make_batches, make_test
 from stalegrid.program import Schedule
-from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan, served_corrections, server_optimizer
 from stalegrid.serving import DOOR
 from stalegrid.sharding import shard_of
@@ -48,10 +47,9 @@ def build_served(
             return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink, mean)
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, settings, plan, unit, own))
-        draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
-        return Learner(unit, own, shards, samples, loss, draws, device, plan.momentum, moving)
+        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving)
 
-    return {unit: build(unit) for unit in units}
+    return keyed(build, units, device, settings.seed)
 
 
 def _parts(task: Task, settings: Settings, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:

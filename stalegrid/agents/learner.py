@@ -5,7 +5,6 @@ Does not know: engines, other learners, what servers do with a gradient.
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,6 @@ class Learner:
         shards: what each server has.
         samples: the data; the learner's batches are those of its group.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
-        drawing: batch -> context in which the forward draws random numbers (dropout).
         device: of the model.
         momentum: of the learner's own gradients, ``v <- momentum v + g``, which it pushes instead; None for the
             gradients themselves.
@@ -47,7 +45,6 @@ class Learner:
         shards: Sequence[Shard],
         samples: Samples,
         loss: Callable[..., Tensor],
-        drawing: Callable[[int], AbstractContextManager[None]],
         device: torch.device,
         momentum: float | None = None,
         moving: Collection[str] = (),
@@ -60,7 +57,6 @@ class Learner:
         self._shards = shards
         self._samples = samples
         self._loss = loss
-        self._drawing = drawing
         self._device = device
         self._momentum = momentum
         trained = 0 if momentum is None else self._weights.trained
@@ -94,10 +90,9 @@ class Learner:
         group = self._unit.group
         inputs = (x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch))
         targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
-        with self._drawing(batch):
-            made = self._model(*inputs)
-            outputs = made if isinstance(made, tuple) else (made,)
-            loss = self._loss(*outputs, targets)
+        made = self._model(*inputs)
+        outputs = made if isinstance(made, tuple) else (made,)
+        loss = self._loss(*outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLoss(

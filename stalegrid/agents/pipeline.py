@@ -35,6 +35,9 @@ class Samples(Protocol):
     def targets(self, group: int, batch: int) -> Tensor:
         """Return what the last stage compares with."""
 
+    def checksum(self, group: int, batch: int) -> int:
+        """Return 32 bits of what was just read of a batch."""
+
 
 class Exchange(Protocol):
     """What lateral actions do to a unit's parameters or gradients."""
@@ -115,6 +118,7 @@ class PipelineUnit:
         self._device = device
         self._lr = 0.0
         self._used: list[int] = []  # batches of the update to come
+        self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
         # Gradients are averaged over micro-batches here and nowhere else.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
         self._seed = torch.tensor(1.0 / role.micro_batches, dtype=torch.float64, device=device)
@@ -149,6 +153,7 @@ class PipelineUnit:
 
     def _forward_to_loss(self, batch: int, tensors: Tensors) -> Tensors:
         targets = self._samples.targets(self.role.unit.group, batch).to(self._device, non_blocking=True)
+        self._note_read(batch)
         correct: list[Tensor] = []
 
         def head(*outputs: Tensor) -> Tensor:
@@ -165,7 +170,13 @@ class PipelineUnit:
 
     def _read(self, batch: int) -> Tensors:
         inputs = self._samples.inputs(self.role.unit.group, batch)
+        self._note_read(batch)
         return tuple(x.to(self._device, non_blocking=True) for x in inputs)
+
+    def _note_read(self, batch: int) -> None:
+        """Keep the checksum of a batch that two stages read by themselves, for the observer to compare."""
+        if self.role.stages > 1:
+            self._sums[batch] = self._samples.checksum(self.role.unit.group, batch)
 
     def _recompute(self, batch: int) -> Tensors:
         self.stage.recompute(batch)
@@ -201,6 +212,8 @@ class PipelineUnit:
         for correction in parts.corrections:
             correction.correct(update)
         parts.ledger.updating(self._used)
+        for batch in self._used:
+            parts.tally.read(self._sums.pop(batch, 0))
         self._used = []
         self.stage.view.overwriting()
         parts.versions.overwriting()

@@ -104,6 +104,10 @@ class Batches:
         """Return the targets of a batch, (B, ...); arguments and errors as for :meth:`indices`."""
         return self._source.targets(self.epoch(batch), self.indices(group, batch))
 
+    def checksum(self, group: int, batch: int) -> int:
+        """Return 32 bits of what was just read of a batch, to hold against what another process has read of it."""
+        return self._source.checksum(self.epoch(batch), self.indices(group, batch))
+
     def _permutation(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
             source = generator(self.seed, "order", epoch)

@@ -3,6 +3,7 @@
 Does not know: in which order samples are visited, batches, groups.
 """
 
+import zlib
 from collections.abc import Sized
 from typing import Any, Protocol, cast
 
@@ -13,11 +14,13 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.seeds import drawing_items
+from stalegrid.seeds import drawing
+
+CPU = torch.device("cpu")
 
 
 class Source(Protocol):
-    """Reads samples; both methods are pure functions of their arguments."""
+    """Reads samples; its methods are pure functions of their arguments, if the data set is one."""
 
     size: int
     """Number of samples."""
@@ -27,6 +30,9 @@ class Source(Protocol):
 
     def targets(self, epoch: int, indices: Tensor) -> Tensor:
         """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
+
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return a number of 32 bits of what was just read of the samples; 0 where it cannot change."""
 
 
 def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype | None) -> Source:
@@ -83,6 +89,10 @@ class ArraySource:
         """Return labels, the same in every epoch; see :class:`Source`."""
         return self._dataset.targets[indices]
 
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return 0: tensors in memory stay what they are; see :class:`Source`."""
+        return 0
+
     def _draws(self, augment: CropAndFlip, epoch: int) -> Tensor:
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, augment.draw(self._seed, epoch, self.size)
@@ -117,21 +127,47 @@ class ItemSource:
         _, targets = self._fetch(epoch, indices)
         return targets.clone()
 
+    def checksum(self, epoch: int, indices: Tensor) -> int:
+        """Return the checksum of inputs and targets together; see :class:`Source`."""
+        inputs, targets = self._fetch(epoch, indices)
+        found = 0
+        for part in (*inputs, targets):
+            found = zlib.crc32(bytes_of(part), found)
+        return found
+
     def _fetch(self, epoch: int, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Read a batch, once where its inputs and its targets are asked for in turn."""
         last = self._last
         if last is None or last[0] != epoch or not torch.equal(last[1], indices):
-            inputs, targets = _collate([self._item(epoch, index) for index in indices.tolist()])
+            inputs, targets = self._batch(epoch, indices.tolist())
             cast_inputs = tuple(_cast(part, self._dtype) for part in inputs)
             self._last = last = epoch, indices.clone(), cast_inputs, _cast(targets, self._dtype)
         return last[2], last[3]
 
+    def _batch(self, epoch: int, indices: list[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Stack samples, naming the first that does not stack with those before it."""
+        items = [self._item(epoch, index) for index in indices]
+        try:
+            return _collate(items)
+        except DataError as problem:
+            odd = next(i for i in range(len(items)) if not _stacks(items[: i + 1]))
+            raise DataError(f"{problem} (sample: {indices[odd]}, epoch: {epoch})") from problem
+
     def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
-        with drawing_items(self._seed, epoch, index):
-            item = self._dataset[index]
+        where = f"(sample: {index}, epoch: {epoch})"
+        try:
+            with drawing(CPU, self._seed, "sample", epoch, index):
+                item = self._dataset[index]
+        except Exception as problem:  # the data set is the user's: anything can be raised
+            raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"item {index} of the data set is {_kind(item)}; expected a pair (input, target)")
+            raise DataError(f"a sample must be a pair (input, target) but is {_kind(item)} {where}")
         return item[0], item[1]
+
+
+def bytes_of(values: Tensor) -> bytes:
+    """Return the content of a tensor of any type."""
+    return values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _size(dataset: Dataset[Any]) -> int:
@@ -148,15 +184,23 @@ def _collate(items: list[tuple[Any, Any]]) -> tuple[tuple[Tensor, ...], Tensor]:
     """Stack items into batched inputs and targets, checking that both are tensors."""
     try:
         inputs, targets = default_collate(items)
-    except (TypeError, RuntimeError) as error:
-        raise DataError(f"items of the data set do not stack into a batch: {error}") from error
+    except Exception as error:  # what is in an item is the user's: anything can be raised
+        raise DataError(f"samples do not stack into a batch: {error}") from error
     parts = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     if not all(isinstance(part, Tensor) for part in (*parts, targets)):
         raise DataError(
-            f"an item of the data set is a pair of {_kind(items[0][0])} and {_kind(items[0][1])}; "
-            "expected a tensor or a tuple of tensors as input, and a tensor or a number as target"
+            "a sample must be a pair of a tensor or a tuple of tensors, and a tensor or a number as target, but is "
+            f"{_kind(items[0][0])} and {_kind(items[0][1])}"
         )
     return parts, targets
+
+
+def _stacks(items: list[tuple[Any, Any]]) -> bool:
+    try:
+        _collate(items)
+    except DataError:
+        return False
+    return True
 
 
 def _cast(values: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid.errors import NonFiniteLoss
+from stalegrid.errors import NonFiniteLoss, SampleError
 from stalegrid.grid import Unit
 from stalegrid.messages import Layout, flat_layout
 
@@ -32,6 +32,7 @@ class Report:
         gap_sum: over those batches, of the L2 norm of how far the parameters moved since the forward.
         gap_max: likewise.
         held: bytes held at most for batches in flight: graphs, inputs, copies of the parameters.
+        data: checksum of the samples that were read for the batches used; 0 where none are read.
         histogram: batches used, by staleness in updates from 0 to the bound.
     """
 
@@ -46,6 +47,7 @@ class Report:
     gap_sum: float = 0.0
     gap_max: float = 0.0
     held: float = 0.0
+    data: float = 0.0
     histogram: list[float] = field(default_factory=list)
 
     def vector(self) -> Tensor:
@@ -93,6 +95,7 @@ def summarise(vectors: Mapping[Unit, Tensor]) -> "Record":
     reports = {unit: Report.read(vector) for unit, vector in vectors.items()}
     top = max(unit.stage for unit in reports)
     last = [report for unit, report in reports.items() if unit.stage == top]
+    _check_data(reports, top)
     samples = sum(r.samples for r in last)
     correct = sum(r.correct for r in last)
     return {
@@ -103,6 +106,17 @@ def summarise(vectors: Mapping[Unit, Tensor]) -> "Record":
         "group_loss": [r.loss_sum / r.losses for r in last],
         "staleness": {str(unit): report.staleness() for unit, report in reports.items()},
     }
+
+
+def _check_data(reports: Mapping[Unit, Report], top: int) -> None:
+    """Check that the last stages have read the targets of what the first ones have read the inputs of."""
+    for unit, report in reports.items():
+        if unit.stage == top and report.data != reports[Unit(unit.group, 0)].data:
+            raise SampleError(
+                f"the first and the last stage have read different samples for the same batches (group: {unit.group}, "
+                f"version: {int(report.applied) + 1}): the data changed, or draws by itself; make a sample a function "
+                "of its index and of the global generators of torch, NumPy and Python"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,10 @@ class Tally:
         self._report.forwarded, self._report.applied = forwarded, version
         if loss is not None:
             self._losses.append((batch, version, loss))
+
+    def read(self, checksum: int) -> None:
+        """Note what samples were read for a batch that is used; the sum stays exact in a float."""
+        self._report.data = (self._report.data + checksum) % 2**52
 
     def moved(self, gap: Tensor) -> None:
         """Note how far the parameters moved between forward and update, shape ()."""

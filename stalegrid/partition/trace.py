@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError
+from stalegrid.seeds import drawing
+
+CPU = torch.device("cpu")
 
 
 class _Opaque(Exception):
@@ -297,8 +300,7 @@ def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     """
     model, interpreter = copy.deepcopy(chain.model), _Interpreter(chain)
     expected = check(model, inputs)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.no_grad(), drawing(CPU, 0, "trial"):
         _compare(chain, model, expected, lambda: _parts(interpreter.run(*(x.clone() for x in inputs))))
     return interpreter.trial
 
@@ -312,8 +314,7 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             replaces a buffer.
     """
     buffers = dict(model.named_buffers())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing(CPU, 0, "trial"):
         try:
             made = model(*(x.clone() for x in inputs))
         except Exception as problem:  # the model is the user's: anything can be raised

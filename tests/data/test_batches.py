@@ -263,21 +263,21 @@ def test_an_empty_data_set_has_no_slices() -> None:
 
 @pytest.mark.parametrize("item", [torch.zeros(2), (torch.zeros(2),), (torch.zeros(2), 1, 2), {"x": 1}, 3])
 def test_items_that_are_not_pairs_are_refused(item: object) -> None:
-    with pytest.raises(DataError, match=r"item 0 .* is a (Tensor|tuple of length \d|dict|int); expected a pair"):
+    with pytest.raises(DataError, match=r"pair .* but is a (Tensor|tuple of length \d|dict|int) \(sample: 0, epoch: 0"):
         Batches(Items(item), groups=1, batch_size=1)
-    with pytest.raises(DataError, match="expected a pair"):
+    with pytest.raises(DataError, match="must be a pair"):
         Slices(Items(item), 1)
 
 
 def test_a_later_item_that_is_no_pair_is_refused() -> None:
     batches = Batches(Items((torch.zeros(1), 0), torch.zeros(2)), groups=1, batch_size=2)
-    with pytest.raises(DataError, match="item 1 of the data set is a Tensor"):
+    with pytest.raises(DataError, match=r"must be a pair .* but is a Tensor \(sample: 1, epoch: 0\)"):
         batches.targets(0, 0)
 
 
 @pytest.mark.parametrize("item", [(torch.zeros(2), "cat"), ({"x": torch.zeros(2)}, 1)])
 def test_pairs_of_other_things_are_refused(item: object) -> None:
-    with pytest.raises(DataError, match=r"is a pair of a (Tensor and a str|dict and a int)"):
+    with pytest.raises(DataError, match=r"must be a pair .* but is a (Tensor and a str|dict and a int) \(sample: 0"):
         Batches(Items(item), groups=1, batch_size=1)
 
 

@@ -24,7 +24,7 @@ def empty(lr: float) -> Report:
 
 @settings(deadline=None)
 @given(
-    values=st.lists(st.floats(allow_nan=False), min_size=11, max_size=11),
+    values=st.lists(st.floats(allow_nan=False), min_size=12, max_size=12),
     histogram=st.lists(st.floats(allow_nan=False), min_size=1, max_size=9),
 )
 def test_a_report_travels_as_a_vector(values: list[float], histogram: list[float]) -> None:
@@ -43,6 +43,8 @@ def test_a_tally_sums_until_it_is_closed_and_starts_anew() -> None:
     tally.moved(torch.tensor(0.25))
     tally.holding(100)
     tally.holding(70)
+    tally.read(2**32 - 1)
+    tally.read(2**32 - 3)
     assert tally.close(lr=0.25) == Report(
         lr=0.25,
         forwarded=3,
@@ -55,12 +57,13 @@ def test_a_tally_sums_until_it_is_closed_and_starts_anew() -> None:
         gap_sum=0.75,
         gap_max=0.5,
         held=100,
+        data=2**33 - 4,
         histogram=[1, 1, 0, 1],
     )
     tally.used(3, version=5, forwarded=3, loss=loss(1.0))
     tally.moved(torch.tensor(0.125))
     tally.holding(30)
-    assert tally.close(lr=0.5) == Report(0.5, 3, 5, 1, 4, 1.0, 3.0, 1, 0.125, 0.125, 30, [0, 0, 1, 0])
+    assert tally.close(lr=0.5) == Report(0.5, 3, 5, 1, 4, 1.0, 3.0, 1, 0.125, 0.125, 30, 0, [0, 0, 1, 0])
     assert tally.close(lr=0.5) == empty(lr=0.5)
 
 

@@ -12,7 +12,7 @@ from stalegrid.program import Kind, Program, Schedule, gpipe, one_f_one_b, stale
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.stage import Stage
 from stalegrid.views import VIEWS
-from tests.sites import DRAWING, make_site, noise, step
+from tests.sites import make_site, noise, step
 
 
 def bytes_kept(name: str, schedule: Schedule, stage: int, updates: int) -> tuple[int, int, int]:
@@ -21,7 +21,7 @@ def bytes_kept(name: str, schedule: Schedule, stage: int, updates: int) -> tuple
     program = Program(Grid(1, schedule.stages), schedule, updates, recompute=view.recomputes)
     site = make_site(schedule=schedule, stage=stage)
     kind = RecomputingStage if program.recomputes(stage) else Stage
-    running = kind(site.weights.module, site.weights, view(site), DRAWING, first=False)
+    running = kind(site.weights.module, site.weights, view(site), first=False)
     batches = copies = both = 0
     for action in program.actions(site.unit):
         match action.kind:

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import cloudpickle
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from stalegrid.engines.distributed.packing import Packer
 from stalegrid.engines.distributed.worker import MET, Job
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.errors import ConfigError, EngineError, TrainingError, WorkerDied
@@ -44,7 +44,7 @@ def launch(job: Job, number: int) -> None:
         folder = Path(name)
         try:
             with (folder / "job").open("wb") as file:
-                cloudpickle.dump(job, file)
+                Packer(file).dump(job)
         except Exception as problem:  # what is in a task is the user's: anything can be raised
             raise ConfigError(
                 f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot "

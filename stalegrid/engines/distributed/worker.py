@@ -34,6 +34,7 @@ from stalegrid.observe.records import Nowhere, Sink
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan
+from stalegrid.seeds import kept
 from stalegrid.served import ServedPlan
 from stalegrid.task import Task
 
@@ -76,7 +77,8 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
     device = use_device(settings.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
     met()
-    with computing(settings.threads), closing(job.sink() if OBSERVER in world.here else Nowhere()) as sink:
+    made = job.sink() if OBSERVER in world.here else Nowhere()
+    with computing(settings.threads), kept(device), closing(made) as sink:
         agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
         timeline = Timeline() if settings.trace else None
         with noted(agents, job.folder) as agents:

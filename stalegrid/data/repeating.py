@@ -1,0 +1,76 @@
+"""Whether a data set gives the same sample whenever it is read, and a summary of what it gives.
+
+Does not know: batches, groups, who reads what.
+
+The first stage reads the inputs of a batch and the last one its targets, later and often in another process.  A data
+set that draws from a generator of its own would give them samples of different draws, and a run of the same seed others
+again.  Reading a few samples twice shows it.
+"""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from stalegrid.data.arrays import ArrayDataset
+from stalegrid.data.sources import Source, bytes_of, source_of
+from stalegrid.errors import DataError
+
+READ_TWICE = 8
+"""Samples that are enough to find a generator that turns one image in two: it would be missed once in 256 times."""
+
+SUMMARISED = 16
+"""Samples that a fingerprint looks at."""
+
+
+def check_repeats(dataset: Dataset[Any], what: str, seed: int) -> None:
+    """Read some samples, of two epochs, twice and in another order.
+
+    Args:
+        dataset: as for :class:`~stalegrid.data.Batches`.
+        what: names it in the message.
+        seed: keys the draws.
+
+    Raises:
+        DataError: a sample differs from what it was before, or cannot be read.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return
+    source = _source(dataset, seed)
+    keys = [(number % 2, index) for number, index in enumerate(_spread(source.size, READ_TWICE))]
+    first = {key: _digest(source, *key) for key in keys}
+    again = _source(dataset, seed)  # which has kept nothing
+    for epoch, index in reversed(keys):
+        if _digest(again, epoch, index) != first[epoch, index]:
+            raise DataError(
+                f"the {what} gives another sample when it is read again (sample: {index}, epoch: {epoch}), and stages "
+                "and processes read by themselves; draw from the global generators of torch, NumPy or Python, which "
+                "are set for every sample, or seed a generator by them, as in "
+                "np.random.default_rng(np.random.randint(2**31))"
+            )
+
+
+def fingerprint(dataset: Dataset[Any] | None) -> str:
+    """Summarise a data set: its size and some of its samples, drawn alike in every process."""
+    if dataset is None:
+        return "none"
+    source = _source(dataset, 0)
+    return ":".join([str(source.size), *(_digest(source, 0, index) for index in _spread(source.size, SUMMARISED))])
+
+
+def _source(dataset: Dataset[Any], seed: int) -> Source:
+    return source_of(dataset, seed=seed, augment=None, dtype=torch.float64)
+
+
+def _spread(size: int, number: int) -> list[int]:
+    """Return some indices from the first to the last."""
+    return sorted({i * (size - 1) // max(1, number - 1) for i in range(number)}) if size else []
+
+
+def _digest(source: Source, epoch: int, index: int) -> str:
+    seen, indices = hashlib.blake2b(digest_size=16), torch.tensor([index])
+    for part in (*source.inputs(epoch, indices), source.targets(epoch, indices)):
+        seen.update(f"{part.dtype}{tuple(part.shape)}".encode())
+        seen.update(bytes_of(part))
+    return seen.hexdigest()

@@ -1,0 +1,74 @@
+"""Tells where a loss ignores targets, and a mean or an accuracy is another than one may think.
+
+Does not know: stages, how gradients are averaged.
+
+A loss that ignores some targets, or weighs them by class, averages over those that count.  Micro-batches and groups are
+averaged with equal weights, whatever counts in each, so the update is another than that of a loop over whole batches.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from stalegrid.data import Batches, Slices
+
+Loss = Callable[..., Tensor]
+
+
+def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None) -> None:
+    """Warn of what the first update and the first slice of the test show.
+
+    Args:
+        loss: of the task; only a loss with an ``ignore_index`` leaves targets out.
+        batches: of every group.
+        groups: how many of them average their gradients.
+        test: data to measure on; None for none.
+    """
+    if _ignored(loss) is None or batches.targets(0, 0).is_floating_point():
+        return
+    parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
+    _tell_means(loss, parts)
+    _tell_accuracy(loss, parts[0], "training")
+    if test is not None:
+        _tell_accuracy(loss, test[0][1], "test")
+
+
+def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
+    counts = [_count(loss, targets) for targets in parts]
+    if not all(counts):
+        _tell(
+            f"the loss ignores every target of a batch of the first update (ignore_index: {_ignored(loss)}): its mean "
+            "over none is not a number; take larger batches or fewer micro-batches"
+        )
+    if len(set(counts)) > 1:
+        _tell(
+            "micro-batches and groups are averaged with equal weights, but not equally many of their targets count in "
+            f"the loss (from {min(counts):g} to {max(counts):g} in the first update, weighted by class): the update is "
+            "not that of the mean over all targets; for that take one micro-batch and one group"
+        )
+
+
+def _tell_accuracy(loss: Loss, targets: Tensor, what: str) -> None:
+    ignored = int(targets.eq(_ignored(loss)).sum())
+    if targets.ndim == 1 and ignored:
+        _tell(
+            f"the {what} accuracy counts targets that the loss ignores as wrong (ignore_index: {_ignored(loss)}, "
+            f"ignored: {ignored} of the first {len(targets)}); leave these samples out of the data"
+        )
+
+
+def _tell(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+def _ignored(loss: Loss) -> Any:
+    return getattr(loss, "ignore_index", None)
+
+
+def _count(loss: Loss, targets: Tensor) -> float:
+    """Return the number of targets that are not ignored, or the sum of the weights of their classes."""
+    kept = targets[targets != _ignored(loss)]
+    weight = loss.weight if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else None
+    return float(kept.numel() if weight is None else weight.detach().cpu()[kept].sum())
