@@ -18,6 +18,7 @@ from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, Averaging
+from stalegrid.copies import copied
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.devices import Devices, settle_devices
@@ -350,9 +351,9 @@ def cast_model(task: Task, dtype: torch.dtype) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
-        ConfigError: it has complex parameters.
+        ConfigError: it has complex parameters, or cannot be copied.
     """
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
-    return copy.deepcopy(task.model).to(dtype)
+    return copied(task.model).to(dtype)

@@ -4,7 +4,6 @@ Does not know: methods, links: the model runs as a chain of parts, one after ano
 once, which then compete for the machine as the units of a run do.
 """
 
-import copy
 import dataclasses
 import tempfile
 import time
@@ -16,6 +15,7 @@ import torch
 
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
+from stalegrid.copies import copied
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.worker import Job
@@ -108,7 +108,7 @@ def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:
     batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
     cuts = settings.cuts
     if cuts is None:
-        model = copy.deepcopy(task.model).to(getattr(torch, settings.dtype))
+        model = copied(task.model).to(getattr(torch, settings.dtype))
         cuts = list(finest(model, batches.inputs(0, 0), parts))
     unchanged = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings) if f.name in _KEPT}
     updates = WARM_UP + REPEATS

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from stalegrid.config import Settings
+from stalegrid.copies import copied
 from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
@@ -21,6 +22,7 @@ from stalegrid.live import Live
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
+from stalegrid.partition import partition
 from stalegrid.plan import (
     cast_model,
     check_test,
@@ -312,8 +314,9 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
 def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> None:
     """Try one update of the whole model on a copy."""
     batches = make_batches(task, settings, Grid(1, 1), 1, getattr(torch, settings.dtype))
-    program = Program(Grid(1, 1), gpipe(1, 1), updates)
-    probe(task, program, Current, corrections, [model], batches.inputs(0, 0), batches.targets(0, 0))
+    program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
+    stages = partition(model, inputs, 1).stages(copied(model))
+    probe(task, program, Current, corrections, stages, inputs, batches.targets(0, 0))
 
 
 def _devices(settings: Settings, grid: Grid, shapes: Shapes) -> tuple[Devices, ServedTimes | None]:

@@ -8,13 +8,14 @@ whichever vector the view names.  Everything else that a graph saves is kept, an
 changes.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.views import View
 from stalegrid.weights import Weights
@@ -55,7 +56,7 @@ class Stage:
     """One stage: a module, its weights, and the batches in flight.
 
     Args:
-        module: maps the tensors of the stage below to a tensor or a tuple of tensors.
+        module: maps the tensors of the stage below to a tensor or a tuple of tensors; in the modes in which it trains.
         weights: of that module.
         view: which weights forwards use and late backwards see.
         drawing: batch -> context in which the forward draws random numbers (dropout).
@@ -70,7 +71,7 @@ class Stage:
         drawing: Callable[[int], AbstractContextManager[None]],
         first: bool,
     ) -> None:
-        self.module = module.train()
+        self.module = module
         self.weights = weights
         self.view = view
         self._drawing = drawing
@@ -78,8 +79,6 @@ class Stage:
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         self._seen = weights.flat  # what the backward under way reads parameters from
-        self._late = False  # whether a backward is under way whose weights have changed since its forward
-        self._watch_for_recomputation()
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
         """Forward a batch and keep its graph.
@@ -118,10 +117,11 @@ class Stage:
         floating = [y for y in graph.outputs if y.is_floating_point()]
         pairs = [(y, g) for y, g in zip(floating, gradients, strict=True) if y.requires_grad]
         self._seen = self.view.seen(graph.version)
-        self._late = self._seen is not self.weights.flat or graph.version != self.weights.version
+        late = self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
-            torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
-        self._seen, self._late = self.weights.flat, False
+            with _no_forward() if late else nullcontext():
+                torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
+        self._seen = self.weights.flat
         self.view.finished(graph.version)
         return () if self._first else tuple(_gradient(x) for x in graph.inputs if x.is_floating_point())
 
@@ -158,17 +158,6 @@ class Stage:
         views = output.untyped_storage().data_ptr() == self.weights.flat.untyped_storage().data_ptr()
         return output.clone() if views else output
 
-    def _watch_for_recomputation(self) -> None:
-        def refuse(module: nn.Module, inputs: object) -> None:
-            if self._late:
-                raise RuntimeError(
-                    f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
-                    "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage"
-                )
-
-        for part in self.module.modules():
-            part.register_forward_pre_hook(refuse)
-
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)
         if offset is None:
@@ -186,6 +175,23 @@ class Stage:
                 f"(shape: {tuple(packed.tensor.shape)}); use the out-of-place form of that operation"
             )
         return packed.tensor
+
+
+@contextmanager
+def _no_forward() -> Iterator[None]:
+    """Refuse the forward of any module for a while, without a mark on the user's modules."""
+
+    def refuse(module: nn.Module, inputs: object) -> None:
+        raise RuntimeError(
+            f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
+            "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage"
+        )
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

@@ -12,8 +12,8 @@ ROOT = Path(stalegrid.__file__).parent
 # From the bottom up; a name ending in a dot is a whole folder.
 LAYERS = (
     ("version", "errors"),
-    ("grid", "seeds"),
-    ("program", "data."),
+    ("grid", "seeds", "copies"),
+    ("program", "data.", "modes"),
     ("messages", "methods"),
     ("weights", "consensus.", "softsync", "serving", "live"),
     ("site", "partition.", "observe.", "deliveries"),

@@ -423,8 +423,9 @@ def test_the_forward_runs_within_the_drawing_of_its_batch_and_the_head_too() -> 
     assert seen == [7, "module", "head", "end"]
 
 
-def test_the_module_is_put_into_training_mode() -> None:
-    assert stage_of(nn.Dropout(0.5).eval()).module.training
+def test_the_module_keeps_its_modes() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5).eval())
+    assert [part.training for part in stage_of(module).module.modules()] == [True, True, False]
 
 
 class ComplexWeights(nn.Module):

@@ -3,7 +3,6 @@
 Does not know: engines, which process an agent lives in.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -21,6 +20,7 @@ from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.copies import copied
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.ledger import Ledger
 from stalegrid.observe.records import Sink, Tally, summarise
@@ -53,16 +53,16 @@ def build_agents(
     """
     if isinstance(plan, ServedPlan):
         return build_served(task, settings, plan, units, device, sink)
-    model = copy.deepcopy(task.model).to(plan.dtype)
+    model = copied(task.model).to(plan.dtype)
     stages = plan.partition.stages(model)
     samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches, plan.dtype)
 
     def build(unit: Unit) -> Agent:
         if unit == OBSERVER:
-            plain, test = copy.deepcopy(model).to(device), make_test(task, plan.dtype)
+            plain, test = copied(model).to(device), make_test(task, plan.dtype)
             loss = loss_on(task, device)
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink)
-        module = copy.deepcopy(stages[unit.stage]).to(device)
+        module = copied(stages[unit.stage]).to(device)
         draws = partial(drawing, device, settings.seed, "forward", unit.group, unit.stage)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
         parts = _parts(task, settings, plan, unit, module, draws)

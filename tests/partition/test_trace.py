@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.partition.trace import Chain, run, trace, valid_cuts
+from stalegrid.partition.chain import Chain
+from stalegrid.partition.trace import trace as traced
+from stalegrid.partition.trial import run, valid_cuts
 
 torch.set_num_threads(1)
 
@@ -17,13 +19,17 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+def trace(model: nn.Module, *inputs: Tensor) -> Chain:
+    return traced(model.train(), inputs or (noise(3, 4),))
+
+
 def operations(model: nn.Module) -> list[str]:
     chain = trace(model)
     return [chain.name(i) for i in range(len(chain.nodes))]
 
 
 def cut_names(model: nn.Module, *inputs: Tensor) -> list[str]:
-    chain = trace(model)
+    chain = trace(model, *inputs)
     return [chain.name(i) for i in valid_cuts(chain, run(chain, inputs))]
 
 
@@ -93,7 +99,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 def test_live_values_are_those_that_are_used_again() -> None:
     chain = trace(Outer())
     names = [[n.name for n in chain.live(cut)] for cut in range(5)]
-    assert names == [["x"], ["x", "blocks_0_a"], ["x", "tanh"], ["x", "blocks_0_b"], ["add"]]
+    assert names == [["input_0"], ["input_0", "blocks_0_a"], ["input_0", "tanh"], ["input_0", "blocks_0_b"], ["add"]]
 
 
 def test_live_values_include_early_outputs() -> None:
@@ -208,7 +214,7 @@ def test_shapes_may_be_used_without_branches() -> None:
 
 
 def test_an_outermost_forward_that_cannot_be_followed_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"cannot be traced \(model: OnlyIf\).*module of its own"):
+    with pytest.raises(ConfigError, match=r"\(model: OnlyIf, line: test_trace.py:\d+\).*module of its own"):
         trace(OnlyIf())
 
 
@@ -453,32 +459,20 @@ def test_buffers_are_updated_at_every_forward() -> None:
         assert torch.equal(traced.get_buffer(name), buffer), name
 
 
-def test_a_forward_with_a_default_value() -> None:
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
-            return torch.tanh(self.fc(x) * scale)
-
-    model = Scaled()
-    chain = follow(model)
-    assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
-
-
-def test_a_branch_on_an_argument_that_is_left_out_is_refused() -> None:
+@pytest.mark.parametrize("default", [None, False, 2.0])
+def test_an_argument_that_is_left_out_has_its_default(default: Any) -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.fc = nn.Linear(4, 4)
 
-        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, mask: Any = default) -> Tensor:
             y = self.fc(x)
-            return torch.tanh(y if mask is None else y * mask)
+            return torch.tanh(y * mask if mask else y)
 
-    with pytest.raises(ConfigError, match="arguments that are left out"):
-        follow(Masked())
+    model = Masked()
+    chain = follow(model)
+    assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
 
 
 def test_a_forward_of_any_number_of_inputs() -> None:
