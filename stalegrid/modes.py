@@ -17,14 +17,13 @@ def in_training(model: nn.Module) -> nn.Module:
         model: left as it is.
     """
     now, trained = _modes(model), copied(model).train()
-    after = _modes(trained)
-    undone = [name for name, training in after.items() if training and not now[name]]
-    by_hand = undone and now != _modes(copied(model).eval())
-    if by_hand:
+    undone = [name for name, training in _modes(trained).items() if training and not now[name]]
+    if undone and now != _modes(copied(model).eval()):
         outermost = [name for name in undone if not any(name.startswith(f"{other}.") for other in undone)]
+        parts = ", ".join(outermost) if outermost[0] else "the whole model"
         warnings.warn(
-            f"training begins with train(), which puts parts into training mode that were not (parts: "
-            f"{', '.join(outermost)}); override train() in the model to keep them as they were",
+            "training begins with train(), which puts parts into training mode that are in evaluation mode by hand "
+            f"(parts: {parts}); override train() in the model to keep them as they are",
             stacklevel=2,
         )
     return trained

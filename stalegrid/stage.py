@@ -184,7 +184,8 @@ def _no_forward() -> Iterator[None]:
     def refuse(module: nn.Module, inputs: object) -> None:
         raise RuntimeError(
             f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
-            "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage"
+            "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage, or take "
+            "view recomputed"
         )
 
     hook = register_module_forward_pre_hook(refuse)

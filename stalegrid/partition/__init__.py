@@ -112,6 +112,7 @@ class _Cutter:
         trainable = _trainable(chain)
         self.owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
         self._possible = possible
+        self._chain = chain
         self._shared = _shared_spans(chain)
         self._tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
         self._costs = measure(chain, trial)
@@ -120,8 +121,17 @@ class _Cutter:
         """Return the cuts, or None where there are not enough."""
         return balance(self._costs, stages, self._possible, self._tolls.__getitem__, self._allowed)
 
+    def bound_together(self) -> list[str]:
+        """Say what stays in one stage since it is used several times: the widest such parameter or buffer, if any."""
+        if not self._shared:
+            return []
+        name, (first, last) = max(self._shared.items(), key=lambda item: item[1][1] - item[1][0])
+        ends = f"from {self._chain.name(first)} to {self._chain.name(last)}"
+        return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
+
     def _allowed(self, start: int, stop: int) -> bool:
-        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in self._shared)
+        spans = self._shared.values()
+        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in spans)
         return together and any(self.owners[start:stop])
 
 
@@ -136,8 +146,10 @@ def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> l
     found = cutter.cut(stages)
     if found is None:
         raise ConfigError(
-            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): each "
-            f"stage needs a layer with parameters; elsewhere {commonest(chain, trial) or 'nothing is in the way'}"
+            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): "
+            + "; ".join(
+                ["each stage needs a layer with parameters", *cutter.bound_together(), *commonest(chain, trial)]
+            )
         )
     return found
 
@@ -170,13 +182,13 @@ def _near(chain: Chain, cut: int, possible: list[int]) -> str:
     return ", ".join(repr(chain.name(c)) for c in closest) or "no place at all"
 
 
-def _shared_spans(chain: Chain) -> list[tuple[int, int]]:
+def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
     """Return first and last user of every parameter or buffer that several operations use."""
     users: dict[str, list[int]] = {}
     for i in range(len(chain.nodes)):
         for name in chain.owned(i, i + 1):
             users.setdefault(name, []).append(i)
-    return [(u[0], u[-1]) for u in users.values() if len(u) > 1]
+    return {name: (u[0], u[-1]) for name, u in users.items() if len(u) > 1}
 
 
 def _check_owners(chain: Chain, cuts: list[int]) -> None:

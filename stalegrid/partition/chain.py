@@ -6,14 +6,35 @@ Values that cross a cut and are used later than in the next stage travel through
 connections need no care.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.partition.operations import Operations
+
+
+class Constant(nn.Module):
+    """A tensor that moves with its stage, but is no part of its weights.
+
+    Args:
+        tensor: that there is.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self._tensor = tensor
+
+    def forward(self) -> Tensor:
+        """Return it."""
+        return self._tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._tensor = fn(self._tensor)
+        return self
 
 
 @dataclass(frozen=True)
@@ -23,7 +44,7 @@ class Chain:
     Attributes:
         model: the model that was traced.
         graph: its operations.
-        constants: tensors of the graph that the model does not have, by path.
+        constants: tensors of the graph that are no parameters or buffers of the model, by the name they have there.
     """
 
     model: nn.Module
@@ -102,7 +123,8 @@ class Chain:
 
         def local(node: fx.Node) -> fx.Node:
             if node.op == "get_attr" and node not in env:
-                env[node] = graph.node_copy(node)
+                path = str(node.target)
+                env[node] = graph.call_module(path) if path in self.constants else graph.node_copy(node)
             return env[node]
 
         for node in self.nodes[start:stop]:
@@ -113,12 +135,17 @@ class Chain:
         else:
             made = tuple(local(n) for n in self.live(stop))
             graph.output(made if len(made) > 1 else made[0])
-        return self.module(graph)
+        return self.module(graph, {name: Constant(tensor) for name, tensor in self.constants.items()})
 
-    def module(self, graph: fx.Graph) -> fx.GraphModule:
-        """Build the module of some operations, sharing its parameters with the model."""
-        holder = nn.Module()  # has all that the model has, and takes the constants in its place
-        vars(holder).update({**vars(self.model), **self.constants})
+    def module(self, graph: fx.Graph, constants: Mapping[str, object]) -> fx.GraphModule:
+        """Build the module of some operations, sharing its parameters with the model.
+
+        Args:
+            graph: of the operations.
+            constants: what stands there for those of the chain.
+        """
+        holder = nn.Module()  # has all that the model has, and the constants in its place
+        vars(holder).update({**vars(self.model), **constants})
         return fx.GraphModule(holder, graph, class_name="Stage")
 
 

@@ -50,7 +50,7 @@ class Operations:
 
     Args:
         listed: in their order.
-        constants: tensors that tracing found and the model does not have, by the path that operations give them.
+        constants: tensors that are no parameters or buffers of the model, by the name that operations give them.
     """
 
     listed: tuple[Operation, ...]

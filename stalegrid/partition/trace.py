@@ -9,9 +9,11 @@ has the same; their values are not.
 import contextlib
 import pickle
 import random
+import re
 import traceback
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -126,9 +128,13 @@ class _Tracer(fx.Tracer):
         except Exception as problem:  # the forward ran on stand-ins: anything can be raised
             raise _Opaque(path, problem) from problem
 
-    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Node:
         self._check_surroundings()
-        return super().create_node(kind, *args, **kwargs)
+        if target in _BACKWARDS:
+            raise TypeError("the forward has a backward in it, which cannot be traced")
+        if kind == "call_method" and _IN_PLACE.fullmatch(target) and args[0].target in self.tensor_attrs.values():
+            raise TypeError("the forward changes in place a tensor that it makes or keeps, which cannot be traced")
+        return super().create_node(kind, target, args, kwargs, *more, **named)
 
     def _check_surroundings(self) -> None:
         for what, value in _surroundings().items():
@@ -137,6 +143,12 @@ class _Tracer(fx.Tracer):
 
     def _known(self, kind: str, target: str, tensor: Tensor) -> Any:
         return self.create_proxy(kind, target, (), {}, proxy_factory_fn=lambda node: _Known(node, self, tensor))
+
+
+_BACKWARDS = (torch.autograd.grad, torch.autograd.backward, "backward")
+
+_IN_PLACE = re.compile(r"__i\w+__|__setitem__|\w*[a-z0-9]_")
+"""Methods of a tensor that change it."""
 
 
 def _surroundings() -> dict[str, object]:
@@ -188,19 +200,32 @@ def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
     guard = _refuse_stand_ins(torch.autograd.Function.apply)
     while True:
         attempt = copied(model)  # a forward that cannot be followed may leave it changed
-        known = vars(attempt).keys()
-        before = set(known)
         try:
             with (
                 mock.patch.object(torch.autograd.Function, "apply", guard),
                 mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
             ):
                 graph = _Tracer(leaves, inputs).follow(attempt)
-            return Chain(model, graph, {name: vars(attempt)[name] for name in known - before})
+            return Chain(model, graph, _constants(graph, attempt))
         except _Opaque as opaque:
             if not opaque.path:
                 raise opaque.problem from None
             leaves.add(opaque.path)
+
+
+def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a graph that are no parameters or buffers, and let the graph call them by new names."""
+    owned = {*dict(traced.named_parameters()), *dict(traced.named_buffers())}
+    names: dict[str, str] = {}
+    constants: dict[str, Tensor] = {}
+    for node in graph.find_nodes(op="get_attr"):
+        path = str(node.target)
+        if path in owned:
+            continue
+        name = names.setdefault(path, f"_constant_{len(names)}")
+        constants[name] = attrgetter(path)(traced)
+        node.target = name
+    return constants
 
 
 def _refuse_saving(hooks: object) -> None:
@@ -232,6 +257,11 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
         ConfigError: torch.fx cannot follow the outermost forward.
     """
     _check_hooks(model)
+    if hasattr(model, "_orig_mod"):
+        raise ConfigError(
+            f"a compiled model cannot be cut (model: {type(model).__name__}); give the model that was compiled, or "
+            "compile parts of it, which are then kept whole"
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             chain = _follow(model, inputs)

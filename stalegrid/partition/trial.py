@@ -32,7 +32,7 @@ class Trial:
 
 class _Interpreter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
-        super().__init__(chain.module(chain.graph), garbage_collect_values=False)
+        super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
         self.trial = Trial()
 
     def run_node(self, n: fx.Node) -> Any:
@@ -56,16 +56,16 @@ def obstacle(chain: Chain, trial: Trial, cut: int) -> str | None:
     """
     crossing = {n.name: trial.values[n.name] for n in chain.live(cut)}
     if not cut or not crossing:
-        return "nothing crosses it"
+        return "nothing crosses the cut"
     for name, value in crossing.items():
         if not isinstance(value, Tensor):
             shown = value if isinstance(value, bool | int | float | str) else type(value).__name__
-            return f"what crosses it is no tensor (of operation: {name}, value: {shown})"
+            return f"what crosses the cut is no tensor (of operation: {name}, value: {shown})"
         if value.is_complex():
-            return f"what crosses it is complex (of operation: {name})"
+            return f"what crosses the cut is complex (of operation: {name})"
         by = next((n.name for n in chain.nodes[cut:] if _storage(value) in trial.changed.get(n.name, ())), None)
         if by is not None:
-            return f"what crosses it is changed in place afterwards (of operation: {name}, changed by: {by})"
+            return f"what crosses the cut is changed in place afterwards (of operation: {name}, changed by: {by})"
     return None
 
 
@@ -79,10 +79,10 @@ def valid_cuts(chain: Chain, trial: Trial) -> list[int]:
     return [i for i in range(1, len(chain.nodes)) if obstacle(chain, trial, i) is None]
 
 
-def commonest(chain: Chain, trial: Trial) -> str | None:
-    """Return the obstacle that most places have; None where none has any."""
+def commonest(chain: Chain, trial: Trial) -> list[str]:
+    """Say what is in the way at most places of those that cannot be cut, if there are any."""
     found = Counter(text for i in range(1, len(chain.nodes)) if (text := obstacle(chain, trial, i)) is not None)
-    return next((text for text, _ in found.most_common(1)), None)
+    return [f"at most of the other places, {text}" for text, _ in found.most_common(1)]
 
 
 def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
@@ -100,7 +100,7 @@ def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     if any(chain.constants[name]._version != version for name, version in versions.items()):
         raise ConfigError(
             f"the model changes in place a tensor that its forward makes (model: {type(model).__name__}), which is "
-            "made only once when it is traced; put that part into a module of its own, which is then kept whole"
+            "made only once when it is traced; put that part into a function marked with torch.fx.wrap"
         )
     return interpreter.trial
 

@@ -1,11 +1,13 @@
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stalegrid.errors import ConfigError
 from stalegrid.partition.chain import Chain
@@ -487,3 +489,173 @@ def test_a_forward_of_any_number_of_inputs() -> None:
     model = Several()
     chain = follow(model)
     assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
+
+
+class Three(nn.Module):
+    """Layers whose forward a test writes."""
+
+    def __init__(self, forward: Callable[["Three", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("table", noise(5, 4), persistent=False)
+        self.plain = noise(4).double()
+        self.log: list[Tensor] = []
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def no_gradients(m: Three, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        h = m.a(x)
+    return m.c(m.b(h))
+
+
+def mixed_precision(m: Three, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = m.b(m.a(x))
+    return m.c(h.float())
+
+
+def checkpointed(m: Three, x: Tensor) -> Tensor:
+    return m.c(checkpoint(lambda h: torch.tanh(m.b(h)), m.a(x), use_reentrant=False))
+
+
+def offloaded(m: Three, x: Tensor) -> Tensor:
+    with torch.autograd.graph.save_on_cpu():
+        return m.c(torch.tanh(m.b(m.a(x))))
+
+
+def differentiated(m: Three, x: Tensor) -> Tensor:
+    x.requires_grad_()
+    return torch.autograd.grad(m.c(m.b(m.a(x)).tanh()).sum(), x, create_graph=True)[0]
+
+
+def seeded(m: Three, x: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        h = m.a(x) + torch.randn_like(x)
+    return m.c(m.b(h))
+
+
+def filled(m: Three, x: Tensor) -> Tensor:
+    h = torch.zeros(3, 4)
+    for i in range(len(x)):
+        h[i] = m.a(x)[i]
+    return m.c(m.b(h))
+
+
+def remembered(m: Three, x: Tensor) -> Tensor:
+    h = torch.tanh(m.a(x) + m.plain.float())
+    m.plain = h.detach().mean(0)
+    return m.c(m.b(h))
+
+
+def logged(m: Three, x: Tensor) -> Tensor:
+    m.log.append(m.a(x).detach().mean(0))
+    return m.c(m.b(m.a(x) + m.log[-1] * len(m.log)))
+
+
+LOST = {
+    no_gradients: "switches gradients on or off",
+    mixed_precision: "switches autocast on or off",
+    checkpointed: "checkpoints or offloads",
+    offloaded: "checkpoints or offloads",
+    differentiated: "has a backward in it",
+    seeded: "or seeds them",
+    filled: "changes in place a tensor that it makes",
+    remembered: r"changes what the model holds, which cannot be traced \(Three: plain\)",
+    logged: r"\(Three: log\)",
+}
+
+
+def equal_for_three_batches(model: nn.Module) -> bool:
+    """Return whether the traced operations compute and differentiate what the model does, one batch after another."""
+    plain, mine = copy.deepcopy(model), copy.deepcopy(model)
+    chain = trace(mine)
+    stage = copy.deepcopy(chain.stage(0, len(chain.nodes)))
+    same = []
+    for key in range(3):
+        x = torch.randn(3, 4, generator=torch.Generator().manual_seed(key))
+        one, other = stage(x.clone()), plain(x.clone())
+        one.sum().backward()
+        other.sum().backward()
+        same.append(torch.equal(one, other))
+    gradients = {n: p.grad for n, p in stage.named_parameters()}
+    same += [p.grad is None or torch.equal(gradients[n], p.grad) for n, p in plain.named_parameters()]
+    return all(same)
+
+
+@pytest.mark.parametrize("forward", LOST, ids=lambda f: f.__name__)
+def test_what_a_trace_would_lose_keeps_its_module_whole_and_is_refused_outermost(forward: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot be traced \(model: Three.*{LOST[forward]}.*module of its own"):
+        trace(Three(forward))
+    model = nn.Sequential(nn.Linear(4, 4), Three(forward))
+    assert operations(model) == ["0", "1"]
+    assert equal_for_three_batches(model)
+
+
+def sized(m: Three, x: Tensor) -> Tensor:
+    rows, columns = x.shape
+    if x.dim() == 1 or len(x) != x.size(0) or x.dtype != torch.float32 or columns > m.a.weight.shape[0]:
+        raise ValueError(x.numel())
+    h = m.a(x.view(-1, columns)) + torch.arange(rows, device=x.device).unsqueeze(1)
+    return m.c(m.b(h)).view(rows, x.size(-1))
+
+
+def looked_up(m: Three, x: Tensor) -> Tensor:
+    assert x.shape[0] <= m.table.shape[0]
+    return m.c(m.b(m.a(x) + m.table[: x.shape[0]]))
+
+
+def changed(m: Three, x: Tensor) -> Tensor:
+    h = m.a(x)
+    m.table.mul_(0.5)[0].add_(h.detach().mean(0))
+    return m.c(m.b(h + m.table.mean(0)))
+
+
+def typed(m: Three, x: Tensor) -> Tensor:
+    return m.c((m.b(m.a(x)) * m.plain).float())
+
+
+@pytest.mark.parametrize("forward", [sized, looked_up, changed, typed], ids=lambda f: f.__name__)
+def test_sizes_are_known_and_buffers_are_read_at_every_forward(forward: Any) -> None:
+    model = Three(forward)
+    assert {"b", "c"} <= set(cut_names(model, noise(3, 4)))
+    assert equal_for_three_batches(model)
+
+
+def test_tensors_that_are_no_buffers_are_no_weights_of_a_stage_but_move_with_it() -> None:
+    chain = trace(Three(typed))
+    stage = chain.stage(0, len(chain.nodes))
+    assert "plain" not in " ".join(stage.state_dict())
+    assert [t.dtype for _, t in stage.named_buffers()] == []
+    assert stage.to("meta")(noise(3, 4).to("meta")).is_meta
+
+
+def test_hooks_of_the_outermost_module_are_followed() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    for module in model.modules():
+        module.register_forward_pre_hook(lambda m, args: (args[0] * 0.5,))
+        module.register_forward_pre_hook(lambda m, args, kwargs: ((args[0] + 1.0,), kwargs), with_kwargs=True)
+        module.register_forward_hook(lambda m, args, made: made * 3.0)
+        module.register_forward_hook(lambda m, args, made: made - 1.0, always_call=True)
+    assert equal_for_three_batches(model)
+
+
+def test_a_compiled_model_is_refused_with_the_remedy_and_a_compiled_part_is_kept_whole() -> None:
+    part = torch.compile(nn.Linear(4, 4), backend="eager")
+    with pytest.raises(ConfigError, match=r"compiled model cannot be cut .*give the model that was compiled"):
+        trace(part)
+    assert operations(nn.Sequential(nn.Linear(4, 4), part)) == ["0", "1"]
+
+
+def test_tracing_leaves_the_model_and_the_generator_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Three(logged), Three(remembered)).train()
+    state, held = torch.get_rng_state(), [set(vars(m)) for m in model.modules()]
+    trace(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [set(vars(m)) for m in model.modules()] == held
+    assert model[1].log == []
