@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from stalegrid.partition.chain import Constant
 from stalegrid.views import View
 from stalegrid.weights import Weights
 
@@ -78,6 +79,7 @@ class Stage:
         self._first = first
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
+        self._constants = [part.tensor for part in module.modules() if isinstance(part, Constant)]
         self._seen = weights.flat  # what the backward under way reads parameters from
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
@@ -140,7 +142,7 @@ class Stage:
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
         buffers = self.weights.counters().values()
-        elsewhere = _storages([self.weights.flat, *buffers, *leaves])
+        elsewhere = _storages([self.weights.flat, *buffers, *self._constants, *leaves])
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
 

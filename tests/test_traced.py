@@ -32,7 +32,7 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.float(), targets)
 
 
-def train(model: nn.Module, **settings: Any) -> list[Tensor]:
+def train(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = loss, **settings: Any) -> list[Tensor]:
     made = stalegrid.train(
         copy.deepcopy(model),
         data(),
@@ -148,6 +148,24 @@ def test_modes_set_by_hand_are_said_to_be_undone(settings: dict[str, Any]) -> No
     with pytest.warns(UserWarning, match=r"\(parts: 1\); override train\(\)") as said:
         train(model, **settings)
     assert len(said) == 1
+
+
+def test_hooks_on_the_gradients_of_modules_act_on_late_backwards_and_in_stages() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Sequential(nn.Linear(8, CLASSES), nn.Softplus()))
+    late: dict[str, Any] = {"method": "pham-ahn", "groups": 1, "stages": 1, "staleness": [2]}
+    cut: dict[str, Any] = {"method": "pipedream", "groups": 1, "stages": 2, "cuts": ["2"]}
+
+    def trained(loss: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        return [parameter for settings in (late, cut) for parameter in train(model, loss, **settings)]
+
+    doubled = trained(lambda outputs, targets: 2 * loss(outputs, targets))
+    plain = trained(loss)
+    model[2].register_full_backward_pre_hook(lambda m, gradients: (2 * gradients[0],))
+    assert all(torch.equal(a, b) for a, b in zip(doubled, trained(loss), strict=True))
+    model[1].register_full_backward_hook(lambda m, into, out: (0.5 * into[0],))
+    halved = trained(loss)
+    assert not any(torch.equal(a, b) for a, b in zip(plain, halved, strict=True))
 
 
 class Replacing(nn.Linear):

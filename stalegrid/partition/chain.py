@@ -26,14 +26,14 @@ class Constant(nn.Module):
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
-        self._tensor = tensor
+        self.tensor = tensor
 
     def forward(self) -> Tensor:
         """Return it."""
-        return self._tensor
+        return self.tensor
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._tensor = fn(self._tensor)
+        self.tensor = fn(self.tensor)
         return self
 
 

@@ -118,6 +118,8 @@ class _Tracer(fx.Tracer):
             return super().call_module(m, forward, args, kwargs)
         before = _held(m)
         try:
+            if m._backward_hooks or m._backward_pre_hooks:
+                raise TypeError(f"hooks on the gradients of a module ({type(m).__name__}) cannot be traced")
             made = super().call_module(m, forward, args, kwargs)
             self._check_surroundings()
             stowed = set(self.tensor_attrs.values()) if m is self.root else set()
@@ -287,6 +289,5 @@ def _place(problem: Exception) -> str:
 
 def _check_hooks(model: nn.Module) -> None:
     hooked = [f"parameter {name}" for name, p in model.named_parameters() if p._backward_hooks]
-    hooked += [f"module {name or 'itself'}" for name, m in model.named_modules() if m._backward_hooks]
     if hooked:
         raise ConfigError(f"hooks on gradients would be lost when the model is cut (on: {hooked[0]}); remove them")

@@ -645,6 +645,15 @@ def test_hooks_of_the_outermost_module_are_followed() -> None:
     assert equal_for_three_batches(model)
 
 
+@pytest.mark.parametrize("kind", ["full_backward_hook", "full_backward_pre_hook"])
+def test_hooks_on_the_gradients_of_a_module_keep_it_whole(kind: str) -> None:
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    getattr(inner, f"register_{kind}")(lambda m, *gradients: None)
+    assert operations(nn.Sequential(nn.Linear(4, 4), inner)) == ["0", "1"]
+    with pytest.raises(ConfigError, match=r"hooks on the gradients of a module \(Sequential\) cannot be traced"):
+        trace(inner)
+
+
 def test_a_compiled_model_is_refused_with_the_remedy_and_a_compiled_part_is_kept_whole() -> None:
     part = torch.compile(nn.Linear(4, 4), backend="eager")
     with pytest.raises(ConfigError, match=r"compiled model cannot be cut .*give the model that was compiled"):
