@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import torch
 from torch import Tensor, fx, nn
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.partition.operations import Operations
 
 
@@ -37,6 +38,20 @@ class Constant(nn.Module):
         return self
 
 
+def of_shape(batch: Tensor, shape: torch.Size) -> Tensor:
+    """Return an input as it is.
+
+    Raises:
+        TrainingError: it has another shape than the one that the model was traced with.
+    """
+    if batch.shape != shape:
+        raise TrainingError(
+            f"a batch has another shape than the one that the model was cut for (shape: {tuple(batch.shape)}, first "
+            f"batch: {tuple(shape)}); let all samples have the same shape, or train with one stage"
+        )
+    return batch
+
+
 @dataclass(frozen=True)
 class Chain:
     """A traced model.
@@ -45,16 +60,18 @@ class Chain:
         model: the model that was traced.
         graph: its operations.
         constants: tensors of the graph that are no parameters or buffers of the model, by the name they have there.
+        shapes: of the inputs, on which operations may depend.
     """
 
     model: nn.Module
     graph: fx.Graph
     constants: dict[str, Tensor]
+    shapes: tuple[torch.Size, ...]
 
     @classmethod
     def read(cls, operations: Operations, model: nn.Module) -> "Chain":
         """Let a copy of the model have the operations that were traced elsewhere."""
-        return cls(model, operations.graph(), operations.constants)
+        return cls(model, operations.graph(), operations.constants, operations.shapes)
 
     @cached_property
     def nodes(self) -> tuple[fx.Node, ...]:
@@ -64,7 +81,7 @@ class Chain:
     @property
     def operations(self) -> Operations:
         """The chain without the model, which can travel."""
-        return Operations.of(self.graph, self.constants)
+        return Operations.of(self.graph, self.constants, self.shapes)
 
     def live(self, cut: int) -> list[fx.Node]:
         """Return the values made before a cut and used after it, in the order they are made."""
@@ -117,9 +134,13 @@ class Chain:
         Parameters keep the names they have in the model, and modules the mode that they are in.
         """
         graph = fx.Graph()
-        first = start == 0
-        inputs = self.graph.find_nodes(op="placeholder") if first else self.live(start)
+        inputs = self.live(start) if start else self.graph.find_nodes(op="placeholder")
         env = {node: graph.placeholder(node.name) for node in inputs}
+        if not start:
+            env = {
+                node: graph.call_function(of_shape, (taken, shape))
+                for (node, taken), shape in zip(env.items(), self.shapes, strict=True)
+            }
 
         def local(node: fx.Node) -> fx.Node:
             if node.op == "get_attr" and node not in env:

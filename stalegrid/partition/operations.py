@@ -51,19 +51,21 @@ class Operations:
     Args:
         listed: in their order.
         constants: tensors that are no parameters or buffers of the model, by the name that operations give them.
+        shapes: of the inputs, on which operations may depend.
     """
 
     listed: tuple[Operation, ...]
     constants: dict[str, Tensor]
+    shapes: tuple[torch.Size, ...]
 
     @classmethod
-    def of(cls, graph: fx.Graph, constants: dict[str, Tensor]) -> "Operations":
+    def of(cls, graph: fx.Graph, constants: dict[str, Tensor], shapes: tuple[torch.Size, ...]) -> "Operations":
         """Describe a graph."""
         listed = (
             Operation(n.name, n.op, n.target, fx.map_arg(n.args, _made), fx.map_arg(n.kwargs, _made))
             for n in graph.nodes
         )
-        return cls(tuple(listed), constants)
+        return cls(tuple(listed), constants, shapes)
 
     def graph(self) -> fx.Graph:
         """Build the graph that is described."""
@@ -80,7 +82,7 @@ class Operations:
 
     def __reduce__(self) -> tuple[Any, ...]:
         written = io.BytesIO()
-        _Pickler(written).dump((self.listed, self.constants))
+        _Pickler(written).dump((self.listed, self.constants, self.shapes))
         return _read, (written.getvalue(),)
 
 

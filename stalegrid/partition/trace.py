@@ -208,7 +208,7 @@ def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
                 mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
             ):
                 graph = _Tracer(leaves, inputs).follow(attempt)
-            return Chain(model, graph, _constants(graph, attempt))
+            return Chain(model, graph, _constants(graph, attempt), tuple(x.shape for x in inputs))
         except _Opaque as opaque:
             if not opaque.path:
                 raise opaque.problem from None

@@ -31,7 +31,7 @@ class Several(nn.Module):
 
 
 def read(graph: fx.Graph) -> Operations:
-    return pickle.loads(pickle.dumps(Operations.of(graph, {"c": torch.ones(2)})))
+    return pickle.loads(pickle.dumps(Operations.of(graph, {"c": torch.ones(2)}, (torch.Size((3, 4)),))))
 
 
 def test_a_graph_that_has_travelled_computes_the_same() -> None:
@@ -42,6 +42,7 @@ def test_a_graph_that_has_travelled_computes_the_same() -> None:
     x = torch.randn(3, 4)
     assert torch.equal(fx.GraphModule(model, found.graph())(x), model(x))
     assert torch.equal(found.constants["c"], torch.ones(2))
+    assert found.shapes == (torch.Size((3, 4)),)
 
 
 def test_a_function_of_the_users_script_travels_by_value() -> None:
@@ -49,7 +50,7 @@ def test_a_function_of_the_users_script_travels_by_value() -> None:
     exec(SCRIPT, script)
     graph = fx.Graph()
     graph.output(graph.call_function(script["gate"], (graph.placeholder("x"),)))
-    written = pickle.dumps(Operations.of(graph, {}))
+    written = pickle.dumps(Operations.of(graph, {}, ()))
     del script["gate"]
     made = fx.GraphModule(nn.Module(), pickle.loads(written).graph())
     assert torch.equal(made(torch.ones(2)), 2 * torch.ones(2))

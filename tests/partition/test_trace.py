@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trace import trace as traced
 from stalegrid.partition.trial import run, valid_cuts
@@ -625,6 +625,14 @@ def test_sizes_are_known_and_buffers_are_read_at_every_forward(forward: Any) -> 
     model = Three(forward)
     assert {"b", "c"} <= set(cut_names(model, noise(3, 4)))
     assert equal_for_three_batches(model)
+
+
+def test_a_batch_of_another_shape_than_was_traced_is_refused() -> None:
+    chain = trace(Three(lambda m, x: m.c(m.b(m.a(x)) / x.shape[0])))
+    first, last = chain.stage(0, 2), chain.stage(2, len(chain.nodes))
+    with pytest.raises(TrainingError, match=r"\(shape: \(5, 4\), first batch: \(3, 4\)\); let all samples"):
+        first(noise(5, 4))
+    assert last(first(noise(3, 4))).shape == (3, 4)
 
 
 def test_tensors_that_are_no_buffers_are_no_weights_of_a_stage_but_move_with_it() -> None:
