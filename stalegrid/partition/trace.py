@@ -132,11 +132,16 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Node:
         self._check_surroundings()
-        if target in _BACKWARDS:
+        if (kind, target) in _BACKWARDS:
             raise TypeError("the forward has a backward in it, which cannot be traced")
         if kind == "call_method" and _IN_PLACE.fullmatch(target) and args[0].target in self.tensor_attrs.values():
             raise TypeError("the forward changes in place a tensor that it makes or keeps, which cannot be traced")
         return super().create_node(kind, target, args, kwargs, *more, **named)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, nn.Module):
+            raise TypeError(f"a module is given to a function ({type(a).__name__}), which cannot be traced")
+        return super().create_arg(a)
 
     def _check_surroundings(self) -> None:
         for what, value in _surroundings().items():
@@ -147,7 +152,11 @@ class _Tracer(fx.Tracer):
         return self.create_proxy(kind, target, (), {}, proxy_factory_fn=lambda node: _Known(node, self, tensor))
 
 
-_BACKWARDS = (torch.autograd.grad, torch.autograd.backward, "backward")
+_BACKWARDS = (
+    ("call_function", torch.autograd.grad),
+    ("call_function", torch.autograd.backward),
+    ("call_method", "backward"),
+)
 
 _IN_PLACE = re.compile(r"__i\w+__|__setitem__|\w*[a-z0-9]_")
 """Methods of a tensor that change it."""

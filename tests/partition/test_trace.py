@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from stalegrid.errors import ConfigError, TrainingError
@@ -558,7 +558,17 @@ def logged(m: Three, x: Tensor) -> Tensor:
     return m.c(m.b(m.a(x) + m.log[-1] * len(m.log)))
 
 
+@fx.wrap
+def applied(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x) if x.mean() > -1e9 else x
+
+
+def given(m: Three, x: Tensor) -> Tensor:
+    return m.c(applied(m.b, m.a(x)))
+
+
 LOST = {
+    given: r"a module is given to a function \(Linear\)",
     no_gradients: "switches gradients on or off",
     mixed_precision: "switches autocast on or off",
     checkpointed: "checkpoints or offloads",
