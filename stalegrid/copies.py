@@ -35,17 +35,27 @@ def copied(model: nn.Module) -> nn.Module:
     """
     try:
         own = copy.deepcopy(model)
-    except Exception as problem:  # the model is the user's: anything can be raised
+    except Exception as problem:  # what a model holds is the user's: anything can be raised
+        held = next(_computed(model), None)
+        if held is None:
+            raise ConfigError(f"the model cannot be copied (model: {type(model).__name__}): {problem}") from problem
         raise ConfigError(
-            f"the model cannot be copied (model: {type(model).__name__}): {problem}; the usual cause is a computed "
-            "tensor that is kept as an attribute, as by the old torch.nn.utils.weight_norm: take "
-            "torch.nn.utils.parametrizations.weight_norm, or compute it in the forward"
+            f"the model holds the result of a computation, which cannot be copied (attribute: {held}); detach it, or "
+            "compute it in the forward; for weight_norm take that of torch.nn.utils.parametrizations"
         ) from problem
     copies = dict(own.named_parameters(remove_duplicate=False))
     for name, parameter in model.named_parameters(remove_duplicate=False):
         vars(copies[name]).update(vars(parameter))
     attach(own, hooks_of(model))
     return own
+
+
+def _computed(model: nn.Module) -> Iterator[str]:
+    """Return the names of attributes that are tensors with a history."""
+    for path, part in model.named_modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                yield f"{path}.{name}" if path else name
 
 
 def cast(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

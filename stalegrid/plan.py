@@ -387,7 +387,7 @@ def cast_model(task: Task, settings: Settings) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
-        ConfigError: it has complex parameters.
+        ConfigError: it has complex parameters, or cannot be copied.
     """
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from stalegrid.config import Settings
-from stalegrid.copies import check_hooks
+from stalegrid.copies import check_hooks, copied
 from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
@@ -22,6 +22,7 @@ from stalegrid.live import Live
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.takes import Takes
+from stalegrid.partition import partition
 from stalegrid.plan import (
     cast_model,
     check_data,
@@ -322,8 +323,9 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
 def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> Weights:
     """Try one update of the whole model on a copy, and return its weights."""
     batches = make_batches(task, settings, Grid(1, 1), 1)
-    program = Program(Grid(1, 1), gpipe(1, 1), updates)
-    (found,) = probe(task, program, Current, corrections, [model], batches.inputs(0, 0), batches.targets(0, 0))
+    program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
+    stages = partition(model, inputs, 1).stages(copied(model))
+    (found,) = probe(task, program, Current, corrections, stages, inputs, batches.targets(0, 0))
     refuse_sparse(found, "servers average gradients as one vector")
     return found.weights
 

@@ -8,13 +8,16 @@ whichever vector the view names.  Everything else that a graph saves is kept, an
 changes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from stalegrid.partition.chain import Constant
 from stalegrid.views import View
 from stalegrid.weights import Weights
 
@@ -56,22 +59,21 @@ class Stage:
     """One stage: a module, its weights, and the batches in flight.
 
     Args:
-        module: maps the tensors of the stage below to a tensor or a tuple of tensors.
+        module: maps the tensors of the stage below to a tensor or a tuple of tensors; in the modes in which it trains.
         weights: of that module.
         view: which weights forwards use and late backwards see.
         first: whether the inputs are data, which need no gradient.
     """
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
-        self.module = module.train()
+        self.module = module
         self.weights = weights
         self.view = view
         self._first = first
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
+        self._constants = [part.tensor for part in module.modules() if isinstance(part, Constant)]
         self._seen = weights.flat  # what the backward under way reads parameters from
-        self._late = False  # whether a backward is under way whose weights have changed since its forward
-        self._watch_for_recomputation()
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
         """Forward a batch and keep its graph.
@@ -115,10 +117,11 @@ class Stage:
         given = zip(floating, gradients, strict=True)
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
         self._seen = self.view.seen(graph.version)
-        self._late = self._seen is not self.weights.flat or graph.version != self.weights.version
+        late = self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
-            torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
-        self._seen, self._late = self.weights.flat, False
+            with _no_forward() if late else nullcontext():
+                torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
+        self._seen = self.weights.flat
         self.view.finished(graph.version)
         return () if self._first else tuple(x.grad for x in graph.inputs if x.is_floating_point())
 
@@ -136,7 +139,7 @@ class Stage:
 
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
-        others = [*self.weights.counters().values(), *self.weights.still().values()]
+        others = [*self.weights.counters().values(), *self.weights.still().values(), *self._constants]
         elsewhere = _storages([self.weights.flat, *others, *leaves])
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
@@ -153,17 +156,6 @@ class Stage:
         """Copy an output that views the weights: the receiver must not see them change."""
         views = output.untyped_storage().data_ptr() == self.weights.flat.untyped_storage().data_ptr()
         return output.clone() if views else output
-
-    def _watch_for_recomputation(self) -> None:
-        def refuse(module: nn.Module, inputs: object) -> None:
-            if self._late:
-                raise RuntimeError(
-                    f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
-                    "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage"
-                )
-
-        for part in self.module.modules():
-            part.register_forward_pre_hook(refuse)
 
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)
@@ -182,6 +174,24 @@ class Stage:
                 f"(shape: {tuple(packed.tensor.shape)}); use the out-of-place form of that operation"
             )
         return packed.tensor
+
+
+@contextmanager
+def _no_forward() -> Iterator[None]:
+    """Refuse the forward of any module for a while, without a mark on the user's modules."""
+
+    def refuse(module: nn.Module, inputs: object) -> None:
+        raise RuntimeError(
+            f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
+            "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage, or take "
+            "view recomputed"
+        )
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

@@ -13,7 +13,7 @@ ROOT = Path(stalegrid.__file__).parent
 LAYERS = (
     ("version", "errors"),
     ("grid", "seeds", "leaves", "spectral", "copies"),
-    ("program", "data."),
+    ("program", "data.", "modes"),
     ("messages", "methods"),
     ("weights", "consensus.", "softsync", "serving", "live"),
     ("site", "partition.", "observe.", "deliveries"),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stalegrid.partition.trace import trace
 from stalegrid.program import Schedule
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
@@ -408,8 +409,9 @@ def test_running_statistics_are_updated_once_a_batch() -> None:
     assert torch.equal(stage.module.norm.running_var, plain.norm.running_var)
 
 
-def test_the_module_is_put_into_training_mode() -> None:
-    assert stage_of(nn.Dropout(0.5).eval()).module.training
+def test_the_module_keeps_its_modes() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5).eval())
+    assert [part.training for part in stage_of(module).module.modules()] == [True, True, False]
 
 
 class ComplexWeights(nn.Module):
@@ -546,3 +548,41 @@ def test_checkpointing_is_refused_where_the_backward_uses_other_weights_than_tho
     stage.forward(0, (noise(2, 3),))
     with pytest.raises(RuntimeError, match=r"a forward again in its backward \(module: Linear\)"):
         stage.backward(0, (noise(2, 3),))
+
+
+def test_constants_of_a_traced_forward_are_not_held_by_batches() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.register_buffer("scale", torch.full((4,), 2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) * self.scale
+
+    class Making(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) * torch.full((4,), 2.0)
+
+    def held(model: nn.Module) -> int:
+        chain = trace(model.train(), (noise(3, 4),))
+        stage = stage_of(chain.stage(0, len(chain.nodes)))
+        stage.forward(0, (noise(3, 4),))
+        return stage.nbytes
+
+    assert held(build(Making)) == held(build(Scaled)) > 0
+
+
+@pytest.mark.parametrize("view", ["stashed", "current"])
+def test_what_a_forward_computes_from_weights_is_an_activation(view: str) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weight * 2)
+
+    stage = stage_of(build(lambda: Doubled(4, 4, bias=False)), view)
+    weight = stage.module.weight.detach().clone()
+    stage.forward(0, (noise(3, 4),))
+    update(stage)
+    (gradient,) = stage.backward(0, (torch.ones(3, 4),))
+    assert torch.equal(gradient, torch.ones(3, 4) @ (weight * 2))
+    assert not torch.equal(weight, stage.module.weight)

@@ -3,41 +3,52 @@
 Does not know: groups, methods, engines.
 """
 
-import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
 from stalegrid.messages import Layout, layout_of
+from stalegrid.modes import in_training
 from stalegrid.partition.balance import balance
+from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.trace import Chain, Trial, check, run, trace, valid_cuts
+from stalegrid.partition.operations import Operations
+from stalegrid.partition.trace import trace
+from stalegrid.partition.trial import Trial, check, commonest, obstacle, run, valid_cuts
 
-__all__ = ["Partition", "finest", "partition"]
+__all__ = ["Partition", "check", "finest", "partition"]
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Where a model is cut.
+    """Where a model is cut, and its operations, so that it is traced once and every process has the same.
 
     Args:
         cuts: K - 1 positions in the traced model.
         names: of the operation that each cut precedes.
         layouts: what crosses each cut, for one batch.
+        operations: that were cut; None for one stage.
     """
 
     cuts: tuple[int, ...]
     names: tuple[str, ...]
     layouts: tuple[Layout, ...]
+    operations: Operations | None = field(default=None, compare=False, repr=False)
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
-        """Build the stage modules, which share their parameters with the model; one stage is the model itself."""
-        if not self.cuts:
-            return [model.train()]
-        chain = trace(model)
+        """Build the stage modules, which share their parameters with the model; one stage is the model itself.
+
+        Args:
+            model: a copy of the one that was cut; put into training mode, as a whole.
+        """
+        model.train()
+        if self.operations is None:
+            return [model]
+        chain = Chain.read(self.operations, model)
         bounds = [0, *self.cuts, len(chain.nodes)]
         return [chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
 
@@ -58,16 +69,15 @@ def partition(
         ConfigError: there are fewer places to cut than asked for, or the cuts are no good.
     """
     if stages == 1 and not cuts:
-        check(copy.deepcopy(model).train(), inputs)
+        check(in_training(model), inputs)
         return Partition((), (), ())
-    chain = trace(copy.deepcopy(model).train())
-    trial = run(chain, inputs)
+    chain, trial = _tried(model, inputs)
     possible = valid_cuts(chain, trial)
-    chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, stages, possible, cuts)
+    chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, trial, stages, possible, cuts)
     _check_owners(chain, chosen)
     names = tuple(chain.name(c) for c in chosen)
     layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
-    return Partition(tuple(chosen), names, layouts)
+    return Partition(tuple(chosen), names, layouts, chain.operations)
 
 
 def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str, ...]:
@@ -80,13 +90,19 @@ def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str
     """
     if most == 1:
         return ()
-    chain = trace(copy.deepcopy(model).train())
-    trial = run(chain, inputs)
+    chain, trial = _tried(model, inputs)
     cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
     for parts in range(min(most, sum(cutter.owners)), 1, -1):
         if (found := cutter.cut(parts)) is not None:
             return tuple(chain.name(c) for c in found)
     return ()
+
+
+def _tried(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Chain, Trial]:
+    model = in_training(model)
+    check(copied(model), inputs)  # before tracing, which would take the blame
+    chain = trace(model, inputs)
+    return chain, run(chain, inputs)
 
 
 class _Cutter:
@@ -96,6 +112,7 @@ class _Cutter:
         trainable = _trainable(chain)
         self.owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
         self._possible = possible
+        self._chain = chain
         self._shared = _shared_spans(chain)
         self._tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
         self._costs = measure(chain, trial)
@@ -104,8 +121,17 @@ class _Cutter:
         """Return the cuts, or None where there are not enough."""
         return balance(self._costs, stages, self._possible, self._tolls.__getitem__, self._allowed)
 
+    def bound_together(self) -> list[str]:
+        """Say what stays in one stage since it is used several times: the widest such parameter or buffer, if any."""
+        if not self._shared:
+            return []
+        name, (first, last) = max(self._shared.items(), key=lambda item: item[1][1] - item[1][0])
+        ends = f"from {self._chain.name(first)} to {self._chain.name(last)}"
+        return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
+
     def _allowed(self, start: int, stop: int) -> bool:
-        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in self._shared)
+        spans = self._shared.values()
+        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in spans)
         return together and any(self.owners[start:stop])
 
 
@@ -120,21 +146,23 @@ def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> l
     found = cutter.cut(stages)
     if found is None:
         raise ConfigError(
-            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): each "
-            "stage needs a layer with parameters, and no value that is changed in place may cross a cut"
+            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): "
+            + "; ".join(
+                ["each stage needs a layer with parameters", *cutter.bound_together(), *commonest(chain, trial)]
+            )
         )
     return found
 
 
-def _named(chain: Chain, stages: int, possible: list[int], cuts: Sequence[str]) -> list[int]:
+def _named(chain: Chain, trial: Trial, stages: int, possible: list[int], cuts: Sequence[str]) -> list[int]:
     if len(cuts) != stages - 1:
         raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
     found = [chain.find(name) for name in cuts]
     for name, cut in zip(cuts, found, strict=True):
         if cut not in possible:
             raise ConfigError(
-                f"the model cannot be cut there (cut: {name!r}): what crosses it is not all tensors, or is changed in "
-                f"place afterwards; near it there is: {_near(chain, cut, possible)}"
+                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, trial, cut)}; near it there is: "
+                f"{_near(chain, cut, possible)}"
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
@@ -154,13 +182,13 @@ def _near(chain: Chain, cut: int, possible: list[int]) -> str:
     return ", ".join(repr(chain.name(c)) for c in closest) or "no place at all"
 
 
-def _shared_spans(chain: Chain) -> list[tuple[int, int]]:
+def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
     """Return first and last user of every parameter or buffer that several operations use."""
     users: dict[str, list[int]] = {}
     for i in range(len(chain.nodes)):
         for name in chain.owned(i, i + 1):
             users.setdefault(name, []).append(i)
-    return [(u[0], u[-1]) for u in users.values() if len(u) > 1]
+    return {name: (u[0], u[-1]) for name, u in users.items() if len(u) > 1}
 
 
 def _check_owners(chain: Chain, cuts: list[int]) -> None:

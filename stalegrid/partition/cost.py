@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from stalegrid.partition.trace import Chain, Trial
+from stalegrid.partition.chain import Chain
+from stalegrid.partition.trial import Trial
 
 REPEATS = 5
 

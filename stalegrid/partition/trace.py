@@ -1,114 +1,247 @@
-"""A model as a list of single operations, and the places where it can be cut into stages.
+"""The tracing of a model into single operations, which refuses what a trace would silently change.
 
-Does not know: costs, groups, messages.
+Does not know: where a model is cut, costs, groups, messages.
 
-Tracing is torch.fx.  Values that cross a cut and are used later than in the next stage travel through the stages in
-between, so skip connections need no care: a stage is any contiguous part of the list.
+Tracing is torch.fx: the forward runs once, on stand-ins.  Their sizes and types are known, since every batch of a run
+has the same; their values are not.
 """
 
-import copy
+import contextlib
 import pickle
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import re
+import traceback
+from collections import deque
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd.graph import saved_tensors_hooks
 
+from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
-from stalegrid.seeds import drawing
-
-CPU = torch.device("cpu")
+from stalegrid.partition.chain import Chain
 
 
 class _Opaque(Exception):
     """A module whose forward cannot be followed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, problem: Exception) -> None:
         super().__init__(path)
         self.path = path
+        self.problem = problem
+
+
+class _Known(fx.Proxy):
+    """A stand-in for a tensor of known size and type."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
+        super().__init__(node, tracer)
+        self._tensor = tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._tensor.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._tensor.ndim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tensor.dtype
+
+    def size(self, *dim: int, **named: int) -> Any:
+        return self._tensor.size(*dim, **named)
+
+    def dim(self) -> int:
+        return self._tensor.dim()
+
+    def numel(self) -> int:
+        return self._tensor.numel()
+
+    def is_floating_point(self) -> bool:
+        return self._tensor.is_floating_point()
+
+    def __len__(self) -> int:
+        return len(self._tensor)
 
 
 class _Tracer(fx.Tracer):
-    """Trace into a user's modules; keep torch's own layers, and ``leaves``, whole."""
+    """Trace into a user's modules; keep torch's own layers, and ``leaves``, whole.
 
-    def __init__(self, leaves: set[str]) -> None:
+    The outermost module is called like any other, so that its hooks are followed and its defaults are its own.
+    """
+
+    def __init__(self, leaves: set[str], inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
         self._leaves = leaves
-        self._gradients = torch.is_grad_enabled()
+        self._inputs = inputs
+        self._names: dict[int, str] = {}
+        self._surroundings = _surroundings()
+
+    def follow(self, model: nn.Module) -> fx.Graph:
+        """Trace a model, which may come out changed."""
+        self._names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+        return self.trace(model)
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        stand_ins = [self._known("placeholder", f"input_{i}", x) for i, x in enumerate(self._inputs)]
+        return (lambda model, *inputs: model(*inputs)), [self.root, *stand_ins]
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """Take parameters and buffers for values that any forward may find changed."""
+        name = self._names.get(id(attr_val))
+        if name is None:
+            return attr_val
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self._known("get_attr", name, attr_val)
+        return parameter_proxy_cache[name]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if not module_qualified_name:
+            return False
         return module_qualified_name in self._leaves or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        path = self.path_of_module(m)
+        if self.is_leaf_module(m, path):  # what goes wrong with it is the doing of its caller
+            return super().call_module(m, forward, args, kwargs)
+        before = _held(m)
         try:
-            with _without_effects(m):
-                return super().call_module(m, forward, args, kwargs)
+            if m._backward_hooks or m._backward_pre_hooks:
+                raise TypeError(f"hooks on the gradients of a module ({type(m).__name__}) cannot be traced")
+            made = super().call_module(m, forward, args, kwargs)
+            self._check_surroundings()
+            stowed = set(self.tensor_attrs.values()) if m is self.root else set()
+            _check_unchanged(m, before, stowed)
+            return made
         except _Opaque:
             raise
         except Exception as problem:  # the forward ran on stand-ins: anything can be raised
-            raise _Opaque(self.path_of_module(m)) from problem
+            raise _Opaque(path, problem) from problem
 
-    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
-        if torch.is_grad_enabled() != self._gradients:
-            raise TypeError("gradients are switched off in a part of the forward, which cannot be traced")
-        return super().create_node(kind, *args, **kwargs)
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Node:
+        self._check_surroundings()
+        if (kind, target) in _BACKWARDS:
+            raise TypeError("the forward has a backward in it, which cannot be traced")
+        if kind == "call_method" and _IN_PLACE.fullmatch(target) and args[0].target in self.tensor_attrs.values():
+            raise TypeError("the forward changes in place a tensor that it makes or keeps, which cannot be traced")
+        return super().create_node(kind, target, args, kwargs, *more, **named)
 
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, nn.Module):
+            raise TypeError(f"a module is given to a function ({type(a).__name__}), which cannot be traced")
+        return super().create_arg(a)
 
-@contextmanager
-def _without_effects(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that draws or remembers while it is traced: that would happen now, and never again."""
-    drawn, remembered = _generators(), _plain_values(module)
-    with _unchanged_tensors(module):
-        yield
-    if _generators() != drawn:
-        raise TypeError("the forward draws random numbers outside torch's own layers, which cannot be traced")
-    if _plain_values(module) != remembered:
-        raise TypeError(f"the forward changes attributes of {type(module).__name__}, which cannot be traced")
+    def _check_surroundings(self) -> None:
+        for what, value in _surroundings().items():
+            if self._surroundings[what] != value:
+                raise TypeError(f"the forward {what}, which cannot be traced")
 
-
-def _generators() -> tuple[bytes, object, bytes]:
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), pickle.dumps(np.random.get_state())
-
-
-def _plain_values(module: nn.Module) -> dict[str, object]:
-    return {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | str | None)}
+    def _known(self, kind: str, target: str, tensor: Tensor) -> Any:
+        return self.create_proxy(kind, target, (), {}, proxy_factory_fn=lambda node: _Known(node, self, tensor))
 
 
-@contextmanager
-def _unchanged_tensors(module: nn.Module) -> Iterator[None]:
-    before = {name: (tensor, tensor.data_ptr(), tensor._version) for name, tensor in _tensors(module).items()}
-    yield
-    after = _tensors(module)
-    for name, (tensor, place, version) in before.items():
-        if after.get(name) is not tensor or (tensor.data_ptr(), tensor._version) != (place, version):
-            raise TypeError(f"the forward changes a parameter or buffer, which cannot be traced (name: {name})")
+_BACKWARDS = (
+    ("call_function", torch.autograd.grad),
+    ("call_function", torch.autograd.backward),
+    ("call_method", "backward"),
+)
+
+_IN_PLACE = re.compile(r"__i\w+__|__setitem__|\w*[a-z0-9]_")
+"""Methods of a tensor that change it."""
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+def _surroundings() -> dict[str, object]:
+    """Return what an operation depends on besides its arguments, which a trace does not keep."""
+    return {
+        "switches gradients on or off": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "switches autocast on or off": [
+            (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")
+        ],
+        "changes the default type": torch.get_default_dtype(),
+        "draws random numbers outside torch's own layers, or seeds them": (
+            torch.get_rng_state().numpy().tobytes(),
+            random.getstate(),
+            pickle.dumps(np.random.get_state()),
+        ),
+    }
 
 
-def _follow(model: nn.Module) -> fx.Graph:
+def _held(module: nn.Module) -> dict[str, list[object]]:
+    """Return all that a module and the modules in it hold, each with what shows that it was changed in place."""
+    held: dict[str, list[object]] = {}
+    for path, part in module.named_modules():
+        for name, value in [*vars(part).items(), *part._buffers.items(), *part._parameters.items()]:
+            elements = [*value, *value.values()] if isinstance(value, dict) else value
+            content = list(elements) if isinstance(elements, list | tuple | set | deque) else []
+            version = [value._version] if isinstance(value, Tensor) else []
+            held[f"{path}.{name}" if path else name] = [value, *content, *version]
+    return held
+
+
+def _check_unchanged(module: nn.Module, before: dict[str, list[object]], stowed: set[str]) -> None:
+    """Refuse a forward that remembers something while it is traced: that would happen now, and never again."""
+
+    def same(a: object, b: object) -> bool:
+        return a is b or (isinstance(a, int | float | str) and type(a) is type(b) and a == b)
+
+    after = {name: held for name, held in _held(module).items() if name in before or name not in stowed}
+    for name in {**after, **before}:
+        one, other = before.get(name, []), after.get(name, [])
+        if len(one) != len(other) or not all(map(same, one, other)):
+            raise TypeError(
+                f"the forward changes what the model holds, which cannot be traced ({type(module).__name__}: {name})"
+            )
+
+
+def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
     """Trace a model, keeping whole the innermost modules that cannot be followed."""
     leaves: set[str] = set()
     guard = _refuse_stand_ins(torch.autograd.Function.apply)
     while True:
-        attempt = copy.deepcopy(model)  # a forward that cannot be followed may leave it changed
+        attempt = copied(model)  # a forward that cannot be followed may leave it changed
         try:
-            with mock.patch.object(torch.autograd.Function, "apply", guard), _without_effects(attempt):
-                _Tracer(leaves).trace(attempt)
-            return _Tracer(leaves).trace(model)
+            with (
+                mock.patch.object(torch.autograd.Function, "apply", guard),
+                mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
+            ):
+                graph = _Tracer(leaves, inputs).follow(attempt)
+            return Chain(model, graph, _constants(graph, attempt), tuple(x.shape for x in inputs))
         except _Opaque as opaque:
-            if opaque.path in leaves:
-                raise
+            if not opaque.path:
+                raise opaque.problem from None
             leaves.add(opaque.path)
+
+
+def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a graph that are no parameters or buffers, and let the graph call them by new names."""
+    owned = {*dict(traced.named_parameters()), *dict(traced.named_buffers())}
+    names: dict[str, str] = {}
+    constants: dict[str, Tensor] = {}
+    for node in graph.find_nodes(op="get_attr"):
+        path = str(node.target)
+        if path in owned:
+            continue
+        name = names.setdefault(path, f"_constant_{len(names)}")
+        constants[name] = attrgetter(path)(traced)
+        node.target = name
+    return constants
+
+
+def _refuse_saving(hooks: object) -> None:
+    """Refuse what would be dissolved without a word: what was to be saved in another way would be kept as usual."""
+    raise TypeError("the forward checkpoints or offloads activations, which cannot be traced")
 
 
 def _refuse_stand_ins(apply: Any) -> Any:
@@ -122,242 +255,41 @@ def _refuse_stand_ins(apply: Any) -> Any:
     return classmethod(guarded)
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A traced model.
-
-    Attributes:
-        model: the model that was traced.
-        graph: its operations.
-        nodes: the operations that compute, in order; cut ``i`` lies before node ``i``.
-    """
-
-    model: nn.Module
-    graph: fx.Graph
-    nodes: tuple[fx.Node, ...]
-
-    def live(self, cut: int) -> list[fx.Node]:
-        """Return the values made before a cut and used after it, in the order they are made."""
-        after = {*self.nodes[cut:], *self.graph.find_nodes(op="output")}
-        before = [n for n in self.graph.nodes if n.op == "placeholder"] + list(self.nodes[:cut])
-        return [n for n in before if any(user in after for user in n.users)]
-
-    def name(self, cut: int) -> str:
-        """Name a cut by the operation it precedes."""
-        node = self.nodes[cut]
-        path = str(node.target) if node.op == "call_module" else node.name
-        return path if self._position(path) == cut else node.name
-
-    def find(self, name: str) -> int:
-        """Return the cut before the first operation of a module, or before an operation, of that name.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        found = self._position(name)
-        if found is not None:
-            return found
-        known = ", ".join(dict.fromkeys(self.name(i) for i in range(1, len(self.nodes))))
-        raise ConfigError(f"no operation of the model has this name (cut: {name!r}); there are: {known}")
-
-    def _position(self, name: str) -> int | None:
-        """Return the first node of that very name, or else of a module of that name."""
-        named = (i for i, node in enumerate(self.nodes) if node.name == name)
-        inside = (i for i, n in enumerate(self.nodes) if any(p == name or p.startswith(name + ".") for p in _paths(n)))
-        return next(named, next(inside, None))
-
-    def owned(self, start: int, stop: int) -> list[str]:
-        """Return the names of the parameters and buffers that the operations ``start..stop-1`` use."""
-        names: dict[str, None] = {}
-        for node in self.nodes[start:stop]:
-            if node.op == "call_module":
-                module = self.model.get_submodule(str(node.target))
-                tensors = [*module.named_parameters(), *module.named_buffers()]
-                names.update(dict.fromkeys(f"{node.target}.{n}" for n, _ in tensors))
-            fetched = (n for n in node.all_input_nodes if n.op == "get_attr")
-            names.update(dict.fromkeys(str(n.target) for n in fetched))
-        known = {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
-        found = (_attribute(self.model, n) for n in names)
-        return list(dict.fromkeys(known[id(t)] for t in found if id(t) in known))
-
-    def stage(self, start: int, stop: int) -> fx.GraphModule:
-        """Build the module of operations ``start..stop-1``, sharing its parameters with the model.
-
-        Its inputs are the live values of cut ``start``, its outputs those of cut ``stop``: a tensor, or a tuple.
-        Parameters keep the names they have in the model.
-        """
-        graph = fx.Graph()
-        first = start == 0
-        inputs = [n for n in self.graph.nodes if n.op == "placeholder"] if first else self.live(start)
-        # The model's own inputs may be starred or have defaults.
-        env = {node: graph.node_copy(node) if first else graph.placeholder(node.name) for node in inputs}
-
-        def local(node: fx.Node) -> fx.Node:
-            if node.op == "get_attr" and node not in env:
-                env[node] = graph.node_copy(node)
-            return env[node]
-
-        for node in self.nodes[start:stop]:
-            env[node] = graph.node_copy(node, local)
-        if stop == len(self.nodes):
-            (output,) = self.graph.find_nodes(op="output")
-            graph.output(fx.map_arg(output.args[0], local))
-        else:
-            made = tuple(local(n) for n in self.live(stop))
-            graph.output(made if len(made) > 1 else made[0])
-        return fx.GraphModule(self.model, graph, class_name="Stage")
-
-
-def trace(model: nn.Module) -> Chain:
-    """Trace a model, put into training mode, into single operations.
+def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
+    """Trace a model into single operations.
 
     A module whose forward cannot be followed is one operation.
+
+    Args:
+        model: in the mode in which it will run; left as it is.
+        inputs: one batch, whose sizes and types the operations may depend on.
 
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
     """
-    _check_hooks(model)
-    try:
-        graph = _follow(model.train())
-    except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
+    if hasattr(model, "_orig_mod"):
         raise ConfigError(
-            f"the model's forward cannot be traced (model: {type(model).__name__}): {problem}; move what depends "
-            "on values into a module of its own, which is then kept whole"
-        ) from problem
-    nodes = tuple(n for n in graph.nodes if n.op.startswith("call_"))
-    if not nodes:
-        raise ConfigError(f"the model computes nothing (model: {type(model).__name__})")
-    return Chain(model, graph, nodes)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What one run of a traced model shows.
-
-    Attributes:
-        values: of every node, by name.
-        changed: storage of the arguments that an operation changes in place, by name.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    changed: dict[str, set[int]] = field(default_factory=dict)
-
-
-class _Interpreter(fx.Interpreter):
-    def __init__(self, chain: Chain) -> None:
-        super().__init__(fx.GraphModule(chain.model, chain.graph), garbage_collect_values=False)
-        self.trial = Trial()
-
-    def run_node(self, n: fx.Node) -> Any:
-        arguments = [v for m in n.all_input_nodes if isinstance(v := self.env[m], Tensor)]
-        versions = [v._version for v in arguments]
-        result = super().run_node(n)
-        changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
-        if changed:
-            self.trial.changed[n.name] = changed
-        self.trial.values[n.name] = result
-        return result
-
-
-def valid_cuts(chain: Chain, trial: Trial) -> list[int]:
-    """Return the cuts across which only real tensors travel that nobody changes in place afterwards.
-
-    Args:
-        chain: a traced model.
-        trial: one run of it.
-    """
-
-    def valid(cut: int) -> bool:
-        crossing = [trial.values[n.name] for n in chain.live(cut)]
-        if not crossing or not all(isinstance(v, Tensor) and not v.is_complex() for v in crossing):
-            return False
-        changed = {storage for n in chain.nodes[cut:] for storage in trial.changed.get(n.name, ())}
-        return not any(_storage(v) in changed for v in crossing)
-
-    return [i for i in range(1, len(chain.nodes)) if valid(i)]
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _paths(node: fx.Node) -> list[str]:
-    stack = node.meta.get("nn_module_stack", {})
-    own = [str(node.target)] if node.op == "call_module" else []
-    return own + [path for path, _ in stack.values()]
-
-
-def _attribute(model: nn.Module, path: str) -> Any:
-    owner, _, name = path.rpartition(".")
-    return getattr(model.get_submodule(owner), name)
-
-
-def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
-    """Run the traced model on one batch and hold it against the model itself.
-
-    Raises:
-        ConfigError: the model cannot be run, see :func:`check`, or the traced operations compute something else.
-    """
-    model, interpreter = copy.deepcopy(chain.model), _Interpreter(chain)
-    expected = check(model, inputs)
-    with torch.no_grad(), drawing(CPU, 0, "trial"):
-        _compare(chain, model, expected, lambda: _parts(interpreter.run(*(x.clone() for x in inputs))))
-    return interpreter.trial
-
-
-@torch.no_grad()
-def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Run a model on one batch, changing its buffers, and return its outputs.
-
-    Raises:
-        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, or it
-            replaces a buffer.
-    """
-    buffers = dict(model.named_buffers())
-    with drawing(CPU, 0, "trial"):
-        try:
-            made = model(*(x.clone() for x in inputs))
-        except Exception as problem:  # the model is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-            text = f"the model does not accept a batch of the data (shapes: {shapes}): {problem}"
-            raise ConfigError(text) from problem
-    for name, buffer in model.named_buffers():
-        if buffers[name] is not buffer:
-            raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {name})")
-    return _parts(made)
-
-
-def _compare(
-    chain: Chain, model: nn.Module, expected: tuple[Tensor, ...], traced: Callable[[], tuple[Tensor, ...]]
-) -> None:
-    try:
-        found, problem = traced(), "its outputs differ"
-    except Exception as error:  # a branch that the data would not have taken can raise anything
-        found, problem = (), str(error)
-    pairs = [*zip(expected, found, strict=False), *zip(model.buffers(), chain.model.buffers(), strict=True)]
-    if len(found) != len(expected) or not all(_same(a, b) for a, b in pairs):
-        raise ConfigError(
-            f"tracing changes what the model computes (model: {type(model).__name__}): {problem}; where the forward "
-            "depends on values or on arguments that are left out, put that part into a function marked with "
-            "torch.fx.wrap"
+            f"a compiled model cannot be cut (model: {type(model).__name__}); give the model that was compiled, or "
+            "compile parts of it, which are then kept whole"
         )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            chain = _follow(model, inputs)
+    except ConfigError:
+        raise
+    except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        raise ConfigError(
+            f"the model's forward cannot be traced (model: {type(model).__name__}{_place(problem)}): {reason}; move "
+            "that part into a module of its own, which is then kept whole"
+        ) from problem
+    if not chain.nodes:
+        raise ConfigError(f"the model computes nothing (model: {type(model).__name__})")
+    return chain
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-
-
-def _check_hooks(model: nn.Module) -> None:
-    hooked = [f"module {name or 'itself'}" for name, m in model.named_modules() if m._backward_hooks]
-    if hooked:
-        raise ConfigError(f"hooks on gradients would be lost when the model is cut (on: {hooked[0]}); remove them")
-
-
-def _parts(output: Any) -> tuple[Tensor, ...]:
-    parts = output if isinstance(output, tuple) else (output,)
-    for part in parts:
-        if not isinstance(part, Tensor):
-            raise ConfigError(
-                f"the model's output must be a tensor or a tuple of tensors (it is: {type(output).__name__})"
-            )
-    return parts
+def _place(problem: Exception) -> str:
+    """Return the line of the user's code in which something was raised."""
+    others = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
+    lines = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(others)]
+    return f", line: {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""

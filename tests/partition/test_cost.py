@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from stalegrid.partition import cost
-from stalegrid.partition.trace import Chain, run, trace
+from stalegrid.partition.chain import Chain
+from stalegrid.partition.trace import trace
+from stalegrid.partition.trial import run
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_operations_are_measured_in_rounds_and_nobody_asks_for_the_gradient_of_t
     seen: list[tuple[str, bool]],
 ) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).train()
-    chain = trace(copy.deepcopy(model))
+    chain = trace(copy.deepcopy(model), (torch.randn(5, 3),))
     costs = cost.measure(chain, run(chain, (torch.randn(5, 3),)))
     assert len(costs) == len(chain.nodes)
     assert all(seconds > 0 for seconds in costs)
@@ -38,7 +40,7 @@ def test_operations_are_measured_in_rounds_and_nobody_asks_for_the_gradient_of_t
 
 def test_the_least_of_the_rounds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).train()
-    chain = trace(copy.deepcopy(model))
+    chain = trace(copy.deepcopy(model), (torch.randn(5, 3),))
     taken = iter([5.0, 1.0, 2.0, 7.0] + [9.0] * 2 * cost.REPEATS)
     monkeypatch.setattr(cost, "_timed", lambda work, involved: next(taken))
     assert cost.measure(chain, run(chain, (torch.randn(5, 3),))) == [2.0, 1.0]

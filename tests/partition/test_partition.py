@@ -230,7 +230,8 @@ def test_a_cut_before_the_first_operation_is_refused() -> None:
 
 def test_a_cut_before_a_change_in_place_is_refused_with_the_nearest_others() -> None:
     with pytest.raises(
-        ConfigError, match=r"cut: 'relu'\).*changed in place afterwards; near it there is: 'second', 't"
+        ConfigError,
+        match=r"cut: 'relu'\).*in place afterwards \(of operation: second, changed by: relu\); near .*: 'second', 't",
     ):
         partition(Residual(), (noise(5, 2, 3, 3),), 2, ["relu"])
 

@@ -1,14 +1,18 @@
 import copy
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
 
-from stalegrid.errors import ConfigError
-from stalegrid.partition.trace import Chain, run, trace, valid_cuts
+from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.partition.chain import Chain
+from stalegrid.partition.trace import trace as traced
+from stalegrid.partition.trial import run, valid_cuts
 
 torch.set_num_threads(1)
 
@@ -17,13 +21,17 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+def trace(model: nn.Module, *inputs: Tensor) -> Chain:
+    return traced(model.train(), inputs or (noise(3, 4),))
+
+
 def operations(model: nn.Module) -> list[str]:
     chain = trace(model)
     return [chain.name(i) for i in range(len(chain.nodes))]
 
 
 def cut_names(model: nn.Module, *inputs: Tensor) -> list[str]:
-    chain = trace(model)
+    chain = trace(model, *inputs)
     return [chain.name(i) for i in valid_cuts(chain, run(chain, inputs))]
 
 
@@ -93,7 +101,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 def test_live_values_are_those_that_are_used_again() -> None:
     chain = trace(Outer())
     names = [[n.name for n in chain.live(cut)] for cut in range(5)]
-    assert names == [["x"], ["x", "blocks_0_a"], ["x", "tanh"], ["x", "blocks_0_b"], ["add"]]
+    assert names == [["input_0"], ["input_0", "blocks_0_a"], ["input_0", "tanh"], ["input_0", "blocks_0_b"], ["add"]]
 
 
 def test_live_values_include_early_outputs() -> None:
@@ -208,7 +216,7 @@ def test_shapes_may_be_used_without_branches() -> None:
 
 
 def test_an_outermost_forward_that_cannot_be_followed_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"cannot be traced \(model: OnlyIf\).*module of its own"):
+    with pytest.raises(ConfigError, match=r"\(model: OnlyIf, line: test_trace.py:\d+\).*module of its own"):
         trace(OnlyIf())
 
 
@@ -354,7 +362,7 @@ def test_running_gives_every_value_and_leaves_the_global_generator_alone() -> No
 
 
 def test_data_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"does not accept a batch of the data \(shapes: \(3, 5\)\)"):
+    with pytest.raises(ConfigError, match=r"does not accept a batch of the data \(shapes: \(3, 5\), types: float32\)"):
         run(trace(Outer()), (noise(3, 5),))
 
 
@@ -453,32 +461,20 @@ def test_buffers_are_updated_at_every_forward() -> None:
         assert torch.equal(traced.get_buffer(name), buffer), name
 
 
-def test_a_forward_with_a_default_value() -> None:
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
-            return torch.tanh(self.fc(x) * scale)
-
-    model = Scaled()
-    chain = follow(model)
-    assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
-
-
-def test_a_branch_on_an_argument_that_is_left_out_is_refused() -> None:
+@pytest.mark.parametrize("default", [None, False, 2.0])
+def test_an_argument_that_is_left_out_has_its_default(default: Any) -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.fc = nn.Linear(4, 4)
 
-        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, mask: Any = default) -> Tensor:
             y = self.fc(x)
-            return torch.tanh(y if mask is None else y * mask)
+            return torch.tanh(y * mask if mask else y)
 
-    with pytest.raises(ConfigError, match="arguments that are left out"):
-        follow(Masked())
+    model = Masked()
+    chain = follow(model)
+    assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
 
 
 def test_a_forward_of_any_number_of_inputs() -> None:
@@ -493,3 +489,200 @@ def test_a_forward_of_any_number_of_inputs() -> None:
     model = Several()
     chain = follow(model)
     assert torch.equal(chain.stage(0, len(chain.nodes))(noise(3, 4)), model(noise(3, 4)))
+
+
+class Three(nn.Module):
+    """Layers whose forward a test writes."""
+
+    def __init__(self, forward: Callable[["Three", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("table", noise(5, 4), persistent=False)
+        self.plain = noise(4).double()
+        self.log: list[Tensor] = []
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def no_gradients(m: Three, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        h = m.a(x)
+    return m.c(m.b(h))
+
+
+def mixed_precision(m: Three, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = m.b(m.a(x))
+    return m.c(h.float())
+
+
+def checkpointed(m: Three, x: Tensor) -> Tensor:
+    return m.c(checkpoint(lambda h: torch.tanh(m.b(h)), m.a(x), use_reentrant=False))
+
+
+def offloaded(m: Three, x: Tensor) -> Tensor:
+    with torch.autograd.graph.save_on_cpu():
+        return m.c(torch.tanh(m.b(m.a(x))))
+
+
+def differentiated(m: Three, x: Tensor) -> Tensor:
+    x.requires_grad_()
+    return torch.autograd.grad(m.c(m.b(m.a(x)).tanh()).sum(), x, create_graph=True)[0]
+
+
+def seeded(m: Three, x: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        h = m.a(x) + torch.randn_like(x)
+    return m.c(m.b(h))
+
+
+def filled(m: Three, x: Tensor) -> Tensor:
+    h = torch.zeros(3, 4)
+    for i in range(len(x)):
+        h[i] = m.a(x)[i]
+    return m.c(m.b(h))
+
+
+def remembered(m: Three, x: Tensor) -> Tensor:
+    h = torch.tanh(m.a(x) + m.plain.float())
+    m.plain = h.detach().mean(0)
+    return m.c(m.b(h))
+
+
+def logged(m: Three, x: Tensor) -> Tensor:
+    m.log.append(m.a(x).detach().mean(0))
+    return m.c(m.b(m.a(x) + m.log[-1] * len(m.log)))
+
+
+@fx.wrap
+def applied(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x) if x.mean() > -1e9 else x
+
+
+def given(m: Three, x: Tensor) -> Tensor:
+    return m.c(applied(m.b, m.a(x)))
+
+
+LOST = {
+    given: r"a module is given to a function \(Linear\)",
+    no_gradients: "switches gradients on or off",
+    mixed_precision: "switches autocast on or off",
+    checkpointed: "checkpoints or offloads",
+    offloaded: "checkpoints or offloads",
+    differentiated: "has a backward in it",
+    seeded: "or seeds them",
+    filled: "changes in place a tensor that it makes",
+    remembered: r"changes what the model holds, which cannot be traced \(Three: plain\)",
+    logged: r"\(Three: log\)",
+}
+
+
+def equal_for_three_batches(model: nn.Module) -> bool:
+    """Return whether the traced operations compute and differentiate what the model does, one batch after another."""
+    plain, mine = copy.deepcopy(model), copy.deepcopy(model)
+    chain = trace(mine)
+    stage = copy.deepcopy(chain.stage(0, len(chain.nodes)))
+    same = []
+    for key in range(3):
+        x = torch.randn(3, 4, generator=torch.Generator().manual_seed(key))
+        one, other = stage(x.clone()), plain(x.clone())
+        one.sum().backward()
+        other.sum().backward()
+        same.append(torch.equal(one, other))
+    gradients = {n: p.grad for n, p in stage.named_parameters()}
+    same += [p.grad is None or torch.equal(gradients[n], p.grad) for n, p in plain.named_parameters()]
+    return all(same)
+
+
+@pytest.mark.parametrize("forward", LOST, ids=lambda f: f.__name__)
+def test_what_a_trace_would_lose_keeps_its_module_whole_and_is_refused_outermost(forward: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot be traced \(model: Three.*{LOST[forward]}.*module of its own"):
+        trace(Three(forward))
+    model = nn.Sequential(nn.Linear(4, 4), Three(forward))
+    assert operations(model) == ["0", "1"]
+    assert equal_for_three_batches(model)
+
+
+def sized(m: Three, x: Tensor) -> Tensor:
+    rows, columns = x.shape
+    if x.dim() == 1 or len(x) != x.size(0) or x.dtype != torch.float32 or columns > m.a.weight.shape[0]:
+        raise ValueError(x.numel())
+    h = m.a(x.view(-1, columns)) + torch.arange(rows, device=x.device).unsqueeze(1)
+    return m.c(m.b(h)).view(rows, x.size(-1))
+
+
+def looked_up(m: Three, x: Tensor) -> Tensor:
+    assert x.shape[0] <= m.table.shape[0]
+    return m.c(m.b(m.a(x) + m.table[: x.shape[0]]))
+
+
+def changed(m: Three, x: Tensor) -> Tensor:
+    h = m.a(x)
+    m.table.mul_(0.5)[0].add_(h.detach().mean(0))
+    return m.c(m.b(h + m.table.mean(0)))
+
+
+def typed(m: Three, x: Tensor) -> Tensor:
+    return m.c((m.b(m.a(x)) * m.plain).float())
+
+
+@pytest.mark.parametrize("forward", [sized, looked_up, changed, typed], ids=lambda f: f.__name__)
+def test_sizes_are_known_and_buffers_are_read_at_every_forward(forward: Any) -> None:
+    model = Three(forward)
+    assert {"b", "c"} <= set(cut_names(model, noise(3, 4)))
+    assert equal_for_three_batches(model)
+
+
+def test_a_batch_of_another_shape_than_was_traced_is_refused() -> None:
+    chain = trace(Three(lambda m, x: m.c(m.b(m.a(x)) / x.shape[0])))
+    first, last = chain.stage(0, 2), chain.stage(2, len(chain.nodes))
+    with pytest.raises(TrainingError, match=r"\(shape: \(5, 4\), first batch: \(3, 4\)\); let all samples"):
+        first(noise(5, 4))
+    assert last(first(noise(3, 4))).shape == (3, 4)
+
+
+def test_tensors_that_are_no_buffers_are_no_weights_of_a_stage_but_move_with_it() -> None:
+    chain = trace(Three(typed))
+    stage = chain.stage(0, len(chain.nodes))
+    assert "plain" not in " ".join(stage.state_dict())
+    assert [t.dtype for _, t in stage.named_buffers()] == []
+    assert stage.to("meta")(noise(3, 4).to("meta")).is_meta
+
+
+def test_hooks_of_the_outermost_module_are_followed() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    for module in model.modules():
+        module.register_forward_pre_hook(lambda m, args: (args[0] * 0.5,))
+        module.register_forward_pre_hook(lambda m, args, kwargs: ((args[0] + 1.0,), kwargs), with_kwargs=True)
+        module.register_forward_hook(lambda m, args, made: made * 3.0)
+        module.register_forward_hook(lambda m, args, made: made - 1.0, always_call=True)
+    assert equal_for_three_batches(model)
+
+
+@pytest.mark.parametrize("kind", ["full_backward_hook", "full_backward_pre_hook"])
+def test_hooks_on_the_gradients_of_a_module_keep_it_whole(kind: str) -> None:
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    getattr(inner, f"register_{kind}")(lambda m, *gradients: None)
+    assert operations(nn.Sequential(nn.Linear(4, 4), inner)) == ["0", "1"]
+    with pytest.raises(ConfigError, match=r"hooks on the gradients of a module \(Sequential\) cannot be traced"):
+        trace(inner)
+
+
+def test_a_compiled_model_is_refused_with_the_remedy_and_a_compiled_part_is_kept_whole() -> None:
+    part = torch.compile(nn.Linear(4, 4), backend="eager")
+    with pytest.raises(ConfigError, match=r"compiled model cannot be cut .*give the model that was compiled"):
+        trace(part)
+    assert operations(nn.Sequential(nn.Linear(4, 4), part)) == ["0", "1"]
+
+
+def test_tracing_leaves_the_model_and_the_generator_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Three(logged), Three(remembered)).train()
+    state, held = torch.get_rng_state(), [set(vars(m)) for m in model.modules()]
+    trace(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [set(vars(m)) for m in model.modules()] == held
+    assert model[1].log == []

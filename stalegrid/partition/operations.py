@@ -1,0 +1,107 @@
+"""The operations of a traced model as plain data, which travels between processes.
+
+Does not know: how a model is traced, where it is cut.
+
+A graph of torch.fx refers to a user's functions by name when it is pickled, and traces again when it is read: functions
+of the script itself would be missing, and two processes might see two models.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import cloudpickle
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Stands among arguments for what an operation made."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A node of a graph.
+
+    Args:
+        name: of its own in the graph.
+        kind: as torch.fx calls it: placeholder, get_attr, call_function, call_method, call_module or output.
+        target: function, or name of a method, or path of a module or tensor.
+        args: with :class:`Made` for the values of other operations.
+        kwargs: likewise.
+    """
+
+    name: str
+    kind: str
+    target: Callable[..., Any] | str
+    args: Any
+    kwargs: Any
+
+
+@dataclass(frozen=True)
+class Operations:
+    """A traced model without the model.
+
+    Args:
+        listed: in their order.
+        constants: tensors that are no parameters or buffers of the model, by the name that operations give them.
+        shapes: of the inputs, on which operations may depend.
+    """
+
+    listed: tuple[Operation, ...]
+    constants: dict[str, Tensor]
+    shapes: tuple[torch.Size, ...]
+
+    @classmethod
+    def of(cls, graph: fx.Graph, constants: dict[str, Tensor], shapes: tuple[torch.Size, ...]) -> "Operations":
+        """Describe a graph."""
+        listed = (
+            Operation(n.name, n.op, n.target, fx.map_arg(n.args, _made), fx.map_arg(n.kwargs, _made))
+            for n in graph.nodes
+        )
+        return cls(tuple(listed), constants, shapes)
+
+    def graph(self) -> fx.Graph:
+        """Build the graph that is described."""
+        graph = fx.Graph()
+        nodes: dict[str, fx.Node] = {}
+
+        def node(value: Any) -> Any:
+            return nodes[value.name] if isinstance(value, Made) else value
+
+        for o in self.listed:
+            args, kwargs = map_aggregate(o.args, node), map_aggregate(o.kwargs, node)
+            nodes[o.name] = graph.create_node(o.kind, o.target, args, kwargs, o.name)
+        return graph
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        written = io.BytesIO()
+        _Pickler(written).dump((self.listed, self.constants, self.shapes))
+        return _read, (written.getvalue(),)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Functions of the user's script travel by value, operators of torch by name."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+            return _operator, (str(obj),)
+        return super().reducer_override(obj)
+
+
+def _operator(name: str) -> Any:
+    return attrgetter(name)(torch.ops)
+
+
+def _read(written: bytes) -> Operations:
+    return Operations(*cloudpickle.loads(written))
+
+
+def _made(node: fx.Node) -> Any:
+    return Made(node.name)

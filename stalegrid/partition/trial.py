@@ -1,0 +1,209 @@
+"""One run of a model, and of its traced operations, on a batch: what cannot be trained or cut shows here.
+
+Does not know: costs, groups, messages.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+
+from stalegrid.copies import copied
+from stalegrid.errors import ConfigError
+from stalegrid.partition.chain import Chain
+from stalegrid.seeds import drawing
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run of a traced model shows.
+
+    Attributes:
+        values: of every node, by name.
+        changed: storage of the arguments that an operation changes in place, by name.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, set[int]] = field(default_factory=dict)
+
+
+class _Interpreter(fx.Interpreter):
+    def __init__(self, chain: Chain) -> None:
+        super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
+        self.trial = Trial()
+
+    def run_node(self, n: fx.Node) -> Any:
+        arguments = [v for m in n.all_input_nodes if isinstance(v := self.env[m], Tensor)]
+        versions = [v._version for v in arguments]
+        result = super().run_node(n)
+        changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
+        if changed:
+            self.trial.changed[n.name] = changed
+        self.trial.values[n.name] = result.detach() if isinstance(result, Tensor) else result
+        return result
+
+
+def obstacle(chain: Chain, trial: Trial, cut: int) -> str | None:
+    """Return why a model cannot be cut at a place; None where it can: only real tensors cross, unchanged afterwards.
+
+    Args:
+        chain: a traced model.
+        trial: one run of it.
+        cut: the place.
+    """
+    crossing = {n.name: trial.values[n.name] for n in chain.live(cut)}
+    if not cut or not crossing:
+        return "nothing crosses the cut"
+    for name, value in crossing.items():
+        if not isinstance(value, Tensor):
+            shown = value if isinstance(value, bool | int | float | str) else type(value).__name__
+            return f"what crosses the cut is no tensor (of operation: {name}, value: {shown})"
+        if value.is_complex():
+            return f"what crosses the cut is complex (of operation: {name})"
+        by = next((n.name for n in chain.nodes[cut:] if _storage(value) in trial.changed.get(n.name, ())), None)
+        if by is not None:
+            return f"what crosses the cut is changed in place afterwards (of operation: {name}, changed by: {by})"
+    return None
+
+
+def valid_cuts(chain: Chain, trial: Trial) -> list[int]:
+    """Return the cuts to which there is no obstacle.
+
+    Args:
+        chain: a traced model.
+        trial: one run of it.
+    """
+    return [i for i in range(1, len(chain.nodes)) if obstacle(chain, trial, i) is None]
+
+
+def commonest(chain: Chain, trial: Trial) -> list[str]:
+    """Say what is in the way at most places of those that cannot be cut, if there are any."""
+    found = Counter(text for i in range(1, len(chain.nodes)) if (text := obstacle(chain, trial, i)) is not None)
+    return [f"at most of the other places, {text}" for text, _ in found.most_common(1)]
+
+
+def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
+    """Run the traced model on one batch and hold it against the model itself, and so with slightly other parameters.
+
+    What a forward does to the model only shows where something has moved: a moving average of equals does not change.
+
+    Raises:
+        ConfigError: the model cannot be run, see :func:`check`, or the traced operations compute something else.
+    """
+    moved = copied(chain.model)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.0625)
+    _hold(dataclasses.replace(chain, model=moved), inputs)
+    return _hold(chain, inputs)
+
+
+def _hold(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
+    model, interpreter = copied(chain.model), _Interpreter(chain)
+    expected = check(model, inputs)
+    versions = {name: constant._version for name, constant in chain.constants.items()}
+    with drawing(CPU, 0, "trial"):
+        _compare(chain, model, expected, lambda: parts(interpreter.run(*(x.clone() for x in inputs))))
+    if any(chain.constants[name]._version != version for name, version in versions.items()):
+        raise ConfigError(
+            f"the model changes in place a tensor that its forward makes (model: {type(model).__name__}), which is "
+            "made only once when it is traced; put that part into a function marked with torch.fx.wrap"
+        )
+    return interpreter.trial
+
+
+def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Run a model on one batch, changing its buffers, and return its outputs.
+
+    Raises:
+        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, it
+            makes or replaces a parameter or buffer, or a part of it is scripted.
+    """
+    _refuse_scripted(model)
+    before = _tensors(model)
+    lazy = [name for name, tensor in before.items() if is_lazy(tensor)]
+    if lazy:
+        raise ConfigError(
+            f"the first forward makes a parameter or buffer (name: {lazy[0]}); run the model on one batch before"
+        )
+    with drawing(CPU, 0, "trial"):
+        try:
+            made = model(*(x.clone() for x in inputs))
+        except Exception as problem:  # the model is the user's: anything can be raised
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
+            text = f"the model does not accept a batch of the data (shapes: {shapes}, types: {types}): {problem}"
+            raise ConfigError(text) from problem
+    after = _tensors(model)
+    made_now = [name for name in after if name not in before]
+    if made_now:
+        raise ConfigError(
+            f"the model makes a buffer in its forward (buffer: {made_now[0]}); make it in __init__, or run the model "
+            "on one batch before, and change it in place"
+        )
+    replaced = [name for name in before if after.get(name) is not before[name]]
+    if replaced:
+        raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {replaced[0]})")
+    return tuple(y.detach() for y in parts(made))
+
+
+def parts(output: Any) -> tuple[Tensor, ...]:
+    """Return the tensors that a model puts out.
+
+    Raises:
+        ConfigError: there is something else.
+    """
+    found = output if isinstance(output, tuple) else (output,)
+    for part in found:
+        if not isinstance(part, Tensor):
+            inside = f", with a {type(part).__name__} in it" if part is not output else ""
+            raise ConfigError(
+                f"the model's output must be a tensor or a tuple of tensors (it is: {type(output).__name__}{inside}); "
+                "return such a tuple, whose parts the loss is called with, one by one and before the target"
+            )
+    return found
+
+
+def _compare(
+    chain: Chain, model: nn.Module, expected: tuple[Tensor, ...], traced: Callable[[], tuple[Tensor, ...]]
+) -> None:
+    try:
+        found, problem = traced(), "its outputs differ"
+    except Exception as error:  # a branch that the data would not have taken can raise anything
+        found, problem = (), next(iter(str(error).splitlines()), type(error).__name__)
+    held = zip(_tensors(model).values(), _tensors(chain.model).values(), strict=True)
+    pairs = [*zip(expected, found, strict=False), *held]
+    if len(found) != len(expected) or not all(_same(a, b) for a, b in pairs):
+        raise ConfigError(
+            f"tracing changes what the model computes (model: {type(model).__name__}): {problem}; where the forward "
+            "depends on values, put that part into a module of its own, or into a function marked with torch.fx.wrap"
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule) and _tensors(part):
+            raise ConfigError(
+                f"a part compiled by torch.jit keeps its parameters to itself (part: {name or 'the whole model'}); "
+                "give the module that it was compiled from"
+            )
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,101 @@
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stalegrid.errors import ConfigError
+from stalegrid.partition.trial import check
+
+torch.set_num_threads(1)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+class Later(nn.Linear):
+    """The first forward fills a buffer."""
+
+    def __init__(self, scale: Tensor | None) -> None:
+        super().__init__(4, 3)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None or len(self.scale) < 4:
+            self.scale = torch.linspace(1, 2, 4)
+        return super().forward(x * self.scale)
+
+
+def test_a_buffer_that_the_forward_makes_is_refused_and_the_remedy_works() -> None:
+    model = Later(None)
+    with pytest.raises(ConfigError, match=r"makes a buffer in its forward \(buffer: scale\).*run the model on one"):
+        check(model, (noise(2, 4),))
+    check(model, (noise(2, 4),))
+
+
+def test_a_buffer_that_is_replaced_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"replaces a buffer .*\(buffer: scale\)"):
+        check(Later(torch.ones(1)), (noise(2, 4),))
+
+
+def test_a_buffer_that_is_taken_away_is_refused() -> None:
+    class Once(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = None
+            return super().forward(x)
+
+    model = Once(4, 3)
+    model.register_buffer("seen", torch.zeros(1))
+    with pytest.raises(ConfigError, match=r"buffer: seen"):
+        check(model, (noise(2, 4),))
+
+
+def test_parameters_that_the_first_forward_makes_are_refused_and_the_remedy_works() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ConfigError, match=r"first forward makes a parameter or buffer \(name: 0\.weight\)"):
+        check(model, (noise(2, 4),))
+    model(noise(2, 4))
+    check(model, (noise(2, 4),))
+
+
+def test_a_scripted_part_is_refused_by_name() -> None:
+    def traced(module: nn.Module) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch is about to give it up
+            return torch.jit.trace(module, noise(2, 4))
+
+    with pytest.raises(ConfigError, match=r"compiled by torch\.jit .*\(part: 1\); give the module"):
+        check(nn.Sequential(nn.Linear(4, 4), traced(nn.Linear(4, 4))), (noise(2, 4),))
+    with pytest.raises(ConfigError, match="part: the whole model"):
+        check(traced(nn.Linear(4, 4)), (noise(2, 4),))
+    check(nn.Sequential(nn.Linear(4, 4), traced(nn.ReLU())), (noise(2, 4),))
+
+
+def test_a_forward_may_need_gradients() -> None:
+    class Force(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.energy = nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x.requires_grad_()
+            return torch.autograd.grad(self.energy(x).tanh().sum(), x, create_graph=True)[0]
+
+    (made,) = check(Force(), (noise(2, 4),))
+    assert made.shape == (2, 4)
+    assert not made.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("wrap", "shown"),
+    [(lambda y: {"y": y}, "it is: dict"), (lambda y: [y], "it is: list"), (lambda y: (y, (y,)), "with a tuple in it")],
+)
+def test_outputs_of_other_kinds_are_refused_with_the_remedy(wrap: Any, shown: str) -> None:
+    class Wrapped(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return wrap(super().forward(x))
+
+    with pytest.raises(ConfigError, match=rf"{shown}.*return such a tuple, whose parts the loss is called with"):
+        check(Wrapped(4, 3), (noise(2, 4),))
