@@ -8,8 +8,8 @@
     |-- ProtocolError        a message is not the one its channel promised
     |-- TrainingError        the numbers went wrong: coordinates say where
     |   |-- NonFiniteLoss
-    |   |-- StalenessExceeded
-    |   `-- SampleError      a sample could not be read or used
+    |   |-- SampleError
+    |   `-- StalenessExceeded
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
@@ -41,12 +41,12 @@ class NonFiniteLoss(TrainingError):
     """A loss is infinite or not a number."""
 
 
-class StalenessExceeded(TrainingError):
-    """An update used a gradient staler than its declared bound."""
-
-
 class SampleError(TrainingError):
     """A sample could not be read or used while training; the message names it."""
+
+
+class StalenessExceeded(TrainingError):
+    """An update used a gradient staler than its declared bound."""
 
 
 class EngineError(StalegridError):

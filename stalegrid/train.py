@@ -103,7 +103,7 @@ def train(
 
     Raises:
         ConfigError: something cannot be run; nothing was started.
-        TrainingError: a loss is not finite, or a gradient staler than declared.
+        TrainingError: a loss is not finite, a gradient staler than declared, or a sample cannot be read.
         EngineError: a process died or stalled.
     """
     known = {f.name for f in dataclasses.fields(Settings)}
