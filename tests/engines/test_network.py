@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.engines.network import Network, describe
+from stalegrid.engines.network import Network, describe, waits_of
 from stalegrid.errors import ProtocolError, TrainingError
 from stalegrid.grid import Grid, Unit
 from stalegrid.messages import Message
@@ -75,7 +75,7 @@ def test_what_is_missing_is_known_and_can_be_said() -> None:
     net.step(FIRST)
     assert net.ready() == []
     assert net.missing() == {FIRST: [Tag(GRADIENT, 0)], LAST: [Tag(ACTIVATION, 0)]}
-    assert describe(net.missing()) == (
+    assert describe(waits_of(net.missing())) == (
         "unit (0,0) waits for gradient of batch or update 0 from (0,1); "
         "unit (0,1) waits for activation of batch or update 0 from (0,0)"
     )
