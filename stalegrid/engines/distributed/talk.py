@@ -161,18 +161,20 @@ def _exchange(
     if me not in speakers:
         return _contents(_listen(speakers, patience, limit))
     speaker = speaker or Speaker(patience, _others())
+    others = set(speakers) - {me}
     try:
         own = _Heard(me, _MADE, make())
     except Exception as error:  # raised below in all others
         speaker.say(_FAILED, _told(error))
-        with suppress(DeadlineExceeded):
+        with suppress(EngineError):  # what the others made is taken all the same, so that nobody waits for this one
+            _listen(others, patience, limit)
             speaker.finish()
         raise
     except BaseException:
         speaker.stop()
         raise
     speaker.say(own.kind, own.content)
-    heard = _listen(set(speakers) - {me}, patience, limit)
+    heard = _listen(others, patience, limit)
     speaker.finish()
     return _contents({**heard, me: own})
 
