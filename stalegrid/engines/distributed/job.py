@@ -11,6 +11,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -51,22 +52,24 @@ def write_job(job: Job) -> IO[bytes]:
     Raises:
         ConfigError: it cannot be sent to another process, or there is no room for it.
     """
-    try:
-        file = tempfile.TemporaryFile(prefix="stalegrid-")  # noqa: SIM115
-        pickle.dump(Surroundings.here(), file)
-        cloudpickle.dump(job, file)
-        file.flush()
-    except OSError as problem:
-        raise ConfigError(
-            f"the model and the data find no room on their way to worker processes (TMPDIR: {tempfile.gettempdir()}): "
-            f"{problem.strerror}; let TMPDIR name a larger place, or use the simulator"
-        ) from problem
-    except Exception as problem:  # what is in a task is the user's: anything can be raised
-        raise ConfigError(
-            f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot be "
-            "pickled, or use the simulator"
-        ) from problem
-    return file
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(prefix="stalegrid-"))
+            pickle.dump(Surroundings.here(), file)
+            cloudpickle.dump(job, file)
+            file.flush()
+        except OSError as problem:
+            raise ConfigError(
+                "the model and the data find no room on their way to worker processes (TMPDIR: "
+                f"{tempfile.gettempdir()}): {problem.strerror}; let TMPDIR name a larger place, or use the simulator"
+            ) from problem
+        except Exception as problem:  # what is in a task is the user's: anything can be raised
+            raise ConfigError(
+                f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot "
+                "be pickled, or use the simulator"
+            ) from problem
+        stack.pop_all()
+        return file
 
 
 def read_job(file: int) -> Job:
