@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
-from time import monotonic, sleep
+from threading import Event, Thread
+from time import monotonic
 
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
@@ -29,7 +29,7 @@ TOLD = 10.0
 """Seconds between two words on who is missing."""
 
 _LOOK = 0.05  # seconds between two looks
-_LONG = timedelta(days=1)  # for torch's own patience, where ours is shorter
+_LEAVE = 1.0  # seconds in which a wait that is given up ends, unless it hangs
 
 Reach = Callable[[], tuple[Store, int, int]]
 """Reaches the place where processes meet; returns it, this process's rank, and how many there are."""
@@ -55,7 +55,18 @@ def meet(reach: Reach, patience: float, where: str) -> None:
         EngineError: they cannot be connected.
     """
     steps: SimpleQueue[str | Exception | None] = SimpleQueue()
-    Thread(target=_meet, args=(reach, patience, steps), name="meet", daemon=True).start()
+    over = Event()
+    thread = Thread(target=_meet, args=(reach, patience, steps, over), name="meet", daemon=True)
+    thread.start()
+    try:
+        _wait(steps, patience, where)
+    finally:
+        # A thread in the midst of a call of torch would abort the interpreter at its end.
+        over.set()
+        thread.join(_LEAVE)
+
+
+def _wait(steps: "SimpleQueue[str | Exception | None]", patience: float, where: str) -> None:
     waits, since, told = f"nothing answers at {where}", monotonic(), monotonic()
     while True:
         try:
@@ -73,10 +84,11 @@ def meet(reach: Reach, patience: float, where: str) -> None:
         waits, since = f"{step} at {where}", monotonic()
 
 
-def _meet(reach: Reach, patience: float, steps: "SimpleQueue[str | Exception | None]") -> None:
+def _meet(reach: Reach, patience: float, steps: "SimpleQueue[str | Exception | None]", over: Event) -> None:
     try:
         store, rank, size = reach()
-        _gather(store, rank, size, steps)
+        if not _gather(store, rank, size, steps, over):
+            return
         connect(store, rank, size, patience)
         steps.put(None)
     except Exception as problem:  # raised by who waits
@@ -84,18 +96,19 @@ def _meet(reach: Reach, patience: float, steps: "SimpleQueue[str | Exception | N
         steps.put(problem if own else EngineError(f"this process cannot meet the others: {problem}"))
 
 
-def _gather(store: Store, rank: int, size: int, steps: "SimpleQueue[str | Exception | None]") -> None:
-    """Wait until all are there; tell whenever somebody has come."""
+def _gather(store: Store, rank: int, size: int, steps: "SimpleQueue[str | Exception | None]", over: Event) -> bool:
+    """Wait until all are there, and return whether they are; tell whenever somebody has come."""
     store.set(_key(rank), "")
     missing = list(range(size))
     while missing:
         left = [other for other in missing if not store.check([_key(other)])]
         if left and left != missing:
             steps.put(f"process {', '.join(map(str, left))} of {size} has not come: process {rank} waits")
-        elif left:
-            sleep(_LOOK)
+        elif left and over.wait(_LOOK):
+            return False
         missing = left
     steps.put(f"the {size} processes cannot connect: process {rank} waits")
+    return True
 
 
 def _key(rank: int) -> str:

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from socket import create_server
 from threading import Event, Thread
+from time import sleep
 
 import torch.distributed as dist
 
@@ -142,7 +143,8 @@ def _ending_with_launcher() -> Iterator[None]:
 def _watch(launcher: int, over: Event) -> None:
     while not over.wait(_LOOK):
         if os.getppid() != launcher:
-            print("stalegrid: torchrun is gone; this process ends too", file=sys.stderr, flush=True)
+            with suppress(OSError):  # whoever read this may be gone too
+                print("stalegrid: torchrun is gone; this process ends too", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
-            if not over.wait(_GRACE):
-                os._exit(128 + signal.SIGTERM)
+            sleep(_GRACE)
+            os._exit(128 + signal.SIGTERM)

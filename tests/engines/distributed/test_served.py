@@ -241,6 +241,12 @@ def test_a_learner_that_stalls_is_named_when_the_others_have_waited_for_it(tmp_p
     assert max(line["clock"] - line["version"] for line in deliveries(tmp_path / "run") if "learner" in line) <= 1
 
 
+def test_an_observer_that_stalls_is_named_within_the_deadline_while_the_others_train_on() -> None:
+    task = dataclasses.replace(trapped({3: (1, "stall")}), test=DATA)
+    with pytest.raises(DeadlineExceeded, match=r"^the observer is silent: unit server 0 waits for \w+ to be taken"):
+        run(task, "asgd", learners=2, updates=10**6, log_every=5, evaluate_every=0.1, deadline=5.0)
+
+
 # What the starter makes of it, without processes
 
 
