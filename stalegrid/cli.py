@@ -3,7 +3,6 @@
 Does not know: what any command asks for or does.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from stalegrid.commands import bench, compare, methods, plan, profile, replay, report, table, train, verify
 from stalegrid.commands.options import Command, bracket
+from stalegrid.engines.signals import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.version import __version__
 
@@ -30,8 +30,11 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
-    # A terminated run ends its processes and removes its scratch files like an interrupted one.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with ending_in_order():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = make_parser().parse_args(bracket(_named(given)))
     command = chosen.command

@@ -16,6 +16,9 @@
         `-- WorkerDied
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 
 class StalegridError(Exception):
     """Base of all errors of this library."""
@@ -49,8 +52,25 @@ class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
 
 
+class Wait(NamedTuple):
+    """Somebody waits for something of somebody, by their names."""
+
+    who: str
+    what: str
+    source: str
+
+
 class EngineError(StalegridError):
-    """A process died, stalled or lost its peer."""
+    """A process died, stalled or lost its peer.
+
+    Args:
+        message: for the user.
+        waits: who then waited for whom, from which whoever sees several such errors finds the silent one.
+    """
+
+    def __init__(self, message: str = "", waits: Sequence[Wait] = ()) -> None:
+        super().__init__(message)
+        self.waits = tuple(waits)
 
 
 class DeadlineExceeded(EngineError):

@@ -20,6 +20,8 @@ class Unit(NamedTuple):
     stage: int
 
     def __str__(self) -> str:
+        if self == OBSERVER:
+            return "observer"
         return f"server {self.stage}" if self.group == _SERVERS else f"({self.group},{self.stage})"
 
 

@@ -16,8 +16,8 @@ import torch
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.handling import measure_handling
+from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
-from stalegrid.engines.distributed.worker import Job
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate

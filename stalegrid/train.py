@@ -3,12 +3,12 @@
 Does not know: how any part works.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ from stalegrid.config import Settings
 from stalegrid.corrections import Maker
 from stalegrid.data import CropAndFlip
 from stalegrid.engines.distributed import torchrun
+from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
-from stalegrid.engines.distributed.worker import Job
+from stalegrid.engines.distributed.peers import layout_of_state
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.recorded import recorded
+from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
+from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError
 from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
@@ -127,8 +130,14 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
-    if settings.engine == "processes" and torchrun.active():
-        return _on_torchrun(task, settings, quiet, keep_units)
+    refuse_contexts()
+    with ending_in_order():
+        if settings.engine == "processes" and torchrun.active():
+            return _on_torchrun(task, settings, quiet, keep_units)
+        return _on_this_host(task, settings, quiet, keep_units)
+
+
+def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
     plan = prepare(task, settings)
     with open_folder(settings.out) as folder, cursor_kept():
         announce(plan, settings, folder, quiet)
@@ -153,8 +162,7 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     if settings.out is not None and settings.out.exists():
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
-    with computing(settings.threads):
-        plan = _planned(task, settings)
+    plan = _planned(task, settings)
     if settings.engine == "processes" and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
@@ -162,10 +170,11 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
     method = find_served(settings.method)
-    if method is not None:
-        return make_served_plan(task, settings, method)
-    measured = settings.staleness == "auto" and settings.costs is None
-    return make_plan(task, settings, profile(task, settings) if measured else None)
+    with computing(settings.threads):
+        if method is not None:
+            return make_served_plan(task, settings, method)
+        measured = settings.staleness == "auto" and settings.costs is None
+        return make_plan(task, settings, profile(task, settings) if measured else None)
 
 
 def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
@@ -173,24 +182,23 @@ def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
 
 
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
-    def prepared() -> Plan | ServedPlan:
-        made = prepare(task, settings)
-        homes(made.program, size, spare=False)
-        return made
-
-    with torchrun.joined(settings.deadline) as (rank, size, local_rank):
-        plan = torchrun.agree(prepared)
+    with torchrun.joined(settings.deadline) as peers:
+        peers.check_same("switches of torch", lambda: Surroundings.here().text())
+        peers.check_same("models", lambda: layout_of_state(task.model))
+        peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
-        task = dataclasses.replace(task, model=copy.deepcopy(task.model))
-        task.model.load_state_dict(torchrun.agree(task.model.state_dict))
-        torchrun.check_same("data", fingerprint(task))
-        with torchrun.shared(lambda: open_folder(settings.out)) as folder:
-            if rank == 0:
-                announce(plan, settings, folder, quiet)
-            sink = sink_maker(plan, folder, quiet, keep_units)
-            torchrun.run(Job(task, settings, plan, sink, folder), local_rank)
-            state, summary = torchrun.agree(lambda: (read_model(folder), read_summary(folder)))
-        return Result(_loaded(task, settings, state), summary, settings.out)
+        with peers.one_state(task.model):
+            settings, plan = peers.agree(settings, lambda: prepare(task, settings), partial(_planned, task))
+            with peers.shared(lambda: open_folder(settings.out)) as folder:
+                if peers.rank == 0:
+                    announce(plan, settings, folder, quiet)
+                sink = sink_maker(plan, folder, quiet, keep_units)
+                summary = peers.run(Job(task, settings, plan, sink, folder), lambda: read_summary(folder))
+                model = cast_model(task, settings)
+                if peers.rank == 0:
+                    model.load_state_dict(read_model(folder))
+                peers.take_state(model)
+        return Result(model.eval(), summary, settings.out)
 
 
 def _simulate(job: Job) -> None:

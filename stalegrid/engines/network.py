@@ -4,11 +4,11 @@ Does not know: other processes, time, what an action computes.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from stalegrid.agents import Agent
-from stalegrid.errors import ProtocolError, StalegridError
-from stalegrid.grid import Unit
+from stalegrid.errors import ProtocolError, StalegridError, Wait
+from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Message
 from stalegrid.program import Action, Agenda, Edge, Hoped, Tag
 
@@ -115,10 +115,27 @@ class Network:
             self._undecided[unit] = action
 
 
-def describe(missing: Mapping[Unit, list[Tag]]) -> str:
-    """Say who waits for which message of whom."""
-    return "; ".join(
-        f"unit {unit} waits for {tag.edge.name} of batch or update {tag.index} from {tag.edge.source}"
+def waits_of(missing: Mapping[Unit, list[Tag]]) -> list[Wait]:
+    """Return who waits for which message of whom."""
+    return [
+        Wait(str(unit), f"{tag.edge.name} of batch or update {tag.index}", str(tag.edge.source))
         for unit, tags in missing.items()
         for tag in tags
-    )
+    ]
+
+
+def describe(waits: Iterable[Wait]) -> str:
+    """Say who waits for which message of whom."""
+    return "; ".join(f"{called(w.who)} waits for {w.what} from {w.source}" for w in dict.fromkeys(waits))
+
+
+def stalled(waits: Collection[Wait]) -> str:
+    """Say first who is silent, which are those who are waited for and do not wait themselves, then who waits."""
+    who = {wait.who for wait in waits}
+    silent = [called(source) for source in dict.fromkeys(w.source for w in waits) if source not in who]
+    return f"{', '.join(silent) or 'nobody'} {'are' if len(silent) > 1 else 'is'} silent: {describe(waits)}"
+
+
+def called(name: str) -> str:
+    """Return what an agent is called in a sentence."""
+    return f"the {name}" if name == str(OBSERVER) else f"unit {name}"

@@ -7,7 +7,7 @@ each, and changes nothing.
 from collections.abc import Callable, Mapping
 
 from stalegrid.agents import Agent
-from stalegrid.engines.network import Network, describe
+from stalegrid.engines.network import Network, describe, waits_of
 from stalegrid.errors import EngineError
 from stalegrid.grid import Unit
 from stalegrid.program import Action, Agenda
@@ -30,7 +30,7 @@ def simulate(
     while not network.done:
         ready = network.ready()
         if not ready:
-            raise EngineError(f"deadlock: {describe(network.missing())}")
+            raise EngineError(f"deadlock: {describe(waits_of(network.missing()))}")
         for unit in ready:
             if before is not None:
                 before(unit, network.due(unit))

@@ -5,7 +5,7 @@ Does not know: files, pictures.
 
 from collections.abc import Iterable
 
-from stalegrid.grid import OBSERVER, Unit, server
+from stalegrid.grid import Unit, server
 
 
 def names(units: Iterable[Unit]) -> dict[Unit, str]:
@@ -28,6 +28,4 @@ def is_server(unit: Unit) -> bool:
 
 
 def _name(unit: Unit, served: bool) -> str:
-    if unit == OBSERVER:
-        return "observer"
-    return f"learner {unit.group}" if served and not is_server(unit) else str(unit)
+    return f"learner {unit.group}" if served and unit.group >= 0 else str(unit)

@@ -201,7 +201,7 @@ def _home(unit: Unit, name: str) -> tuple[str, str]:
     """Return what the process and the thread of a unit are called."""
     if is_server(unit):
         return "servers", name
-    in_grid = name == str(unit)  # others have a process for themselves
+    in_grid = unit.group >= 0 and name == str(unit)  # others have a process for themselves
     return (f"group {unit.group}", f"unit {name}") if in_grid else (name, name)
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.engines.network import Network, describe
-from stalegrid.errors import ProtocolError, TrainingError
+from stalegrid.engines.network import Network, describe, stalled, waits_of
+from stalegrid.errors import ProtocolError, TrainingError, Wait
 from stalegrid.grid import Grid, Unit
 from stalegrid.messages import Message
 from stalegrid.methods import staleness_of
@@ -75,7 +75,7 @@ def test_what_is_missing_is_known_and_can_be_said() -> None:
     net.step(FIRST)
     assert net.ready() == []
     assert net.missing() == {FIRST: [Tag(GRADIENT, 0)], LAST: [Tag(ACTIVATION, 0)]}
-    assert describe(net.missing()) == (
+    assert describe(waits_of(net.missing())) == (
         "unit (0,0) waits for gradient of batch or update 0 from (0,1); "
         "unit (0,1) waits for activation of batch or update 0 from (0,0)"
     )
@@ -205,3 +205,12 @@ def test_besides_what_a_queue_holds_one_activation_is_about_to_be_taken_and_one_
     schedule = stale(staleness_of(queues))
     _, later = most_waiting(schedule, 20, lambda ready: ready[0])
     assert later[1:] == [capacity + 2 for capacity in queues[:-1]]
+
+
+def test_who_is_silent_is_who_is_waited_for_and_does_not_wait() -> None:
+    waits = [Wait("(0,0)", "gradient of batch or update 3", "(0,1)"), Wait("(0,1)", "activation of ...", "(0,2)")]
+    assert stalled(waits).startswith(
+        "unit (0,2) is silent: unit (0,0) waits for gradient of batch or update 3 from (0,1); "
+    )
+    assert stalled([Wait("(0,0)", "report to be taken", "observer")]).startswith("the observer is silent: ")
+    assert stalled([*waits, Wait("(0,2)", "gradient of ...", "(0,0)")]).startswith("nobody is silent: ")

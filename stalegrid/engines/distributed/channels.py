@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 
 import torch
 import torch.distributed as dist
@@ -85,6 +86,7 @@ class Outgoing:
         self._device = next(iter(links.values())).device
         self._arrivals = arrivals
         self._recorder = recorder
+        self._leaving: tuple[Tag, float] | None = None  # the message that is under way, and since when
         self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name=f"send {', '.join(map(str, links))}", daemon=True)
         self._thread.start()
@@ -98,6 +100,15 @@ class Outgoing:
             made = torch.cuda.Event()  # type: ignore[no-untyped-call]
             made.record()
         self._queue.put((message, made))
+
+    def stuck(self, seconds: float) -> Tag | None:
+        """Return the message that has been under way for longer than that, if there is one.
+
+        Whoever is alive takes messages as they come, however slow its computation is: its channels have threads of
+        their own.
+        """
+        leaving = self._leaving
+        return leaving[0] if leaving is not None and monotonic() > leaving[1] + seconds else None
 
     def flush(self, seconds: float) -> bool:
         """Send what is left and stop; return whether that was done in time."""
@@ -116,8 +127,11 @@ class Outgoing:
                     edge = tag.edge
                     if made is not None:
                         torch.cuda.current_stream().wait_event(made)
+                    self._leaving = tag, monotonic()
                     self._send(self._links[edge], message, buffers[edge])
+                    self._leaving = None
         except Exception as reason:  # told to the host, which ends the run or goes on without the other end
+            self._leaving = None
             self._arrivals.put(Broken(edge, tag, reason))
 
     def _send(self, link: Link, message: Message, buffer: Tensor) -> None:

@@ -11,8 +11,8 @@ import torch
 from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
-from stalegrid.engines.network import Network, describe
-from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError
+from stalegrid.engines.network import Network, called, describe, stalled, waits_of
+from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, Wait
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout, Message
 from stalegrid.observe.timeline import Recorder
@@ -53,6 +53,7 @@ def run(
     waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1
     patience = min(deadline * waits, _LONGEST)
     while not network.done:
+        _check(network, senders, deadline)
         ready = network.ready()
         if not ready:
             _receive(network, arrivals, patience)
@@ -63,14 +64,26 @@ def run(
             _receive(network, arrivals, patience)
     for edge, sender in senders.items():
         if not sender.flush(deadline) and not program.expendable(edge.target):
-            raise DeadlineExceeded(
-                f"unit {edge.target} did not take the last {edge.name} of {edge.source} within {deadline:g} s"
-            )
+            raise _untaken(f"the last {edge.name} of {edge.source}", edge, deadline)
     while not arrivals.empty():
         left = arrivals.get()
         # Nothing is due here any more; only what somebody else waits for may not be lost.
         if isinstance(left, Broken) and left.edge in outgoing and not program.expendable(left.edge.target):
             raise _failure(network, left)
+
+
+def _check(network: Network, senders: Mapping[Edge, Outgoing], deadline: float) -> None:
+    """Check that messages are taken: a hung process, which may be the observer's, would let them pile up here."""
+    for sender in senders.values():
+        tag = sender.stuck(deadline)
+        if tag is not None and not network.lose(tag.edge):
+            raise _untaken(str(tag), tag.edge, deadline)
+
+
+def _untaken(what: str, edge: Edge, deadline: float) -> DeadlineExceeded:
+    taker = called(str(edge.target))
+    wait = Wait(str(edge.source), f"{edge.name} to be taken", str(edge.target))
+    return DeadlineExceeded(f"{taker} is silent: it has not taken {what} within {deadline:g} s", [wait])
 
 
 def _senders(
@@ -99,9 +112,10 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
     except Empty:
         if network.late():
             return
+        waits = waits_of(network.missing())
         raise DeadlineExceeded(
-            f"nothing came within {patience:g} s: {describe(network.missing())}; if that is how slow a step is, raise "
-            "the deadline"
+            f"{stalled(waits)}; nothing came within {patience:g} s; if that is how slow a step is, raise the deadline",
+            waits,
         ) from None
     if isinstance(arrived, Message):
         for tensor in arrived.tensors:
@@ -115,6 +129,7 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
 
 
 def _failure(network: Network, broken: Broken) -> PeerLost:
-    waits = describe(network.missing()) or "nobody here waits yet"
+    waits = waits_of(network.missing())
     which = broken.edge if broken.tag is None else broken.tag
-    return PeerLost(f"the channel of {which} broke: {waits} ({broken.reason})")
+    told = describe(waits) or "nobody here waits yet"
+    return PeerLost(f"the channel of {which} broke: {told} ({broken.reason})", waits)

@@ -3,27 +3,35 @@
 Does not know: what they compute.
 """
 
+import json
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-from stalegrid.engines.distributed.packing import Packer
-from stalegrid.engines.distributed.worker import MET, Job
+from stalegrid.engines.distributed.job import Job, write_job
+from stalegrid.engines.distributed.meeting import loopback
+from stalegrid.engines.distributed.private import make_secret, private_folder
+from stalegrid.engines.distributed.worker import MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
-from stalegrid.errors import ConfigError, EngineError, TrainingError, WorkerDied
+from stalegrid.engines.network import stalled
+from stalegrid.errors import DeadlineExceeded, EngineError, TrainingError, WorkerDied
 from stalegrid.program import Agenda
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
 
+BEGIN = 600.0
+"""Seconds in which one of them has to come to where they meet, or as long as the deadline if that is more."""
+
+PATH = "path"
+"""The file that says where modules are looked for."""
+
+_ENTRY = Path(__file__).with_name("__main__.py")
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
@@ -35,24 +43,19 @@ def launch(job: Job, number: int) -> None:
         number: of processes for the units; one more watches the run.
 
     Raises:
+        ConfigError: they cannot be given the job, or cannot reach each other on this host.
         StalegridError: what the process that failed first said, with what the others then waited for.
         WorkerDied: one ended without a word.
     """
     size = number + 1
     home = homes(job.plan.program, size, spare=True)
-    with tempfile.TemporaryDirectory(prefix="stalegrid-") as name:
-        folder = Path(name)
-        try:
-            with (folder / "job").open("wb") as file:
-                Packer(file).dump(job)
-        except Exception as problem:  # what is in a task is the user's: anything can be raised
-            raise ConfigError(
-                f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot "
-                "be pickled, or use the simulator"
-            ) from problem
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        with _workers(folder, size, store.port) as processes:
-            workers = Workers(folder, processes, home, _vital(job.plan.program, home))
+    interface = loopback()
+    with private_folder() as folder, write_job(job) as file:
+        make_secret(folder)
+        (folder / PATH).write_text(json.dumps([path for path in sys.path if isinstance(path, str)]))
+        with _workers(folder, size, file.fileno(), interface) as processes:
+            patience = max(job.settings.deadline, BEGIN)
+            workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
             if not workers.watch():
                 raise workers.cause()
 
@@ -63,24 +66,34 @@ def _vital(program: Agenda, home: Home) -> set[int]:
 
 
 @contextmanager
-def _workers(folder: Path, size: int, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", "stalegrid.engines.distributed", str(folder)]
-    # The user's own modules must be found where this process finds them.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+def _workers(folder: Path, size: int, job: int, interface: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    # Workers are as optimised, isolated or verbose as this process.
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    command = [sys.executable, *flags, "-P", str(_ENTRY), str(folder)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": interface}
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(size):
-            arguments = [*command, str(rank), str(size), str(port)]
-            # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
-            workers.append(subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, start_new_session=True))
+        # One after another: those that were started are ended where the next cannot be.
+        workers.extend(_started([*command, str(rank), str(size), str(job)], environment, job) for rank in range(size))
         yield workers
     finally:
         for worker in workers:
             worker.kill()
         for worker in workers:
             worker.wait()
-            assert worker.stdin is not None
-            worker.stdin.close()
+            if worker.stdin is not None:
+                worker.stdin.close()
+
+
+def _started(command: Sequence[str], environment: Mapping[str, str], job: int) -> subprocess.Popen[bytes]:
+    try:
+        # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[job])
+    except OSError as problem:
+        raise EngineError(
+            f"a worker process cannot be started: {problem.strerror}; close or raise what is limited (ulimit -a), let "
+            "fewer processes share the units, or use the simulator"
+        ) from problem
 
 
 class Workers:
@@ -91,15 +104,22 @@ class Workers:
         processes: in the order of their ranks.
         home: rank of every unit.
         vital: ranks without which the others cannot go on.
+        patience: seconds within which the first of them has to come.
     """
 
     def __init__(
-        self, folder: Path, processes: Sequence[subprocess.Popen[bytes]], home: Home, vital: Collection[int]
+        self,
+        folder: Path,
+        processes: Sequence[subprocess.Popen[bytes]],
+        home: Home,
+        vital: Collection[int],
+        patience: float,
     ) -> None:
         self._folder = folder
         self._processes = processes
         self._home = home
         self._vital = vital
+        self._end = time.monotonic() + patience
         self._mourned: list[int] = []  # in the order of their ends
 
     def watch(self) -> bool:
@@ -117,6 +137,8 @@ class Workers:
                 print(f"{self._obituary(rank)}; the others go on", file=sys.stderr, flush=True)
             if all(codes[rank] == 0 for rank in self._vital):
                 return True
+            if time.monotonic() > self._end and not (self._folder / STORE).exists():
+                return False
             time.sleep(_LOOK)
 
     def _is_fatal(self, rank: int) -> bool:
@@ -137,7 +159,8 @@ class Workers:
         others = [*self._mourned, *(r for r in ranks if r not in self._vital and r not in self._mourned)]
         told = {rank: found for rank in (*sorted(self._vital), *others) if (found := self._told(rank)) is not None}
         fresh = [rank for rank in told if rank not in self._mourned]
-        waits = "\n  ".join(dict.fromkeys(str(told[r][0]) for r in fresh if isinstance(told[r][0], EngineError)))
+        waiting = [error for rank in fresh if isinstance(error := told[rank][0], EngineError)]
+        waits = "\n  ".join(dict.fromkeys(map(str, waiting)))
         for found in told.values():
             if isinstance(found[0], TrainingError):
                 return _with_text(*found)
@@ -149,7 +172,9 @@ class Workers:
             if silent:
                 ends = "; ".join(map(self._obituary, silent))
                 return WorkerDied(f"{ends}; then\n  {waits or 'nobody waited'}")
-        return type(told[fresh[0]][0])(waits)
+        if not waiting:
+            return DeadlineExceeded("no worker process has come to where they meet; start fewer, or raise the deadline")
+        return _merged(waiting)
 
     def _told(self, rank: int) -> tuple[BaseException, str] | None:
         path = self._folder / f"error-{rank}"
@@ -162,6 +187,15 @@ class Workers:
         code = self._processes[rank].poll() or 0
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         return f"process {rank} of units {units} ended without a word ({how})"
+
+
+def _merged(errors: Sequence[EngineError]) -> EngineError:
+    """Return one error of several: each process knows only for whom it waits, who is silent follows from all."""
+    waits = list(dict.fromkeys(wait for error in errors for wait in error.waits))
+    if not waits:
+        return type(errors[0])("\n  ".join(dict.fromkeys(map(str, errors))))
+    rests = [str(error).removeprefix(stalled(error.waits)).lstrip("; ") for error in errors]
+    return type(errors[0])("\n  ".join([stalled(waits), *dict.fromkeys(rests)]), waits)
 
 
 def _with_text(error: BaseException, text: str) -> BaseException:

@@ -1,96 +1,150 @@
-"""Runs inside processes that torchrun, or another launcher with its variables, has started.
+"""Joins processes that torchrun, or another launcher with its variables, has started.
 
-Does not know: what is trained, files.
+Does not know: what is trained, what processes then tell each other.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
-from typing import TypeVar
+from socket import create_server
+from threading import Event, Thread
+from time import sleep
 
 import torch.distributed as dist
 
 # Torch's optimizers import this, and its functions keep the group that is the default one at that moment for ever.  A
 # group that lives on at the end of the interpreter has threads that may abort it; imported before, it sees none.
 import torch.distributed.nn  # noqa: F401
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from stalegrid.engines.distributed.worker import Job, work
+from stalegrid.engines.distributed.meeting import loopback, meet, patience_of
+from stalegrid.engines.distributed.peers import Peers
+from stalegrid.engines.distributed.proof import prove
+from stalegrid.engines.distributed.secret import common_secret
 from stalegrid.errors import ConfigError
 
-T = TypeVar("T")
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells the processes that it starts."""
 
-_LONG = 3600.0
+INTERFACE = "GLOO_SOCKET_IFNAME"
+"""Names the interface that Gloo uses."""
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_LOOK = 0.5  # seconds between two looks for the launcher
+_GRACE = 5.0  # seconds to end in order
 
 
 def active() -> bool:
     """Return whether this process was started as one of several."""
-    return dist.is_initialized() or {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return dist.is_initialized() or set(VARIABLES) <= os.environ.keys()
 
 
 @contextmanager
-def joined(deadline: float) -> Iterator[tuple[int, int, int]]:
-    """Join the other processes; yield this one's rank, how many there are, and its number on its host.
+def joined(deadline: float) -> Iterator[Peers]:
+    """Join the other processes.
 
     Args:
-        deadline: seconds to wait for them.
+        deadline: seconds that one may give no sign of life.
+
+    Raises:
+        ConfigError: what the environment says cannot be, or the processes have no secret in common.
+        EngineError: processes did not come, or did not prove that they are of this run.
     """
-    ours = not dist.is_initialized()
-    if ours:
-        # At the end the others wait for the first process to measure the model, which may take longer.
-        dist.init_process_group("gloo", timeout=timedelta(seconds=max(deadline, _LONG)))
-    try:
-        yield dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank()))
-    finally:
-        if ours:
+    with ExitStack() as stack:
+        if not dist.is_initialized():
+            stack.enter_context(_ending_with_launcher())
+            stack.enter_context(_met(deadline))
+        # A group of the user's own may be older than the others' arrival here.
+        prove(common_secret(patience_of(deadline)), patience_of(deadline))
+        rank = dist.get_rank()
+        yield Peers(rank, dist.get_world_size(), int(os.environ.get("LOCAL_RANK", rank)), deadline)
+
+
+@contextmanager
+def _met(deadline: float) -> Iterator[None]:
+    rank, size, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if not 0 <= rank < size:
+        raise ConfigError(f"the environment names a process that cannot be (RANK: {rank}, WORLD_SIZE: {size})")
+    host = os.environ["MASTER_ADDR"]
+    with _interface(host) as interface:
+        if size > 1:
+            print(
+                f"stalegrid: process {rank} waits for {size - 1} others at {host}:{port} (interface: {interface}), as "
+                f"{', '.join(VARIABLES)} in the environment say; unset them if nobody started it as one of several",
+                file=sys.stderr,
+                flush=True,
+            )
+        patience = patience_of(deadline)
+        meet(lambda: (_store(host, port, rank, patience), rank, size), patience, f"{host}:{port}")
+        try:
+            yield
+        finally:
             dist.destroy_process_group()
 
 
-def agree(make: Callable[[], T]) -> T:
-    """Return in every process what the first one makes; an error there is raised in all."""
-    made: list[T | Exception | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            made = [make()]
-        except Exception as error:  # raised below, here and everywhere
-            made = [error]
-    dist.broadcast_object_list(made, src=0)
-    (found,) = made
-    if isinstance(found, Exception):
-        raise found
-    return found  # type: ignore[return-value]
-
-
-def check_same(what: str, value: str) -> None:
-    """Check that every process has the same value.
-
-    Raises:
-        ConfigError: in every process, if they differ.
-    """
-    values: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    others = [rank for rank, v in enumerate(values) if v != values[0]]
-    if others:
-        raise ConfigError(
-            f"processes have different {what} (process 0 and processes: {others}); seed what draws it, such as a split"
-        )
+def _number(name: str) -> int:
+    text = os.environ[name]
+    if not text.isdecimal():
+        raise ConfigError(f"the environment names no number ({name}: {text!r}); start the processes with torchrun")
+    return int(text)
 
 
 @contextmanager
-def shared(make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
-    """Open a folder in the first process and tell all others its name."""
-    if dist.get_rank() == 0:
-        opened = make()
-        folder = agree(opened.__enter__)
-        try:
-            yield folder
-        finally:
-            opened.__exit__(None, None, None)
-    else:
-        yield agree(Path)
+def _interface(host: str) -> Iterator[str]:
+    """Let processes of one host talk on its loopback interface, unless the user named another."""
+    named = os.environ.get(INTERFACE)
+    alone = host in _LOCAL or os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if named is not None or not alone:
+        yield named or "that of this host's name"
+        return
+    os.environ[INTERFACE] = found = loopback()
+    try:
+        yield found
+    finally:
+        os.environ.pop(INTERFACE, None)
 
 
-def run(job: Job, local_rank: int) -> None:
-    """Run this process's agents to the end."""
-    work(job, local_rank, spare=False)
+def _store(host: str, port: int, rank: int, patience: float) -> Store:
+    """Return the store that torchrun has, or the first process's own; every meeting has a part of its own in it."""
+    timeout = timedelta(seconds=patience)
+    theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    listening = None
+    if rank == 0 and not theirs and host in _LOCAL:
+        listening = create_server(("127.0.0.1", port)).detach()  # torch itself would listen on every interface
+    store = TCPStore(
+        host,
+        port,
+        is_master=rank == 0 and not theirs,
+        timeout=timeout,
+        wait_for_workers=False,
+        multi_tenant=listening is None,
+        master_listen_fd=listening,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    meeting = store.add(f"stalegrid/{attempt}/meetings/{rank}", 1)
+    return PrefixStore(f"stalegrid/{attempt}/{meeting}", store)
+
+
+@contextmanager
+def _ending_with_launcher() -> Iterator[None]:
+    """End this process when torchrun, which started it, is gone: killed, it cannot do that itself."""
+    over = Event()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        Thread(target=_watch, args=(os.getppid(), over), name="watch torchrun", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(launcher: int, over: Event) -> None:
+    while not over.wait(_LOOK):
+        if os.getppid() != launcher:
+            with suppress(OSError):  # whoever read this may be gone too
+                print("stalegrid: torchrun is gone; this process ends too", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            sleep(_GRACE)
+            os._exit(128 + signal.SIGTERM)

@@ -8,60 +8,45 @@ Started by :mod:`stalegrid.engines.distributed.launch`; under torchrun the user'
 
 import os
 import pickle
+import shutil
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import closing
 from pathlib import Path
 
-import cloudpickle
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
+from stalegrid.agents import Agent
 from stalegrid.agents.build import build_agents
-from stalegrid.config import Settings
+from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.host import run
+from stalegrid.engines.distributed.job import Job, read_job
+from stalegrid.engines.distributed.meeting import meet, patience_of
+from stalegrid.engines.distributed.noting import as_text, from_text
+from stalegrid.engines.distributed.private import SECRET, read_secret
+from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recorded import recorded
-from stalegrid.grid import OBSERVER
-from stalegrid.observe.records import Nowhere, Sink
+from stalegrid.grid import OBSERVER, Unit
+from stalegrid.observe.records import Nowhere
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plan import Plan
 from stalegrid.seeds import kept
-from stalegrid.served import ServedPlan
-from stalegrid.task import Task
 
 MET = "met"
-"""The file that says that all processes have found each other."""
+"""The file that says that all processes have found each other and are ready."""
 
-START = 600.0
-"""Seconds that processes have to find each other; the starter ends them at once if one of them fails."""
+STORE = "store"
+"""The file through which processes of one host find each other."""
 
-
-@dataclass(frozen=True)
-class Job:
-    """What every process of a run is given.
-
-    Args:
-        task: what is trained.
-        settings: how.
-        plan: made of both.
-        sink: makes the place where the observer writes; called in the observer's process only.
-        folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
-    """
-
-    task: Task
-    settings: Settings
-    plan: Plan | ServedPlan
-    sink: Callable[[], Sink]
-    folder: Path
+LONG = 3600.0
+"""Seconds that the observer's process may need at the end for what is left to it, such as measuring the model."""
 
 
 def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = lambda: None) -> None:
@@ -71,55 +56,54 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
         job: what is to be done.
         local_rank: number of this process on its host.
         spare: whether the last process is the observer's alone.
-        met: called when all processes have found each other.
+        met: called when all processes are ready to begin.
     """
     settings, plan = job.settings, job.plan
     device = use_device(settings.device, local_rank)
-    world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device)
-    met()
+    world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, settings.deadline)
     made = job.sink() if OBSERVER in world.here else Nowhere()
     with computing(settings.threads), kept(device), closing(made) as sink:
-        agents = paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
+
+        def build() -> dict[Unit, Agent]:
+            return paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
+
+        # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
+        agents = talk.everybody(build, settings.deadline)
+        met()
         timeline = Timeline() if settings.trace else None
         with noted(agents, job.folder) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layout, settings.deadline, timeline)
         if timeline is not None:
-            _write(job.folder / TRACE, timeline, world)
+            _write(job.folder / TRACE, timeline, world, max(settings.deadline, LONG))
 
 
-def _write(path: Path, timeline: Timeline, world: World) -> None:
-    """Write what all processes noted, where the observer lives."""
+def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:
+    """Write what all processes noted, but those that are gone, where the observer lives."""
     writer = world.home[OBSERVER]
-    if world.rank != writer:
-        dist.send_object_list([timeline], dst=writer)
-        return
-    parts = [timeline]
-    for rank in range(dist.get_world_size()):
-        if rank != writer:
-            part: list[Timeline] = [Timeline()]
-            # A collective would fail as a whole where a learner is gone; what it noted is lost, the rest is not.
-            with suppress(RuntimeError):
-                dist.recv_object_list(part, src=rank)
-            parts += part
-    write_trace(path, Timeline.joined(parts))
+    parts = talk.collect(as_text(timeline), writer, patience)
+    if world.rank == writer:
+        write_trace(path, Timeline.joined(map(from_text, parts)))
 
 
 def main() -> None:
-    """Run a worker: ``worker FOLDER RANK SIZE PORT``; standard input closes when the starter is gone."""
-    folder, rank, size, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+    """Run a worker, as its entry says; standard input closes when the starter is gone."""
+    folder, rank, size, file = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    threading.Thread(target=_end_with_starter, args=(folder,), daemon=True).start()
     try:
-        job: Job = cloudpickle.loads((folder / "job").read_bytes())
-        patience = timedelta(seconds=max(job.settings.deadline, START))
-        store = TCPStore("127.0.0.1", port, is_master=False, timeout=patience)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=patience)
+        job = read_job(file)
+        meet(lambda: (_store(folder, size), rank, size), patience_of(job.settings.deadline), str(folder))
+        prove(read_secret(folder / SECRET), job.settings.deadline)
         work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
         _tell(folder / f"error-{rank}", error)
         _leave(1)
     _leave(0)
+
+
+def _store(folder: Path, size: int) -> Store:
+    return FileStore(str(folder / STORE), size)
 
 
 def _leave(status: int) -> None:
@@ -128,8 +112,9 @@ def _leave(status: int) -> None:
     os._exit(status)  # channels may hang in C++; nothing of theirs is worth waiting for
 
 
-def _end_with_starter() -> None:
+def _end_with_starter(folder: Path) -> None:
     sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)  # a starter that was killed could not
     os._exit(1)
 
 
@@ -143,7 +128,3 @@ def _tell(path: Path, error: BaseException) -> None:
     part = path.with_name(f"part-{path.name}")
     part.write_bytes(told)
     part.replace(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,12 +15,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.channels import Link
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import Layout
 from stalegrid.program import Agenda, Edge
+
+_PLACE = 1024  # bytes
 
 Home = dict[Unit, int]
 """Rank of the process in which each agent lives."""
@@ -96,8 +99,14 @@ class World:
         return source != target and "cpu" not in (source[1], target[1])
 
 
-def enter(home: Home, device: torch.device) -> World:
-    """Learn where every process is; the default process group must exist."""
-    places: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(places, (socket.gethostname(), str(device)))
-    return World(dist.get_rank(), home, device, tuple(places))
+def enter(home: Home, device: torch.device, patience: float) -> World:
+    """Learn where every process is; the default process group must exist.
+
+    Args:
+        home: rank of every unit.
+        device: of this process.
+        patience: seconds that a process may be silent.
+    """
+    told = talk.gather(lambda: f"{device} {socket.gethostname()}".encode(), patience, _PLACE)
+    places = [place.decode(errors="replace").split(" ", 1) for place in told]
+    return World(dist.get_rank(), home, device, tuple((host, device) for device, host in places))

@@ -68,7 +68,7 @@ def workers() -> set[int]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             ours = f"{MARK}={os.getpid()}\0".encode() in path.with_name("environ").read_bytes()
-            if ours and b"stalegrid.engines.distributed" in path.read_bytes():
+            if ours and b"engines/distributed/__main__.py" in path.read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue  # ended meanwhile
@@ -94,7 +94,10 @@ def test_a_worker_that_dies_is_named_with_who_waits_for_what() -> None:
 
 def test_a_worker_that_stalls_ends_the_run_within_the_deadline() -> None:
     before = workers()
-    with pytest.raises(DeadlineExceeded, match=r"unit \(0,0\) waits for gradient of batch or update \d+ from \(0,1\)"):
+    with pytest.raises(
+        DeadlineExceeded,
+        match=r"^unit \(0,1\) is silent: unit \(0,0\) waits for gradient of batch or update \d+ from \(0,1\)",
+    ):
         train("stall", deadline=15.0)
     assert workers() == before
 
@@ -129,12 +132,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp
 @contextmanager
 def long_run(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "stalegrid", "train", "--epochs", "100000", "--out", str(folder)]
-    # Tests that run in the background of a script inherit that interrupts are ignored.
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests that run in the background of a script inherit that interrupts, or hang-ups, are ignored.
+    old = [
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ]
     try:
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     finally:
-        signal.signal(signal.SIGINT, old)
+        signal.signal(signal.SIGINT, old[0])
+        signal.signal(signal.SIGHUP, old[1])
     try:
         yield run
     finally:
@@ -146,19 +153,35 @@ def has_reported(folder: Path) -> bool:
     return metrics.exists() and metrics.stat().st_size > 0
 
 
-def test_an_interrupt_ends_all_processes_and_keeps_the_results(tmp_path: Path) -> None:
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for scratch files that nobody else uses."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"), [(signal.SIGINT, 130, b"interrupted"), (signal.SIGHUP, 128 + signal.SIGHUP, b"")]
+)
+def test_a_run_that_is_ended_ends_all_processes_and_keeps_the_results(
+    number: int, status: int, told: bytes, tmp_path: Path, scratch: Path
+) -> None:
     before = workers()
     with long_run(tmp_path / "run") as run:
         assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
-        run.send_signal(signal.SIGINT)
+        assert list(scratch.glob("stalegrid-*"))
+        run.send_signal(number)
         _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130
-    assert b"interrupted" in errors
+    assert run.returncode == status
+    assert told in errors
     assert b"Traceback" not in errors
     assert workers() == before
+    assert not list(scratch.glob("stalegrid-*"))
 
 
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+def test_workers_end_with_the_process_that_started_them_and_leave_no_file(tmp_path: Path, scratch: Path) -> None:
     before = workers()
     with long_run(tmp_path / "run") as run:
         assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
@@ -166,3 +189,4 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         run.kill()
         run.communicate(timeout=60)
     assert wait_until(lambda: workers() == before, 30)
+    assert not list(scratch.glob("stalegrid-*"))

@@ -203,7 +203,7 @@ def killing(rank: int, folder: Path, seconds: float = 120.0) -> Iterator[None]:
         taken = wait_until(running, seconds)
         for process in workers():
             arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            if not taken or arguments[4] == b"%d" % rank:
+            if not taken or arguments[-4] == b"%d" % rank:
                 os.kill(process, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
@@ -233,9 +233,18 @@ def test_a_learner_that_dies_ends_a_synchronous_run_and_is_named(tmp_path: Path)
 
 def test_a_learner_that_stalls_is_named_when_the_others_have_waited_for_it(tmp_path: Path) -> None:
     task = trapped({2: (3, "stall")})
-    with pytest.raises(DeadlineExceeded, match=r"unit server 0 waits for push of batch or update 2 from \(1,0\)"):
+    with pytest.raises(
+        DeadlineExceeded,
+        match=r"^unit \(1,0\) is silent: unit server 0 waits for push of batch or update 2 from \(1,0\)",
+    ):
         run(task, "asgd", learners=2, max_staleness=1, updates=10**6, log_every=100, deadline=8.0, out=tmp_path / "run")
     assert max(line["clock"] - line["version"] for line in deliveries(tmp_path / "run") if "learner" in line) <= 1
+
+
+def test_an_observer_that_stalls_is_named_within_the_deadline_while_the_others_train_on() -> None:
+    task = dataclasses.replace(trapped({3: (1, "stall")}), test=DATA)
+    with pytest.raises(DeadlineExceeded, match=r"^the observer is silent: unit server 0 waits for \w+ to be taken"):
+        run(task, "asgd", learners=2, updates=10**6, log_every=5, evaluate_every=0.1, deadline=5.0)
 
 
 # What the starter makes of it, without processes
@@ -260,7 +269,7 @@ def watched(
     if met:
         (folder / MET).touch()
     home = {server(0): 0, learner(0): 1, learner(1): 2, OBSERVER: 3}
-    made = Workers(folder, processes, home, {0, 3})  # type: ignore[arg-type]
+    made = Workers(folder, processes, home, {0, 3}, 60.0)  # type: ignore[arg-type]
     return None if made.watch() else made.cause()
 
 

@@ -1,11 +1,14 @@
 """Processes that another launcher started must agree on what they train."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.engines.distributed.test_failures import MARK, wait_until
 
 SCRIPT = """
 import torch
@@ -29,6 +32,49 @@ def test_processes_that_split_the_data_differently_are_refused(tmp_path: Path) -
     made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert made.returncode != 0
     assert "processes have different data (process 0 and processes: [1])" in made.stderr
+
+
+def marked(text: bytes) -> set[int]:
+    """Return the processes that were started here, by anybody, and have a text in their command."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            ours = f"{MARK}={os.getpid()}\0".encode() in path.with_name("environ").read_bytes()
+            if ours and text in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def test_processes_end_with_torchrun_though_it_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "endless.py"
+    out = tmp_path / "run"
+    alike = SCRIPT.replace("import stalegrid", "import stalegrid\ntorch.manual_seed(0)")
+    script.write_text(alike.replace("updates=4", f"updates=10**9, out={str(out)!r}"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(os.getpid())}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE) as launcher:
+        try:
+            assert wait_until((out / "metrics.jsonl").exists, 100)
+            assert len(marked(b"endless.py")) == 3
+        finally:
+            launcher.kill()
+    assert wait_until(lambda: not marked(b"endless.py"), 30)
+
+
+def test_leftovers_of_torchrun_are_recognised_and_the_wait_is_ended_by_a_signal(tmp_path: Path) -> None:
+    script = tmp_path / "alone.py"
+    script.write_text(SCRIPT)
+    left = {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    with subprocess.Popen([sys.executable, str(script)], env={**os.environ, **left}, stderr=subprocess.PIPE) as run:
+        assert run.stderr is not None
+        line = run.stderr.readline().decode()
+        run.send_signal(signal.SIGTERM)
+        run.communicate(timeout=60)
+    assert line.startswith("stalegrid: process 0 waits for 3 others at 127.0.0.1:0 (interface: lo")
+    assert "RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment say; unset them" in line
+    assert run.returncode == 128 + signal.SIGTERM
 
 
 LEAVING = """

@@ -1,0 +1,83 @@
+"""What every process of a run is given, and how it gets to processes of this host.
+
+Does not know: who starts them, what they do with it.
+
+A job holds the user's own objects, so it is pickled.  It travels as an open file that processes inherit, which nobody
+else can open, and never over a socket.
+"""
+
+import mmap
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import cloudpickle
+
+from stalegrid.config import Settings
+from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.surroundings import Surroundings
+from stalegrid.errors import ConfigError
+from stalegrid.observe.records import Sink
+from stalegrid.plan import Plan
+from stalegrid.served import ServedPlan
+from stalegrid.task import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run is given.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        plan: made of both.
+        sink: makes the place where the observer writes; called in the observer's process only.
+        folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
+    """
+
+    task: Task
+    settings: Settings
+    plan: Plan | ServedPlan
+    sink: Callable[[], Sink]
+    folder: Path
+
+
+def write_job(job: Job) -> IO[bytes]:
+    """Write a job, and what surrounds it here, to a file without a name, of which nothing can stay behind.
+
+    Raises:
+        ConfigError: it cannot be sent to another process, or there is no room for it.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(prefix="stalegrid-"))
+            pickle.dump(Surroundings.here(), file)
+            Packer(file).dump(job)
+            file.flush()
+        except OSError as problem:
+            raise ConfigError(
+                "the model and the data find no room on their way to worker processes (TMPDIR: "
+                f"{tempfile.gettempdir()}): {problem.strerror}; let TMPDIR name a larger place, or use the simulator"
+            ) from problem
+        except Exception as problem:  # what is in a task is the user's: anything can be raised
+            raise ConfigError(
+                f"the model, data, loss or factories cannot be sent to worker processes: {problem}; remove what cannot "
+                "be pickled, or use the simulator"
+            ) from problem
+        stack.pop_all()
+        return file
+
+
+def read_job(file: int) -> Job:
+    """Read a job that this process was given as an open file, and make what surrounds it as it was."""
+    # All workers share one position in the file; a map has its own.
+    with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
+        os.close(file)
+        pickle.load(content).apply()
+        job: Job = cloudpickle.load(content)
+    return job

@@ -1,0 +1,153 @@
+"""How the processes of a run find each other: who is there is told, and a wait for those who are not ends.
+
+Does not know: who started them, what they do when they have met, who may be trusted.
+"""
+
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+
+import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
+
+START = 60.0
+"""Seconds in which somebody new has to come, or as long as the deadline if that is more.
+
+A process must load Python and torch before it can come, which a busy host or a slow disk may stretch far beyond what a
+message takes.  So starting has a patience of its own, counted anew whenever somebody comes; the deadline counts as soon
+as all are there.
+"""
+
+TOLD = 10.0
+"""Seconds between two words on who is missing."""
+
+_LOOK = 0.05  # seconds between two looks
+_LEAVE = 1.0  # seconds in which a wait that is given up ends, unless it hangs
+
+Reach = Callable[[], tuple[Store, int, int]]
+"""Reaches the place where processes meet; returns it, this process's rank, and how many there are."""
+
+
+def patience_of(deadline: float) -> float:
+    """Return the seconds in which somebody new has to come."""
+    return max(deadline, START)
+
+
+def meet(reach: Reach, patience: float, where: str) -> None:
+    """Wait for all processes and make the default process group of them.
+
+    Whatever may hang does so in a thread, so that signals end this wait like any other.
+
+    Args:
+        reach: the place where they meet.
+        patience: seconds in which somebody new has to come.
+        where: what is said of that place.
+
+    Raises:
+        DeadlineExceeded: somebody did not come.
+        EngineError: they cannot be connected.
+    """
+    steps: SimpleQueue[str | Exception | None] = SimpleQueue()
+    over = Event()
+    thread = Thread(target=_meet, args=(reach, patience, steps, over), name="meet", daemon=True)
+    thread.start()
+    try:
+        _wait(steps, patience, where)
+    finally:
+        # A thread in the midst of a call of torch would abort the interpreter at its end.
+        over.set()
+        thread.join(_LEAVE)
+
+
+def _wait(steps: "SimpleQueue[str | Exception | None]", patience: float, where: str) -> None:
+    waits, since, told = f"nothing answers at {where}", monotonic(), monotonic()
+    while True:
+        try:
+            step = steps.get(timeout=max(0.0, min(since + patience, told + TOLD) - monotonic()))
+        except Empty:
+            if monotonic() >= since + patience:
+                raise DeadlineExceeded(f"{waits}, for {patience:g} s") from None
+            told = monotonic()
+            print(f"stalegrid: {waits}, for {told - since:.0f} s", file=sys.stderr, flush=True)
+            continue
+        if step is None:
+            return
+        if isinstance(step, Exception):
+            raise step
+        waits, since = f"{step} at {where}", monotonic()
+
+
+def _meet(reach: Reach, patience: float, steps: "SimpleQueue[str | Exception | None]", over: Event) -> None:
+    try:
+        store, rank, size = reach()
+        if not _gather(store, rank, size, steps, over):
+            return
+        connect(store, rank, size, patience)
+        steps.put(None)
+    except Exception as problem:  # raised by who waits
+        own = isinstance(problem, EngineError | ConfigError)
+        steps.put(problem if own else EngineError(f"this process cannot meet the others: {problem}"))
+
+
+def _gather(store: Store, rank: int, size: int, steps: "SimpleQueue[str | Exception | None]", over: Event) -> bool:
+    """Wait until all are there, and return whether they are; tell whenever somebody has come."""
+    store.set(_key(rank), "")
+    missing = list(range(size))
+    while missing:
+        left = [other for other in missing if not store.check([_key(other)])]
+        if left and left != missing:
+            steps.put(f"process {', '.join(map(str, left))} of {size} has not come: process {rank} waits")
+        elif left and over.wait(_LOOK):
+            return False
+        missing = left
+    steps.put(f"the {size} processes cannot connect: process {rank} waits")
+    return True
+
+
+def _key(rank: int) -> str:
+    return f"stalegrid/here/{rank}"
+
+
+def connect(store: Store, rank: int, size: int, patience: float) -> None:
+    """Make the default process group of those who are there.
+
+    Raises:
+        EngineError: they cannot be connected.
+    """
+    store.set_timeout(timedelta(seconds=patience))
+    try:
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=patience))
+    except RuntimeError as problem:
+        raise EngineError(f"process {rank} cannot connect to the others: {problem}") from problem
+
+
+def loopback() -> str:
+    """Return the name of the interface that leads back to this host.
+
+    Raises:
+        ConfigError: there is none, or it is down.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5.0).close()
+    except OSError as problem:
+        raise ConfigError(
+            f"processes of one host meet on its loopback interface, which is down (127.0.0.1: {problem.strerror}); "
+            "bring it up (ip link set lo up), or take engine simulator"
+        ) from problem
+    names = [name for _, name in socket.if_nameindex() if _is_loopback(name)]
+    if not names:
+        raise ConfigError("this host has no loopback interface (interfaces: none of that sort); take engine simulator")
+    return names[0]
+
+
+def _is_loopback(name: str) -> bool:
+    flags = Path(f"/sys/class/net/{name}/flags")  # Linux says; elsewhere the name does
+    return bool(int(flags.read_text(), 16) & 0x8) if flags.exists() else name.startswith("lo")

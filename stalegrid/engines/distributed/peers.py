@@ -1,0 +1,214 @@
+"""What processes that others started must have in common before they train, and what they share afterwards.
+
+Does not know: how they met.
+
+The first one plans.  Its choices travel as settings that run the same way again, and each process makes its plan of
+them; the model travels as tensors in place.  So nothing has to be taken on trust that is more than numbers and text.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid.config import Settings
+from stalegrid.engines.distributed import talk
+from stalegrid.engines.distributed.job import Job
+from stalegrid.engines.distributed.private import LONGEST, private_folder
+from stalegrid.engines.distributed.worker import work
+from stalegrid.engines.distributed.world import homes
+from stalegrid.errors import ConfigError, ProtocolError
+from stalegrid.observe.records import Record
+from stalegrid.plan import Plan, settle
+from stalegrid.served import ServedPlan, settle_served
+from stalegrid.timing.costs import CostTable
+
+_COSTS = "costs.yaml"
+_DIGEST = 32  # bytes
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The processes that share a run.
+
+    Args:
+        rank: of this one.
+        size: how many there are.
+        local_rank: number of this one on its host.
+        patience: seconds that one may give no sign of life.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    patience: float
+
+    def check_same(self, what: str, of: Callable[[], str]) -> None:
+        """Check that something is the same in every process.
+
+        Args:
+            what: what is compared.
+            of: returns it as text.
+
+        Raises:
+            ConfigError: in every process, if they differ.
+        """
+        values = talk.gather(lambda: _digest(of()), self.patience, _DIGEST)
+        others = [rank for rank, value in enumerate(values) if value != values[0]]
+        if others:
+            raise ConfigError(
+                f"processes have different {what} (process 0 and processes: {others}); seed what draws it, such as a "
+                "split"
+            )
+
+    def take_state(self, model: nn.Module) -> None:
+        """Let all processes have the parameters and buffers that the model of the first one has."""
+        talk.spread_tensors(list(_state(model).values()), self.patience)
+
+    @contextmanager
+    def one_state(self, model: nn.Module) -> Iterator[None]:
+        """Let the user's models have the state of the first one for a while.
+
+        They are not copied: whether an optimizer's factory knows parameters by identity shows on the user's own.
+        """
+        own = {name: tensor.detach().clone() for name, tensor in _state(model).items()}
+        try:
+            self.take_state(model)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in _state(model).items():
+                    tensor.copy_(own[name])
+
+    def agree(
+        self,
+        settings: Settings,
+        prepare: Callable[[], Plan | ServedPlan],
+        plan: Callable[[Settings], Plan | ServedPlan],
+    ) -> tuple[Settings, Plan | ServedPlan]:
+        """Plan in the first process and, in the same way, in all others.
+
+        Args:
+            settings: of the run.
+            prepare: settles and checks everything, in the first process.
+            plan: of settings in which all is settled, in the others.
+
+        Returns:
+            Settings and plan, which compute the same in every process.
+
+        Raises:
+            ConfigError: something cannot be run.
+        """
+        made: list[Plan | ServedPlan] = []
+
+        def first() -> bytes:
+            made.append(prepare())
+            homes(made[0].program, self.size, spare=False)
+            return _told(settings, made[0])
+
+        text = talk.spread(first, self.patience)
+        if self.rank:
+            settings = _settings(type(settings), text)
+        found = talk.everybody(lambda: made[0] if made else _again(settings, text, plan), self.patience)
+        self.check_same("plans", lambda: _shape(found))
+        return settings, found
+
+    @contextmanager
+    def shared(self, make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+        """Open a folder in the first process and tell all others its name."""
+        if self.rank:
+            yield Path(talk.spread(bytes, self.patience, LONGEST).decode())
+            return
+        opened = make()
+        folder: list[Path] = []
+
+        def enter() -> bytes:
+            folder.append(opened.__enter__())
+            return str(folder[0]).encode()
+
+        talk.spread(enter, self.patience, LONGEST)
+        try:
+            yield folder[0]
+        finally:
+            opened.__exit__(None, None, None)
+
+    def run(self, job: Job, summary: Callable[[], Record]) -> Record:
+        """Run this process's agents to the end and return the summary, which the first process reads."""
+        text = talk.spread_after(
+            lambda: work(job, self.local_rank, spare=False), lambda: json.dumps(summary()).encode(), self.patience
+        )
+        found: Record = json.loads(text)
+        return found
+
+
+def layout_of_state(model: nn.Module) -> str:
+    """Describe parameters and buffers of a model: their names, shapes and types.
+
+    Raises:
+        ConfigError: its state is more than tensors.
+    """
+    more = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if more:
+        raise ConfigError(
+            f"a model whose state is more than tensors cannot be given to other hosts (name: {more[0]}); start the "
+            "script without torchrun, or leave out its get_extra_state"
+        )
+    return repr([(name, tuple(t.shape), str(t.dtype)) for name, t in _state(model).items()])
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers, those that a state dict leaves out included."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _told(settings: Settings, plan: Plan | ServedPlan) -> bytes:
+    """Return a plan as the settings that make it again, and the costs that it knows, as text."""
+    settled = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
+    costs = plan.devices.costs
+    table = "" if costs is None else _table(CostTable(max(1, settings.batch_size), costs, plan.devices.handling))
+    return json.dumps([dataclasses.asdict(settled), table], default=_plain).encode()
+
+
+def _table(table: CostTable) -> str:
+    with private_folder() as folder:
+        table.write(folder / _COSTS)
+        return (folder / _COSTS).read_text()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _settings(kind: type[Settings], text: bytes) -> Settings:
+    try:
+        settings, _ = json.loads(text)
+        return kind(**settings)
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise ProtocolError(f"the first process sent no settings of {kind.__name__}: {problem}") from problem
+
+
+def _again(settings: Settings, text: bytes, plan: Callable[[Settings], Plan | ServedPlan]) -> Plan | ServedPlan:
+    _, table = json.loads(text)
+    if not table:
+        return plan(settings)
+    with private_folder() as folder:
+        (folder / _COSTS).write_text(table)
+        return plan(dataclasses.replace(settings, costs=folder / _COSTS))
+
+
+def _shape(plan: Plan | ServedPlan) -> str:
+    """Describe what all processes must agree on: whose vectors read how, and what travels."""
+    program = plan.program
+    edges = [(str(edge), plan.layout(edge)) for agent in program.agents for edge in program.inbound(agent)]
+    return repr((program.updates, plan.stages, edges))

@@ -1,0 +1,111 @@
+"""What surrounds a call of :func:`stalegrid.train` in its process and changes numbers: switches of torch, and contexts.
+
+Does not know: what is trained, which processes there are.
+
+Worker processes begin with the switches that torch has at its start.  They take over those of the process that started
+them, so that both compute the same.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from stalegrid.errors import ConfigError
+
+_cuda, _cudnn = torch.backends.cuda, torch.backends.cudnn
+
+# Untyped, because torch's own switches are.
+_SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "default dtype": (
+        lambda: str(torch.get_default_dtype()).removeprefix("torch."),
+        lambda name: torch.set_default_dtype(getattr(torch, name)),
+    ),
+    "deterministic algorithms": (
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,
+    ),
+    "deterministic fill": (
+        lambda: torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        lambda on: setattr(torch.utils.deterministic, "fill_uninitialized_memory", on),
+    ),
+    "float32 matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "flushing of denormal numbers": (lambda: _flushes(), torch.set_flush_denormal),
+    "anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "fast path of attention": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    "flash attention": (_cuda.flash_sdp_enabled, _cuda.enable_flash_sdp),
+    "memory-efficient attention": (_cuda.mem_efficient_sdp_enabled, _cuda.enable_mem_efficient_sdp),
+    "plain attention": (_cuda.math_sdp_enabled, _cuda.enable_math_sdp),
+    "attention of cuDNN": (_cuda.cudnn_sdp_enabled, _cuda.enable_cudnn_sdp),
+    "oneDNN": (
+        lambda: torch._C._get_mkldnn_enabled(),
+        lambda on: torch._C._set_mkldnn_enabled(on),
+    ),
+    "cuDNN": (lambda: _cudnn.enabled, lambda on: setattr(_cudnn, "enabled", on)),
+    "choice of cuDNN by speed": (lambda: _cudnn.benchmark, lambda on: setattr(_cudnn, "benchmark", on)),
+    "deterministic cuDNN": (lambda: _cudnn.deterministic, lambda on: setattr(_cudnn, "deterministic", on)),
+}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The switches of a process.
+
+    Args:
+        switches: what each is set to, by its name; plain values.
+        handles: hooks of modules that were registered so far.  A hook keeps its number where a module is sent to
+            another process; one that is registered there must not get the same, or it would replace it.
+    """
+
+    switches: dict[str, Any]
+    handles: int
+
+    @classmethod
+    def here(cls) -> "Surroundings":
+        """Return those of this process."""
+        return cls({name: get() for name, (get, _) in _SWITCHES.items()}, RemovableHandle.next_id)
+
+    def apply(self) -> None:
+        """Set the switches of this process; to be called before anything is registered."""
+        for name, value in self.switches.items():
+            get, switch = _SWITCHES[name]
+            if get() != value:
+                switch(value)
+        RemovableHandle.next_id = max(RemovableHandle.next_id, self.handles)
+
+    def text(self) -> str:
+        """Return the switches as text that is equal where they are."""
+        return json.dumps(self.switches, sort_keys=True)
+
+
+def refuse_contexts() -> None:
+    """Refuse contexts around the call under which nothing could be trained, or not what was meant.
+
+    Raises:
+        ConfigError: autocast, no_grad, inference_mode or a default device other than the CPU is active.
+    """
+    kinds = ("cpu", "cuda")
+    # An outer autocast keeps its casts of the weights until its end: training would go on with those of the start.
+    if cast := [kind for kind in kinds if torch.is_autocast_enabled(kind)]:
+        raise ConfigError(
+            f"autocast is active around the training (device: {cast[0]}), where it would keep casts of weights that "
+            "have changed; put it inside the model's forward"
+        )
+    if torch.is_inference_mode_enabled():
+        raise ConfigError("inference_mode is active around the training, which needs gradients; leave it before")
+    if not torch.is_grad_enabled():
+        raise ConfigError("gradients are switched off around the training (no_grad); switch them on before")
+    if (device := torch.get_default_device()).type != "cpu":
+        raise ConfigError(
+            f"tensors are made on another device than the CPU by default (default device: {device}); reset it with "
+            "torch.set_default_device('cpu'), and name the device of the training with the setting device"
+        )
+
+
+def _flushes() -> bool:
+    """Return whether this processor takes numbers near 0 for 0; torch can set this, not tell it."""
+    smallest = torch.tensor(5e-324, dtype=torch.float64, device="cpu")
+    return bool((smallest * 1.0).view(torch.int64) == 0)

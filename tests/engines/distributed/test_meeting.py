@@ -1,0 +1,107 @@
+"""A wait for processes that do not come ends, says who is missing, and hears signals."""
+
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from stalegrid.engines.distributed import meeting
+from stalegrid.engines.distributed.meeting import Reach, loopback, meet, patience_of
+from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
+
+NEW_NETWORK = 0x40000000  # of unshare(2)
+
+
+def reaching(size: int, *there: int) -> Reach:
+    """Reach a place where some have come already."""
+    store = dist.HashStore()
+    for rank in there:
+        store.set(f"stalegrid/here/{rank}", "")
+    return lambda: (store, 0, size)
+
+
+@pytest.mark.parametrize(("there", "missing"), [((), "1, 2, 3"), ((2,), "1, 3")])
+def test_who_does_not_come_is_named(there: tuple[int, ...], missing: str) -> None:
+    told = f"process {missing} of 4 has not come: process 0 waits at a test, for 0.3 s"
+    with pytest.raises(DeadlineExceeded, match=f"^{told}$"):
+        meet(reaching(4, *there), 0.3, "a test")
+
+
+def test_it_is_told_again_and_again_who_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meeting, "TOLD", 0.1)
+    with pytest.raises(DeadlineExceeded):
+        meet(reaching(2), 0.5, "a test")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) > 1
+    assert all(line.startswith("stalegrid: process 1 of 2 has not come: process 0 waits at a test") for line in said)
+
+
+def test_a_place_that_cannot_be_reached_is_named() -> None:
+    over = threading.Event()
+
+    def reach() -> tuple[dist.Store, int, int]:
+        over.wait()
+        raise OSError("too late")
+
+    with pytest.raises(DeadlineExceeded, match=r"nothing answers at host\.invalid:1, for 0\.3 s"):
+        meet(reach, 0.3, "host.invalid:1")
+    over.set()
+
+
+def test_what_goes_wrong_on_the_way_is_an_error_of_the_engine() -> None:
+    def reach() -> tuple[dist.Store, int, int]:
+        raise RuntimeError("the name does not resolve")
+
+    with pytest.raises(EngineError, match="this process cannot meet the others: the name does not resolve"):
+        meet(reach, 10.0, "a test")
+
+
+def test_an_interrupt_ends_the_wait_though_what_is_waited_for_hangs() -> None:
+    over = threading.Event()
+
+    def reach() -> tuple[dist.Store, int, int]:
+        os.kill(os.getpid(), signal.SIGINT)
+        over.wait()
+        raise OSError("too late")
+
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            meet(reach, 100.0, "a test")
+    finally:
+        signal.signal(signal.SIGINT, old)
+        over.set()
+
+
+def test_starting_has_a_patience_of_its_own() -> None:
+    assert patience_of(1.0) == meeting.START
+    assert patience_of(2 * meeting.START) == 2 * meeting.START
+
+
+def test_a_loopback_interface_that_is_up_is_found() -> None:
+    assert loopback() in os.listdir("/sys/class/net")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a network in which loopback is down")
+def test_a_loopback_interface_that_is_down_is_told(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            alone = ctypes.CDLL(None).unshare(NEW_NETWORK) == 0
+            loopback()
+            said = "it is up" if alone else "no network can be made"
+        except ConfigError as error:
+            said = str(error)
+        (tmp_path / "said").write_text(said)
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = (tmp_path / "said").read_text()
+    if said == "no network can be made":
+        pytest.skip(said)
+    assert said.startswith("processes of one host meet on its loopback interface, which is down (127.0.0.1: ")

@@ -1,0 +1,69 @@
+"""Processes that others started agree on what they train; what the first one planned, all have."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stalegrid.engines.distributed.peers import Peers, layout_of_state
+from stalegrid.plan import Plan, make_plan
+from stalegrid.served import ServedPlan
+from stalegrid.timing.costs import Cost, CostTable
+from tests.cases import make_settings, make_task
+from tests.engines.distributed.forked import together
+
+
+class Drawn(nn.Module):
+    """A model that has everything a state can have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2).double()
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("hidden", torch.rand(4, 2).t(), persistent=False)
+        self.register_buffer("flag", torch.tensor(bool(torch.rand(()) > 0.5)))
+
+
+def test_all_have_the_state_of_the_first_one_hidden_buffers_included(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        torch.manual_seed(rank)
+        model = Drawn()
+        peers = Peers(rank, 3, rank, 10.0)
+        peers.check_same("models", lambda: layout_of_state(model))
+        peers.take_state(model)
+        return repr([(name, t.tolist()) for name, t in [*model.named_parameters(), *model.named_buffers()]])
+
+    found = together(tmp_path, 3, act)
+    assert "hidden" in found[0]
+    assert found == [found[0]] * 3
+
+
+def test_models_of_different_layouts_are_refused(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        Peers(rank, 3, rank, 10.0).check_same("models", lambda: layout_of_state(nn.Linear(3, 2 + (rank == 2))))
+        return "the same"
+
+    told = "ConfigError: processes have different models (process 0 and processes: [2])"
+    assert [said.split(";")[0] for said in together(tmp_path, 3, act)] == [told] * 3
+
+
+def test_the_plan_of_the_first_one_is_made_again_without_its_files(tmp_path: Path) -> None:
+    costs = tmp_path / "costs.yaml"
+    CostTable(4, tuple(Cost(forward=f, backward=2 * f) for f in (1.0, 0.1, 3.0)), 0.25).write(costs)
+    asked = make_settings(1, 3, costs=costs, staleness="auto", emulate=True)
+
+    def act(rank: int) -> str:
+        task, settings = make_task(), asked
+        if rank:
+            settings = dataclasses.replace(settings, costs=Path("/not/here"), seed=99)
+
+        def plan(settled: object) -> Plan | ServedPlan:
+            return make_plan(task, settled)  # type: ignore[arg-type]
+
+        settings, made = Peers(rank, 3, rank, 20.0).agree(settings, lambda: plan(asked), plan)
+        return repr((settings.seed, made.program.schedule, made.devices, made.stages, made.partition.names))
+
+    found = together(tmp_path, 3, act)
+    assert found[0].startswith(f"({asked.seed}, Schedule(")
+    assert found == [found[0]] * 3
