@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from stalegrid.comparison import FAILURE, Run, write
 from stalegrid.config import RunConfig
 from stalegrid.engines.distributed import torchrun
 from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.files import write_text
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import replace
+from stalegrid.observe.stream import tell
 from stalegrid.plan import Plan
 from stalegrid.recipe import make_task
 from stalegrid.train import execute, prepare
@@ -58,14 +58,13 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     _check(base, methods, seeds)
     base, updates = _settle(_continued(base, out), methods)
     out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(_plain(base), sort_keys=False)
-    replace(out / "comparison.yaml", lambda part: part.write_text(text))
+    write_text(out / "comparison.yaml", yaml.safe_dump(_plain(base), sort_keys=False))
     runs = [
         Run(dataclasses.replace(configuration(base, name), seed=seed), out / f"{name}-{seed}", updates)
         for seed in range(base.seed, base.seed + seeds)
         for name in methods
     ]
-    say = Console(quiet=quiet, highlight=False, soft_wrap=True).print
+    say = _mute if quiet else tell
     for line in _own(base):
         say(line)
     comparison = write(base, runs, out)
@@ -167,6 +166,10 @@ def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
     return base, updates
 
 
+def _mute(line: str) -> None:
+    """Say nothing."""
+
+
 def _own(base: RunConfig) -> list[str]:
     """Say what is not for all methods."""
     own = ", ".join(f"{name} {getattr(base, name)}" for name in OWN if getattr(base, name) is not None)
@@ -183,4 +186,4 @@ def _train(run: Run, quiet: bool) -> None:
     try:
         execute(make_task(run.config), dataclasses.replace(run.config, out=run.folder), quiet=quiet)
     except TrainingError as problem:
-        (run.folder / FAILURE).write_text(f"{type(problem).__name__}: {problem}\n")
+        write_text(run.folder / FAILURE, f"{type(problem).__name__}: {problem}\n")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stalegrid.config import RunConfig
+from stalegrid.files import replace, to_json, write_text
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import METRICS, SUMMARY, read_summary
 
@@ -39,8 +40,8 @@ class Run:
     updates: int
 
     def summary(self) -> Record | None:
-        """Return its summary, if it is finished."""
-        if not (self.folder / SUMMARY).exists():
+        """Return its summary, if it is finished well."""
+        if self.failure() or not (self.folder / SUMMARY).exists():
             return None
         summary = read_summary(self.folder)
         return summary if summary["updates"] == self.updates else None
@@ -77,9 +78,9 @@ def write(base: RunConfig, runs: Sequence[Run], out: Path) -> Record:
         "methods": outcomes,
         **_curves(by_method),
     }
-    (out / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
-    (out / "comparison.md").write_text(_markdown(comparison))
-    _plot(comparison, out / "comparison.png")
+    write_text(out / "comparison.json", to_json(comparison, indent=2) + "\n")
+    write_text(out / "comparison.md", _markdown(comparison))
+    replace(out / "comparison.png", lambda part: _plot(comparison, part))
     return comparison
 
 
@@ -228,7 +229,7 @@ def _plot(comparison: Record, path: Path) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if comparison["curves"]:
         figure.legend(loc="outside right upper", title="mean and range\nover seeds", frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
 
 
 def _label(method: Record) -> str:

@@ -8,7 +8,9 @@
     |-- ProtocolError        a message is not the one its channel promised
     |-- TrainingError        the numbers went wrong: coordinates say where
     |   |-- NonFiniteLoss
+    |   |-- SampleError
     |   `-- StalenessExceeded
+    |-- OutputError          what was found out cannot be written
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
@@ -40,8 +42,16 @@ class NonFiniteLoss(TrainingError):
     """A loss is infinite or not a number."""
 
 
+class SampleError(TrainingError):
+    """A sample could not be read or used while training; the message names it."""
+
+
 class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
+
+
+class OutputError(StalegridError):
+    """A file or standard output cannot be written; what was written before stays."""
 
 
 class EngineError(StalegridError):

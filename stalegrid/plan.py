@@ -27,6 +27,7 @@ from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.observe.records import Report
+from stalegrid.observe.state import check_saved
 from stalegrid.partition import Partition, partition
 from stalegrid.probe import Probed, probe
 from stalegrid.program import Edge, Program, Schedule, Watch
@@ -158,6 +159,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
+    check_saved(model)
     check_test(task, model, test)
     _check_optimizer(method, probed[0].optimizer)
     corrections_read = any(p.reads_forwarded for p in probed)

@@ -77,7 +77,7 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             "again with train --config, or see verify"
         )
     try:
-        version, recorded = int(read_summary(folder)["version"]), read_model(folder)
+        version, (recorded, _) = int(read_summary(folder)["version"]), read_model(folder)
     except OSError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
     usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ELSEWHERE}

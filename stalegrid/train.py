@@ -6,7 +6,7 @@ Does not know: how any part works.
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,12 @@ from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import Dated, read_model, read_summary
+from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, make_plan
@@ -51,7 +52,7 @@ class Result:
     """What came of a run.
 
     Attributes:
-        model: a copy of the user's model with the mean parameters over groups, in evaluation mode.
+        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
     """
@@ -103,8 +104,9 @@ def train(
 
     Raises:
         ConfigError: something cannot be run; nothing was started.
-        TrainingError: a loss is not finite, or a gradient staler than declared.
+        TrainingError: a loss or the model is not finite, a sample cannot be used, or a gradient is too stale.
         EngineError: a process died or stalled.
+        OutputError: results cannot be written; what was written before stays.
     """
     known = {f.name for f in dataclasses.fields(Settings)}
     if unknown := set(settings) - known:
@@ -137,7 +139,7 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
             _simulate(Job(task, settings, plan, sink, folder))
         else:
             launch(Job(task, settings, plan, sink, folder), _processes(plan, settings))
-        return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
+        return _result(task, settings, read_model(folder), read_summary(folder))
 
 
 def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
@@ -190,7 +192,7 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
             sink = sink_maker(plan, folder, quiet, keep_units)
             torchrun.run(Job(task, settings, plan, sink, folder), local_rank)
             state, summary = torchrun.agree(lambda: (read_model(folder), read_summary(folder)))
-        return Result(_loaded(task, settings, state), summary, settings.out)
+        return _result(task, settings, state, summary)
 
 
 def _simulate(job: Job) -> None:
@@ -214,7 +216,17 @@ def _simulate(job: Job) -> None:
         write_trace(job.folder / TRACE, timeline)
 
 
-def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:
+def _result(task: Task, settings: Settings, state: Sequence[Mapping[str, Tensor]], summary: Record) -> Result:
+    """Return what came of a run, which has written it already.
+
+    Raises:
+        NonFiniteLoss: the model at the end has no finite test loss.
+    """
+    if task.test is not None and summary["test_loss"] is None:
+        raise NonFiniteLoss(
+            f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
+            "rate or the staleness, or clip the gradients"
+        )
     model = copy.deepcopy(task.model).to(getattr(torch, settings.dtype))
-    model.load_state_dict(state)
-    return model.eval()
+    restore(model, *state)
+    return Result(model.eval(), summary, settings.out)

@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
     console = show.wide()
     console.print(show.candidates(shown, best, measured))
     for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 

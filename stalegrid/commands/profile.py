@@ -38,5 +38,5 @@ def run(options: Namespace) -> int:
     console.print(show.costs(made))
     if options.out is not None:
         made.write(options.out)
-        console.print(f"costs are in {options.out}; give them with --costs {options.out}", highlight=False)
+        console.print(f"costs are in {options.out}; give them with --costs {options.out}")
     return 0

@@ -1,15 +1,13 @@
 """Prints the program of each stage."""
 
-import sys
-
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 
 from stalegrid import methods
 from stalegrid.commands.options import add_fields
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
+from stalegrid.observe.stream import Stream, console
 from stalegrid.observe.table import closed_form, ticks
 from stalegrid.program import Program, Schedule
 from stalegrid.show import plain
@@ -40,10 +38,10 @@ def run(options: Namespace) -> int:
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
-    console = Console(width=None if sys.stdout.isatty() else 10_000)  # a tick table is wide
-    console.print(table)
-    console.print(_forms(schedule, view))
-    console.print(_busy(schedule), highlight=False)
+    shown = console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
+    shown.print(table)
+    shown.print(_forms(schedule, view))
+    shown.print(_busy(schedule))
     return 0
 
 

@@ -6,7 +6,7 @@ Does not know: what the page says.
 from pathlib import Path
 
 from stalegrid.errors import ConfigError
-from stalegrid.observe.sinks import replace
+from stalegrid.files import write_text
 from stalegrid.observe.told import read_told
 
 REPORT = "report.html"
@@ -32,5 +32,5 @@ def write_report(folder: Path) -> Path:
 
     content = report(read_told(folder))
     path = folder / REPORT
-    replace(path, lambda part: part.write_text(content, encoding="utf-8"))
+    write_text(path, content)
     return path

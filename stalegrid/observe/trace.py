@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import ConfigError
+from stalegrid.files import to_json, write_text
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import END
 from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
-from stalegrid.observe.sinks import replace
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.program import Edge, Kind
 
@@ -45,8 +45,7 @@ def write_trace(path: Path, timeline: Timeline) -> None:
         "metadata": {"stalegrid": FORMAT, "virtual": timeline.virtual},
         "traceEvents": [*events.names(), *events.actions(), *events.waits(), *events.messages()],
     }
-    text = json.dumps(content, separators=(",", ":"))
-    replace(path, lambda part: part.write_text(text))
+    write_text(path, to_json(content, separators=(",", ":")))
 
 
 def read_trace(path: Path) -> Timeline:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from stalegrid.errors import ConfigError
+from stalegrid.files import write_text
 from stalegrid.partition.balance import balance
 
 NANOSECONDS = 1_000_000
@@ -132,7 +133,7 @@ class CostTable:
         """Write the table as YAML."""
         parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
         content = {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        write_text(path, yaml.safe_dump(content, sort_keys=False))
 
     @classmethod
     def read(cls, path: Path) -> "CostTable":

@@ -5,7 +5,7 @@ Does not know: what is trained, files.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -79,16 +79,9 @@ def check_same(what: str, value: str) -> None:
 
 @contextmanager
 def shared(make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
-    """Open a folder in the first process and tell all others its name."""
-    if dist.get_rank() == 0:
-        opened = make()
-        folder = agree(opened.__enter__)
-        try:
-            yield folder
-        finally:
-            opened.__exit__(None, None, None)
-    else:
-        yield agree(Path)
+    """Open a folder in the first process, which closes it, and tell all others its name."""
+    with ExitStack() as opened:
+        yield agree(lambda: opened.enter_context(make()))
 
 
 def run(job: Job, local_rank: int) -> None:
