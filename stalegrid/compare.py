@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stalegrid.comparison import FAILURE, Run, write
 from stalegrid.config import RunConfig
 from stalegrid.engines.distributed import torchrun
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.files import write_text
+from stalegrid.files import exists, write_text
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
+from stalegrid.observe.kept import checked, read_yaml, to_yaml
 from stalegrid.observe.records import Record
 from stalegrid.observe.stream import tell
 from stalegrid.plan import Plan
@@ -58,7 +57,7 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     _check(base, methods, seeds)
     base, updates = _settle(_continued(base, out), methods)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "comparison.yaml", yaml.safe_dump(_plain(base), sort_keys=False))
+    write_text(out / "comparison.yaml", to_yaml(_plain(base)))
     runs = [
         Run(dataclasses.replace(configuration(base, name), seed=seed), out / f"{name}-{seed}", updates)
         for seed in range(base.seed, base.seed + seeds)
@@ -130,12 +129,12 @@ def _plain(base: RunConfig) -> Record:
 
 def _continued(base: RunConfig, out: Path) -> RunConfig:
     """Settle what was settled when the folder was made, and refuse a folder of anything else."""
-    if not out.exists():
+    if not exists(out):
         return base
-    if not (out / "comparison.yaml").exists():
+    if not exists(out / "comparison.yaml"):
         raise ConfigError(f"the output folder exists and is of no comparison (out: {out}); name a new one or remove it")
-    before = yaml.safe_load((out / "comparison.yaml").read_text())
-    base = dataclasses.replace(base, **{name: before[name] for name in SETTLED if getattr(base, name) is None})
+    before = checked(read_yaml(out / "comparison.yaml"), {}, out / "comparison.yaml")
+    base = dataclasses.replace(base, **{name: before.get(name) for name in SETTLED if getattr(base, name) is None})
     for name, value in _plain(base).items():
         if name not in FREE and before.get(name) != value:
             raise ConfigError(

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, OutputError
 from stalegrid.files import write_text
 from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.kept import to_yaml
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.sinks import CONFIG, METRICS, Dispensable, Folder, Several, TensorBoard
 from stalegrid.observe.stream import console, tell
@@ -78,7 +77,7 @@ def announce(plan: Plan | ServedPlan, settings: Settings, folder: Path, quiet: b
     made = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
     settled = dataclasses.asdict(made)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settled.items() if k != "out"}
-    write_text(folder / CONFIG, yaml.safe_dump(plain, sort_keys=False))
+    write_text(folder / CONFIG, to_yaml(plain))
     if not quiet:
         tell(headline(plan, settings))
 

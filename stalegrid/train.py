@@ -31,12 +31,14 @@ from stalegrid.engines.noted import noted
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.files import exists
 from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import Dated, read_model, read_summary
+from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.told import read_model, read_summary
 from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, make_plan
 from stalegrid.profile import profile
@@ -152,7 +154,7 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
         raise ConfigError(f"arithmetic needs at least one thread (threads: {settings.threads})")
     if not 0 < settings.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {settings.deadline})")
-    if settings.out is not None and settings.out.exists():
+    if settings.out is not None and exists(settings.out):
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
     with computing(settings.threads):

@@ -3,7 +3,6 @@
 Does not know: agents, engines.  Clocks are read here and in the console only.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stalegrid.files import open_new, replace, to_json, write_text, writing
@@ -342,15 +341,3 @@ class Several:
         """Close them all."""
         for sink in self._sinks:
             sink.close()
-
-
-def read_summary(folder: Path) -> Record:
-    """Read the summary of a run."""
-    summary: Record = json.loads((folder / SUMMARY).read_text())
-    return summary
-
-
-def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read the mean model of a run: a state dict of the original model, and the buffers that it leaves out."""
-    rest = folder / UNSAVED
-    return load_file(folder / MODEL), load_file(rest) if rest.exists() else {}
