@@ -11,7 +11,7 @@ ROOT = Path(stalegrid.__file__).parent
 
 # From the bottom up; a name ending in a dot is a whole folder.
 LAYERS = (
-    ("version", "errors"),
+    ("version", "errors", "numbers"),
     ("grid", "seeds", "files"),
     ("program", "data."),
     ("messages", "methods"),

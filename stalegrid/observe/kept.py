@@ -7,7 +7,6 @@ record, which may have further fields, and ``{kind: shape}`` for any names of a 
 """
 
 import json
-import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ import yaml
 
 from stalegrid.errors import DataError
 from stalegrid.files import MEBIBYTE, read_text
+from stalegrid.numbers import finite, whole
 
 LIMIT = 1024 * MEBIBYTE
 """Bytes of a file of JSON."""
 
 YAML_LIMIT = 8 * MEBIBYTE
 """Bytes of a file of YAML, which is slow to read."""
-
-_LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,6 @@ class Kind:
 
     name: str
     test: Callable[[Any], bool]
-
-
-def whole(value: Any) -> bool:
-    """Return whether a value is a whole number of 64 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST
-
-
-def finite(value: Any) -> bool:
-    """Return whether a value is a number that is not infinite."""
-    return whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 WHOLE = Kind("a whole number", whole)

@@ -15,8 +15,9 @@ from stalegrid.errors import DataError
 from stalegrid.files import to_json, write_text
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import END
-from stalegrid.observe import kept
+from stalegrid.numbers import whole
 from stalegrid.observe.kept import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json
+from stalegrid.observe.kept import Kind as _Kind
 from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
 from stalegrid.observe.timeline import Span, Timeline
@@ -82,10 +83,10 @@ def _read(path: Path) -> Timeline:
     return timeline
 
 
-_FORMATTED = kept.Kind(f"{FORMAT}, the format that --trace records", lambda found: found == FORMAT)
+_FORMATTED = _Kind(f"{FORMAT}, the format that --trace records", lambda found: found == FORMAT)
 
-_UNIT = kept.Kind("a unit", lambda value: isinstance(value, list) and len(value) == 2 and all(map(kept.whole, value)))
-_CATEGORY = kept.Kind("a kind of action", lambda value: str(value).upper() in Kind.__members__)
+_UNIT = _Kind("a unit", lambda value: isinstance(value, list) and len(value) == 2 and all(map(whole, value)))
+_CATEGORY = _Kind("a kind of action", lambda value: str(value).upper() in Kind.__members__)
 _SPAN = {"unit": _UNIT, "index": WHOLE, "start": COUNT, "end": COUNT}
 _FLIGHT = {
     "edge": TEXT,

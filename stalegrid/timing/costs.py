@@ -11,7 +11,8 @@ from typing import Any
 
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.files import write_text
-from stalegrid.observe.kept import finite, read_yaml, to_yaml, whole
+from stalegrid.numbers import finite, whole
+from stalegrid.observe.kept import read_yaml, to_yaml
 from stalegrid.partition.balance import balance
 
 NANOSECONDS = 1_000_000
