@@ -116,13 +116,27 @@ def read_text(path: Path, most: int) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is something at a path.
+    """Return whether there is something at a path; errors as for :func:`is_file`."""
+    return _asked(path, Path.exists)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path; errors as for :func:`is_file`."""
+    return _asked(path, Path.is_dir)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file at a path.
 
     Raises:
-        DataError: that cannot be known, as where the path is too long.
+        DataError: that cannot be known, as where the path is too long or leads through a closed folder.
     """
+    return _asked(path, Path.is_file)
+
+
+def _asked(path: Path, question: Callable[[Path], bool]) -> bool:
     try:
-        return path.exists()
+        return question(path)
     except OSError as problem:
         raise DataError(f"the path cannot be used (path: {path}): {_reason(problem)}") from problem
 
