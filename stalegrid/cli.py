@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(command, error)
         return 2
     except ArgumentError as error:
-        _complain(command, f"{shorten(str(error), 500)}; see stalegrid {command} --help")
+        _complain(command, f"{shorten(str(error), 500)}; see stalegrid {command} --help".replace("  ", " "))
         return 2
     except StalegridError as error:
         _complain(command, f"{type(error).__name__}: {error}")

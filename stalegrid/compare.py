@@ -30,6 +30,9 @@ OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
 FREE = ("processes", "deadline")
 """What changes no number, and may change when a comparison goes on."""
 
+SEEDS = 1000
+"""Of a comparison, at most."""
+
 SETTLED = ("groups", "stages", "cuts")
 """What a comparison settles once for all methods, where the user has not."""
 
@@ -111,8 +114,8 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
     shown = ",".join(methods)
     if not methods or len(set(methods)) < len(methods):
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
-    if seeds < 1:
-        raise ConfigError(f"a comparison needs at least one seed (seeds: {seeds})")
+    if not 1 <= seeds <= SEEDS:
+        raise ConfigError(f"a comparison needs at least one seed, at most {SEEDS} (seeds: {seeds})")
     if torchrun.active():
         raise ConfigError(
             "a comparison starts its own processes (RANK and WORLD_SIZE are set); run it without torchrun"

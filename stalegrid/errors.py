@@ -8,8 +8,8 @@
     |-- ProtocolError        a message is not the one its channel promised
     |-- TrainingError        the numbers went wrong: coordinates say where
     |   |-- NonFiniteLoss
-    |   |-- SampleError
-    |   `-- StalenessExceeded
+    |   |-- StalenessExceeded
+    |   `-- SampleError      a sample could not be read or used
     |-- OutputError          what was found out cannot be written
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
@@ -42,12 +42,12 @@ class NonFiniteLoss(TrainingError):
     """A loss is infinite or not a number."""
 
 
-class SampleError(TrainingError):
-    """A sample could not be read or used while training; the message names it."""
-
-
 class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
+
+
+class SampleError(TrainingError):
+    """A sample could not be read or used while training; the message names it."""
 
 
 class OutputError(StalegridError):

@@ -26,6 +26,7 @@ from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
+from stalegrid.numbers import whole
 from stalegrid.observe.records import Report
 from stalegrid.observe.state import check_saved
 from stalegrid.partition import Partition, partition
@@ -287,13 +288,15 @@ def updates_of(settings: Settings, updates_per_epoch: float) -> int:
     """Return N, the updates of every unit.
 
     Raises:
-        ConfigError: there would be none.
+        ConfigError: there would be none, or more than can be counted.
     """
     updates = round(settings.epochs * updates_per_epoch) if settings.updates is None else settings.updates
     if updates < 1:
         raise ConfigError(
             f"the run has no update (epochs: {settings.epochs}, updates: {settings.updates}); train longer"
         )
+    if not whole(updates):
+        raise ConfigError(f"the run would never end (epochs: {settings.epochs}); train fewer")
     return updates
 
 

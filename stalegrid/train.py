@@ -150,8 +150,6 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     Raises:
         ConfigError: something cannot be run.
     """
-    if settings.threads < 1:
-        raise ConfigError(f"arithmetic needs at least one thread (threads: {settings.threads})")
     if not 0 < settings.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {settings.deadline})")
     if settings.out is not None and exists(settings.out):

@@ -13,6 +13,9 @@ from stalegrid.program import Program, Schedule
 from stalegrid.show import plain
 from stalegrid.views import View, find_view
 
+MOST = 1000
+"""Updates of a table."""
+
 ABOUT = "print the program of each stage as a tick table"
 USAGE = "[options]"
 
@@ -25,7 +28,7 @@ def ask(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the table."""
     method = methods.find(options.method)
-    stages = method.shape[1] if options.stages is None else options.stages
+    stages = Grid(1, method.shape[1] if options.stages is None else options.stages).stages
     if method.max_stages is not None and stages > method.max_stages:
         raise ConfigError(f"{method.name} does not cut the model (stages: {stages})")
     micro = method.micro_batches if options.micro_batches is None else options.micro_batches
@@ -33,6 +36,8 @@ def run(options: Namespace) -> int:
     schedule = methods.schedule(method, stages, options.staleness, options.queues, micro, view.delay)
     view.check(schedule)
     updates = max(2, 8 // micro) if options.updates is None else options.updates
+    if updates > MOST:
+        raise ConfigError(f"a table shows at most {MOST} updates (updates: {updates})")
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
