@@ -3,6 +3,7 @@
 Does not know: what any command asks for or does.
 """
 
+import os
 import signal
 import sys
 from argparse import ArgumentError
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
     # A terminated run ends its processes and removes its scratch files like an interrupted one.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given and given[0] in COMMANDS else ""
     try:
@@ -56,6 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain(command, "interrupted; what --out names holds the results so far")
         return 130
+
+
+def _open_streams() -> None:
+    """Let streams that were closed lead nowhere; else whatever is opened next would have their place."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+            if not _is_open(number):
+                os.dup2(stream.fileno(), number)
+            setattr(sys, name, stream)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _complain(command: str, what: object) -> None:

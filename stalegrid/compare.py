@@ -18,6 +18,7 @@ from stalegrid.files import exists, write_text
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
 from stalegrid.observe.kept import checked, read_yaml, to_yaml
+from stalegrid.observe.pictures import check_pictures
 from stalegrid.observe.records import Record
 from stalegrid.observe.stream import tell
 from stalegrid.plan import Plan
@@ -120,10 +121,7 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
         raise ConfigError(
             "a comparison starts its own processes (RANK and WORLD_SIZE are set); run it without torchrun"
         )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as problem:
-        raise ConfigError(f"the plot needs matplotlib ({problem}); pip install 'stalegrid[plot]'") from problem
+    check_pictures("the plot")
 
 
 def _plain(base: RunConfig) -> Record:
