@@ -61,21 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Let streams that were closed lead nowhere; else whatever is opened next would have their place."""
+    """Let streams that were closed lead nowhere: the next file that is opened would have their number."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
-            if not _is_open(number):
-                os.dup2(stream.fileno(), number)
+            if stream.fileno() == number:
+                os.set_inheritable(number, True)  # workers need it too
             setattr(sys, name, stream)
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def _complain(command: str, what: object) -> None:
