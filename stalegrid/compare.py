@@ -115,8 +115,10 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
     shown = ",".join(methods)
     if not methods or len(set(methods)) < len(methods):
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
-    if not 1 <= seeds <= SEEDS:
-        raise ConfigError(f"a comparison needs at least one seed, at most {SEEDS} (seeds: {seeds})")
+    if seeds < 1:
+        raise ConfigError(f"a comparison needs at least one seed (seeds: {seeds})")
+    if seeds > SEEDS:
+        raise ConfigError(f"a comparison has at most {SEEDS} seeds (seeds: {seeds})")
     if torchrun.active():
         raise ConfigError(
             "a comparison starts its own processes (RANK and WORLD_SIZE are set); run it without torchrun"

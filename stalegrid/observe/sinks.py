@@ -71,10 +71,10 @@ class Summed:
     def add(self, seen: Record) -> None:
         """Take in what a unit reported."""
         self.histogram = [a + b for a, b in zip_longest(self.histogram, seen["histogram"], fillvalue=0)]
-        self.held = max(self.held, seen.get("held", 0))
-        if seen["gap"] is not None:
+        self.held = max(self.held, seen.get("held") or 0)
+        if seen.get("gap") is not None:
             self.gaps.append(seen["gap"])
-            self.gap_max = max(self.gap_max, seen["gap_max"])
+            self.gap_max = max(self.gap_max, seen.get("gap_max") or 0.0)
 
     def record(self) -> Record:
         """Return the sums as a summary has them."""

@@ -50,7 +50,7 @@ BAD = {
     "drawn-updates": (["table", "--updates", "100000000"], "at most 1000 updates (updates: 100000000)"),
     "devices": (["plan", "--devices", "1000000000"], "(devices: 1000000000)"),
     "memory": (["plan", "--devices", "2", "--memory", "1e999"], "(memory: inf)"),
-    "seeds": (["compare", "--methods", "sgd", "--seeds", "100000000000", "--out", "never"], "at most 1000"),
+    "seeds": (["compare", "--methods", "sgd", "--seeds", "100000000000", "--out", "never"], "at most 1000 seeds"),
     "option": ([*QUICK, "--colour", "red"], "--colour"),
     "command": (["paint"], "invalid choice: 'paint'"),
     "nothing": ([], "expected"),
