@@ -3,8 +3,13 @@
 Does not know: what any command asks for or does.
 """
 
+import os
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from textwrap import shorten
 
 from jsonargparse import ArgumentParser
 
@@ -12,6 +17,8 @@ from stalegrid.commands import bench, compare, methods, plan, profile, replay, r
 from stalegrid.commands.options import Command, bracket
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
+from stalegrid.observe.kept import read_yaml
+from stalegrid.observe.stream import tell
 from stalegrid.version import __version__
 
 COMMANDS: dict[str, Command] = {
@@ -31,33 +38,53 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
     with ending_in_order():
-        return _run(arguments)
+        _open_streams()
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
-    chosen = make_parser().parse_args(bracket(_named(given)))
-    command = chosen.command
+def _run(given: Sequence[str]) -> int:
+    command = given[0] if given and given[0] in COMMANDS else ""
     try:
+        chosen = make_parser().parse_args(bracket(_checked(_named(given))))
+        command = chosen.command
         return COMMANDS[command].run(chosen[command])
     except ConfigError as error:
-        print(f"stalegrid {command}: {error}", file=sys.stderr)
+        _complain(command, error)
+        return 2
+    except ArgumentError as error:
+        _complain(command, f"{shorten(str(error), 500)}; see stalegrid {command} --help".replace("  ", " "))
         return 2
     except StalegridError as error:
-        print(f"stalegrid {command}: {type(error).__name__}: {error}", file=sys.stderr)
+        _complain(command, f"{type(error).__name__}: {error}")
         return 1
     except KeyboardInterrupt:
-        print(f"stalegrid {command}: interrupted; what --out names holds the results so far", file=sys.stderr)
+        _complain(command, "interrupted; what --out names holds the results so far")
         return 130
+
+
+def _open_streams() -> None:
+    """Let streams that were closed lead nowhere: the next file that is opened would have their number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+            if stream.fileno() == number:
+                os.set_inheritable(number, True)  # workers need it too
+            setattr(sys, name, stream)
+
+
+def _complain(command: str, what: object) -> None:
+    tell(f"stalegrid {command}: {what}" if command else f"stalegrid: {what}", "stderr")
 
 
 def make_parser() -> ArgumentParser:
     """Return the parser of all commands."""
-    parser = ArgumentParser(prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness.")
+    parser = ArgumentParser(
+        exit_on_error=False, prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
-        sub = ArgumentParser(description=command.ABOUT, usage=f"stalegrid {name} {command.USAGE}")
+        sub = ArgumentParser(exit_on_error=False, description=command.ABOUT, usage=f"stalegrid {name} {command.USAGE}")
         command.ask(sub)
         commands.add_subcommand(name, sub, help=command.ABOUT)
     return parser
@@ -68,3 +95,20 @@ def _named(arguments: Sequence[str]) -> list[str]:
     if len(arguments) > 1 and arguments[0] == "compare" and not arguments[1].startswith("-"):
         return ["compare", "--config", *arguments[1:]]
     return list(arguments)
+
+
+def _checked(arguments: Sequence[str]) -> Sequence[str]:
+    """Refuse what the parser would fail at instead of refusing it.
+
+    Raises:
+        ConfigError: an argument is not text, or a file of options cannot be read.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigError(f"an argument is not text in UTF-8 (argument: {argument!r}); write or rename it so")
+        option, _, value = argument.partition("=")
+        path = Path(argument if before == "--config" else value if option == "--config" else "")
+        with suppress(OSError):  # of a path that is none, which the parser says well
+            if path.is_file():  # and no pipe, which can be read but once
+                read_yaml(path)
+    return arguments

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from rich.console import Console
-
 from stalegrid.comparison import FAILURE, Run, write
 from stalegrid.config import RunConfig
 from stalegrid.engines.distributed import torchrun
 from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.files import exists, write_text
 from stalegrid.grid import Grid
 from stalegrid.methods import NO_MIXING, find
+from stalegrid.observe.kept import checked, read_yaml, to_yaml
+from stalegrid.observe.pictures import check_pictures
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import replace
+from stalegrid.observe.stream import tell
 from stalegrid.plan import Plan
 from stalegrid.recipe import make_task
 from stalegrid.train import execute, prepare
@@ -30,6 +30,9 @@ OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
 
 FREE = ("processes", "deadline")
 """What changes no number, and may change when a comparison goes on."""
+
+SEEDS = 1000
+"""Of a comparison, at most."""
 
 SETTLED = ("groups", "stages", "cuts")
 """What a comparison settles once for all methods, where the user has not."""
@@ -58,14 +61,13 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     _check(base, methods, seeds)
     base, updates = _settle(_continued(base, out), methods)
     out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(_plain(base), sort_keys=False)
-    replace(out / "comparison.yaml", lambda part: part.write_text(text))
+    write_text(out / "comparison.yaml", to_yaml(_plain(base)))
     runs = [
         Run(dataclasses.replace(configuration(base, name), seed=seed), out / f"{name}-{seed}", updates)
         for seed in range(base.seed, base.seed + seeds)
         for name in methods
     ]
-    say = Console(quiet=quiet, highlight=False, soft_wrap=True).print
+    say = _mute if quiet else tell
     for line in _own(base):
         say(line)
     comparison = write(base, runs, out)
@@ -115,14 +117,13 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
     if seeds < 1:
         raise ConfigError(f"a comparison needs at least one seed (seeds: {seeds})")
+    if seeds > SEEDS:
+        raise ConfigError(f"a comparison has at most {SEEDS} seeds (seeds: {seeds})")
     if torchrun.active():
         raise ConfigError(
             "a comparison starts its own processes (RANK and WORLD_SIZE are set); run it without torchrun"
         )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as problem:
-        raise ConfigError(f"the plot needs matplotlib ({problem}); pip install 'stalegrid[plot]'") from problem
+    check_pictures("the plot")
 
 
 def _plain(base: RunConfig) -> Record:
@@ -131,12 +132,12 @@ def _plain(base: RunConfig) -> Record:
 
 def _continued(base: RunConfig, out: Path) -> RunConfig:
     """Settle what was settled when the folder was made, and refuse a folder of anything else."""
-    if not out.exists():
+    if not exists(out):
         return base
-    if not (out / "comparison.yaml").exists():
+    if not exists(out / "comparison.yaml"):
         raise ConfigError(f"the output folder exists and is of no comparison (out: {out}); name a new one or remove it")
-    before = yaml.safe_load((out / "comparison.yaml").read_text())
-    base = dataclasses.replace(base, **{name: before[name] for name in SETTLED if getattr(base, name) is None})
+    before = checked(read_yaml(out / "comparison.yaml"), {}, out / "comparison.yaml")
+    base = dataclasses.replace(base, **{name: before.get(name) for name in SETTLED if getattr(base, name) is None})
     for name, value in _plain(base).items():
         if name not in FREE and before.get(name) != value:
             raise ConfigError(
@@ -167,6 +168,10 @@ def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
     return base, updates
 
 
+def _mute(line: str) -> None:
+    """Say nothing."""
+
+
 def _own(base: RunConfig) -> list[str]:
     """Say what is not for all methods."""
     own = ", ".join(f"{name} {getattr(base, name)}" for name in OWN if getattr(base, name) is not None)
@@ -183,4 +188,4 @@ def _train(run: Run, quiet: bool) -> None:
     try:
         execute(make_task(run.config), dataclasses.replace(run.config, out=run.folder), quiet=quiet)
     except TrainingError as problem:
-        (run.folder / FAILURE).write_text(f"{type(problem).__name__}: {problem}\n")
+        write_text(run.folder / FAILURE, f"{type(problem).__name__}: {problem}\n")

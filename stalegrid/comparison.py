@@ -3,15 +3,16 @@
 Does not know: how and when runs are trained.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stalegrid.config import RunConfig
+from stalegrid.files import MEBIBYTE, exists, read_text, replace, to_json, write_text
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import METRICS, SUMMARY, read_summary
+from stalegrid.observe.sinks import SUMMARY
+from stalegrid.observe.told import read_metrics, read_summary
 
 CURVES = (
     ("test", "test_accuracy", "test accuracy"),
@@ -39,8 +40,8 @@ class Run:
     updates: int
 
     def summary(self) -> Record | None:
-        """Return its summary, if it is finished."""
-        if not (self.folder / SUMMARY).exists():
+        """Return its summary, if it is finished well."""
+        if self.failure() or not exists(self.folder / SUMMARY):
             return None
         summary = read_summary(self.folder)
         return summary if summary["updates"] == self.updates else None
@@ -48,12 +49,12 @@ class Run:
     def failure(self) -> str | None:
         """Return why it failed, if it did."""
         path = self.folder / FAILURE
-        return path.read_text().strip() if path.exists() else None
+        return read_text(path, MEBIBYTE).strip() if exists(path) else None
 
     def metrics(self, kind: str, key: str) -> list[tuple[float, float]]:
         """Return (epoch, value) of every line of its metrics that has the value."""
-        lines = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
-        return [(line["epoch"], line[key]) for line in lines if line["kind"] == kind and line.get(key) is not None]
+        lines = (line for line in read_metrics(self.folder) if line["kind"] == kind)
+        return [(line["epoch"], line[key]) for line in lines if line.get(key) is not None]
 
 
 def write(base: RunConfig, runs: Sequence[Run], out: Path) -> Record:
@@ -77,9 +78,9 @@ def write(base: RunConfig, runs: Sequence[Run], out: Path) -> Record:
         "methods": outcomes,
         **_curves(by_method),
     }
-    (out / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
-    (out / "comparison.md").write_text(_markdown(comparison))
-    _plot(comparison, out / "comparison.png")
+    write_text(out / "comparison.json", to_json(comparison, indent=2) + "\n")
+    write_text(out / "comparison.md", _markdown(comparison))
+    replace(out / "comparison.png", lambda part: _plot(comparison, part))
     return comparison
 
 
@@ -228,7 +229,7 @@ def _plot(comparison: Record, path: Path) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if comparison["curves"]:
         figure.legend(loc="outside right upper", title="mean and range\nover seeds", frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
 
 
 def _label(method: Record) -> str:

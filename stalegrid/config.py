@@ -3,11 +3,13 @@
 Does not know: what any option does.
 """
 
+import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stalegrid.errors import ConfigError
+from stalegrid.numbers import finite, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +138,14 @@ class Settings(DeviceSettings):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in fields(self):
-            value = getattr(self, field.name)
+            value, hint = getattr(self, field.name), hints[field.name]
             if hasattr(value, "tolist"):  # numpy's numbers and arrays
-                object.__setattr__(self, field.name, value.tolist())
-            choices = _choices(hints[field.name])
-            left_out = value is None and type(None) in get_args(hints[field.name])
-            if choices and not left_out and value not in choices:
-                raise ConfigError(f"{field.name} must be one of {', '.join(choices)} ({field.name}: {value!r})")
-            if isinstance(value, str) and hints[field.name] == Path | None:
-                object.__setattr__(self, field.name, Path(value))
+                value = value.tolist()
+            if isinstance(value, str) and hint == Path | None:
+                value = Path(value)
+            object.__setattr__(self, field.name, value)
+            if not _fits(value, hint):
+                raise ConfigError(f"{field.name} must be {_named(hint)} ({field.name}: {reprlib.repr(value)})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +179,42 @@ class RunConfig(Settings):
     milestones: list[float] | None = None
 
 
-def _choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a field may be, if it is nothing but a choice, which may also be left out."""
-    parts = [part for part in get_args(hint) if part is not type(None)]
-    if get_origin(hint) is Literal or not all(get_origin(part) is Literal for part in parts):
-        parts = [hint]
-    return tuple(word for part in parts if get_origin(part) is Literal for word in get_args(part))
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is what the type of a field says."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value in parts
+    if get_origin(hint) is list:
+        return isinstance(value, list | tuple) and all(_fits(entry, parts[0]) for entry in value)
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if hint in (int, float):
+        return whole(value) if hint is int else finite(value)
+    return isinstance(value, hint) and (hint not in (str, Path) or _written(str(value)))
+
+
+def _written(text: str) -> bool:
+    """Return whether files and systems take a text: what came from no UTF-8 holds halves of characters."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _named(hint: Any) -> str:
+    """Return what the type of a field is called."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(parts)}"
+    if get_origin(hint) is list:
+        return f"a list, each entry {_named(parts[0])}"
+    if parts:
+        return " or ".join(_named(part) for part in parts)
+    return _NAMES[hint]
+
+
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number of 64 bits",
+    float: "a number that is not infinite",
+    str: "text in UTF-8",
+    Path: "a path in UTF-8",
+    type(None): "left out",
+}

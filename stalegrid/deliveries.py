@@ -8,14 +8,19 @@ the rest says how stale each gradient was.
 """
 
 import json
+import reprlib
 from itertools import accumulate
 from pathlib import Path
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DataError
+from stalegrid.files import MEBIBYTE, read_text
 from stalegrid.softsync import Delivery, Rules
 
 DELIVERIES = "deliveries.jsonl"
 """The file in the folder of a run."""
+
+LIMIT = 1024 * MEBIBYTE
+"""Bytes of it."""
 
 
 def read_order(path: Path, rules: Rules) -> list[Delivery]:
@@ -30,14 +35,14 @@ def read_order(path: Path, rules: Rules) -> list[Delivery]:
     """
     try:
         lines = _lines(path)
-    except (OSError, ValueError) as problem:
-        raise ConfigError(f"the record cannot be read (deliveries: {path}): {problem}") from problem
+    except DataError as problem:
+        raise DataError(f"the record cannot be read (deliveries: {path}): {problem}") from problem
     return [_delivery(number, line, path, rules) for number, line in enumerate(lines, start=1)]
 
 
 def _lines(path: Path) -> list[str]:
     """Return the whole lines; a run that was killed may have left half a line."""
-    return path.read_text().split("\n")[:-1]
+    return read_text(path, LIMIT).split("\n")[:-1]
 
 
 def first_updates(path: Path, rules: Rules, updates: int) -> str:
@@ -60,7 +65,9 @@ def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:
         gone = "gone" in entry
         found = entry["gone" if gone else "learner"]
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        raise ConfigError(f"line {number} is no delivery (deliveries: {path}): {line.strip()!r}") from problem
+        raise ConfigError(
+            f"line {number} is no delivery (deliveries: {path}): {reprlib.repr(line.strip())}"
+        ) from problem
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < rules.learners:
         raise ConfigError(
             f"line {number} is of a learner that does not exist (deliveries: {path}, learner: {found!r}, learners: "

@@ -8,8 +8,9 @@
     |-- ProtocolError        a message is not the one its channel promised
     |-- TrainingError        the numbers went wrong: coordinates say where
     |   |-- NonFiniteLoss
-    |   |-- SampleError
+    |   |-- SampleError      a sample could not be read or used
     |   `-- StalenessExceeded
+    |-- OutputError          what was found out cannot be written
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
@@ -50,6 +51,10 @@ class SampleError(TrainingError):
 
 class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
+
+
+class OutputError(StalegridError):
+    """A file or standard output cannot be written; what was written before stays."""
 
 
 class Wait(NamedTuple):

@@ -30,6 +30,9 @@ OBSERVER = Unit(-1, -1)
 
 _SERVERS = -2
 
+MOST = 1000
+"""Groups, and stages, of a grid: more than anybody has, and few enough to count them all."""
+
 
 def learner(number: int) -> Unit:
     """Return the unit of a learner: a group with a single stage, the whole model."""
@@ -46,7 +49,7 @@ class Grid:
     """S x K units, group by group.
 
     Raises:
-        ConfigError: a side is smaller than 1.
+        ConfigError: a side is smaller than 1, or larger than makes sense.
     """
 
     groups: int
@@ -56,6 +59,8 @@ class Grid:
         for name, value in (("groups", self.groups), ("stages", self.stages)):
             if value < 1:
                 raise ConfigError(f"a grid needs at least one of its {name} ({name}: {value})")
+            if value > MOST:
+                raise ConfigError(f"a grid has at most {MOST} of its {name} ({name}: {value})")
 
     def __len__(self) -> int:
         return self.groups * self.stages

@@ -216,6 +216,10 @@ def find_served(name: str) -> ServerMethod | None:
     return next((method for method in SERVER_METHODS if method.name == name), None)
 
 
+STALEST = 10_000
+"""Batches that a stage may run ahead, at most: it holds as many."""
+
+
 def schedule(
     method: Method,
     stages: int,
@@ -254,6 +258,8 @@ def schedule(
             )
         if len(given) != stages:
             raise ConfigError(f"{name} needs one number a stage ({name}: {shown}, stages: {stages})")
+        if max(given) > STALEST:
+            raise ConfigError(f"a stage runs ahead by at most {STALEST} batches ({name}: {shown})")
     ahead = staleness if queues is None else staleness_of(queues)
     chosen = method.schedule(stages, micro_batches) if ahead is None else stale(ahead, micro_batches)
     return replace(chosen, delay=delay)

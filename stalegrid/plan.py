@@ -27,7 +27,9 @@ from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
+from stalegrid.numbers import whole
 from stalegrid.observe.records import Report
+from stalegrid.observe.state import check_saved
 from stalegrid.partition import Partition, partition
 from stalegrid.probe import Probed, probe
 from stalegrid.program import Edge, Program, Schedule, Watch
@@ -162,6 +164,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
     probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
+    check_saved(model)
     check_test(task, model, test)
     tell_unequal(task.loss, batches, grid.groups if isinstance(lateral, AllReduce) else 1, test)
     _check_optimizer(method, probed[0].optimizer)
@@ -299,13 +302,15 @@ def updates_of(settings: Settings, updates_per_epoch: float) -> int:
     """Return N, the updates of every unit.
 
     Raises:
-        ConfigError: there would be none.
+        ConfigError: there would be none, or more than can be counted.
     """
     updates = round(settings.epochs * updates_per_epoch) if settings.updates is None else settings.updates
     if updates < 1:
         raise ConfigError(
             f"the run has no update (epochs: {settings.epochs}, updates: {settings.updates}); train longer"
         )
+    if not whole(updates):
+        raise ConfigError(f"the run would never end (epochs: {settings.epochs}); train fewer")
     return updates
 
 

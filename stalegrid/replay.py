@@ -13,10 +13,9 @@ import torch
 
 from stalegrid.config import DeviceSettings, RunConfig, Settings
 from stalegrid.deliveries import DELIVERIES, first_updates
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import find_served
-from stalegrid.observe.sinks import read_model, read_summary
-from stalegrid.observe.told import read_config
+from stalegrid.observe.told import read_config, read_model, read_summary
 from stalegrid.served import rules_of
 from stalegrid.task import Task
 from stalegrid.train import execute
@@ -77,8 +76,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             "again with train --config, or see verify"
         )
     try:
-        version, recorded = int(read_summary(folder)["version"]), read_model(folder)
-    except OSError as problem:
+        version, (recorded, _) = read_summary(folder)["version"], read_model(folder)
+    except DataError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
     usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ELSEWHERE}
     with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import yaml
-from rich.console import Console
-
 from stalegrid.config import Settings
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, OutputError
+from stalegrid.files import write_text
 from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.kept import to_yaml
 from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import CONFIG, Folder, Several, TensorBoard
+from stalegrid.observe.sinks import CONFIG, METRICS, Dispensable, Folder, Several, TensorBoard
+from stalegrid.observe.stream import console, tell
 from stalegrid.plan import Plan, settle
 from stalegrid.served import ServedPlan, settle_served
 
@@ -29,21 +29,36 @@ from stalegrid.served import ServedPlan, settle_served
 def open_folder(out: Path | None) -> Iterator[Path]:
     """Make the output folder, or one that is removed again if none was asked for.
 
+    Where something is refused before the run has started, the folder is removed, so that the same command runs once
+    that is mended.  What a run that has started wrote is never removed.
+
     Raises:
         ConfigError: the folder cannot be made.
     """
-    if out is not None:
-        try:
-            out.mkdir(parents=True)
-        except OSError as problem:
-            raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
-        try:
-            yield out
-        except ConfigError:  # nothing was started: the same command must be able to run once it is mended
-            shutil.rmtree(out)
-            raise
+    if out is None:
+        with _scratch() as folder:
+            yield folder
         return
-    folder = Path(tempfile.mkdtemp(prefix="stalegrid-run-"))
+    try:
+        out.mkdir(parents=True)
+    except OSError as problem:
+        raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
+    try:
+        yield out
+    except (ConfigError, OutputError):
+        if not (out / METRICS).exists():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="stalegrid-run-"))
+    except OSError as problem:
+        raise ConfigError(
+            f"there is no place for temporary files ({problem}); let TMPDIR name a folder that can be written"
+        ) from problem
     try:
         yield folder
     finally:
@@ -62,9 +77,9 @@ def announce(plan: Plan | ServedPlan, settings: Settings, folder: Path, quiet: b
     made = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
     settled = dataclasses.asdict(made)
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settled.items() if k != "out"}
-    (folder / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
+    write_text(folder / CONFIG, to_yaml(plain))
     if not quiet:
-        Console().print(headline(plan, settings), highlight=False, soft_wrap=True)
+        tell(headline(plan, settings))
 
 
 def headline(plan: Plan | ServedPlan, settings: Settings) -> str:
@@ -139,9 +154,11 @@ def _grid_facts(plan: Plan) -> Record:
 
 
 def _make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quiet: bool, keep_units: bool) -> Sink:
+    say = (lambda line: None) if quiet else partial(tell, name="stderr")
     sinks: list[Sink] = [Folder(folder, facts, keep_units, limit)]
     if importlib.util.find_spec("tensorboard"):
-        sinks.append(TensorBoard(folder / "tensorboard"))
+        sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
     if not quiet:
-        sinks.append(ConsoleSink(updates, Console(), groups=facts.get("groups", 1) > 1))
+        groups = facts.get("groups", 1) > 1
+        sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, console(), groups), say))
     return Several(sinks)

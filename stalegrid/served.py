@@ -21,6 +21,7 @@ from stalegrid.grid import Grid, Unit
 from stalegrid.live import Live
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
+from stalegrid.observe.state import check_saved
 from stalegrid.observe.takes import Takes
 from stalegrid.partition import partition
 from stalegrid.plan import (
@@ -200,6 +201,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     watch = make_watch(test, settings, per_epoch)
     texts = chosen_corrections(method.corrections, settings)
     weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)
+    check_saved(model)
     check_test(task, model, test)
     tell_unequal(task.loss, batches, rules.gather, test)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners

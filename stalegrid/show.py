@@ -5,7 +5,6 @@ Does not know: how their numbers were made.
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from stalegrid.config import DeviceSettings
 from stalegrid.methods import NO_MIXING, find
+from stalegrid.observe.stream import Stream, console
 from stalegrid.planning import Candidate
 from stalegrid.timing.costs import CostTable
 
@@ -26,7 +26,7 @@ def plain(*columns: str) -> Table:
 
 def wide() -> Console:
     """Return a console whose tables are not squeezed where nobody sees its edge."""
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return console(width=None if Stream("stdout").isatty() else 200)
 
 
 def costs(table: CostTable) -> Table:

@@ -32,12 +32,15 @@ from stalegrid.engines.recorded import recorded
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.files import exists
 from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import Dated, read_model, read_summary
+from stalegrid.observe.sinks import Dated
+from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.told import read_model, read_summary
 from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.plan import Plan, cast_model, make_plan
 from stalegrid.profile import profile
@@ -54,7 +57,7 @@ class Result:
     """What came of a run.
 
     Attributes:
-        model: a copy of the user's model with the mean parameters over groups, in evaluation mode.
+        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
     """
@@ -106,8 +109,9 @@ def train(
 
     Raises:
         ConfigError: something cannot be run; nothing was started.
-        TrainingError: a loss is not finite, a gradient staler than declared, or a sample cannot be read.
+        TrainingError: a loss or the model is not finite, a sample cannot be used, or a gradient is too stale.
         EngineError: a process died or stalled.
+        OutputError: results cannot be written; what was written before stays.
     """
     known = {f.name for f in dataclasses.fields(Settings)}
     if unknown := set(settings) - known:
@@ -146,7 +150,9 @@ def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool)
             _simulate(Job(task, settings, plan, sink, folder))
         else:
             launch(Job(task, settings, plan, sink, folder), _processes(plan, settings))
-        return Result(_loaded(task, settings, read_model(folder)), read_summary(folder), settings.out)
+        model = cast_model(task, settings)
+        restore(model, *read_model(folder))
+        return _result(model, task, settings, read_summary(folder))
 
 
 def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
@@ -155,11 +161,9 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     Raises:
         ConfigError: something cannot be run.
     """
-    if settings.threads < 1:
-        raise ConfigError(f"arithmetic needs at least one thread (threads: {settings.threads})")
     if not 0 < settings.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {settings.deadline})")
-    if settings.out is not None and settings.out.exists():
+    if settings.out is not None and exists(settings.out):
         raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
     use_device(settings.device, 0)
     plan = _planned(task, settings)
@@ -196,9 +200,9 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
                 summary = peers.run(Job(task, settings, plan, sink, folder), lambda: read_summary(folder))
                 model = cast_model(task, settings)
                 if peers.rank == 0:
-                    model.load_state_dict(read_model(folder))
+                    restore(model, *read_model(folder))
                 peers.take_state(model)
-        return Result(model.eval(), summary, settings.out)
+        return _result(model, task, settings, summary)
 
 
 def _simulate(job: Job) -> None:
@@ -222,7 +226,15 @@ def _simulate(job: Job) -> None:
         write_trace(job.folder / TRACE, timeline)
 
 
-def _loaded(task: Task, settings: Settings, state: dict[str, Tensor]) -> nn.Module:
-    model = cast_model(task, settings)
-    model.load_state_dict(state)
-    return model.eval()
+def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -> Result:
+    """Return what came of a run, which has written it already.
+
+    Raises:
+        NonFiniteLoss: the model at the end has no finite test loss.
+    """
+    if task.test is not None and summary["test_loss"] is None:
+        raise NonFiniteLoss(
+            f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
+            "rate or the staleness, or clip the gradients"
+        )
+    return Result(model.eval(), summary, settings.out)

@@ -11,8 +11,8 @@ ROOT = Path(stalegrid.__file__).parent
 
 # From the bottom up; a name ending in a dot is a whole folder.
 LAYERS = (
-    ("version", "errors"),
-    ("grid", "seeds", "leaves", "spectral", "copies"),
+    ("version", "errors", "numbers"),
+    ("grid", "seeds", "files", "leaves", "spectral", "copies"),
     ("program", "data.", "modes"),
     ("messages", "methods"),
     ("weights", "consensus.", "softsync", "serving", "live"),

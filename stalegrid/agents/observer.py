@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from stalegrid.errors import NonFiniteLoss
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
 from stalegrid.observe.records import Record, Sink, count_correct
@@ -109,7 +110,7 @@ class Observer:
         }
         self._sums = [0.0, 0.0, 0.0]
         if self._test is None:
-            self._sink.evaluation(self._record, self._model)
+            self._hand_over()
 
     def _warn_of_unlike(self, layout: StageLayout, counters: Sequence[Tensor]) -> None:
         """Say once of each buffer of whole numbers that replicas have unlike ones, which have no mean."""
@@ -149,7 +150,21 @@ class Observer:
             samples, loss, correct = self._sums
             accuracy = None if math.isnan(correct) else correct / samples
             self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
-            self._sink.evaluation(self._record, self._model)
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Hand on what was measured, and end the run if the model that was measured is none any more.
+
+        Raises:
+            NonFiniteLoss: a parameter that is trained is infinite or not a number.
+        """
+        self._sink.evaluation(self._record, self._model)
+        for name, parameter in self._model.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise NonFiniteLoss(
+                    f"the mean model is not finite (parameter: {name}, version: {self._record['version']}); lower the "
+                    "learning rate or the staleness, or clip the gradients"
+                )
 
 
 def _mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:

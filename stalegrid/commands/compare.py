@@ -36,5 +36,5 @@ def run(options: Namespace) -> int:
     console.print(shown)
     failed = failures(made)
     for line in (*(f"failed: {line}" for line in failed), f"table, numbers and plot are in {config.out}"):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 1 if failed else 0

@@ -32,7 +32,7 @@ def run(options: Namespace) -> int:
     console = wide()
     console.print(settings)
     console.print(sizes)
-    console.print(_HELD, highlight=False)
+    console.print(_HELD)
     console.print(_served())
     return 0
 

@@ -57,7 +57,7 @@ def add_fields(parser: ArgumentParser, names: Sequence[str], defaults: Mapping[s
     for f in dataclasses.fields(RunConfig):
         if f.name in names:
             default = (defaults or {}).get(f.name, f.default)
-            parser.add_argument(_option(f.name), type=hints[f.name], default=default, help=texts[f.name])
+            parser.add_argument(_option(f.name), type=hints[f.name], default=default, help=texts.get(f.name))
 
 
 def config_of(options: Namespace) -> RunConfig:

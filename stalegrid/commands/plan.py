@@ -1,6 +1,7 @@
 """Estimates which grid, method and staleness suit given devices."""
 
 import dataclasses
+import math
 import os
 
 from jsonargparse import ArgumentParser, Namespace
@@ -10,6 +11,7 @@ from stalegrid.commands.options import DISTURBED, EXCHANGE, MACHINE, METHODS, MO
 from stalegrid.commands.profile import add_parts
 from stalegrid.config import RunConfig
 from stalegrid.errors import ConfigError
+from stalegrid.grid import MOST
 from stalegrid.planning import Candidate
 from stalegrid.timing.costs import CostTable
 
@@ -42,6 +44,10 @@ def run(options: Namespace) -> int:
         raise ConfigError(
             f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"
         )
+    if not 1 <= options.devices <= MOST:
+        raise ConfigError(f"there are 1 to {MOST} devices (devices: {options.devices})")
+    if options.memory is not None and not math.isfinite(options.memory):
+        raise ConfigError(f"memory is a number of GB (memory: {options.memory}); leave it out where it is no limit")
     if config.costs is None:
         # As many at once as there will be here: they compete for caches and memory as the units of a run do.
         copies = options.copies or min(options.devices, max(1, (os.cpu_count() or 1) // config.threads))
@@ -61,7 +67,7 @@ def run(options: Namespace) -> int:
     console = show.wide()
     console.print(show.candidates(shown, best, measured))
     for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 

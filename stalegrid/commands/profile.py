@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from stalegrid import show
 from stalegrid.commands.options import MACHINE, MODEL, add_fields, config_of
 from stalegrid.errors import ConfigError
+from stalegrid.files import exists, is_folder
 
 ABOUT = "measure what the parts of a model cost on this machine"
 USAGE = "[options]"
@@ -31,12 +32,12 @@ def run(options: Namespace) -> int:
     from stalegrid.recipe import make_task
 
     config = config_of(options)
-    if options.out is not None and (options.out.exists() or not options.out.parent.is_dir()):
+    if options.out is not None and (exists(options.out) or not is_folder(options.out.parent)):
         raise ConfigError(f"the file exists, or its folder does not (out: {options.out}); name another one")
     made = profile(make_task(config), config, options.parts, options.copies)
     console = show.wide()
     console.print(show.costs(made))
     if options.out is not None:
         made.write(options.out)
-        console.print(f"costs are in {options.out}; give them with --costs {options.out}", highlight=False)
+        console.print(f"costs are in {options.out}; give them with --costs {options.out}")
     return 0

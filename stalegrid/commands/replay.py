@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
+
+from stalegrid.observe.stream import console
 
 ABOUT = "repeat a run with parameter servers in the order that it recorded, to the same bits"
 USAGE = "DIR"
@@ -22,5 +23,5 @@ def run(options: Namespace) -> int:
     config = recorded_config(options.run)
     made = replay(make_task(config), config, options.run)
     same = "the same bits" if made.equal else f"OTHER bits (largest difference: {made.difference:g})"
-    Console().print(f"version {made.version}: the replay has {same} as the run", highlight=False, soft_wrap=True)
+    console().print(f"version {made.version}: the replay has {same} as the run", soft_wrap=True)
     return 0 if made.equal else 1

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
+
+from stalegrid.observe.stream import console
 
 ABOUT = "write a run's report.html"
 USAGE = "DIR"
@@ -18,5 +19,5 @@ def run(options: Namespace) -> int:
     """Write the page."""
     from stalegrid.observe.report import write_report
 
-    Console().print(f"the report is {write_report(options.run)}", highlight=False, soft_wrap=True)
+    console().print(f"the report is {write_report(options.run)}", soft_wrap=True)
     return 0

@@ -1,19 +1,20 @@
 """Prints the program of each stage."""
 
-import sys
-
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 
 from stalegrid import methods
 from stalegrid.commands.options import add_fields
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
+from stalegrid.observe.stream import Stream, console
 from stalegrid.observe.table import closed_form, ticks
 from stalegrid.program import Program, Schedule
 from stalegrid.show import plain
 from stalegrid.views import View, find_view
+
+MOST = 1000
+"""Updates of a table."""
 
 ABOUT = "print the program of each stage as a tick table"
 USAGE = "[options]"
@@ -27,7 +28,7 @@ def ask(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the table."""
     method = methods.find(options.method)
-    stages = method.shape[1] if options.stages is None else options.stages
+    stages = Grid(1, method.shape[1] if options.stages is None else options.stages).stages
     if method.max_stages is not None and stages > method.max_stages:
         raise ConfigError(f"{method.name} does not cut the model (stages: {stages})")
     micro = method.micro_batches if options.micro_batches is None else options.micro_batches
@@ -35,15 +36,17 @@ def run(options: Namespace) -> int:
     schedule = methods.schedule(method, stages, options.staleness, options.queues, micro, view.delay)
     view.check(schedule)
     updates = max(2, 8 // micro) if options.updates is None else options.updates
+    if updates > MOST:
+        raise ConfigError(f"a table shows at most {MOST} updates (updates: {updates})")
     program = Program(Grid(1, stages), schedule, updates)
     rows = ticks(program)
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
-    console = Console(width=None if sys.stdout.isatty() else 10_000)  # a tick table is wide
-    console.print(table)
-    console.print(_forms(schedule, view))
-    console.print(_busy(schedule), highlight=False)
+    shown = console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
+    shown.print(table)
+    shown.print(_forms(schedule, view))
+    shown.print(_busy(schedule))
     return 0
 
 

@@ -1,9 +1,9 @@
 """Trains a model."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from stalegrid.commands.options import EVERYTHING, add_fields, config_of
+from stalegrid.observe.stream import tell
 
 ABOUT = "train a model"
 USAGE = "[options]"
@@ -22,5 +22,5 @@ def run(options: Namespace) -> int:
     config = config_of(options)
     result = execute(make_task(config), config)
     where = "nothing is kept: name a folder with --out" if result.folder is None else f"results are in {result.folder}"
-    Console().print(where, highlight=False, soft_wrap=True)
+    tell(where)
     return 0

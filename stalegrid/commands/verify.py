@@ -1,9 +1,9 @@
 """Holds simulator, processes and plain loops against each other."""
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from stalegrid.commands.options import EVERYTHING, TIMED, add_fields, config_of
+from stalegrid.observe.stream import console
 from stalegrid.show import plain
 
 _LEFT_OUT = ("out", "log_every", "engine", "trace", "deliveries", *TIMED)
@@ -27,5 +27,5 @@ def run(options: Namespace) -> int:
     table = plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
     for d in differences:
         table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
-    Console().print(table)
+    console().print(table)
     return 0 if all(d.equal for d in differences) else 1

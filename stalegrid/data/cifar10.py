@@ -5,7 +5,9 @@ Does not know: training, augmentation, downloads.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html describes both layouts.
 """
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +17,16 @@ from torch import Tensor
 
 from stalegrid.data.arrays import ArrayDataset, Normalise, check_labels
 from stalegrid.errors import DataError
+from stalegrid.files import MEBIBYTE, is_file, is_folder, read_bytes
 
 CLASSES = 10
 ROWS = 10_000
 """Images in each file."""
 PIXELS = 3 * 32 * 32
+LARGEST = 64 * MEBIBYTE
+"""Bytes of a file; the official ones are half as large."""
+NESTED = 24
+"""Containers that a pickle makes, and so the depth to which they nest; the official files make 12."""
 NORMALISE = Normalise(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 """Of the 50,000 training images."""
 
@@ -46,7 +53,7 @@ def load_cifar10(folder: Path, train: bool) -> ArrayDataset:
 
 def _find(folder: Path, train: bool) -> tuple[list[Path], Reader]:
     """Return the files of the first complete layout and how to read one of them."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder; it should hold cifar-10-batches-bin or cifar-10-batches-py")
     stems = [f"data_batch_{number}" for number in range(1, 6)] if train else ["test_batch"]
     binary = [f"{stem}.bin" for stem in stems]
@@ -58,7 +65,7 @@ def _find(folder: Path, train: bool) -> tuple[list[Path], Reader]:
     ]
     looked = []
     for place, names, read in candidates:
-        missing = [name for name in names if not (place / name).is_file()]
+        missing = [name for name in names if not is_file(place / name)]
         if not missing:
             return [place / name for name in names], read
         looked.append(f"{place} lacks {', '.join(missing)}")
@@ -67,10 +74,10 @@ def _find(folder: Path, train: bool) -> tuple[list[Path], Reader]:
 
 def _read_binary(path: Path) -> tuple[Tensor, Tensor]:
     """Read rows of one label byte and the pixels: uint8 (ROWS, PIXELS) and int64 (ROWS,)."""
-    found, expected = path.stat().st_size, ROWS * (1 + PIXELS)
-    if found != expected:
-        raise DataError(f"{path}: found {found} bytes, expected {expected}")
-    rows = torch.from_numpy(np.fromfile(path, dtype=np.uint8)).view(ROWS, 1 + PIXELS)
+    content, expected = bytearray(read_bytes(path, LARGEST)), ROWS * (1 + PIXELS)
+    if len(content) != expected:
+        raise DataError(f"{path}: found {len(content)} bytes, expected {expected}")
+    rows = torch.frombuffer(content, dtype=torch.uint8).view(ROWS, 1 + PIXELS)
     labels = rows[:, 0].long()
     check_labels(labels.tolist(), CLASSES, str(path))
     return rows[:, 1:], labels
@@ -125,15 +132,32 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def _unpickle(path: Path) -> object:
+    content = read_bytes(path, LARGEST)
     try:
-        with path.open("rb") as file:
-            content: object = _InertUnpickler(file, encoding="bytes").load()
+        _check_plain(content)
+        found: object = _InertUnpickler(io.BytesIO(content), encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # a broken pickle may raise almost anything
-        found = path.stat().st_size
-        raise DataError(f"{path}: {found} bytes that are a truncated or broken pickle ({error!r})") from error
-    return content
+        raise DataError(f"{path}: {len(content)} bytes that are a truncated or broken pickle ({error!r})") from error
+    return found
+
+
+def _check_plain(content: bytes) -> None:
+    """Refuse a pickle that would exhaust the machine: one that nests, or notes values under huge numbers.
+
+    Raises:
+        DataError: it is no such simple pickle as CIFAR-10's files are.
+    """
+    made = 0
+    for code, argument, _ in pickletools.genops(content):
+        made += any(after in _CONTAINERS for after in code.stack_after)
+        noted = argument if code.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
+        if made > NESTED or not isinstance(noted, int) or noted > len(content):
+            raise DataError(f"a pickle that is not as simple as a CIFAR-10 file (containers: {made}, number: {noted})")
+
+
+_CONTAINERS = (pickletools.pytuple, pickletools.pylist, pickletools.pydict, pickletools.pyset, pickletools.pyfrozenset)
 
 
 def _pixels(record: object, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -11,14 +11,18 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from stalegrid.data.arrays import ArrayDataset, Normalise, check_labels
 from stalegrid.errors import DataError
+from stalegrid.files import MEBIBYTE, is_file, is_folder
 
 CLASSES = 10
+LARGEST = 1024 * MEBIBYTE
+"""Bytes of a file, decompressed: what a small one says of itself may be no limit."""
 NORMALISE = Normalise(mean=(0.1307,), std=(0.3081,))
 """Of the 60,000 training images."""
 
@@ -36,7 +40,7 @@ def load_mnist(folder: Path, train: bool) -> ArrayDataset:
     Raises:
         DataError: the folder or a file is missing, or a file is truncated or holds what it should not.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder; it should hold MNIST's IDX files")
     stem = "train" if train else "t10k"
     image_path = _find(folder, f"{stem}-images-idx3-ubyte")
@@ -54,33 +58,43 @@ def _find(folder: Path, name: str) -> Path:
     places = [folder, folder / "MNIST" / "raw", folder / "raw"]
     candidates = [place / f"{name}{suffix}" for place in places for suffix in ("", ".gz")]
     for path in candidates:
-        if path.is_file():
+        if is_file(path):
             return path
     raise DataError(f"{name} is missing; looked for {', '.join(map(str, candidates))}")
 
 
 def _read(path: Path, dimensions: int) -> Tensor:
     """Read an IDX file of uint8 values with a given number of dimensions."""
-    content = _content(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _parse(file, path, dimensions)
+    except (OSError, EOFError, zlib.error) as error:
+        if path.suffix == ".gz" and not isinstance(error, PermissionError):
+            raise DataError(
+                f"{path}: {_size(path)} bytes that are a truncated or broken gzip file ({error})"
+            ) from error
+        raise DataError(f"{path}: the file cannot be read ({error})") from error
+
+
+def _parse(file: BinaryIO | gzip.GzipFile, path: Path, dimensions: int) -> Tensor:
     header = 4 * (1 + dimensions)
-    if len(content) < header:
-        raise DataError(f"{path}: found {len(content)} bytes, expected a header of {header}")
-    magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:header])
+    head = file.read(header)
+    if len(head) < header:
+        raise DataError(f"{path}: found {len(head)} bytes, expected a header of {header}")
+    magic, *shape = struct.unpack(f">{1 + dimensions}I", head)
     if magic != 0x800 + dimensions:
         raise DataError(f"{path}: starts with the magic number {magic:#010x}, expected {0x800 + dimensions:#010x}")
-    expected = header + math.prod(shape)
-    if len(content) != expected:
-        raise DataError(f"{path}: found {len(content)} bytes, expected {expected} for the shape {tuple(shape)}")
-    values = bytearray(content[header:])  # torch wants memory it may write to
+    expected = math.prod(shape)
+    if expected > LARGEST:
+        raise DataError(f"{path}: the shape {tuple(shape)} has {expected} bytes, at most {LARGEST} make sense")
+    if path.suffix != ".gz" and _size(path) != header + expected:  # before anything is read
+        raise DataError(f"{path}: found {_size(path)} bytes, expected {header + expected} for the shape {tuple(shape)}")
+    values = bytearray(file.read(expected + 1))  # torch wants memory it may write to
+    if len(values) != expected:
+        found = f"found {header + len(values)}{' or more' * (len(values) > expected)} bytes"
+        raise DataError(f"{path}: {found}, expected {header + expected} for the shape {tuple(shape)}")
     return torch.frombuffer(values, dtype=torch.uint8).view(shape) if values else torch.empty(shape).byte()
 
 
-def _content(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        found = path.stat().st_size
-        raise DataError(f"{path}: {found} bytes that are a truncated or broken gzip file ({error})") from error
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -12,6 +12,9 @@ import torch
 
 from stalegrid.errors import ConfigError
 
+THREADS = 256
+"""Of a process, at most."""
+
 
 def use_device(name: str, local_rank: int) -> torch.device:
     """Choose the device of this process, the CPU or a GPU in turn, and make its arithmetic repeatable.
@@ -38,7 +41,13 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as <malloc.h> numbers them
 
 @contextmanager
 def computing(number: int) -> Iterator[None]:
-    """Compute with some number of threads, then with as many as before; the process keeps memory that is freed."""
+    """Compute with some number of threads, then with as many as before; the process keeps memory that is freed.
+
+    Raises:
+        ConfigError: there can be none, or so many that the libraries for arithmetic would crash.
+    """
+    if not 1 <= number <= THREADS:
+        raise ConfigError(f"arithmetic needs at least one thread, at most {THREADS} (threads: {number})")
     _keep_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(number)

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from stalegrid.agents import Agent
 from stalegrid.deliveries import DELIVERIES
+from stalegrid.files import open_new, writing
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
 from stalegrid.program import Action, Kind
@@ -43,7 +44,8 @@ class Noted:
         return made
 
     def _write(self, entry: dict[str, int]) -> None:
-        self._file.write(json.dumps(entry) + "\n")
+        with writing(Path(self._file.name)):
+            self._file.write(json.dumps(entry) + "\n")
 
 
 @contextmanager
@@ -52,5 +54,5 @@ def noted(agents: dict[Unit, Agent], folder: Path) -> Iterator[dict[Unit, Agent]
     if DOOR not in agents:
         yield agents
         return
-    with (folder / DELIVERIES).open("w", buffering=1) as file:
+    with open_new(folder / DELIVERIES) as file:
         yield {**agents, DOOR: Noted(agents[DOOR], file)}

@@ -5,15 +5,17 @@ Does not know: agents, engines, files.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from stalegrid.errors import OutputError
 from stalegrid.grid import Unit
 from stalegrid.observe.records import Record
 from stalegrid.observe.sinks import VIRTUAL, Rate
+from stalegrid.observe.stream import console
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""
@@ -25,7 +27,8 @@ def cursor_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        Console().show_cursor()
+        with suppress(OutputError):
+            console().show_cursor()
 
 
 class ConsoleSink:
@@ -49,7 +52,7 @@ class ConsoleSink:
             BarColumn(20),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("waiting for the first report", total=updates)

@@ -5,8 +5,8 @@ Does not know: what the page says.
 
 from pathlib import Path
 
-from stalegrid.errors import ConfigError
-from stalegrid.observe.sinks import replace
+from stalegrid.files import write_text
+from stalegrid.observe.pictures import check_pictures
 from stalegrid.observe.told import read_told
 
 REPORT = "report.html"
@@ -24,13 +24,10 @@ def write_report(folder: Path) -> Path:
     Raises:
         ConfigError: the folder is of no run, a file in it cannot be read, or matplotlib is missing.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as problem:
-        raise ConfigError(f"a report needs matplotlib ({problem}); pip install 'stalegrid[plot]'") from problem
+    check_pictures("a report")
     from stalegrid.observe.sections import report
 
     content = report(read_told(folder))
     path = folder / REPORT
-    replace(path, lambda part: part.write_text(content, encoding="utf-8"))
+    write_text(path, content)
     return path

@@ -3,8 +3,6 @@
 Does not know: agents, engines.  Clocks are read here and in the console only.
 """
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +14,16 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stalegrid.files import open_new, replace, to_json, write_text, writing
 from stalegrid.grid import Unit
-from stalegrid.observe.records import Record, Sink
+from stalegrid.observe.records import Nowhere, Record, Sink
+from stalegrid.observe.state import saved, unsaved
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 SUMMARY = "summary.json"
+UNSAVED = "buffers.safetensors"
 UNITS = "units.safetensors"
 
 VIRTUAL = "virtual_seconds"
@@ -70,10 +71,10 @@ class Summed:
     def add(self, seen: Record) -> None:
         """Take in what a unit reported."""
         self.histogram = [a + b for a, b in zip_longest(self.histogram, seen["histogram"], fillvalue=0)]
-        self.held = max(self.held, seen.get("held", 0))
-        if seen["gap"] is not None:
+        self.held = max(self.held, seen.get("held") or 0)
+        if seen.get("gap") is not None:
             self.gaps.append(seen["gap"])
-            self.gap_max = max(self.gap_max, seen["gap_max"])
+            self.gap_max = max(self.gap_max, seen.get("gap_max") or 0.0)
 
     def record(self) -> Record:
         """Return the sums as a summary has them."""
@@ -132,14 +133,18 @@ class Folder:
     Samples per second leave out the time to the first report, in which processes start and libraries load.
 
     Args:
-        folder: exists and is this run's.
+        folder: exists and is this run's; holds metrics from now on, which says that the run has started.
         facts: what the summary says besides what is measured.
         keep_units: also write the parameters of every unit at the last snapshot.
         limit: see :class:`Staleness`.
+
+    Raises:
+        OutputError: by every method too, a file cannot be written; what was written before stays.
     """
 
     def __init__(self, folder: Path, facts: Record, keep_units: bool = False, limit: int | None = None) -> None:
         self._folder = folder
+        self._metrics = open_new(folder / METRICS)
         self._facts = facts
         self._keep_units = keep_units
         self._start = time.perf_counter()
@@ -162,8 +167,9 @@ class Folder:
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        replace(self._folder / MODEL, lambda part: save_file(_untied(state), part))
+        replace(self._folder / MODEL, lambda part: save_file(saved(model), part))
+        if rest := unsaved(model):
+            replace(self._folder / UNSAVED, lambda part: save_file(rest, part))
         summary = {
             **self._facts,
             **self._last,
@@ -173,7 +179,7 @@ class Folder:
         }
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
-        replace(self._folder / SUMMARY, lambda part: part.write_text(json.dumps(summary, indent=2) + "\n"))
+        write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Write every unit's vector, if asked to."""
@@ -183,10 +189,12 @@ class Folder:
 
     def close(self) -> None:
         """Keep what is written, which is whole at any moment."""
+        with writing(self._folder / METRICS):
+            self._metrics.close()
 
     def _append(self, record: Record) -> None:
-        with (self._folder / METRICS).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with writing(self._folder / METRICS):
+            self._metrics.write(to_json(record) + "\n")
 
 
 class TensorBoard:
@@ -265,6 +273,45 @@ class Dated:
         self._sink.close()
 
 
+class Dispensable:
+    """A place that training can do without: its first error is told, and it is left out from then on.
+
+    Args:
+        name: of the place.
+        make: makes it.
+        say: takes what is told.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Sink], say: Callable[[str], object]) -> None:
+        self._name = name
+        self._say = say
+        self._sink: Sink = Nowhere()
+        self._try(lambda: setattr(self, "_sink", make()))
+
+    def report(self, record: Record) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.report(record))
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.evaluation(record, model))
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.units(vectors))
+
+    def close(self) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.close())
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as problem:  # whatever it is, training is worth more
+            self._sink = Nowhere()
+            self._say(f"training goes on without {self._name}: {type(problem).__name__}: {problem}")
+
+
 class Several:
     """Hands every observation to several sinks, in order.
 
@@ -294,34 +341,3 @@ class Several:
         """Close them all."""
         for sink in self._sinks:
             sink.close()
-
-
-def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share memory, which safetensors refuses."""
-    seen: set[int] = set()
-    for name, tensor in state.items():
-        if tensor.data_ptr() in seen:
-            state[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
-    return state
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is whole at any moment: beside it first, then in its place."""
-    part = path.with_suffix(".part")
-    write(part)
-    os.replace(part, path)
-
-
-def read_summary(folder: Path) -> Record:
-    """Read the summary of a run."""
-    summary: Record = json.loads((folder / SUMMARY).read_text())
-    return summary
-
-
-def read_model(folder: Path) -> dict[str, Tensor]:
-    """Read the mean model of a run, a state dict of the original model."""
-    from safetensors.torch import load_file
-
-    state: dict[str, Tensor] = load_file(folder / MODEL)
-    return state

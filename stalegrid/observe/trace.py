@@ -7,17 +7,19 @@ unit, messages beside them, arrows from the forward of a batch to the update of 
 process each, servers share one; no arrow leads from one to the other, as nothing stored says whose gradient was taken.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stalegrid.errors import ConfigError
+from stalegrid.errors import DataError
+from stalegrid.files import to_json, write_text
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.messages import END
+from stalegrid.numbers import whole
+from stalegrid.observe.kept import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json
+from stalegrid.observe.kept import Kind as _Kind
 from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
-from stalegrid.observe.sinks import replace
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.program import Edge, Kind
 
@@ -45,49 +47,55 @@ def write_trace(path: Path, timeline: Timeline) -> None:
         "metadata": {"stalegrid": FORMAT, "virtual": timeline.virtual},
         "traceEvents": [*events.names(), *events.actions(), *events.waits(), *events.messages()],
     }
-    text = json.dumps(content, separators=(",", ":"))
-    replace(path, lambda part: part.write_text(text))
+    write_text(path, to_json(content, separators=(",", ":")))
 
 
 def read_trace(path: Path) -> Timeline:
     """Read a timeline that :func:`write_trace` wrote, exactly.
 
     Raises:
-        ConfigError: the file cannot be read, or is something else.
+        DataError: the file cannot be read, or is something else.
     """
-    content = _content(path)
-    timeline = Timeline(virtual=bool(content["metadata"].get("virtual")))
     try:
-        for event in content["traceEvents"]:
-            stored = event.get("args")
-            if event["ph"] == "X" and stored:
-                kind = Kind[event["cat"].upper()]
-                timeline.spans.append(
-                    Span(Unit(*stored["unit"]), kind, stored["index"], stored["start"], stored["end"])
-                )
-            elif event["ph"] == "b":
-                edge = Edge(stored["edge"], Unit(*stored["source"]), Unit(*stored["target"]))
-                for times, name in ((timeline.departures, "left"), (timeline.arrivals, "arrived")):
-                    if stored[name] is not None:
-                        times[edge, stored["index"]] = stored[name]
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise _foreign(path, repr(problem)) from problem
+        return _read(path)
+    except DataError as problem:
+        raise DataError(
+            f"this is no trace that can be read (trace: {path}, {problem}); record one with --trace"
+        ) from problem
+
+
+def _read(path: Path) -> Timeline:
+    content = read_json(path, {"metadata": {"stalegrid": _FORMATTED, "virtual": FLAG}, "traceEvents": [{"ph": TEXT}]})
+    timeline = Timeline(virtual=content["metadata"]["virtual"])
+    for i, event in enumerate(content["traceEvents"]):
+        where = f"traceEvents[{i}]"
+        if event["ph"] == "X" and event.get("args"):
+            checked(event, {"cat": _CATEGORY, "args": _SPAN}, path, where)
+            stored = event["args"]
+            kind = Kind[event["cat"].upper()]
+            timeline.spans.append(Span(Unit(*stored["unit"]), kind, stored["index"], stored["start"], stored["end"]))
+        elif event["ph"] == "b":
+            stored = checked(event, {"args": _FLIGHT}, path, where)["args"]
+            edge = Edge(stored["edge"], Unit(*stored["source"]), Unit(*stored["target"]))
+            for times, name in ((timeline.departures, "left"), (timeline.arrivals, "arrived")):
+                if stored.get(name) is not None:
+                    times[edge, stored["index"]] = stored[name]
     return timeline
 
 
-def _content(path: Path) -> Event:
-    try:
-        content: Event = json.loads(path.read_text())
-        found = content["metadata"]["stalegrid"]
-    except (OSError, KeyError, TypeError, ValueError) as problem:
-        raise _foreign(path, repr(problem)) from problem
-    if found != FORMAT:
-        raise _foreign(path, f"format: {found}, known: {FORMAT}")
-    return content
+_FORMATTED = _Kind(f"{FORMAT}, the format that --trace records", lambda found: found == FORMAT)
 
-
-def _foreign(path: Path, reason: str) -> ConfigError:
-    return ConfigError(f"this is no trace that can be read (trace: {path}, {reason}); record one with --trace")
+_UNIT = _Kind("a unit", lambda value: isinstance(value, list) and len(value) == 2 and all(map(whole, value)))
+_CATEGORY = _Kind("a kind of action", lambda value: str(value).upper() in Kind.__members__)
+_SPAN = {"unit": _UNIT, "index": WHOLE, "start": COUNT, "end": COUNT}
+_FLIGHT = {
+    "edge": TEXT,
+    "source": _UNIT,
+    "target": _UNIT,
+    "index": WHOLE,
+    "left": Maybe(COUNT),
+    "arrived": Maybe(COUNT),
+}
 
 
 class _Events:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DataError
+from stalegrid.files import write_text
+from stalegrid.numbers import finite, whole
+from stalegrid.observe.kept import read_yaml, to_yaml
 from stalegrid.partition.balance import balance
 
 NANOSECONDS = 1_000_000
@@ -53,7 +54,7 @@ class Cost:
             value = getattr(self, field.name)
             if field.name == "name" or (field.name == "recompute" and value is None):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            if not finite(value) or value < 0:
                 raise ConfigError(f"a cost is a number, 0 or more ({field.name}: {value!r}, part: {self.name!r})")
 
     @property
@@ -132,7 +133,7 @@ class CostTable:
         """Write the table as YAML."""
         parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
         content = {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        write_text(path, to_yaml(content))
 
     @classmethod
     def read(cls, path: Path) -> "CostTable":
@@ -142,9 +143,9 @@ class CostTable:
             ConfigError: it cannot be read, or says something that has no meaning.
         """
         try:
-            content = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, yaml.YAMLError) as problem:
-            raise ConfigError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
+            content = read_yaml(path)
+        except DataError as problem:
+            raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
         try:
             return cls._parse(content)
         except ConfigError as problem:
@@ -155,9 +156,9 @@ class CostTable:
         if not isinstance(content, Mapping) or set(content) - {"batch_size", "handling", "parts"}:
             raise ConfigError("a cost table has the entries batch_size, handling and parts, and no others")
         size, handling, parts = content.get("batch_size"), content.get("handling", 0.0), content.get("parts")
-        if not isinstance(size, int) or isinstance(size, bool):
+        if not isinstance(size, int) or not whole(size):
             raise ConfigError(f"batch_size is a whole number (batch_size: {size!r})")
-        if not isinstance(handling, int | float) or isinstance(handling, bool):
+        if not finite(handling):
             raise ConfigError(f"handling is a number of milliseconds a MB (handling: {handling!r})")
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
             raise ConfigError("parts is a list of entries with at least forward and backward")

@@ -1,6 +1,7 @@
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,47 @@ def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
         load_cifar10(tmp_path, train=False)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="test_batch: 0 bytes"):
+        load_cifar10(tmp_path, train=False)
+
+
+HOSTILE = {
+    "nested tuples, hashed as a key": b"\x80\x02}" + b")" + 200_000 * b"\x85" + b"K\x00s.",
+    "nested lists": b"\x80\x02" + 200_000 * b"](" + 200_000 * b"e" + b".",
+    "a tuple of twice itself, again and again": b"\x80\x02})" + 100 * b"2\x86" + b"K\x00s.",
+    "a note under a huge number": b"\x80\x02K\x00r\xff\xff\xff\x7f.",
+    "a text that is longer than the file": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b".",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_pickle_that_would_exhaust_the_machine_is_refused(tmp_path: Path, name: str) -> None:
+    write_pickled(tmp_path, HOSTILE[name])
+    with pytest.raises(DataError, match=r"test_batch: .*(not as simple|broken pickle)"):
+        load_cifar10(tmp_path, train=False)
+
+
+@pytest.mark.parametrize("write", [write_binary, write_pickled])
+def test_a_file_that_is_huge_is_not_read(tmp_path: Path, write: Callable[[Path, bytes], Path]) -> None:
+    os.truncate(write(tmp_path, b""), 100 << 30)  # sparse: takes no room
+    with pytest.raises(DataError, match=r"larger than makes sense here .*test_batch"):
+        load_cifar10(tmp_path, train=False)
+
+
+def test_a_folder_that_no_system_can_have_is_named() -> None:
+    with pytest.raises(DataError, match="path cannot be used"):
+        load_cifar10(Path("x" * 300), train=False)
+
+
+@pytest.mark.parametrize("write", [write_binary, write_pickled])
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, write: Callable[[Path, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, *arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write(tmp_path, b"")
+    monkeypatch.setattr(Path, "open", closed)  # whoever runs the tests may read any file
+    with pytest.raises(DataError, match=f"cannot be read .*{path.name}.*Permission denied"):
         load_cifar10(tmp_path, train=False)
 
 

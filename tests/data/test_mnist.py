@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -104,9 +105,29 @@ def test_a_wrong_label_is_named(folder: Path) -> None:
 def test_a_broken_compressed_file_is_named(folder: Path, images: Tensor, damage: str) -> None:
     (folder / IMAGES).unlink()
     whole = gzip.compress(idx(images))
-    broken = {"cut": whole[:50], "garbled": whole[:20] + b"\xff" * 40 + whole[60:], "other": b"not gzip"}[damage]
+    broken = {"cut": whole[:50], "garbled": whole[:600] + b"\xff" * 40 + whole[640:], "other": b"not gzip"}[damage]
     (folder / f"{IMAGES}.gz").write_bytes(broken)
     with pytest.raises(DataError, match=rf"{IMAGES}\.gz: {len(broken)} bytes that are a truncated or broken gzip"):
+        load_mnist(folder, train=False)
+
+
+def test_a_compressed_file_that_grows_without_end_is_read_as_far_as_its_shape(folder: Path) -> None:
+    (folder / IMAGES).unlink()
+    head = struct.pack(">4I", 0x803, 5, 28, 28)
+    (folder / f"{IMAGES}.gz").write_bytes(gzip.compress(head + bytes(50_000_000)))
+    with pytest.raises(DataError, match=rf"{IMAGES}\.gz: found 3937 or more bytes, expected 3936"):
+        load_mnist(folder, train=False)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_shape_that_makes_no_sense_is_refused_before_anything_is_read(folder: Path, suffix: str) -> None:
+    (folder / IMAGES).unlink()
+    head = struct.pack(">4I", 0x803, 2**32 - 1, 28, 28)
+    path = folder / f"{IMAGES}{suffix}"
+    path.write_bytes(gzip.compress(head) if suffix else head)
+    if not suffix:
+        os.truncate(path, 100 << 30)  # sparse: takes no room
+    with pytest.raises(DataError, match=rf"{IMAGES}.*: the shape .* has {(2**32 - 1) * 784} bytes, at most"):
         load_mnist(folder, train=False)
 
 

@@ -295,7 +295,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     path = folder / "metrics.jsonl"
     path.write_text("{\n" + path.read_text())
-    with pytest.raises(ConfigError, match=r"line 1 is damaged \(metrics: .*metrics\.jsonl\)"):
+    with pytest.raises(ConfigError, match=r"is damaged \(file: .*metrics\.jsonl, line 1\)"):
         write_report(folder)
 
 

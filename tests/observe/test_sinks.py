@@ -1,6 +1,7 @@
 """How the staleness of reports is summed for a summary."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from torch import nn
 
 from stalegrid.observe.records import Record, Report
-from stalegrid.observe.sinks import METRICS, SUMMARY, Folder, Summed
+from stalegrid.observe.sinks import METRICS, SUMMARY, Dispensable, Folder, Summed
 
 
 def seen(histogram: list[int], gap: float | None = None, gap_max: float | None = None, held: int = 0) -> Record:
@@ -65,6 +66,7 @@ def test_a_summary_has_the_staleness_of_every_stage_over_groups(tmp_path: Path) 
     folder.report({**common, "staleness": units})
     folder.report({**common, "update": 2, "staleness": units})
     folder.evaluation({"version": 2}, nn.Linear(1, 1))
+    folder.close()
     summary = json.loads((tmp_path / SUMMARY).read_text())
     assert summary["staleness"] == [
         {"stage": 0, "mean": 0.75, "max": 1, "histogram": [2, 6], "gap": 1.5, "gap_max": 2.5, "held": 6},
@@ -82,6 +84,7 @@ def test_a_summary_has_the_staleness_of_every_learner_and_of_all(tmp_path: Path)
     folder.report({**common, "update": 1, "staleness": {"(10,0)": seen([1, 0, 1]), "(2,0)": seen([0, 1])}})
     folder.report({**common, "update": 2, "staleness": {"(2,0)": seen([0, 0, 0, 1])}})
     folder.evaluation({"version": 2}, nn.Linear(1, 1))
+    folder.close()
     summary = json.loads((tmp_path / SUMMARY).read_text())
     limits = {"limit": 2, "above_limit": 0.0}
     assert summary["staleness"] == [
@@ -101,3 +104,55 @@ def test_a_summary_has_all_learners_that_were_lost_so_far(tmp_path: Path) -> Non
         folder.evaluation({"version": update}, nn.Linear(1, 1))
         told = json.loads((tmp_path / SUMMARY).read_text())["lost_learners"]
         assert told == [[], [3], [3], [3, 0, 1]][update - 1]
+    folder.close()
+
+
+class Refusing:
+    """A place that takes one report and then no more."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def report(self, record: Record) -> None:
+        self.taken += 1
+        if self.taken > 1:
+            raise OSError("no room")
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        self.taken += 100
+
+    def units(self, vectors: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_place_that_fails_is_left_out_and_told_once() -> None:
+    place, said = Refusing(), list[str]()
+    sink = Dispensable("the tree", lambda: place, said.append)
+    for _ in range(4):
+        sink.report({})
+    sink.evaluation({}, nn.Identity())
+    sink.close()
+    assert place.taken == 2
+    assert said == ["training goes on without the tree: OSError: no room"]
+
+
+def test_a_place_that_cannot_be_made_is_left_out() -> None:
+    def make() -> Refusing:
+        raise TypeError("broken package")
+
+    said = list[str]()
+    Dispensable("the tree", make, said.append).report({})
+    assert said == ["training goes on without the tree: TypeError: broken package"]
+
+
+def test_what_is_written_is_strict_json(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, {"spectral_gap": math.nan})
+    record = {"update": 1, "loss": math.inf, "samples": 4, "staleness": {"(0,0)": seen([1], math.nan, math.inf)}}
+    folder.report(record)
+    folder.evaluation({"version": 1, "test_loss": math.nan}, nn.Linear(1, 1))
+    folder.close()
+    lines = [*(tmp_path / METRICS).read_text().splitlines(), (tmp_path / SUMMARY).read_text()]
+    metrics, _, summary = (json.loads(line, parse_constant=pytest.fail) for line in lines)
+    assert (metrics["loss"], metrics["staleness"]["(0,0)"]["gap"]) == (None, None)
+    assert (summary["test_loss"], summary["train_loss"], summary["spectral_gap"]) == (None, None, None)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,18 +126,15 @@ class Peers:
         if self.rank:
             yield Path(talk.spread(bytes, self.patience, LONGEST).decode())
             return
-        opened = make()
         folder: list[Path] = []
+        with ExitStack() as opened:
 
-        def enter() -> bytes:
-            folder.append(opened.__enter__())
-            return str(folder[0]).encode()
+            def enter() -> bytes:
+                folder.append(opened.enter_context(make()))
+                return str(folder[0]).encode()
 
-        talk.spread(enter, self.patience, LONGEST)
-        try:
+            talk.spread(enter, self.patience, LONGEST)
             yield folder[0]
-        finally:
-            opened.__exit__(None, None, None)
 
     def run(self, job: Job, summary: Callable[[], Record]) -> Record:
         """Run this process's agents to the end and return the summary, which the first process reads."""

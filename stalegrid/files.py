@@ -1,0 +1,145 @@
+"""Files read and written whole, by a process that trusts neither the disk nor who else may write to a folder.
+
+Does not know: what a file says.
+"""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from safetensors import SafetensorError
+
+from stalegrid.errors import DataError, OutputError
+
+MEBIBYTE = 1 << 20
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that it is whole at any moment: beside it first, under a name nobody can guess.
+
+    Args:
+        path: of the file, which may exist; a link in its place is replaced, not followed.
+        write: writes to the path that it is given.
+
+    Raises:
+        OutputError: it cannot be written; what was there before stays.
+    """
+    part = path.with_name(f".part-{secrets.token_hex(8)}")
+    with writing(path):
+        try:
+            part.touch(exist_ok=False)
+            mode = part.stat().st_mode  # as the mask has it; some who write make a file of their own
+            write(part)
+            part.chmod(mode)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; see :func:`replace`."""
+    replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def open_new(path: Path) -> TextIO:
+    """Open a text file that must not exist yet, line by line.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with writing(path):
+        return path.open("x", encoding="utf-8", buffering=1)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in a line that a file cannot be written.
+
+    Raises:
+        OutputError: what is done within raised an error of input or output.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
+        raise OutputError(
+            f"the file cannot be written (file: {path}): {reason}; make room for it, or name another folder"
+        ) from problem
+
+
+def to_json(content: Any, **options: Any) -> str:
+    """Return strict JSON, in which numbers that are infinite or none are null."""
+    return json.dumps(_strict(content), allow_nan=False, **options)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    return [_strict(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a file that is no larger than it can sensibly be.
+
+    Args:
+        path: of the file.
+        most: bytes.
+
+    Raises:
+        DataError: it cannot be read, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(most + 1) if size <= most else b""
+    except (OSError, ValueError) as problem:  # ValueError: a path with a null character
+        raise DataError(f"the file cannot be read (file: {path}): {_reason(problem)}") from problem
+    if size > most or len(content) > most:
+        raise DataError(f"the file is larger than makes sense here (file: {path}, bytes: {size}, at most: {most})")
+    return content
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read a file of UTF-8; arguments and errors as for :func:`read_bytes`."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise DataError(f"the file is not text in UTF-8 (file: {path}): {problem}") from problem
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path; errors as for :func:`is_file`."""
+    return _asked(path, Path.exists)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path; errors as for :func:`is_file`."""
+    return _asked(path, Path.is_dir)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file at a path.
+
+    Raises:
+        DataError: that cannot be known, as where the path is too long or leads through a closed folder.
+    """
+    return _asked(path, Path.is_file)
+
+
+def _asked(path: Path, question: Callable[[Path], bool]) -> bool:
+    try:
+        return question(path)
+    except OSError as problem:
+        raise DataError(f"the path cannot be used (path: {path}): {_reason(problem)}") from problem
+
+
+def _reason(problem: Exception) -> object:
+    return problem.strerror if isinstance(problem, OSError) and problem.strerror else problem

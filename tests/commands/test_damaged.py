@@ -1,0 +1,161 @@
+"""Files that come back changed by anybody: one line that names the file, and never a traceback."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stalegrid.cli import main
+from stalegrid.deliveries import DELIVERIES, read_order
+from stalegrid.errors import ConfigError
+from stalegrid.observe.sinks import CONFIG, METRICS, MODEL, SUMMARY, Staleness
+from stalegrid.observe.told import read_config, read_summary, read_told
+from stalegrid.observe.trace import TRACE
+from stalegrid.softsync import Rules
+from stalegrid.timing.costs import CostTable
+
+QUICK = ("--engine", "simulator", "--updates", "4", "--log-every", "2")
+TRAIN = ("train", *QUICK)
+Said = pytest.CaptureFixture[str]
+
+WRONG: tuple[Any, ...] = (None, "text", -1, 10**400, 1e400, [], [[]], {}, True, {"a": [1]})
+"""What takes the place of every value in turn."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of runs, and a table of costs."""
+    made = tmp_path_factory.mktemp("runs")
+    assert main([*TRAIN, "--stages", "2", "--groups", "1", "--trace", "true", "--out", str(made / "grid")]) == 0
+    assert main([*TRAIN, "--method", "asgd", "--learners", "2", "--out", str(made / "served")]) == 0
+    (made / "costs").mkdir()
+    costs = {"batch_size": 4, "handling": 0.5, "parts": [{"forward": 1.0, "backward": 2, "name": "a", "output": 8}] * 2}
+    (made / "costs" / "costs.yaml").write_text(yaml.safe_dump(costs))
+    assert main(["compare", *QUICK, "--methods", "sgd", "--seeds", "1", "--out", str(made / "compared")]) == 0
+    return {name: made / name for name in ("grid", "served", "costs", "compared")}
+
+
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "report": lambda folder: ["report", str(folder)],
+    "replay": lambda folder: ["replay", str(folder)],
+    "train --config": lambda folder: [*TRAIN, "--config", str(folder / CONFIG)],
+    "train --costs": lambda folder: [*TRAIN, "--stages", "2", "--costs", str(folder / "costs.yaml")],
+    "compare": lambda folder: ["compare", *QUICK, "--methods", "sgd", "--seeds", "1", "--out", str(folder)],
+}
+
+READ = [
+    ("report", "grid", CONFIG),
+    ("report", "grid", METRICS),
+    ("report", "grid", TRACE),
+    ("replay", "served", CONFIG),
+    ("replay", "served", SUMMARY),
+    ("replay", "served", DELIVERIES),
+    ("train --config", "grid", CONFIG),
+    ("train --costs", "costs", "costs.yaml"),
+    ("compare", "compared", "comparison.yaml"),
+    ("compare", "compared", f"sgd-0/{SUMMARY}"),
+]
+
+
+def parsed(path: Path) -> Any:
+    text = path.read_text()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+
+
+def written(content: Any, path: Path) -> str:
+    if path.suffix == ".jsonl":
+        return "".join(json.dumps(line) + "\n" for line in (content if isinstance(content, list) else [content]))
+    return json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content)
+
+
+def changed(value: Any, wrong: Any) -> Iterator[Any]:
+    """Yield a value with each of its parts replaced in turn; of what is alike, the first."""
+    yield wrong
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from ({**value, name: other} for other in changed(inner, wrong))
+        yield from ({k: v for k, v in value.items() if k != name} for name in value)
+    if isinstance(value, list) and value:
+        yield from ([other, *value[1:]] for other in changed(value[0], wrong))
+
+
+def as_text(whole: bytes) -> dict[str, bytes]:
+    return {
+        "nothing": b"",
+        "half": whole[: len(whole) // 2],
+        "latin-1": "größe: 1\n".encode("latin-1") + whole,
+        "nested mappings": b'{"a":' * 50_000,
+        "references": b"a: &a [1]\nb: [*a, *a]\n",
+        "an object": b"!!python/object/apply:os.mkdir [made]\n",
+    }
+
+
+@pytest.mark.parametrize(("command", "run", "name"), READ)
+def test_a_file_of_something_else_is_a_line(
+    folders: dict[str, Path], tmp_path: Path, command: str, run: str, name: str, capsys: Said
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(folders[run], folder)
+    whole = (folder / name).read_bytes()
+    capsys.readouterr()
+    for kind, content in as_text(whole).items():
+        (folder / name).write_bytes(content)
+        status = main(COMMANDS[command](folder))
+        said = capsys.readouterr().err
+        assert status in (0, 2), f"{kind}: {said}"
+        assert said.count("\n") == (1 if status else 0), f"{kind}: {said}"
+    assert not Path("made").exists()
+
+
+def summed(folder: Path) -> None:
+    """Read the metrics, and do with them what a report does."""
+    staleness = Staleness(None)
+    for record in read_told(folder).train:
+        staleness.add(record["staleness"])
+    staleness.record()
+
+
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    CONFIG: ("grid", read_config),
+    METRICS: ("grid", summed),
+    TRACE: ("grid", read_told),
+    SUMMARY: ("grid", read_summary),
+    DELIVERIES: ("served", lambda folder: read_order(folder / DELIVERIES, Rules(2, 1))),
+    "costs.yaml": ("costs", lambda folder: CostTable.read(folder / "costs.yaml")),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_wrong_value_is_refused_in_a_line(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    run, read = READERS[name]
+    folder = tmp_path / "run"
+    shutil.copytree(folders[run], folder)
+    content = parsed(folder / name)
+    if name != TRACE:
+        (folder / TRACE).unlink(missing_ok=True)  # which takes long to read
+    refusals = []
+    for wrong in WRONG:
+        for other in changed(content, wrong):
+            (folder / name).write_text(written(other, folder / name))
+            try:
+                read(folder)
+            except ConfigError as refusal:
+                refusals.append(str(refusal))
+    assert refusals
+    assert all(str(folder) in said and "\n" not in said for said in refusals)
+
+
+def test_a_model_that_is_none_is_a_line(folders: dict[str, Path], tmp_path: Path, capsys: Said) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(folders["served"], folder)
+    for content in (b"", bytes(100), (folder / MODEL).read_bytes()[:-5]):
+        (folder / MODEL).write_bytes(content)
+        assert main(["replay", str(folder)]) == 2
+        assert re.fullmatch(rf".*{MODEL}.*\n", capsys.readouterr().err)

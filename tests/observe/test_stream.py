@@ -1,0 +1,64 @@
+"""What is printed is printed as it is, wherever standard output leads."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stalegrid.errors import OutputError
+from stalegrid.observe.stream import console, tell
+
+NAMES = "[bold]x[/red] :smile: [/] ü"
+
+
+def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(NAMES)
+    console().print(NAMES)
+    assert capsys.readouterr().out == f"{NAMES}\n{NAMES}\n"
+
+
+def test_what_an_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    tell("runs/größe")
+    assert raw.getvalue() == b"runs/gr\\xf6\\xdfe\n"
+
+
+def test_where_there_is_no_output_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    tell("a")
+    console().print("b")
+
+
+def test_an_output_that_takes_nothing_is_told_once_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(OutputError, match=r"cannot be written \(stdout\)"):
+        console().print("a")
+    tell("a")
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(sys, "stderr", closed)
+    tell("a")
+
+
+@pytest.mark.parametrize("where", ["> /dev/full", "| true"])
+def test_a_process_whose_output_takes_nothing_goes_on_and_ends_well(tmp_path: Path, where: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "from stalegrid.observe.stream import tell\n"
+        "sys.stdin.read()\n"  # until the reader is gone
+        "for _ in range(3):\n    tell('a')\n"
+        "open(sys.argv[1], 'w').close()\n"
+    )
+    command = f"(sleep 0.2 | {sys.executable} {script} {tmp_path}/done; echo $? > {tmp_path}/status) {where}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stderr.count("cannot be written") == 1
+    assert found.stderr.count("\n") == 1
+    assert (tmp_path / "done").exists()
+    assert (tmp_path / "status").read_text() == "0\n"
