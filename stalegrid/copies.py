@@ -10,11 +10,13 @@ in its closure would be shared by all who use it.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from types import CellType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
 
@@ -112,6 +114,29 @@ def check_hooks(model: nn.Module) -> None:
                     f"a hook on a gradient reads a parameter of the model (hook of: {name}, parameter: {read}), but "
                     "copies of the model are trained; write it as a stalegrid.Correction"
                 )
+
+
+def check_memory(model: nn.Module) -> None:
+    """Refuse tensors that lie in each other's memory: a change of one changes the other, but not in copies.
+
+    Raises:
+        ConfigError: two parameters or buffers do; one tensor under two names is fine.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    lying = {name: t for name, t in tensors.items() if t.layout == torch.strided and not is_lazy(t) and t.numel()}
+    spans = sorted((t.device.type, t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in lying.items())
+    for (device, _, end, one), (other_device, start, _, other) in pairwise(spans):
+        if device == other_device and start < end:
+            raise ConfigError(
+                f"two tensors of the model share memory (names: {one}, {other}), which copies of them would not; give "
+                "each its own, or the model one tensor under two names"
+            )
+
+
+def _extent(tensor: Tensor) -> int:
+    """Return the bytes from a tensor's first element to the end of its last."""
+    steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (steps + 1) * tensor.element_size()
 
 
 def renewed(value: T, shared: Iterable[object] = ()) -> T:

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from stalegrid import methods
+from stalegrid import labels, methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
-from stalegrid.copies import cast, check_hooks, copied
+from stalegrid.copies import cast, check_hooks, check_memory, copied
 from stalegrid.corrections import Maker, makers, ruled
 from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
 from stalegrid.devices import Devices, settle_devices
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DataError
 from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
 from stalegrid.messages import Layout, flat_layout
@@ -147,6 +147,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     devices, cuts = settle_devices(settings, grid, table)
     corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
     check_hooks(task.model)
+    check_memory(task.model)
     batches = make_batches(task, settings, grid, micro)
     check_data(task, settings)
     updates = updates_of(settings, batches.updates_per_epoch)
@@ -163,7 +164,8 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)
-    probed = probe(task, program, view, corrections, cut.stages(model), batches.inputs(0, 0), batches.targets(0, 0))
+    first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
+    probed = probe(task, program, view, corrections, cut.stages(model), *first)
     check_saved(model)
     check_test(task, model, test)
     tell_unequal(task.loss, batches, grid.groups if isinstance(lateral, AllReduce) else 1, test)
@@ -383,7 +385,11 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
     try:
         with torch.no_grad():
             made = copied(model).eval()(*inputs)
-            task.fresh().loss(*(made if isinstance(made, tuple) else (made,)), targets)
+            outputs = made if isinstance(made, tuple) else (made,)
+            with labels.named(outputs[0], targets, partial(test.indices, 0)):
+                task.fresh().loss(*outputs, targets)
+    except DataError as problem:
+        raise DataError(f"test data: {problem}") from problem
     except Exception as problem:  # model and loss are the user's: anything can be raised
         raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
 

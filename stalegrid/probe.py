@@ -10,8 +10,8 @@ And it shows what training would change: a frozen parameter that the forward its
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stalegrid import labels
 from stalegrid.copies import copied, renewed
 from stalegrid.corrections import Correction, Maker, Update
-from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.grid import Unit
 from stalegrid.leaves import leaves
 from stalegrid.program import Program
@@ -66,6 +67,7 @@ def probe(
     stages: Sequence[nn.Module],
     inputs: tuple[Tensor, ...],
     targets: Tensor,
+    samples: Callable[[], Tensor] | None = None,
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
@@ -77,6 +79,7 @@ def probe(
         stages: the model, cut.
         inputs: a batch.
         targets: of that batch.
+        samples: returns which samples of the data they are, for errors.
 
     Returns:
         What came of each stage.
@@ -86,7 +89,7 @@ def probe(
     """
     probed: list[Probed] = []
     for k, module in enumerate(stages):
-        asked = _Asked(task, program, k, module, targets if k == len(stages) - 1 else None)
+        asked = _Asked(task, program, k, module, targets if k == len(stages) - 1 else None, samples)
         asked = dataclasses.replace(asked, moving=_moving(_Trial(asked), inputs))
         trial = _Trial(asked)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
@@ -126,6 +129,7 @@ class _Asked:
         stage: its number.
         module: of the stage.
         targets: of the batch, on the last stage.
+        samples: returns which they are.
         moving: frozen parameters that its forward changes.
     """
 
@@ -134,6 +138,7 @@ class _Asked:
     stage: int
     module: nn.Module
     targets: Tensor | None
+    samples: Callable[[], Tensor] | None = None
     moving: frozenset[str] = frozenset()
 
 
@@ -143,7 +148,7 @@ class _Trial:
     def __init__(self, asked: _Asked) -> None:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
-        self._head = None if asked.targets is None else _head(self.task, asked.targets)
+        self._head = None if asked.targets is None else _head(self.task, asked.targets, asked.samples)
         with _said("the optimizer cannot be built"):
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
@@ -182,10 +187,14 @@ class _Trial:
         return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
 
 
-def _head(task: Task, targets: Tensor) -> Any:
+def _head(task: Task, targets: Tensor, samples: Callable[[], Tensor] | None) -> Any:
     def head(*outputs: Tensor) -> Tensor:
+        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples)
         try:
-            loss = task.loss(*outputs, targets)
+            with known:
+                loss = task.loss(*outputs, targets)
+        except DataError:
+            raise
         except Exception as problem:  # the loss is the user's: anything can be raised
             shapes = ", ".join(str(tuple(y.shape)) for y in outputs)
             raise ConfigError(

@@ -6,13 +6,14 @@ Does not know: engines, processes.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
 from stalegrid.config import Settings
-from stalegrid.copies import check_hooks, copied
+from stalegrid.copies import check_hooks, check_memory, copied
 from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
@@ -191,6 +192,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
     rules, splits = rules_of(settings, method)
     check_hooks(task.model)
+    check_memory(task.model)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, settings, grid, 1)
     samples = batches.updates_per_epoch * rules.learners * settings.batch_size
@@ -327,7 +329,8 @@ def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequen
     batches = make_batches(task, settings, Grid(1, 1), 1)
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
     stages = partition(model, inputs, 1).stages(copied(model))
-    (found,) = probe(task, program, Current, corrections, stages, inputs, batches.targets(0, 0))
+    first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
+    (found,) = probe(task, program, Current, corrections, stages, *first)
     refuse_sparse(found, "servers average gradients as one vector")
     return found.weights
 

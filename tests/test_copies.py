@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.copies import attach, cast, check_hooks, copied, hooks_of, renewed
+from stalegrid.copies import attach, cast, check_hooks, check_memory, copied, hooks_of, renewed
 from stalegrid.errors import ConfigError
 from tests.cases import make_task
 
@@ -241,3 +241,22 @@ def test_a_tasks_functions_are_fresh_and_its_model_and_data_are_not() -> None:
     assert rates == [1.0, 1.0, 2.0]
     assert first.model is task.model
     assert first.data is task.data
+
+
+def line(*places: slice) -> nn.Module:
+    model, values = nn.Linear(2, 2), torch.linspace(1, 2, 9)
+    for i, place in enumerate(places):
+        model.register_buffer(f"part{i}", values[place])
+    return model
+
+
+def test_tensors_in_each_others_memory_are_refused() -> None:
+    check_memory(line(slice(0, 4), slice(4, 9)))
+    with pytest.raises(ConfigError, match=r"share memory \(names: part0, part1\)"):
+        check_memory(line(slice(0, 5), slice(4, 9)))
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight.data = tied[0].weight.data
+    with pytest.raises(ConfigError, match=r"share memory"):
+        check_memory(tied)
+    tied[1].weight = tied[0].weight
+    check_memory(tied)

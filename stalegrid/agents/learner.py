@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from stalegrid import labels
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.grid import Unit
@@ -92,7 +93,8 @@ class Learner:
         targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
         made = self._model(*inputs)
         outputs = made if isinstance(made, tuple) else (made,)
-        loss = self._loss(*outputs, targets)
+        with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch)):
+            loss = self._loss(*outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLoss(

@@ -6,11 +6,13 @@ Does not know: engines, clocks, files; it hands records and models to a sink.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from stalegrid import labels
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.grid import Unit
 from stalegrid.messages import Message
@@ -27,6 +29,9 @@ class TestSet(Protocol):
 
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return inputs and targets of a slice."""
+
+    def indices(self, number: int) -> Tensor:
+        """Return which samples they are."""
 
 
 class Observer:
@@ -112,6 +117,11 @@ class Observer:
         if self._test is None:
             self._hand_over()
 
+    def _measured(self, chunk: int, outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        assert self._test is not None
+        with labels.named(outputs[0], targets, partial(self._test.indices, chunk)):
+            return self._loss(*outputs, targets)
+
     def _warn_of_unlike(self, layout: StageLayout, counters: Sequence[Tensor]) -> None:
         """Say once of each buffer of whole numbers that replicas have unlike ones, which have no mean."""
         first, *others = (_counters(layout, vector) for vector in counters)
@@ -142,7 +152,7 @@ class Observer:
         outputs = made if isinstance(made, tuple) else (made,)
         values = (
             1.0,
-            float(self._loss(*outputs, targets)),
+            float(self._measured(chunk, outputs, targets)),
             float(count_correct(outputs[0], targets)) / len(targets),
         )
         self._sums = [total + value * len(targets) for total, value in zip(self._sums, values, strict=True)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid import labels
 from stalegrid.corrections import Correction, Update
 from stalegrid.grid import Unit
 from stalegrid.ledger import Ledger
@@ -28,6 +29,9 @@ Tensors = tuple[Tensor, ...]
 
 class Samples(Protocol):
     """Batches as a pure function of (group, batch)."""
+
+    def indices(self, group: int, batch: int) -> Tensor:
+        """Return which samples they are, shape (B,)."""
 
     def inputs(self, group: int, batch: int) -> tuple[Tensor, ...]:
         """Return what the first stage reads."""
@@ -158,7 +162,8 @@ class PipelineUnit:
 
         def head(*outputs: Tensor) -> Tensor:
             correct.append(count_correct(outputs[0].detach(), targets))
-            return self._loss(*outputs, targets)
+            with labels.named(outputs[0], targets, lambda: self._samples.indices(self.role.unit.group, batch)):
+                return self._loss(*outputs, targets)
 
         made, version = self.stage.forward(batch, tensors, head)
         self._note_forward(batch, version, Loss(len(targets), made[0], correct[0]))

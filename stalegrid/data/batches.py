@@ -141,9 +141,13 @@ class Slices:
 
     def __getitem__(self, number: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the inputs and targets of one slice; IndexError past the last."""
-        start = self._starts[number]
-        indices = torch.arange(start, min(start + self._starts.step, self._source.size))
+        indices = self.indices(number)
         return self._source.inputs(0, indices), self._source.targets(0, indices)
+
+    def indices(self, number: int) -> Tensor:
+        """Return which samples a slice has, int64 (B,); IndexError past the last."""
+        start = self._starts[number]
+        return torch.arange(start, min(start + self._starts.step, self._source.size))
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         return (self[number] for number in range(len(self)))

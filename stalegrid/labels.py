@@ -1,0 +1,43 @@
+"""Names the sample whose label a loss fails at.
+
+Does not know: losses, who computes them, where samples come from.
+
+Torch says "Target 7 is out of bounds" and not which one; a single wrong label among millions is hard to find so.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from stalegrid.errors import DataError
+
+IGNORED = -100
+"""The label that torch's losses ignore."""
+
+
+@contextmanager
+def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor]) -> Iterator[None]:
+    """Say which sample is to blame where a loss fails at labels that are none of the classes.
+
+    Args:
+        outputs: class scores, shape (B, classes) or (B, classes, ...).
+        targets: labels, whole numbers, shape (B,) or (B, ...).
+        samples: returns the index of each sample in its data set, shape (B,).
+
+    Raises:
+        DataError: the loss has failed, and there is such a label.
+    """
+    try:
+        yield
+    except Exception as problem:  # the loss is the user's: anything can be raised
+        if outputs.ndim < 2 or targets.is_floating_point() or targets.ndim != outputs.ndim - 1:
+            raise
+        wrong = ((targets < 0) | (targets >= outputs.shape[1])) & (targets != IGNORED)
+        if not wrong.any():
+            raise
+        first = wrong.nonzero()[0]
+        raise DataError(
+            f"a label is none of the classes (sample: {int(samples()[first[0]])}, label: {int(targets[tuple(first)])}, "
+            f"classes: {outputs.shape[1]}); mend the data, or give the model an output for each class"
+        ) from problem
