@@ -12,7 +12,8 @@ from torch import nn
 from stalegrid.config import Settings
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.engines.machine import use_device
-from stalegrid.plan import Plan, cast_model, make_batches
+from stalegrid.material import cast_model, make_batches
+from stalegrid.plan import Plan
 from stalegrid.reference.async_nesterov import async_nesterov
 from stalegrid.reference.ddg import ddg
 from stalegrid.reference.dsp import dsp

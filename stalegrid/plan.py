@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
-from stalegrid import labels, methods
+from stalegrid import methods
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
-from stalegrid.copies import cast, check_hooks, check_memory, copied
 from stalegrid.corrections import Maker, makers, ruled
-from stalegrid.data import Batches, Slices
-from stalegrid.data.repeating import check_repeats
+from stalegrid.data import Slices
 from stalegrid.devices import Devices, settle_devices
-from stalegrid.errors import ConfigError, DataError
+from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
+from stalegrid.material import cast_model, check_data, check_test, make_batches, make_test
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.numbers import whole
@@ -40,9 +38,6 @@ from stalegrid.timing.costs import CostTable
 from stalegrid.unequal import tell_unequal
 from stalegrid.views import View, find_view
 from stalegrid.weights import StageLayout, Weights
-
-TEST_BATCH = 125
-"""Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +141,6 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     view = find_view(method.view if settings.view is None else settings.view)
     devices, cuts = settle_devices(settings, grid, table)
     corrections = corrections_of(chosen_corrections(method.corrections, settings), task, settings)
-    check_hooks(task.model)
-    check_memory(task.model)
     batches = make_batches(task, settings, grid, micro)
     check_data(task, settings)
     updates = updates_of(settings, batches.updates_per_epoch)
@@ -231,30 +224,6 @@ def settle(plan: Plan, settings: Settings) -> Settings:
         micro_batches=schedule.micro_batches,
         cuts=list(plan.partition.names),
     )
-
-
-def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int) -> Batches:
-    """Return the training batches of every group."""
-    return Batches(
-        task.data,
-        groups=grid.groups,
-        batch_size=settings.batch_size,
-        micro_batches=micro_batches,
-        seed=settings.seed,
-        augment=task.augment,
-        dtype=dtype_of(settings),
-    )
-
-
-def make_test(task: Task, settings: Settings) -> Slices | None:
-    """Return the test data in slices, if there is any."""
-    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(settings))
-
-
-def dtype_of(settings: Settings) -> torch.dtype | None:
-    """Return the type that floating parameters and data are cast to; None where they keep their own."""
-    found: torch.dtype | None = None if settings.dtype is None else getattr(torch, settings.dtype)
-    return found
 
 
 def chosen_corrections(usual: Sequence[str], settings: Settings) -> list[str]:
@@ -366,41 +335,3 @@ def refuse_sparse(found: Probed, why: str) -> None:
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
         Momentum(task.fresh().optimizer(stage.trainable()), stage.trainable())
-
-
-def check_data(task: Task, settings: Settings) -> None:
-    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
-    check_repeats(task.data, "training data", settings.seed)
-    if task.test is not None:
-        check_repeats(task.test, "test data", 0)
-
-
-def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
-    """Measure the first slice of the test data, so that what it does not fit comes before training."""
-    if test is None:
-        return
-    if not len(test):
-        raise ConfigError("the test data is empty (samples: 0); leave it out")
-    inputs, targets = test[0]
-    try:
-        with torch.no_grad():
-            made = copied(model).eval()(*inputs)
-            outputs = made if isinstance(made, tuple) else (made,)
-            with labels.named(outputs[0], targets, partial(test.indices, 0)):
-                task.fresh().loss(*outputs, targets)
-    except DataError as problem:
-        raise DataError(f"test data: {problem}") from problem
-    except Exception as problem:  # model and loss are the user's: anything can be raised
-        raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
-
-
-def cast_model(task: Task, settings: Settings) -> nn.Module:
-    """Return a copy of the model in the type of the run.
-
-    Raises:
-        ConfigError: it has complex parameters, or cannot be copied.
-    """
-    complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
-    if complex_ones:
-        raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
-    return cast(copied(task.model), dtype_of(settings))

@@ -23,11 +23,12 @@ from stalegrid.engines.recorded import recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
 from stalegrid.grid import OBSERVER, Grid
+from stalegrid.material import cast_model, make_batches
 from stalegrid.observe.records import Nowhere
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.partition import finest
-from stalegrid.plan import Plan, cast_model, make_batches, make_plan
+from stalegrid.plan import Plan, make_plan
 from stalegrid.program import Kind
 from stalegrid.seeds import kept
 from stalegrid.task import Task

@@ -13,31 +13,20 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from stalegrid.config import Settings
-from stalegrid.copies import check_hooks, check_memory, copied
+from stalegrid.copies import copied
 from stalegrid.corrections import Maker
 from stalegrid.deliveries import read_order
 from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.live import Live
+from stalegrid.material import cast_model, check_data, check_test, make_batches, make_test
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.state import check_saved
 from stalegrid.observe.takes import Takes
 from stalegrid.partition import partition
-from stalegrid.plan import (
-    cast_model,
-    check_data,
-    check_test,
-    chosen_corrections,
-    corrections_of,
-    make_batches,
-    make_test,
-    make_watch,
-    refuse,
-    refuse_sparse,
-    updates_of,
-)
+from stalegrid.plan import chosen_corrections, corrections_of, make_watch, refuse, refuse_sparse, updates_of
 from stalegrid.probe import probe
 from stalegrid.program import Edge, Program, gpipe
 from stalegrid.seeds import drawing
@@ -191,8 +180,6 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     """
     refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
     rules, splits = rules_of(settings, method)
-    check_hooks(task.model)
-    check_memory(task.model)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, settings, grid, 1)
     samples = batches.updates_per_epoch * rules.learners * settings.batch_size

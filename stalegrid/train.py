@@ -34,6 +34,7 @@ from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.files import exists
+from stalegrid.material import cast_model
 from stalegrid.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
@@ -42,7 +43,7 @@ from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.told import read_model, read_summary
 from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plan import Plan, cast_model, make_plan
+from stalegrid.plan import Plan, make_plan
 from stalegrid.profile import profile
 from stalegrid.results import announce, open_folder, sink_maker
 from stalegrid.seeds import kept

@@ -15,7 +15,8 @@ from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
 from stalegrid.grid import Unit
 from stalegrid.loops import plain_loop
-from stalegrid.plan import Plan, cast_model, make_plan, settle
+from stalegrid.material import cast_model
+from stalegrid.plan import Plan, make_plan, settle
 from stalegrid.task import Task
 
 torch.set_num_threads(1)

@@ -16,8 +16,8 @@ from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid
+from stalegrid.material import cast_model, make_batches
 from stalegrid.methods import METHODS, Method, find
-from stalegrid.plan import cast_model, make_batches
 from stalegrid.task import Task
 from stalegrid.views import VIEWS
 from tests.cases import (

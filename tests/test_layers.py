@@ -25,6 +25,7 @@ LAYERS = (
     ("devices", "sharding"),
     ("agents.observer", "agents.pipeline", "agents.learner", "agents.server", "agents.keyed", "agents"),
     ("probe", "planning"),
+    ("material",),
     ("plan", "show"),
     ("served",),
     ("agents.build_served", "recipe"),

@@ -27,10 +27,11 @@ from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded, TrainingError
 from stalegrid.grid import Grid, learner, server
 from stalegrid.loops import plain_loop
+from stalegrid.material import make_batches
 from stalegrid.messages import Message, layout_of
 from stalegrid.methods import SERVER_METHODS, find_served
 from stalegrid.observe.records import Nowhere
-from stalegrid.plan import Plan, make_batches, make_plan
+from stalegrid.plan import Plan, make_plan
 from stalegrid.program import Action, Edge, Kind, Tag
 from stalegrid.reference.softsync import softsync
 from stalegrid.served import ServedPlan, make_served_plan, settle_served

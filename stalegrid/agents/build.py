@@ -22,8 +22,9 @@ from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.copies import copied
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.ledger import Ledger
+from stalegrid.material import cast_model, make_batches, make_test
 from stalegrid.observe.records import Sink, Tally, summarise
-from stalegrid.plan import Plan, cast_model, chosen_corrections, corrections_of, make_batches, make_test
+from stalegrid.plan import Plan, chosen_corrections, corrections_of
 from stalegrid.recomputing import RecomputingStage
 from stalegrid.seeds import drawing
 from stalegrid.served import ServedPlan

@@ -16,9 +16,9 @@ from stalegrid.agents.server import Parts, Server
 from stalegrid.config import Settings
 from stalegrid.copies import copied
 from stalegrid.grid import OBSERVER, Unit
+from stalegrid.material import cast_model, make_batches, make_test
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
-from stalegrid.plan import cast_model, make_batches, make_test
 from stalegrid.program import Schedule
 from stalegrid.served import ServedPlan, served_corrections, server_optimizer
 from stalegrid.serving import DOOR

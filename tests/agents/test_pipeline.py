@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from stalegrid.corrections import Correction, Update
 from stalegrid.grid import Grid
-from stalegrid.plan import make_batches
+from stalegrid.material import make_batches
 from stalegrid.site import Site
 from stalegrid.task import Task
 from tests.cases import UPDATES, build, make_settings, make_task, record_simulator, run_simulator
