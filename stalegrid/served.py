@@ -30,7 +30,7 @@ from stalegrid.plan import chosen_corrections, corrections_of, make_watch, refus
 from stalegrid.probe import probe
 from stalegrid.program import Edge, Program, gpipe
 from stalegrid.seeds import drawing
-from stalegrid.serving import Ordered, Served, in_turn
+from stalegrid.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.sharding import Shard, split
 from stalegrid.softsync import Rules
 from stalegrid.task import Task
@@ -356,4 +356,7 @@ def _repeated(blank: Served, settings: Settings) -> Ordered:
     updates = min(blank.updates, taken // blank.rules.gather)
     if not updates:
         raise ConfigError(f"the record holds no whole update (deliveries: {settings.deliveries}, gradients: {taken})")
-    return Ordered(blank.rules, blank.servers, updates, blank.watch, order)
+    program = Ordered(blank.rules, blank.servers, updates, blank.watch, order)
+    for _ in program.actions(DOOR):  # an order of another run shows on the way, before anything starts
+        pass
+    return program

@@ -125,7 +125,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "cuts-unknown": (["--cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
     "cuts-number": (["--stages", "3", "--cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
     "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
-    "threads": (["--threads", "0"], "at least one thread (threads: 0)"),
+    "threads": (["--threads", "0"], "at least one thread, at most 256 (threads: 0)"),
     "epochs": (["--updates", "0"], "no update"),
     "optimizer": (["--lr", "-1"], "the optimizer cannot be built: Invalid learning rate"),
     "optimizer-of-a-method": (["--method", "async-nesterov", "--optimizer", "sgd"], "take torch.optim.NAdam"),

@@ -33,11 +33,11 @@ def test_a_choice_is_one_of_its_words(name: str) -> None:
 
 def test_what_may_be_left_out_is_left_out() -> None:
     config = RunConfig()
-    names = ("optimizer", "lr", "momentum", "view", "mixing", "corrections", "clip", "queues", "staleness")
+    names = ("optimizer", "dtype", "lr", "momentum", "view", "mixing", "corrections", "clip", "queues", "staleness")
     assert all(getattr(config, name) is None for name in names)
 
 
-@pytest.mark.parametrize("name", [name for name in CHOICES if name != "optimizer"])
+@pytest.mark.parametrize("name", [name for name in CHOICES if name not in ("optimizer", "dtype")])
 def test_none_is_no_choice_unless_it_may_be_left_out(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of"):
         RunConfig(**{name: None})

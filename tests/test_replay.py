@@ -158,17 +158,20 @@ class Unplugged(Exception):
     """The run ends at once."""
 
 
-def unplugged(after: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss that cannot be had any more after so many batches."""
-    left = [after]
+class Plugged:
+    """A loss that cannot be had any more after so many batches of all learners, who share one plug."""
 
-    def loss(outputs: Tensor, target: Tensor) -> Tensor:
-        left[0] -= 1
-        if left[0] < 0:
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __deepcopy__(self, memo: object) -> "Plugged":
+        return self
+
+    def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
             raise Unplugged
         return nn.functional.cross_entropy(outputs, target)
-
-    return loss
 
 
 def interrupted(folder: Path, batches: int, method: str = "softsync", **changes: Any) -> tuple[Task, Settings]:
@@ -177,7 +180,7 @@ def interrupted(folder: Path, batches: int, method: str = "softsync", **changes:
     settings = settings_of(folder, method, **{**usual, **changes})
     cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=12)
     with pytest.raises(Unplugged):
-        execute(make_task(loss=unplugged(batches), scheduler=cycle), settings, quiet=True)
+        execute(make_task(loss=Plugged(batches), scheduler=cycle), settings, quiet=True)
     return make_task(scheduler=cycle), settings
 
 

@@ -1,6 +1,7 @@
 """What becomes of a run's folder when something goes wrong: before the start it is removed, afterwards nothing is."""
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -24,7 +25,7 @@ from tests.disks import full_disk
 class Late(Dataset[tuple[Tensor, Tensor]]):
     """Does something when an item has been read a number of times."""
 
-    def __init__(self, act: Callable[[], object], reads: int = 5) -> None:
+    def __init__(self, act: Callable[[], object], reads: int = 8) -> None:
         self.images = images(8)
         self.act = act
         self.left = reads
@@ -107,11 +108,14 @@ def test_a_folder_for_temporary_files_that_is_none_is_named(tmp_path: Path, monk
         pass
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own writer
 def test_a_disk_that_is_full_late_is_a_line_and_leaves_the_results_so_far(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, before = tmp_path / "out", set(threading.enumerate())
     message = r"cannot be written \(file: .*metrics\.jsonl\): File too large"
     with ExitStack() as disk, pytest.raises(OutputError, match=message):
         train(out, data=Late(lambda: disk.enter_context(full_disk())))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
     assert evaluated(out)
     assert json.loads((out / SUMMARY).read_text())["updates"] == evaluated(out)[-1]
 

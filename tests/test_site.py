@@ -23,14 +23,13 @@ def test_a_part_is_the_place_of_its_parameter_in_any_vector_of_the_layout() -> N
     weights = site.weights
     vector = torch.arange(weights.trained, dtype=torch.float32)
     for whole in (vector, torch.cat([vector, torch.zeros(9)])):
-        for entry in weights.entries[:6]:
-            parameter = site.weights.module.get_parameter(entry.name)
+        for entry, parameter in weights.places():
             found = part(whole, parameter)
             assert torch.equal(found, entry.view(whole))
             assert found.shape == parameter.shape
             assert found.stride() == parameter.stride()
     copied = weights.flat[: weights.trained].clone()
-    for parameter in weights.module.parameters():
+    for parameter in weights.trainable():
         assert torch.equal(part(copied, parameter), parameter)
         part(copied, parameter).fill_(7.0)
         assert (part(copied, parameter) == 7.0).all()
