@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from stalegrid import labels
+from stalegrid.aliases import check_hooks, check_memory
 from stalegrid.config import Settings
-from stalegrid.copies import cast, check_hooks, check_memory, copied
+from stalegrid.copies import cast, copied
 from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
 from stalegrid.errors import ConfigError, DataError

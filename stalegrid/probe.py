@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stalegrid import labels
-from stalegrid.copies import copied, renewed
+from stalegrid.copies import copied, tensors_of
 from stalegrid.corrections import Correction, Maker, Update
 from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.grid import Unit
 from stalegrid.leaves import leaves
 from stalegrid.program import Program
 from stalegrid.recomputing import RecomputingStage
+from stalegrid.renewing import renewed
 from stalegrid.seeds import drawing
 from stalegrid.site import Site
+from stalegrid.sorting import check_sorting
 from stalegrid.stage import Stage
 from stalegrid.task import Task
 from stalegrid.views import View
@@ -109,7 +111,7 @@ def probe(
         own = _corrections(trial.site, renewed(tuple(corrections)))
         if asked.targets is None:
             _receive(own, outputs)
-        _check_taken(task, trial.site)
+        check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
         _step(trial.task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
         nbytes = sum(x.nbytes for x in inputs)
@@ -224,8 +226,8 @@ def _moving(trial: _Trial, inputs: tuple[Tensor, ...]) -> frozenset[str]:
         trial.forward(inputs)
         weights.flat[: weights.trained] *= 1.0625  # as little as an update; an average of equals would not change
         trial.forward(inputs, batch=1)
-    now = {**dict(weights.module.named_parameters()), **dict(weights.module.named_buffers())}
-    changed = {n: now[n] for n, old in before.items() if now[n].shape != old.shape or not torch.equal(now[n], old)}
+    now = tensors_of(weights.module)
+    changed = {n: now[n] for n, old in before.items() if now[n].shape != old.shape or not _same([now[n]], [old])}
     for name, tensor in changed.items():
         if not isinstance(tensor, nn.Parameter) or tensor.dtype != weights.flat.dtype:
             raise ConfigError(
@@ -320,38 +322,6 @@ def _receive(corrections: Sequence[Correction], outputs: tuple[Tensor, ...]) -> 
                 f"{type(correction).__name__}.received must return a gradient for each that it is given, of its shape "
                 f"(given: {[tuple(g.shape) for g in given]}, returned: {shapes})"
             )
-
-
-def _check_taken(task: Task, site: Site) -> None:
-    """Refuse an optimizer of other parameters than were given, or whose factory knows the user's own by identity."""
-    given = {id(p) for p in site.weights.trainable()}
-    if not {id(p) for group in site.optimizer.param_groups for p in group["params"]} <= given:
-        raise ConfigError(
-            "the optimizer trains other parameters than it was given; use the argument of its factory, not "
-            "model.parameters()"
-        )
-    copies = {entry.name: p for entry, p in site.weights.places()}
-    own = {name: p for name, p in task.model.named_parameters() if name in copies}
-    # A stage of constants that tracing made has names of its own.
-    if own.keys() == copies.keys() and _grouped(task, {name: own[name] for name in copies}) != _grouped(task, copies):
-        raise ConfigError(
-            "the optimizer's factory knows the model's parameters by identity, but copies of them are trained; sort "
-            "them by what copies keep: their shape, or a mark such as parameter.is_head = True"
-        )
-
-
-def _grouped(task: Task, parameters: dict[str, nn.Parameter]) -> list[tuple[list[str], str]]:
-    """Return which parameters each group of a new optimizer has, by name, and how it trains them."""
-    with _said("the optimizer cannot be built"), drawing(CPU, 0, "optimizer"):
-        optimizer = task.fresh().optimizer(list(parameters.values()))
-    names = {id(p): name for name, p in parameters.items()}
-    return [
-        (
-            [names.get(id(p), "") for p in group["params"]],
-            repr({name: value for name, value in group.items() if isinstance(value, bool | int | float | str | tuple)}),
-        )
-        for group in optimizer.param_groups
-    ]
 
 
 def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:

@@ -33,6 +33,7 @@ from stalegrid.seeds import drawing
 from stalegrid.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.sharding import Shard, split
 from stalegrid.softsync import Rules
+from stalegrid.sorting import check_sorting
 from stalegrid.task import Task
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.costs import Cost, CostTable
@@ -195,6 +196,8 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     tell_unequal(task.loss, batches, rules.gather, test)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, settings.servers, StageLayout.of(weights).names)
+    own = dict(model.named_parameters())
+    check_sorting(task, ({name: own[name] for name in shard.names} for shard in shards))
     shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
     devices, times = _devices(settings, grid, shapes)
     blank = Served(rules, settings.servers, updates, watch)

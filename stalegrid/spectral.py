@@ -36,6 +36,11 @@ def renew(module: nn.Module) -> None:
             _settle([b for name in _own(owner) if (b := owner._buffers[name]) is not None], improve)
 
 
+def computed(part: nn.Module) -> frozenset[str]:
+    """Return the names of the weights that a module's hooks compute anew in every forward."""
+    return frozenset(hook.name for hook in _hooks(part))
+
+
 def _own(part: nn.Module) -> list[str]:
     names = ["_u", "_v"] if isinstance(part, _SpectralNorm) else [f"{h.name}_{x}" for h in _hooks(part) for x in "uv"]
     return [name for name in names if part._buffers.get(name) is not None]

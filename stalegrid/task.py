@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from stalegrid.copies import attach, hooks_of, renewed
+from stalegrid.copies import attach, hooks_of
 from stalegrid.corrections import Maker
 from stalegrid.data import repeating
 from stalegrid.data.augment import CropAndFlip
+from stalegrid.renewing import renewed
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Task:
 
         Model, data and what makes corrections, which have a state of their own each, are shared.
         """
-        functions = renewed((self.loss, self.optimizer, self.scheduler), (self.model, self.data, self.test))
+        own = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
+        functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, self.data, self.test))
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
 

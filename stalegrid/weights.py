@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid import spectral
+from stalegrid.copies import tensors_of
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.messages import ALIGNMENT, aligned
 
@@ -115,13 +116,21 @@ class Weights:
         Raises:
             TrainingError: a tensor was replaced instead of changed in place, or one changed that should not.
         """
-        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        tensors = tensors_of(self.module)
         replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
         replaced += [n for n, kept in {**self._counters, **self.still()}.items() if tensors[n] is not kept]
         if replaced:
             raise TrainingError(
                 f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
             )
+        self.check_still()
+
+    def check_still(self) -> None:
+        """Check that what should not change has not, without a walk through the module.
+
+        Raises:
+            TrainingError: something has changed in place.
+        """
         for name, (tensor, modified) in self._still.items():
             if tensor._version != modified:
                 raise TrainingError(

@@ -12,7 +12,7 @@ ROOT = Path(stalegrid.__file__).parent
 # From the bottom up; a name ending in a dot is a whole folder.
 LAYERS = (
     ("version", "errors", "numbers"),
-    ("grid", "seeds", "files", "leaves", "spectral", "copies", "labels"),
+    ("grid", "seeds", "files", "leaves", "spectral", "copies", "renewing", "aliases", "labels"),
     ("program", "data.", "modes"),
     ("messages", "methods"),
     ("weights", "consensus.", "softsync", "serving", "live"),
@@ -24,6 +24,7 @@ LAYERS = (
     ("timing.", "lateral"),
     ("devices", "sharding"),
     ("agents.observer", "agents.pipeline", "agents.learner", "agents.server", "agents.keyed", "agents"),
+    ("sorting",),
     ("probe", "planning"),
     ("material",),
     ("plan", "show"),

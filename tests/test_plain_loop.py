@@ -344,3 +344,46 @@ def test_whole_numbers_that_groups_do_not_share_are_told() -> None:
         result = train(case, "sgd", method="pham-ahn", groups=2, stages=1)
     assert len(told) == 1
     assert int(result.model.middle.votes.sum()) == UPDATES * BATCH
+
+
+class Table(nn.Module):
+    """Adds constants whose sum of three rounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.linspace(0.1, 0.9, 8))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.table
+
+
+@pytest.mark.parametrize(
+    "settings", [{"method": "softsync", "learners": 3, "softsync": 1}, {"method": "pham-ahn", "groups": 3, "stages": 1}]
+)
+def test_what_all_replicas_have_alike_is_not_rounded(settings: dict[str, Any]) -> None:
+    case = Case(lambda: Net(Table()))
+    table = torch.linspace(0.1, 0.9, 8)
+    assert not torch.equal((table + table + table) / 3, table)
+    assert torch.equal(train(case, "sgd", **settings).model.middle.table, table)
+
+
+class LateTeacher(nn.Module):
+    """A frozen layer that begins to follow another one after some batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = nn.Linear(8, 8), nn.Linear(8, 8).requires_grad_(False)
+        self.calls = 0
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 4:
+            with torch.no_grad():
+                self.teacher.weight.lerp_(self.student.weight, 0.5)
+        return self.student(h) + self.teacher(h)
+
+
+@pytest.mark.parametrize("way", ["sgd", "hardsync", "softsync"])
+def test_a_frozen_parameter_that_begins_to_move_ends_the_run(way: str) -> None:
+    with pytest.raises(stalegrid.TrainingError, match=r"left alone at the start \(name: middle\.teacher\.weight\)"):
+        train(Case(lambda: Net(LateTeacher())), way)

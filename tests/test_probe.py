@@ -293,32 +293,6 @@ def test_a_stage_that_nobody_would_train_is_refused() -> None:
         trial([layers()[0], build(lambda: Detached(5, 3))])
 
 
-def test_a_factory_that_knows_parameters_by_identity_is_refused() -> None:
-    model = build(lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)))
-    head = {id(p) for p in model[1].parameters()}
-
-    def by_identity(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        chosen = [p for p in parameters if id(p) in head]
-        rest = [p for p in parameters if id(p) not in head]
-        return torch.optim.SGD([{"params": chosen, "lr": 1.0}, {"params": rest}], lr=0.1)
-
-    def by_shape(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        flat = [p for p in parameters if p.ndim < 2]
-        rest = [p for p in parameters if p.ndim > 1]
-        return torch.optim.SGD([{"params": flat, "lr": 1.0}, {"params": rest}], lr=0.1)
-
-    def whole(optimizer: Any) -> None:
-        program = Program(Grid(1, 1), stale([0]), 8)
-        task = make_task(model=model, optimizer=optimizer, scheduler=None)
-        probe(task, program, VIEWS["stashed"], [], [model], (noise(4, 6),), torch.tensor([0, 1, 2, 1]))
-
-    whole(by_shape)
-    with pytest.raises(ConfigError, match=r"by identity, .* or a mark such as parameter\.is_head = True"):
-        whole(by_identity)
-    with pytest.raises(ConfigError, match="other parameters than it was given"):
-        whole(lambda _: torch.optim.SGD(model.parameters(), lr=0.1))
-
-
 class Following(nn.Module):
     """A frozen layer, or a buffer of another type, that follows a trained one."""
 

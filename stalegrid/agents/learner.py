@@ -21,6 +21,9 @@ from stalegrid.weights import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
 
+LOOK = 64
+"""Batches from one look at all of a model's tensors to the next, which costs more than a small batch."""
+
 
 class Learner:
     """Executes the actions of a learner.
@@ -62,6 +65,7 @@ class Learner:
         self._momentum = momentum
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
+        self._batches = 0
         self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss and correct as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -71,6 +75,7 @@ class Learner:
             self._made = self._forward(action.index)
             return []
         if action.kind is Kind.STOP:
+            self._weights.check()
             return [Message(tag, END, ()) for tag in action.sends]
         assert action.kind is Kind.BACKWARD
         gradient, numbers = self._backward()
@@ -108,6 +113,10 @@ class Learner:
         assert self._made is not None
         loss, numbers = self._made
         self._made = None
+        self._batches += 1
+        self._weights.check_still()
+        if self._batches % LOOK == 0:
+            self._weights.check()
         self._weights.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         pushed = torch.zeros_like(self._weights.flat[: self._weights.trained])

@@ -6,6 +6,7 @@ Does not know: engines, other servers, in which order gradients come and who is 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,6 +63,9 @@ class Server:
         trained = self._weights.trained
         self._sum = torch.zeros_like(self._weights.flat[:trained])
         self._statistics = torch.zeros_like(self._weights.flat[trained:])
+        self._first = self._statistics  # those of the first gradient of an update
+        self._followers = _spans([e.offset for e in self._weights.entries], trained, self._weights.flat.numel())
+        self._alike = self._followers  # where each of those that have the same values so far lies
         self._used = [False] * len(self._places)  # whether a gathered gradient has used each parameter
         self._answer: Tensor | None = None  # the present version, as it was sent
         self._given: dict[int, int] = {}  # version that each learner computes on, where corrections read it
@@ -140,7 +144,9 @@ class Server:
         """Take over running statistics: their mean over the gradients of an update; counters as they are."""
         if self._gathered:
             self._statistics += statistics
+            self._alike = [part for part in self._alike if torch.equal(self._first[part], statistics[part])]
         else:
+            self._first, self._alike = statistics, self._followers
             self._statistics.copy_(statistics)
         own = self._weights.counters().values()
         for counter, value in zip(own, torch.split(counters, [c.numel() for c in own]), strict=True):
@@ -151,6 +157,8 @@ class Server:
         if gathered > 1:
             self._sum.div_(gathered)
             self._statistics.div_(gathered)
+            for part in self._alike:  # what all have alike stays as it is, which the sum of three would round
+                self._statistics[part] = self._first[part]
         self._gathered = 0
         self._show(self._sum, self._used)
         self._used = [False] * len(self._places)
@@ -194,3 +202,9 @@ class Server:
         """Let parameters that were used have their gradients in a vector; others have none, and are not updated."""
         for (entry, parameter), there in zip(self._places, used, strict=True):
             parameter.grad = entry.view(vector) if there else None
+
+
+def _spans(offsets: Sequence[int], start: int, stop: int) -> list[slice]:
+    """Return where in the statistics, which begin at ``start``, each tensor of them lies."""
+    begins = [offset for offset in offsets if offset >= start]
+    return [slice(a - start, b - start) for a, b in pairwise([*begins, stop])]

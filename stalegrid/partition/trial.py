@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from stalegrid.copies import copied
+from stalegrid.copies import copied, tensors_of
 from stalegrid.errors import ConfigError
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import drawing
@@ -128,7 +128,7 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             makes or replaces a parameter or buffer, or a part of it is scripted.
     """
     _refuse_scripted(model)
-    before = _tensors(model)
+    before = tensors_of(model)
     lazy = [name for name, tensor in before.items() if is_lazy(tensor)]
     if lazy:
         raise ConfigError(
@@ -142,7 +142,7 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
             text = f"the model does not accept a batch of the data (shapes: {shapes}, types: {types}): {problem}"
             raise ConfigError(text) from problem
-    after = _tensors(model)
+    after = tensors_of(model)
     made_now = [name for name in after if name not in before]
     if made_now:
         raise ConfigError(
@@ -179,7 +179,7 @@ def _compare(
         found, problem = traced(), "its outputs differ"
     except Exception as error:  # a branch that the data would not have taken can raise anything
         found, problem = (), next(iter(str(error).splitlines()), type(error).__name__)
-    held = zip(_tensors(model).values(), _tensors(chain.model).values(), strict=True)
+    held = zip(tensors_of(model).values(), tensors_of(chain.model).values(), strict=True)
     pairs = [*zip(expected, found, strict=False), *held]
     if len(found) != len(expected) or not all(_same(a, b) for a, b in pairs):
         raise ConfigError(
@@ -192,13 +192,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
 def _refuse_scripted(model: nn.Module) -> None:
     for name, part in model.named_modules():
-        if isinstance(part, torch.jit.ScriptModule) and _tensors(part):
+        if isinstance(part, torch.jit.ScriptModule) and tensors_of(part):
             raise ConfigError(
                 f"a part compiled by torch.jit keeps its parameters to itself (part: {name or 'the whole model'}); "
                 "give the module that it was compiled from"

@@ -58,14 +58,15 @@ def hardsync(
     v: dict[int, Summed] = {}
     losses = []
     for n in range(N):
-        G, B, total = Summed(), Summed(), 0.0
+        G, B, total = Summed(), list[list[Tensor]](), 0.0
         for s in range(learners):
             x = inputs(s, n)
             with drawing(s, 0, n):
                 value, g = gradient(f[s], weights(w), x, targets(s, n), loss)
             if momentum is not None:
                 g = moved(v, s, g, momentum)
-            G, B, total = add(G, g), add(B, list(f[s].buffers())), total + value
+            G, total = add(G, g), total + value
+            B.append([b.clone() for b in f[s].buffers()])
         write(w, G, B, learners)
         step.step()
         step.zero_grad()
@@ -95,7 +96,7 @@ def moved(v: dict[int, Summed], s: int, g: Summed, momentum: float) -> Summed:
 
 
 def add(total: Summed, new: Summed, f: float = 1.0) -> Summed:
-    """Return total + f new, or the new where they count; the total of nothing is an empty list."""
+    """Return total + f new; the total of nothing is an empty list."""
     return [_add(old, x, f) for old, x in zip(total or [None] * len(new), new, strict=True)]
 
 
@@ -104,13 +105,13 @@ def _add(old: Tensor | None, new: Tensor | None, f: float) -> Tensor | None:
         return old
     if old is None:
         return new * f if f != 1 else new.clone()
-    return torch.add(old, new, alpha=f) if new.is_floating_point() else new.clone()
+    return torch.add(old, new, alpha=f)
 
 
-def write(w: nn.Module, G: Summed, B: Summed, c: int) -> None:
-    """Give the server the mean gradients and buffers of c batches, whose sums are G and B; None is no gradient."""
+def write(w: nn.Module, G: Summed, B: list[list[Tensor]], c: int) -> None:
+    """Give the server the mean of c gradients, whose sum is G, and of their buffers B; the last of those that count."""
     for p, g in zip(w.parameters(), G, strict=True):
         p.grad = g / c if g is not None and c > 1 else g
-    for live, b in zip(w.buffers(), B, strict=True):
-        assert b is not None
-        live.copy_(b / c if c > 1 and b.is_floating_point() else b)
+    for live, seen in zip(w.buffers(), zip(*B, strict=True), strict=True):
+        unlike = live.is_floating_point() and not all(torch.equal(b, seen[0]) for b in seen)
+        live.copy_(sum(seen[1:], seen[0]) / c if unlike else seen[-1])

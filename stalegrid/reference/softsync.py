@@ -62,7 +62,7 @@ def softsync(
     pulled = [[p.clone() for p in weights(w)] for _ in range(learners)]
     j, b = [0] * learners, [0] * learners
     v: dict[int, Summed] = {}
-    G, B, total, losses = Summed(), Summed(), 0.0, list[float]()
+    G, B, total, losses = Summed(), list[list[Tensor]](), 0.0, list[float]()
     for t in range(c * N):
         s, i = order[t], t // c
         x = inputs(s, b[s])
@@ -74,7 +74,8 @@ def softsync(
         if lam is not None:
             pairs = zip(g, weights(w), pulled[s], strict=True)
             g = [None if d is None else d + lam * d * d * (now - then) for d, now, then in pairs]
-        G, B, total = add(G, g, scale), add(B, list(f[s].buffers())), total + value
+        G, total = add(G, g, scale), total + value
+        B.append([q.clone() for q in f[s].buffers()])
         if (t + 1) % c == 0:
             write(w, G, B, c)
             step.step()
