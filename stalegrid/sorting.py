@@ -31,12 +31,14 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
     expected = _options(task, whole)
     for part in parts:
         for name, options in _options(task, part).items():
-            if options != expected.get(name, options):  # constants that tracing made have names of their own
+            usual = expected.get(name, options)  # constants that tracing made have names of their own
+            if options != usual:
+                unlike = [f"{o}: {options.get(o)}, there: {usual.get(o)}" for o in usual if options.get(o) != usual[o]]
                 raise ConfigError(
                     f"the optimizer's factory treats a parameter otherwise than in the whole model (parameter: {name}, "
-                    f"options: {options}, in the whole model: {expected[name]}): it is called with copies, for each "
-                    "stage or server; sort them by what copies keep, such as their shape or a mark "
-                    "(parameter.is_head = True), not by identity, place or number"
+                    f"{'; '.join(unlike)}): it is called with copies, for each stage or server; sort them by what "
+                    "copies keep, such as their shape or a mark (parameter.is_head = True), not by identity, place or "
+                    "number"
                 )
 
 
