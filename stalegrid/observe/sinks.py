@@ -23,7 +23,7 @@ CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 SUMMARY = "summary.json"
-UNSAVED = "buffers.safetensors"
+UNSAVED = "unsaved.safetensors"
 UNITS = "units.safetensors"
 
 VIRTUAL = "virtual_seconds"

@@ -122,7 +122,7 @@ def read_summary(folder: Path) -> Record:
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read the mean model of a run: a state dict of the original model, and the buffers that it leaves out.
+    """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
 
     Raises:
         DataError: a file cannot be read, or holds something else.
