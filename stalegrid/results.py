@@ -30,7 +30,7 @@ def open_folder(out: Path | None) -> Iterator[Path]:
     """Make the output folder, or one that is removed again if none was asked for.
 
     Where something is refused before the run has started, the folder is removed, so that the same command runs once
-    that is mended.  What a run that has started wrote is never removed.
+    that is mended.  What a run that has started wrote is never removed: it has once there is a record of it.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -46,9 +46,14 @@ def open_folder(out: Path | None) -> Iterator[Path]:
     try:
         yield out
     except (ConfigError, OutputError):
-        if not (out / METRICS).exists():
+        if not _has_records(out):
             shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _has_records(out: Path) -> bool:
+    metrics = out / METRICS
+    return metrics.exists() and metrics.stat().st_size > 0
 
 
 @contextmanager

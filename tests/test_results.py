@@ -94,6 +94,27 @@ def test_what_is_refused_before_the_start_leaves_no_folder(tmp_path: Path, error
     assert not (tmp_path / "out").exists()
 
 
+class Built:
+    """Makes optimizers, and fails once agents are built with them."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.made.exists():
+            raise ConfigError("not with these parameters")
+        return torch.optim.SGD(parameters, lr=0.1)
+
+
+@pytest.mark.parametrize(("engine", "method"), [("simulator", "sgd"), ("simulator", "hardsync"), ("processes", "sgd")])
+def test_what_is_refused_while_agents_are_built_leaves_no_folder(tmp_path: Path, engine: str, method: str) -> None:
+    own: dict[str, Any] = {"learners": 1, "groups": None, "stages": None} if method == "hardsync" else {}
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="not with these parameters"):
+        train(out, optimizer=Built(out / METRICS), engine=engine, method=method, **own)
+    assert not out.exists()
+
+
 def test_what_cannot_be_sent_to_processes_leaves_no_folder(tmp_path: Path) -> None:
     data = images(8)
     data.lock = Lock()  # type: ignore[attr-defined]

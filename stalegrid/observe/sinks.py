@@ -133,7 +133,7 @@ class Folder:
     Samples per second leave out the time to the first report, in which processes start and libraries load.
 
     Args:
-        folder: exists and is this run's; holds metrics from now on, which says that the run has started.
+        folder: exists and is this run's; holds metrics from now on, of which the first says that the run has started.
         facts: what the summary says besides what is measured.
         keep_units: also write the parameters of every unit at the last snapshot.
         limit: see :class:`Staleness`.
