@@ -5,6 +5,7 @@ Does not know: agents, engines.  Clocks are read here and in the console only.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -338,6 +339,7 @@ class Several:
             sink.units(vectors)
 
     def close(self) -> None:
-        """Close them all."""
-        for sink in self._sinks:
-            sink.close()
+        """Close them all, whichever of them fails."""
+        with ExitStack() as closing:
+            for sink in reversed(self._sinks):
+                closing.callback(sink.close)

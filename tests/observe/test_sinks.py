@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from torch import nn
 
+from stalegrid.errors import OutputError
 from stalegrid.observe.records import Record, Report
-from stalegrid.observe.sinks import METRICS, SUMMARY, Dispensable, Folder, Summed
+from stalegrid.observe.sinks import METRICS, SUMMARY, Dispensable, Folder, Several, Summed
 
 
 def seen(histogram: list[int], gap: float | None = None, gap_max: float | None = None, held: int = 0) -> Record:
@@ -124,6 +125,27 @@ class Refusing:
     def units(self, vectors: object) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Closing(Refusing):
+    """A place that says that it was closed, and may fail then."""
+
+    def __init__(self, name: str, closed: list[str], error: Exception | None = None) -> None:
+        super().__init__()
+        self.name, self.closed, self.error = name, closed, error
+
+    def close(self) -> None:
+        self.closed.append(self.name)
+        if self.error is not None:
+            raise self.error
+
+
+def test_all_places_are_closed_in_order_where_one_fails() -> None:
+    closed = list[str]()
+    sinks = [Closing("a", closed, OutputError("no room")), Closing("b", closed), Closing("c", closed)]
+    with pytest.raises(OutputError, match="no room"):
+        Several(sinks).close()
+    assert closed == ["a", "b", "c"]
 
 
 def test_a_place_that_fails_is_left_out_and_told_once() -> None:
