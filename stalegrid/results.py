@@ -17,10 +17,12 @@ from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, OutputError
 from stalegrid.files import write_text
 from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.kept import to_yaml
 from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import CONFIG, METRICS, Dispensable, Folder, Several, TensorBoard
+from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import console, tell
+from stalegrid.observe.tensorboard import TensorBoard
 from stalegrid.plan import Plan, settle
 from stalegrid.served import ServedPlan, settle_served
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 import stalegrid
 from stalegrid.errors import ConfigError, NonFiniteLoss, OutputError, SampleError, StalegridError
-from stalegrid.observe.sinks import METRICS, MODEL, SUMMARY
+from stalegrid.observe.folder import METRICS, MODEL, SUMMARY
 from stalegrid.results import open_folder
 from tests.cases import images
 from tests.disks import full_disk
