@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stalegrid.config import RunConfig
 from stalegrid.files import MEBIBYTE, exists, read_text, replace, to_json, write_text
+from stalegrid.observe.folder import SUMMARY
 from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import SUMMARY
 from stalegrid.observe.told import read_metrics, read_summary
 
 CURVES = (

@@ -1,29 +1,36 @@
 """Names the sample whose label a loss fails at.
 
-Does not know: losses, who computes them, where samples come from.
+Does not know: how losses are computed and by whom, where samples come from.
 
 Torch says "Target 7 is out of bounds" and not which one; a single wrong label among millions is hard to find so.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 
 from stalegrid.errors import DataError
 
 IGNORED = -100
-"""The label that torch's losses ignore."""
+"""The label that torch's losses ignore where nobody says another."""
+
+
+def ignored_by(loss: object) -> Any:
+    """Return the label that a loss says it ignores; None if it says nothing of any."""
+    return getattr(loss, "ignore_index", None)
 
 
 @contextmanager
-def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor]) -> Iterator[None]:
+def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss: object = None) -> Iterator[None]:
     """Say which sample is to blame where a loss fails at labels that are none of the classes.
 
     Args:
         outputs: class scores, shape (B, classes) or (B, classes, ...).
         targets: labels, whole numbers, shape (B,) or (B, ...).
         samples: returns the index of each sample in its data set, shape (B,).
+        loss: that may fail; asked for the label that it ignores.
 
     Raises:
         DataError: the loss has failed, and there is such a label.
@@ -33,7 +40,8 @@ def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor]) -> It
     except Exception as problem:  # the loss is the user's: anything can be raised
         if outputs.ndim < 2 or targets.is_floating_point() or targets.ndim != outputs.ndim - 1:
             raise
-        wrong = ((targets < 0) | (targets >= outputs.shape[1])) & (targets != IGNORED)
+        ignored = IGNORED if ignored_by(loss) is None else ignored_by(loss)
+        wrong = ((targets < 0) | (targets >= outputs.shape[1])) & (targets != ignored)
         if not wrong.any():
             raise
         first = wrong.nonzero()[0]

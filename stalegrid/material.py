@@ -64,7 +64,7 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
         with torch.no_grad():
             made = copied(model).eval()(*inputs)
             outputs = made if isinstance(made, tuple) else (made,)
-            with labels.named(outputs[0], targets, partial(test.indices, 0)):
+            with labels.named(outputs[0], targets, partial(test.indices, 0), task.loss):
                 task.fresh().loss(*outputs, targets)
     except DataError as problem:
         raise DataError(f"test data: {problem}") from problem

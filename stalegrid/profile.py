@@ -68,7 +68,7 @@ def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1)
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
     device = use_device(settings.device, 0)
-    with computing(settings.threads):
+    with computing(settings.threads), kept(device):
         chain = _chain(task, settings, parts, copies)
         whole = _measured(task, chain, device)
         smaller = max(LEAST, settings.batch_size // SMALLER)
@@ -94,8 +94,7 @@ def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
 def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
     agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
-    with kept(device):
-        simulate(plan.program, recorded(agents, timeline, device))
+    simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
 

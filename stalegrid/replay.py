@@ -15,6 +15,7 @@ from stalegrid.config import DeviceSettings, RunConfig, Settings
 from stalegrid.deliveries import DELIVERIES, first_updates
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import find_served
+from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.told import read_config, read_model, read_summary
 from stalegrid.served import rules_of
 from stalegrid.task import Task
@@ -76,7 +77,7 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             "again with train --config, or see verify"
         )
     try:
-        version, (recorded, _) = read_summary(folder)["version"], read_model(folder)
+        version, (state, rest) = read_summary(folder)["version"], read_model(folder)
     except DataError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
     usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ELSEWHERE}
@@ -85,7 +86,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         rules, _ = rules_of(settings, method)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
         again = dataclasses.replace(settings, **usual, engine="simulator", deliveries=record)
-        found = execute(task, again, quiet=quiet).model.state_dict()
-    pairs = [(recorded[name], found[name].cpu()) for name in recorded]
+        model = execute(task, again, quiet=quiet).model
+    recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}
+    pairs = [(recorded[name], found[name]) for name in recorded]
     worst = max((float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel()), default=0.0)
     return Replayed(version, worst, all(torch.equal(a, b) for a, b in pairs))

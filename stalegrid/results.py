@@ -17,10 +17,12 @@ from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, OutputError
 from stalegrid.files import write_text
 from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.kept import to_yaml
 from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.sinks import CONFIG, METRICS, Dispensable, Folder, Several, TensorBoard
+from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import console, tell
+from stalegrid.observe.tensorboard import TensorBoard
 from stalegrid.plan import Plan, settle
 from stalegrid.served import ServedPlan, settle_served
 
@@ -30,7 +32,7 @@ def open_folder(out: Path | None) -> Iterator[Path]:
     """Make the output folder, or one that is removed again if none was asked for.
 
     Where something is refused before the run has started, the folder is removed, so that the same command runs once
-    that is mended.  What a run that has started wrote is never removed.
+    that is mended.  What a run that has started wrote is never removed: it has once there is a record of it.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -46,9 +48,14 @@ def open_folder(out: Path | None) -> Iterator[Path]:
     try:
         yield out
     except (ConfigError, OutputError):
-        if not (out / METRICS).exists():
+        if not _has_records(out):
             shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _has_records(out: Path) -> bool:
+    metrics = out / METRICS
+    return metrics.exists() and metrics.stat().st_size > 0
 
 
 @contextmanager

@@ -8,11 +8,11 @@ averaged with equal weights, whatever counts in each, so the update is another t
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from stalegrid.data import Batches, Slices
+from stalegrid.labels import ignored_by
 
 Loss = Callable[..., Tensor]
 
@@ -26,7 +26,7 @@ def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None)
         groups: how many of them average their gradients.
         test: data to measure on; None for none.
     """
-    if _ignored(loss) is None or batches.targets(0, 0).is_floating_point():
+    if ignored_by(loss) is None or batches.targets(0, 0).is_floating_point():
         return
     parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
     _tell_means(loss, parts)
@@ -39,8 +39,8 @@ def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
     counts = [_count(loss, targets) for targets in parts]
     if not all(counts):
         _tell(
-            f"the loss ignores every target of a batch of the first update (ignore_index: {_ignored(loss)}): its mean "
-            "over none is not a number; take larger batches or fewer micro-batches"
+            f"the loss ignores every target of a batch of the first update (ignore_index: {ignored_by(loss)}): its "
+            "mean over none is not a number; take larger batches or fewer micro-batches"
         )
     if len(set(counts)) > 1:
         _tell(
@@ -51,10 +51,10 @@ def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
 
 
 def _tell_accuracy(loss: Loss, targets: Tensor, what: str) -> None:
-    ignored = int(targets.eq(_ignored(loss)).sum())
+    ignored = int(targets.eq(ignored_by(loss)).sum())
     if targets.ndim == 1 and ignored:
         _tell(
-            f"the {what} accuracy counts targets that the loss ignores as wrong (ignore_index: {_ignored(loss)}, "
+            f"the {what} accuracy counts targets that the loss ignores as wrong (ignore_index: {ignored_by(loss)}, "
             f"ignored: {ignored} of the first {len(targets)}); leave these samples out of the data"
         )
 
@@ -63,12 +63,14 @@ def _tell(text: str) -> None:
     warnings.warn(text, stacklevel=2)
 
 
-def _ignored(loss: Loss) -> Any:
-    return getattr(loss, "ignore_index", None)
-
-
 def _count(loss: Loss, targets: Tensor) -> float:
-    """Return the number of targets that are not ignored, or the sum of the weights of their classes."""
-    kept = targets[targets != _ignored(loss)]
+    """Return the number of targets that are not ignored, or the sum of the weights of their classes.
+
+    A target that is no class weighs nothing here: whoever computes the loss says whose it is.
+    """
+    kept = targets[targets != ignored_by(loss)]
     weight = loss.weight if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else None
-    return float(kept.numel() if weight is None else weight.detach().cpu()[kept].sum())
+    if weight is None:
+        return kept.numel()
+    classes = kept[(kept >= 0) & (kept < len(weight))].long()
+    return float(weight.detach().cpu()[classes].sum())

@@ -18,7 +18,7 @@ from stalegrid.deliveries import DELIVERIES
 from stalegrid.engines.machine import computing
 from stalegrid.loops import Trained, plain_loop
 from stalegrid.methods import ServerMethod, find_served
-from stalegrid.observe.sinks import METRICS, UNITS
+from stalegrid.observe.folder import METRICS, UNITS
 from stalegrid.plan import Plan, make_plan, settle
 from stalegrid.served import ServedPlan, make_served_plan
 from stalegrid.task import Task

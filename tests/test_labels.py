@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
-from stalegrid.errors import DataError, SampleError
+from stalegrid.errors import DataError, SampleError, StalegridError
 from stalegrid.labels import named
 
 
@@ -33,6 +33,22 @@ def test_other_failures_stay_what_they_are() -> None:
         _ = 1 / 0
     with pytest.raises(ZeroDivisionError), named(torch.zeros(3), torch.tensor([9.0]), lambda: torch.arange(3)):
         _ = 1 / 0
+
+
+def test_the_losss_own_ignored_label_is_not_blamed() -> None:
+    loss = nn.CrossEntropyLoss(ignore_index=255)
+    with (
+        pytest.raises(DataError, match=r"\(sample: 1, label: 300, classes: 3\)"),
+        named(torch.zeros(2, 3), torch.tensor([255, 300]), lambda: torch.arange(2), loss),
+    ):
+        loss(torch.zeros(2, 3), torch.tensor([255, 300]))
+    with pytest.raises(ZeroDivisionError), named(torch.zeros(1, 3), torch.tensor([255]), lambda: torch.arange(1), loss):
+        _ = 1 / 0
+    with (
+        pytest.raises(DataError, match=r"label: -100"),
+        named(torch.zeros(1, 3), torch.tensor([-100]), lambda: torch.arange(1), loss),
+    ):
+        loss(torch.zeros(1, 3), torch.tensor([-100]))
 
 
 WAYS: tuple[dict[str, Any], ...] = (
@@ -72,3 +88,24 @@ def test_a_label_out_of_range_names_the_sample_of_the_data_set(
             **settings,
         )
     assert out.exists() == (wrong == "later")
+
+
+@pytest.mark.parametrize("wrong", ["later", "test"])
+def test_a_run_blames_no_label_that_its_loss_ignores(wrong: str) -> None:
+    x, y = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
+    data, test = TensorDataset(x, y.clone()), TensorDataset(x, y.clone())
+    last = stalegrid.data.Batches(data, groups=1, batch_size=8, seed=0).indices(0, 3)
+    one, other = (5, 9) if wrong == "test" else map(int, last[:2])
+    (test if wrong == "test" else data).tensors[1][[one, other]] = torch.tensor([255, 300])
+    with pytest.raises(StalegridError, match=rf"\(sample: {other}, label: 300, classes: 3\)"):
+        stalegrid.train(
+            nn.Linear(4, 3),
+            data,
+            test=test,
+            loss=nn.CrossEntropyLoss(ignore_index=255),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+            batch_size=8,
+            method="sgd",
+            engine="simulator",
+            quiet=True,
+        )

@@ -1,9 +1,11 @@
 import math
+import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from stalegrid.profile import profile
 from stalegrid.task import Task
 from stalegrid.timing.costs import Cost, CostTable
 from tests.cases import CUTS, make_settings, make_task
+from tests.generators import global_states
 
 BATCH = 8
 
@@ -92,6 +95,23 @@ def test_a_model_is_measured_in_as_many_parts_as_it_has_and_at_most_as_asked(mon
     (one,) = profile(mlp_task(), settings, 1).parts
     assert (one.name, one.input, one.output) == ("input", 0, 0)
     assert one.parameters == sum(part.parameters for part in whole.parts)
+
+
+class Noisy(nn.Module):
+    """Draws from every global generator, where it is traced too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + random.random() + float(np.random.rand()) + torch.rand(1)
+
+
+def test_the_users_generators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WARM_UP", 1), ("REPEATS", 1), ("measure_handling", lambda: 0.0)):
+        monkeypatch.setattr(measured, name, value)
+    model = nn.Sequential(nn.Linear(5, 16), nn.Dropout(0.5), Noisy(), nn.Linear(16, 3))
+    task = mlp_task(model=model)
+    before = global_states()
+    profile(task, replace(asked(), cuts=None))
+    assert global_states() == before
 
 
 def test_schedules_corrections_and_tests_of_the_task_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from stalegrid.cli import main
 from stalegrid.config import RunConfig, Settings
 from stalegrid.deliveries import DELIVERIES
 from stalegrid.errors import ConfigError
-from stalegrid.observe.sinks import MODEL, SUMMARY
+from stalegrid.observe.folder import MODEL, SUMMARY
 from stalegrid.observe.told import read_summary
 from stalegrid.replay import Replayed, recorded_config, replay
 from stalegrid.task import Task

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 import stalegrid
 from stalegrid.errors import ConfigError, NonFiniteLoss, OutputError, SampleError, StalegridError
-from stalegrid.observe.sinks import METRICS, MODEL, SUMMARY
+from stalegrid.observe.folder import METRICS, MODEL, SUMMARY
 from stalegrid.results import open_folder
 from tests.cases import images
 from tests.disks import full_disk
@@ -94,6 +94,27 @@ def test_what_is_refused_before_the_start_leaves_no_folder(tmp_path: Path, error
     assert not (tmp_path / "out").exists()
 
 
+class Built:
+    """Makes optimizers, and fails once agents are built with them."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.made.exists():
+            raise ConfigError("not with these parameters")
+        return torch.optim.SGD(parameters, lr=0.1)
+
+
+@pytest.mark.parametrize(("engine", "method"), [("simulator", "sgd"), ("simulator", "hardsync"), ("processes", "sgd")])
+def test_what_is_refused_while_agents_are_built_leaves_no_folder(tmp_path: Path, engine: str, method: str) -> None:
+    own: dict[str, Any] = {"learners": 1, "groups": None, "stages": None} if method == "hardsync" else {}
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="not with these parameters"):
+        train(out, optimizer=Built(out / METRICS), engine=engine, method=method, **own)
+    assert not out.exists()
+
+
 def test_what_cannot_be_sent_to_processes_leaves_no_folder(tmp_path: Path) -> None:
     data = images(8)
     data.lock = Lock()  # type: ignore[attr-defined]
@@ -140,11 +161,22 @@ class Counting(nn.Module):
         return self.fc(x.flatten(1)) + self.level
 
 
-@pytest.mark.parametrize("engine", ["simulator", "processes"])
-def test_the_result_is_the_measured_model(engine: str) -> None:
-    data, loss = images(8), nn.CrossEntropyLoss()
-    found = train(None, model=Counting(), test=data, engine=engine)
+class Partly(Counting):
+    """Saves its bias only, as models do whose adapters alone are worth a file."""
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        return {"fc.bias": super().state_dict(*args, **options)["fc.bias"]}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+@pytest.mark.parametrize(("engine", "kind"), [("simulator", Counting), ("processes", Counting), ("simulator", Partly)])
+def test_the_result_is_the_measured_model(engine: str, kind: type[Counting]) -> None:
+    data, loss, model = images(8), nn.CrossEntropyLoss(), kind()
+    found = train(None, model=model, test=data, engine=engine)
     assert found.model.get_buffer("level") != 0
+    assert not any(torch.equal(a, b) for a, b in zip(model.parameters(), found.model.parameters(), strict=True))
     with torch.no_grad():
         inputs, targets = (torch.stack([torch.as_tensor(item[i]) for item in data]) for i in (0, 1))
         assert float(loss(found.model(inputs), targets)) == found.summary["test_loss"]

@@ -66,6 +66,12 @@ def test_weights_of_classes_count() -> None:
     assert not told(torch.tensor([1, 1, 1, 1]), micro_batches=4, loss=weighted)
 
 
+def test_a_label_that_is_no_class_is_left_to_the_loss() -> None:
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 4.0]))
+    for wrong in (7, -1):
+        assert "from 4 to 8" in told(torch.tensor([2, 2, wrong, 2]), micro_batches=2, loss=weighted)[0]
+
+
 def test_the_losss_own_index_is_what_counts() -> None:
     assert told(torch.tensor([[0, 1], [1, 1]]), 2, loss=nn.CrossEntropyLoss(ignore_index=0))
     assert told(torch.tensor([[0, 1], [1, 1]]), 2, loss=nn.NLLLoss(ignore_index=0))

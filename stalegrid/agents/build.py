@@ -52,7 +52,7 @@ def build_agents(
     Returns:
         The agents by unit, in the same order.
     """
-    # Copies of a model may bring copies of generators along, such as that of a kept ``np.random.rand``.
+    # The model is copied before any unit has its key, and with it generators, such as that of a kept np.random.rand.
     with drawing(device, settings.seed, "build"):
         if isinstance(plan, ServedPlan):
             return build_served(task, settings, plan, units, device, sink)

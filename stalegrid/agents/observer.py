@@ -119,7 +119,7 @@ class Observer:
 
     def _measured(self, chunk: int, outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         assert self._test is not None
-        with labels.named(outputs[0], targets, partial(self._test.indices, chunk)):
+        with labels.named(outputs[0], targets, partial(self._test.indices, chunk), self._loss):
             return self._loss(*outputs, targets)
 
     def _warn_of_unlike(self, layout: StageLayout, counters: Sequence[Tensor]) -> None:

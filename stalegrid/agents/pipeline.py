@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -162,7 +163,8 @@ class PipelineUnit:
 
         def head(*outputs: Tensor) -> Tensor:
             correct.append(count_correct(outputs[0].detach(), targets))
-            with labels.named(outputs[0], targets, lambda: self._samples.indices(self.role.unit.group, batch)):
+            samples = partial(self._samples.indices, self.role.unit.group, batch)
+            with labels.named(outputs[0], targets, samples, self._loss):
                 return self._loss(*outputs, targets)
 
         made, version = self.stage.forward(batch, tensors, head)

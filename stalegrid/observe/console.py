@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
 from stalegrid.grid import Unit
-from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import VIRTUAL, Rate
+from stalegrid.observe.rate import Rate
+from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import console
 
 LINE_EVERY = 2.0

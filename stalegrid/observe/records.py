@@ -220,6 +220,9 @@ def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
 Record = dict[str, Any]
 """One observation: plain numbers, strings, lists and dictionaries."""
 
+VIRTUAL = "virtual_seconds"
+"""The entry of records that were made in virtual time."""
+
 
 class Sink(Protocol):
     """Where observations go."""

@@ -11,9 +11,9 @@ from stalegrid.observe.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.observe.gantt import gantt, steady
 from stalegrid.observe.names import names
 from stalegrid.observe.page import either, facts, figures, page, section, table, text
-from stalegrid.observe.records import Record
+from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.shares import shares
-from stalegrid.observe.sinks import VIRTUAL, Staleness, Summed
+from stalegrid.observe.summed import Staleness, Summed
 from stalegrid.observe.told import Team, Told
 
 EPOCHS = ("epoch", "epochs")

@@ -5,10 +5,12 @@ Does not know: runs, the folder that the files are in.
 
 from collections.abc import Mapping
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from stalegrid.copies import copied
+from stalegrid.data.sources import bytes_of
 from stalegrid.errors import ConfigError
 
 
@@ -25,18 +27,18 @@ def saved(model: nn.Module) -> dict[str, Tensor]:
 
 
 def unsaved(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the buffers that a state dict leaves out, on the CPU."""
+    """Return copies of the parameters and buffers that a state dict leaves out, on the CPU."""
     kept = model.state_dict().keys()
-    return {
-        name: buffer.detach().cpu().clone().contiguous() for name, buffer in model.named_buffers() if name not in kept
-    }
+    return {name: t.detach().cpu().clone().contiguous() for name, t in _tensors(model).items() if name not in kept}
 
 
 def restore(model: nn.Module, state: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> None:
     """Give a model the state that :func:`saved` and :func:`unsaved` returned of another one."""
     model.load_state_dict(dict(state))
-    for name, value in rest.items():
-        model.get_buffer(name).copy_(value)
+    tensors = _tensors(model)
+    with torch.no_grad():
+        for name, value in rest.items():
+            tensors[name].copy_(value)
 
 
 def check_saved(model: nn.Module) -> None:
@@ -46,7 +48,8 @@ def check_saved(model: nn.Module) -> None:
         model: left as it is.
 
     Raises:
-        ConfigError: its state dict holds something else than tensors, or cannot be saved or loaded.
+        ConfigError: its state dict holds something else than tensors, cannot be saved or loaded, or does not bring
+            back what was saved.
     """
     others = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if others:
@@ -56,9 +59,30 @@ def check_saved(model: nn.Module) -> None:
         )
     again = copied(model)
     try:
+        _spoil(again)
         restore(again, load(save(saved(model))), load(save(unsaved(model))))
     except Exception as problem:  # what a model does when it is saved or loaded is the user's: anything can be raised
         raise ConfigError(
             f"the state of the model cannot be saved and loaded: {' '.join(str(problem).split())}; give each buffer "
             "memory of its own, and mend what saves and loads the model's state"
         ) from problem
+    found = _tensors(again)
+    lost = next((name for name, tensor in _tensors(model).items() if bytes_of(tensor) != bytes_of(found[name])), None)
+    if lost is not None:
+        raise ConfigError(
+            f"the state of the model does not bring back a tensor as it was saved (name: {lost}), so the trained model "
+            "could not be returned; let state_dict hold it as it is and load_state_dict load it, or leave it out"
+        )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _spoil(model: nn.Module) -> None:
+    """Give every element another value, so that what a load forgets shows."""
+    for name, tensor in _tensors(model).items():
+        try:
+            tensor.data.copy_(tensor.data == 0)
+        except RuntimeError as problem:
+            raise ValueError(f"{name}: {problem}") from problem

@@ -97,6 +97,6 @@ def tell(line: str, name: str = "stdout") -> None:
 def _silence(stream: TextIO) -> None:
     """Let a stream that takes nothing lead nowhere: what it still holds would be an error again when Python ends."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        number = stream.fileno()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), number)

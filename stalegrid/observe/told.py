@@ -14,9 +14,9 @@ from torch import Tensor
 from stalegrid.errors import DataError
 from stalegrid.files import exists
 from stalegrid.methods import find_served
+from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED
 from stalegrid.observe.kept import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, read_json, read_lines, read_yaml
-from stalegrid.observe.records import Record
-from stalegrid.observe.sinks import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED, VIRTUAL
+from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
 
@@ -122,7 +122,7 @@ def read_summary(folder: Path) -> Record:
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read the mean model of a run: a state dict of the original model, and the buffers that it leaves out.
+    """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
 
     Raises:
         DataError: a file cannot be read, or holds something else.

@@ -6,13 +6,10 @@ A graph of torch.fx refers to a user's functions by name when it is pickled, and
 of the script itself would be missing, and two processes might see two models.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
-import cloudpickle
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
@@ -79,28 +76,6 @@ class Operations:
             args, kwargs = map_aggregate(o.args, node), map_aggregate(o.kwargs, node)
             nodes[o.name] = graph.create_node(o.kind, o.target, args, kwargs, o.name)
         return graph
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        written = io.BytesIO()
-        _Pickler(written).dump((self.listed, self.constants, self.shapes))
-        return _read, (written.getvalue(),)
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Functions of the user's script travel by value, operators of torch by name."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
-            return _operator, (str(obj),)
-        return super().reducer_override(obj)
-
-
-def _operator(name: str) -> Any:
-    return attrgetter(name)(torch.ops)
-
-
-def _read(written: bytes) -> Operations:
-    return Operations(*cloudpickle.loads(written))
 
 
 def _made(node: fx.Node) -> Any:

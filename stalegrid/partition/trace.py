@@ -26,6 +26,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
 from stalegrid.partition.chain import Chain
+from stalegrid.seeds import kept
+
+CPU = torch.device("cpu")
 
 
 class _Opaque(Exception):
@@ -273,7 +276,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
             "compile parts of it, which are then kept whole"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with kept(CPU):
             chain = _follow(model, inputs)
     except ConfigError:
         raise

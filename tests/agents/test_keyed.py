@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stalegrid.corrections import Correction, Update
 from stalegrid.train import train
 from tests.cases import build, compare, images, make_settings, make_task, run_reference, run_simulator
+from tests.generators import global_states
 
 
 def torch_draw() -> float:
@@ -115,11 +116,6 @@ def test_two_runs_draw_the_same_and_another_seed_draws_something_else(draw: Call
     disturb()
     assert outcome(draw, seed=1, **GRIDS[grid]) == first
     assert outcome(draw, seed=2, **GRIDS[grid]) != first
-
-
-def global_states() -> list[Any]:
-    name, keys, *rest = np.random.get_state()
-    return [torch.get_rng_state().tolist(), random.getstate(), name, keys.tolist(), rest]
 
 
 @pytest.mark.parametrize("grid", GRIDS)

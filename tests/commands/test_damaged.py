@@ -13,7 +13,8 @@ import yaml
 from stalegrid.cli import main
 from stalegrid.deliveries import DELIVERIES, read_order
 from stalegrid.errors import ConfigError
-from stalegrid.observe.sinks import CONFIG, METRICS, MODEL, SUMMARY, Staleness
+from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY
+from stalegrid.observe.summed import Staleness
 from stalegrid.observe.told import read_config, read_summary, read_told
 from stalegrid.observe.trace import TRACE
 from stalegrid.softsync import Rules

@@ -78,3 +78,58 @@ def test_a_model_that_is_checked_stays_as_it_is() -> None:
     before: Tensor = model.state
     check_saved(model)
     assert model.state is before
+
+
+class Adapter(nn.Module):
+    """Saves what is small: of its two layers only one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base, self.small = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.register_buffer("scale", torch.tensor([1.0, float("nan")]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.small(self.base(x))
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        return {n: t for n, t in super().state_dict(*args, **options).items() if n.startswith("small")}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_parameters_that_a_state_dict_leaves_out_come_back_too() -> None:
+    one, other = Adapter(), Adapter()
+    check_saved(one)
+    assert unsaved(one).keys() == {"base.weight", "base.bias", "scale"}
+    restore(other, load(save(saved(one))), load(save(unsaved(one))))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert all(p.is_leaf and p.requires_grad for p in other.parameters())
+
+
+class Rounding(nn.Linear):
+    """Saves its weight with fewer digits."""
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        return {n: t.half() if n == "weight" else t for n, t in super().state_dict(*args, **options).items()}
+
+
+class Forgetting(nn.Linear):
+    """Saves its bias, but does not load it."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict({"weight": state_dict["weight"]}, strict=False, assign=assign)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Rounding, "weight"), (Forgetting, "bias")])
+def test_a_state_that_loses_something_is_refused_before_training(kind: type[nn.Linear], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"does not bring back a tensor as it was saved \(name: {name}\)"):
+        check_saved(kind(3, 2))
+
+
+def test_what_is_zero_or_no_number_is_no_loss() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("count", torch.tensor(0))
+    model.register_buffer("flags", torch.tensor([True, False]))
+    model.register_buffer("mask", torch.tensor([0.0, -0.0, float("nan"), float("-inf")], dtype=torch.float16))
+    check_saved(model)

@@ -1,6 +1,7 @@
 """What is printed is printed as it is, wherever standard output leads."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_an_output_that_takes_nothing_is_told_once_where_it_can_be(
     assert capsys.readouterr().err.count("\n") == 1
     monkeypatch.setattr(sys, "stderr", closed)
     tell("a")
+
+
+def test_an_output_that_takes_nothing_costs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(OutputError):
+            console().print("a")
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("where", ["> /dev/full", "| true"])

@@ -1,8 +1,10 @@
 import copy
 import operator
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trace import trace as traced
 from stalegrid.partition.trial import run, valid_cuts
+from tests.generators import global_states
 
 torch.set_num_threads(1)
 
@@ -540,6 +543,10 @@ def seeded(m: Three, x: Tensor) -> Tensor:
     return m.c(m.b(h))
 
 
+def drawn(m: Three, x: Tensor) -> Tensor:
+    return m.c(m.b(m.a(x) * random.random() + float(np.random.rand()) + torch.rand(4)))
+
+
 def filled(m: Three, x: Tensor) -> Tensor:
     h = torch.zeros(3, 4)
     for i in range(len(x)):
@@ -679,10 +686,10 @@ def test_a_compiled_model_is_refused_with_the_remedy_and_a_compiled_part_is_kept
     assert operations(nn.Sequential(nn.Linear(4, 4), part)) == ["0", "1"]
 
 
-def test_tracing_leaves_the_model_and_the_generator_as_they_are() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), Three(logged), Three(remembered)).train()
-    state, held = torch.get_rng_state(), [set(vars(m)) for m in model.modules()]
+def test_tracing_leaves_the_model_and_the_generators_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Three(logged), Three(remembered), Three(drawn)).train()
+    state, held = global_states(), [set(vars(m)) for m in model.modules()]
     trace(model)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert global_states() == state
     assert [set(vars(m)) for m in model.modules()] == held
     assert model[1].log == []

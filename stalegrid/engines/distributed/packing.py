@@ -1,25 +1,37 @@
-"""How a job is written for worker processes: by value, but for the generators that every process has.
+"""How a job is written for worker processes: by value, but for what every process has.
 
 Does not know: what a job consists of, where it is read.
+
+The global generators of Python, NumPy and torch are written by name, and so are functions that draw from them: a copy
+would draw too, and nobody would key it.  Operators of torch cannot be written otherwise.
 """
 
 import random
+from operator import attrgetter
 from typing import Any
 
 import cloudpickle
 import numpy as np
+import torch
 
 
 class Packer(cloudpickle.Pickler):  # type: ignore[misc]
-    """Writes ``random.random`` and the like by name.
-
-    By value they would bring a copy of the global generator along, and draw from that: nobody would key it.
-    """
+    """Writes functions of the user's script by value, global generators and operators of torch by name."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Write a function of a module of random numbers by its name; see :class:`pickle.Pickler`."""
-        owner = getattr(obj, "__self__", None)
+        """Write an object by its name where it has one in every process; see :class:`pickle.Pickler`."""
+        if isinstance(obj, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+            return _named, (torch, f"ops.{obj}")
+        if obj is torch.default_generator:
+            return _named, (torch, "default_generator")
         for module in (random, np.random):
-            if owner is module.random.__self__ and getattr(module, obj.__name__, None) == obj:
-                return getattr, (module, obj.__name__)
+            generator = module.random.__self__
+            if obj is generator:
+                return _named, (module, "random.__self__")
+            if getattr(obj, "__self__", None) is generator and getattr(module, obj.__name__, None) == obj:
+                return _named, (module, obj.__name__)
         return super().reducer_override(obj)
+
+
+def _named(place: Any, name: str) -> Any:
+    return attrgetter(name)(place)

@@ -1,0 +1,95 @@
+"""The files of a run: metrics, line by line, and the model and a summary so far.
+
+Does not know: agents, engines, who else is told.  Clocks are read here and in the console only.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stalegrid.files import open_new, replace, to_json, write_text, writing
+from stalegrid.grid import Unit
+from stalegrid.observe.rate import Rate
+from stalegrid.observe.records import Record
+from stalegrid.observe.state import saved, unsaved
+from stalegrid.observe.summed import Staleness
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+SUMMARY = "summary.json"
+UNSAVED = "unsaved.safetensors"
+UNITS = "units.safetensors"
+
+
+class Folder:
+    """Writes metrics, line by line, and at every evaluation the model and a summary, each whole at any moment.
+
+    Samples per second leave out the time to the first report, in which processes start and libraries load.
+
+    Args:
+        folder: exists and is this run's; holds metrics from now on, of which the first says that the run has started.
+        facts: what the summary says besides what is measured.
+        keep_units: also write the parameters of every unit at the last snapshot.
+        limit: see :class:`Staleness`.
+
+    Raises:
+        OutputError: by every method too, a file cannot be written; what was written before stays.
+    """
+
+    def __init__(self, folder: Path, facts: Record, keep_units: bool = False, limit: int | None = None) -> None:
+        self._folder = folder
+        self._metrics = open_new(folder / METRICS)
+        self._facts = facts
+        self._keep_units = keep_units
+        self._start = time.perf_counter()
+        self._rate = Rate(self._start)
+        self._staleness = Staleness(limit)
+        self._last: Record = {}
+        self._lost: list[int] = []
+
+    def report(self, record: Record) -> None:
+        """Append a line to the metrics."""
+        now = time.perf_counter()
+        rates = {"seconds": now - self._start, "samples_per_second": self._rate.after(record["samples"], now)}
+        self._staleness.add(record["staleness"])
+        self._last = {"updates": record["update"], "train_loss": record["loss"], **rates}
+        if "lost" in record:
+            self._lost += record["lost"]
+            self._last["lost_learners"] = self._lost
+        self._append({"kind": "train", **record, **rates})
+
+    def evaluation(self, record: Record, model: nn.Module) -> None:
+        """Append a line to the metrics; write the model and the summary of the run so far."""
+        self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
+        replace(self._folder / MODEL, lambda part: save_file(saved(model), part))
+        if rest := unsaved(model):
+            replace(self._folder / UNSAVED, lambda part: save_file(rest, part))
+        summary = {
+            **self._facts,
+            **self._last,
+            **record,
+            "updates": record["version"],
+            **self._staleness.record(),
+        }
+        summary.setdefault("test_accuracy", None)
+        summary.setdefault("test_loss", None)
+        write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
+
+    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
+        """Write every unit's vector, if asked to."""
+        if self._keep_units:
+            named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
+            replace(self._folder / UNITS, lambda part: save_file(named, part))
+
+    def close(self) -> None:
+        """Keep what is written, which is whole at any moment."""
+        with writing(self._folder / METRICS):
+            self._metrics.close()
+
+    def _append(self, record: Record) -> None:
+        with writing(self._folder / METRICS):
+            self._metrics.write(to_json(record) + "\n")

@@ -1,0 +1,48 @@
+"""What every process has is written by name, everything else by value."""
+
+import io
+import pickle
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stalegrid.engines.distributed.packing import Packer
+
+
+def read(value: Any) -> Any:
+    packed = io.BytesIO()
+    Packer(packed).dump(value)
+    return pickle.loads(packed.getvalue())
+
+
+GENERATORS = [random.random.__self__, np.random.random.__self__, torch.default_generator]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_global_generator_is_that_of_its_process(generator: Any) -> None:
+    assert read([generator])[0] is generator
+
+
+@pytest.mark.parametrize("draw", [random.random, random.gauss, np.random.rand, np.random.default_rng])
+def test_what_draws_from_one_draws_from_that_of_its_process(draw: Any) -> None:
+    assert read(draw) == draw
+
+
+@pytest.mark.parametrize("own", [random.Random(1), np.random.RandomState(1)])
+def test_a_generator_of_the_users_own_is_a_copy(own: Any) -> None:
+    found = read(own.random)
+    assert found.__self__ is not own
+    assert found() == own.random()
+
+
+@pytest.mark.parametrize("operator", [torch.ops.aten.relu, torch.ops.aten.relu.default, torch.ops.aten.add.Tensor])
+def test_an_operator_of_torch_is_itself(operator: Any) -> None:
+    assert read(operator) is operator
+
+
+def test_a_function_is_written_by_value() -> None:
+    factor = 3
+    assert read(lambda x: x * factor)(2) == 6
