@@ -23,7 +23,7 @@ def ignored_by(loss: object) -> Any:
 
 
 @contextmanager
-def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss: object = None) -> Iterator[None]:
+def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss: object) -> Iterator[None]:
     """Say which sample is to blame where a loss fails at labels that are none of the classes.
 
     Args:

@@ -191,7 +191,7 @@ class _Trial:
 
 def _head(task: Task, targets: Tensor, samples: Callable[[], Tensor] | None) -> Any:
     def head(*outputs: Tensor) -> Tensor:
-        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples)
+        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
         try:
             with known:
                 loss = task.loss(*outputs, targets)

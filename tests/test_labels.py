@@ -16,7 +16,7 @@ from stalegrid.labels import named
 
 def fail(outputs: Tensor, targets: Tensor) -> None:
     samples = torch.tensor([40, 41, 42])
-    with named(outputs, targets, lambda: samples):
+    with named(outputs, targets, lambda: samples, None):
         F.cross_entropy(outputs, targets)
 
 
@@ -29,9 +29,12 @@ def test_the_first_label_that_is_no_class_is_named() -> None:
 
 def test_other_failures_stay_what_they_are() -> None:
     fail(torch.zeros(3, 3), torch.tensor([0, 1, -100]))
-    with pytest.raises(ZeroDivisionError), named(torch.zeros(3, 3), torch.tensor([0, 1, 2]), lambda: torch.arange(3)):
+    with (
+        pytest.raises(ZeroDivisionError),
+        named(torch.zeros(3, 3), torch.tensor([0, 1, 2]), lambda: torch.arange(3), None),
+    ):
         _ = 1 / 0
-    with pytest.raises(ZeroDivisionError), named(torch.zeros(3), torch.tensor([9.0]), lambda: torch.arange(3)):
+    with pytest.raises(ZeroDivisionError), named(torch.zeros(3), torch.tensor([9.0]), lambda: torch.arange(3), None):
         _ = 1 / 0
 
 

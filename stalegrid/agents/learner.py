@@ -98,7 +98,7 @@ class Learner:
         targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
         made = self._model(*inputs)
         outputs = made if isinstance(made, tuple) else (made,)
-        with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch)):
+        with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
             loss = self._loss(*outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):

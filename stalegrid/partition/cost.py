@@ -43,9 +43,12 @@ def copy_seconds(tensors: list[Tensor]) -> float:
 
 def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     leaves: list[Tensor] = []
+    owned = list(chain.model.get_submodule(str(node.target)).parameters()) if node.op == "call_module" else []
 
     def argument(n: fx.Node) -> Any:
         value = trial.values[n.name]
+        if n.op == "get_attr":
+            owned.append(value)
         if not isinstance(value, Tensor) or n.op == "get_attr":
             return value
         leaf = value.detach()
@@ -57,11 +60,13 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     args, kwargs = fx.map_arg(node.args, argument), fx.map_arg(node.kwargs, argument)
     output = trial.values[node.name]
     gradient = torch.ones_like(output) if isinstance(output, Tensor) else None  # in a stage, it comes from elsewhere
+    # No further: arguments that are objects may hold tensors with the graph of all that was before.
+    wanted = [t for t in [*leaves, *owned] if isinstance(t, Tensor) and t.requires_grad]
 
     def forward_backward() -> None:
         made = _call(chain, node, args, kwargs)
-        if isinstance(made, Tensor) and made.requires_grad:
-            made.backward(gradient)  # type: ignore[no-untyped-call]
+        if isinstance(made, Tensor) and made.requires_grad and wanted:
+            torch.autograd.backward(made, gradient, inputs=wanted)
 
     seconds = _timed(forward_backward, leaves)
     chain.model.zero_grad(set_to_none=True)

@@ -44,3 +44,35 @@ def test_the_least_of_the_rounds_counts(monkeypatch: pytest.MonkeyPatch) -> None
     taken = iter([5.0, 1.0, 2.0, 7.0] + [9.0] * 2 * cost.REPEATS)
     monkeypatch.setattr(cost, "_timed", lambda work, involved: next(taken))
     assert cost.measure(chain, run(chain, (torch.randn(5, 3),))) == [2.0, 1.0]
+
+
+class Outputs:
+    """What a library returns instead of a tensor."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+class Wrapping(nn.Module):
+    """Kept whole, since it cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Outputs:
+        return Outputs(self.fc(x) if x.sum() > -1000 else x)
+
+
+def test_objects_that_hold_a_graph_are_measured_no_further_than_their_operation() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = Wrapping(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.outer(self.inner(x).hidden * 2)
+
+    chain = trace(Net().train(), (torch.randn(5, 3),))
+    assert [node.op for node in chain.nodes] == ["call_module", "call_function", "call_function", "call_module"]
+    assert len(cost.measure(chain, run(chain, (torch.randn(5, 3),)))) == 4

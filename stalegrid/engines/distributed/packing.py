@@ -13,6 +13,8 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.utils import parametrize
 
 
 class Packer(cloudpickle.Pickler):  # type: ignore[misc]
@@ -24,6 +26,8 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
             return _named, (torch, f"ops.{obj}")
         if obj is torch.default_generator:
             return _named, (torch, "default_generator")
+        if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
+            return _module, (type(obj), vars(obj))  # its own way of being pickled is to refuse
         for module in (random, np.random):
             generator = module.random.__self__
             if obj is generator:
@@ -31,6 +35,12 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
             if getattr(obj, "__self__", None) is generator and getattr(module, obj.__name__, None) == obj:
                 return _named, (module, obj.__name__)
         return super().reducer_override(obj)
+
+
+def _module(kind: type[nn.Module], content: dict[str, Any]) -> nn.Module:
+    made = kind.__new__(kind)
+    vars(made).update(content)
+    return made
 
 
 def _named(place: Any, name: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
 from stalegrid.engines.distributed.packing import Packer
 
@@ -46,3 +48,16 @@ def test_an_operator_of_torch_is_itself(operator: Any) -> None:
 def test_a_function_is_written_by_value() -> None:
     factor = 3
     assert read(lambda x: x * factor)(2) == 6
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_a_parametrized_module_is_what_it_was(norm: Any) -> None:
+    layer, x = norm(nn.Linear(3, 3)).eval(), torch.ones(2, 3)
+    found = read(nn.Sequential(layer, layer))
+    assert found[0] is found[1]
+    assert torch.equal(found(x), layer(layer(x)))
+    assert list(found.state_dict()) == [f"{i}.{name}" for i in (0, 1) for name in layer.state_dict()]
+    with torch.no_grad():
+        for p in found.parameters():
+            p.mul_(2.0)
+    assert not torch.equal(found(x), layer(layer(x))), "the weight is computed from its own parameters"
