@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid import labels
+from stalegrid import labels, losses
 from stalegrid.copies import copied, tensors_of
 from stalegrid.corrections import Correction, Maker, Update
 from stalegrid.errors import ConfigError, DataError, TrainingError
@@ -70,6 +71,8 @@ def probe(
     inputs: tuple[Tensor, ...],
     targets: Tensor,
     samples: Callable[[], Tensor] | None = None,
+    *,
+    learning: bool = False,
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
@@ -82,6 +85,7 @@ def probe(
         inputs: a batch.
         targets: of that batch.
         samples: returns which samples of the data they are, for errors.
+        learning: whether a learner forwards, at weights that are not its own.
 
     Returns:
         What came of each stage.
@@ -98,6 +102,8 @@ def probe(
             outputs = trial.forward(inputs)
             trial.recompute()
         _check_leaves(task, trial)
+        if view.elsewhere or learning:
+            _check_reading(k, _Trial(asked), inputs)
         graph = trial.stage.nbytes
         with _said(f"a backward of this stage fails (stage: {k})"):
             trial.backward(outputs)
@@ -202,18 +208,25 @@ def _head(task: Task, targets: Tensor, samples: Callable[[], Tensor] | None) -> 
             raise ConfigError(
                 f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
             ) from problem
-        if not isinstance(loss, Tensor) or loss.ndim:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ConfigError(f"the loss must be one number, averaged over the samples (it is: {shape})")
-        if not loss.requires_grad:
-            raise ConfigError(
-                f"the loss has no gradient (type: {loss.dtype}), so nothing would be trained: it depends on no trained "
-                "parameter, goes through an operation without a derivative such as argmax, or the forward runs under "
-                "no_grad"
-            )
+        if (wrong := losses.fault(loss)) is not None:
+            raise ConfigError(wrong)
         return loss
 
     return head
+
+
+def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse a forward that changes trained parameters, where it would change a copy of them that is thrown away."""
+    weights = trial.site.weights
+    before = weights.flat.clone()
+    trial.forward(inputs, batch=2)
+    moved = [e.name for e, p in weights.places() if not _same([p.detach()], [e.view(before)])]
+    if moved:
+        raise ConfigError(
+            f"the forward changes a trained parameter in place (stage: {stage}, name: {moved[0]}), as an embedding "
+            "with max_norm does, which a view that forwards at other weights, or a learner, would lose; take view "
+            "stashed on a grid, or do it in the optimizer"
+        )
 
 
 def _moving(trial: _Trial, inputs: tuple[Tensor, ...]) -> frozenset[str]:
@@ -329,6 +342,7 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
     update = Update(0, 0, site.weights.flat.clone())
     with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
         scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        _check_length(scheduler, site.updates)
         for correction in corrections:
             correction.correct(update)
             float(correction.rate(update))
@@ -341,6 +355,15 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
         site.weights.check()
     except TrainingError as problem:
         raise ConfigError(str(problem)) from problem
+
+
+def _check_length(scheduler: LRScheduler | None, updates: int) -> None:
+    steps = getattr(scheduler, "total_steps", None)
+    if isinstance(steps, int) and steps < updates:
+        raise ConfigError(
+            f"the schedule is shorter than the run (total_steps: {steps}, updates: {updates}), and it is stepped after "
+            "every update"
+        )
 
 
 @contextmanager

@@ -320,7 +320,7 @@ def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequen
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
     stages = partition(model, inputs, 1).stages(copied(model))
     first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
-    (found,) = probe(task, program, Current, corrections, stages, *first)
+    (found,) = probe(task, program, Current, corrections, stages, *first, learning=True)
     refuse_sparse(found, "servers average gradients as one vector")
     return found.weights
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from stalegrid.data import Batches, Slices
+from stalegrid.errors import ConfigError
 from stalegrid.labels import ignored_by
 
 Loss = Callable[..., Tensor]
@@ -25,7 +26,12 @@ def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None)
         batches: of every group.
         groups: how many of them average their gradients.
         test: data to measure on; None for none.
+
+    Raises:
+        ConfigError: the loss is a sum over samples, and several are averaged.
     """
+    if getattr(loss, "reduction", "mean") == "sum":
+        _check_sum(groups * batches.micro_batches, test)
     if ignored_by(loss) is None or batches.targets(0, 0).is_floating_point():
         return
     parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
@@ -33,6 +39,16 @@ def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None)
     _tell_accuracy(loss, parts[0], "training")
     if test is not None:
         _tell_accuracy(loss, test[0][1], "test")
+
+
+def _check_sum(parts: int, test: Slices | None) -> None:
+    if parts > 1:
+        raise ConfigError(
+            f"the loss is a sum over samples (reduction: sum), and an update averages over several (batches: {parts}), "
+            "which is not the sum over all of them; take reduction mean and a rate as many times as large as a batch"
+        )
+    if test is not None:
+        _tell("the loss is a sum over samples (reduction: sum), so the test loss depends on how the data is sliced")
 
 
 def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:

@@ -117,8 +117,16 @@ class Weights:
             TrainingError: a tensor was replaced instead of changed in place, or one changed that should not.
         """
         tensors = tensors_of(self.module)
+        gone = [n for n in (*(e.name for e in self.entries), *self._counters, *self._still) if n not in tensors]
+        if gone:
+            raise TrainingError(f"the model has lost a tensor in training (name: {gone[0]}); change it in place")
         replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
         replaced += [n for n, kept in {**self._counters, **self.still()}.items() if tensors[n] is not kept]
+        if (found := len(tensors)) != len(self.entries) + len(self._counters) + len(self._still):
+            raise TrainingError(
+                f"the model has registered a tensor in training (tensors: {found}), which the measured and saved model "
+                "would not have; make it in __init__"
+            )
         if replaced:
             raise TrainingError(
                 f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
@@ -144,12 +152,32 @@ class Weights:
         if vector is self.flat:
             yield
             return
-        present = self.flat[: self.trained].clone()
+        present, changes = self.flat[: self.trained].clone(), self.changes()
         self.flat[: self.trained] = vector[: self.trained]
         try:
             yield
         finally:
             self.flat[: self.trained] = present
+        self.check_unchanged(changes)
+
+    def changes(self) -> int:
+        """Return how often the module, or an optimizer, has changed trained parameters in place."""
+        return sum(p._version for p in self._trainable)
+
+    def check_unchanged(self, changes: int) -> None:
+        """Check that a forward at other weights than one's own has not changed them, which would be lost.
+
+        Args:
+            changes: before it, see :meth:`changes`.
+
+        Raises:
+            TrainingError: it has.
+        """
+        if self.changes() != changes:
+            raise TrainingError(
+                "a forward has changed a trained parameter in place, which would be lost here; take view stashed on a "
+                "grid, or do it in the optimizer"
+            )
 
     def locate(self, tensor: Tensor) -> int | None:
         """Return the offset in the vector at which the tensor views parameters, or None if it views none.

@@ -121,6 +121,9 @@ class Handmade:
     x: tuple[torch.Tensor, ...]
     y: torch.Tensor
 
+    def indices(self, group: int, batch: int) -> torch.Tensor:
+        return torch.arange(len(self.y))
+
     def inputs(self, group: int, batch: int) -> tuple[torch.Tensor, ...]:
         return tuple(x.clone() for x in self.x)
 

@@ -387,3 +387,126 @@ class LateTeacher(nn.Module):
 def test_a_frozen_parameter_that_begins_to_move_ends_the_run(way: str) -> None:
     with pytest.raises(stalegrid.TrainingError, match=r"left alone at the start \(name: middle\.teacher\.weight\)"):
         train(Case(lambda: Net(LateTeacher())), way)
+
+
+class Bounded(nn.Module):
+    """Words whose vectors are kept short by the forward itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(5, 8, max_norm=0.5), nn.Linear(8, 8)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.out(h + self.words(torch.arange(len(h)) % 5))
+
+
+def test_what_a_forward_does_to_its_parameters_stays_or_is_refused() -> None:
+    case = Case(lambda: Net(Bounded()), optimizer=partial(SGD, lr=0.5))
+    model, _ = plain(case)
+    for way in ("sgd", "1f1b", "pipedream"):
+        assert torch.equal(train(case, way).model.middle.words.weight, model.middle.words.weight)
+    for way in ({"method": "hardsync", "learners": 1}, {"method": "spectrain", "stages": 2, "cuts": ["b"]}):
+        moving = Case(case.model, optimizer=SGD_OF_ALL)
+        with pytest.raises(
+            stalegrid.ConfigError, match=r"changes a trained parameter in place .*middle\.words\.weight"
+        ):
+            train(moving, "sgd", **way)
+
+
+class Counted(nn.Module):
+    """Counts its batches in a floating buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.batches += 1
+        return h
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_what_groups_count_alike_is_not_held_back_by_a_lag(lag: int) -> None:
+    result = train(Case(lambda: Net(Counted())), "sgd", method="pham-ahn", groups=2, stages=1, lag=lag)
+    assert float(result.model.middle.batches) == UPDATES
+
+
+class Looking(nn.Linear):
+    """Adds the size of the gradient that its weight has, which a plain loop has forgotten by then."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        seen = 0.0 if self.weight.grad is None else float(self.weight.grad.abs().sum())
+        return super().forward(h) + seen
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_forward_finds_no_gradient_of_the_batch_before(way: str) -> None:
+    case = Case(lambda: Net(Looking(8, 8)))
+    assert train(case, way).summary["train_loss"] == plain(case)[1]
+
+
+def changing(kind: str) -> Callable[[Tensor, Tensor], Any]:
+    calls = [0]
+
+    def loss(outputs: Tensor, targets: Tensor) -> Any:
+        calls[0] += 1
+        made = F.cross_entropy(outputs, targets)
+        if calls[0] < 4:
+            return made
+        return {"number": float(made.detach()), "detached": made.detach(), "row": made.view(1)}[kind]
+
+    return loss
+
+
+@pytest.mark.parametrize("way", ["sgd", "pipedream", "hardsync"])
+@pytest.mark.parametrize("kind", ["number", "detached", "row"])
+def test_a_loss_that_later_is_no_loss_ends_the_run_with_its_coordinates(kind: str, way: str) -> None:
+    with pytest.raises(stalegrid.TrainingError, match=r"the loss (must be one number|has no gradient).*batch: [34]\)"):
+        train(Case(loss=lambda: changing(kind)), way)
+
+
+class Renewing(nn.Module):
+    """Puts another tensor into the place of a buffer, or takes it away, after some batches."""
+
+    def __init__(self, other: Any) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(8))
+        self.other, self.calls = other, 0
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            self.table = self.other
+        return h if self.table is None else h + self.table
+
+
+@pytest.mark.parametrize("way", ["sgd", "hardsync"])
+@pytest.mark.parametrize("other", [torch.ones(8), None])
+def test_a_buffer_that_is_replaced_or_taken_away_ends_the_run(other: Any, way: str) -> None:
+    with pytest.raises(stalegrid.TrainingError, match=r"(replaced|lost) a tensor.*\(name: middle\.table\)"):
+        train(Case(lambda: Net(Renewing(other))), way)
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused() -> None:
+    case = Case()
+    with pytest.raises(stalegrid.ConfigError, match=r"\(total_steps: 3, updates: 6\)"):
+        stalegrid.train(
+            build(case),
+            data_of(case.dtype),
+            loss=case.loss(),
+            optimizer=case.optimizer,
+            scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=3),
+            updates=UPDATES,
+            batch_size=BATCH,
+            engine="simulator",
+            quiet=True,
+        )
+
+
+def test_a_sum_over_samples_is_what_it_is_in_a_plain_loop_or_refused() -> None:
+    case = Case(loss=partial(nn.CrossEntropyLoss, reduction="sum"), optimizer=partial(SGD, lr=0.01))
+    for way in ("sgd", "1f1b", "hardsync"):
+        assert train(case, way).summary["train_loss"] == plain(case)[1]
+    for more in ({"method": "gpipe", "micro_batches": 2}, {"method": "data-parallel", "groups": 2}):
+        with pytest.raises(stalegrid.ConfigError, match=r"reduction: sum.*\(batches: 2\)"):
+            train(case, "sgd", **more)

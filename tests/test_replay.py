@@ -180,7 +180,7 @@ def interrupted(folder: Path, batches: int, method: str = "softsync", **changes:
     settings = settings_of(folder, method, **{**usual, **changes})
     cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=12)
     with pytest.raises(Unplugged):
-        execute(make_task(loss=Plugged(batches), scheduler=cycle), settings, quiet=True)
+        execute(make_task(loss=Plugged(batches + 1), scheduler=cycle), settings, quiet=True)
     return make_task(scheduler=cycle), settings
 
 

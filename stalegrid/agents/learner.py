@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from stalegrid import labels
+from stalegrid import labels, losses
 from stalegrid.agents.pipeline import Samples
-from stalegrid.errors import NonFiniteLoss
+from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.grid import Unit
 from stalegrid.messages import END, Message
 from stalegrid.observe.records import count_correct
@@ -22,7 +22,7 @@ from stalegrid.weights import Entry, Weights
 Tensors = tuple[Tensor, ...]
 
 LOOK = 64
-"""Batches from one look at all of a model's tensors to the next, which costs more than a small batch."""
+"""Batches from one look at all of a model's tensors to the next, dearer than a small batch; at first sooner."""
 
 
 class Learner:
@@ -84,7 +84,9 @@ class Learner:
         def content(server: int) -> Tensors:
             return *self._part(server, gradient), numbers, self._used(server)
 
-        return [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
+        made = [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
+        self._weights.zero_grad()  # what a forward sees of gradients is what a plain loop has zeroed
+        return made
 
     def _pull(self, inbox: Sequence[Message]) -> None:
         for message in inbox:
@@ -96,10 +98,14 @@ class Learner:
         group = self._unit.group
         inputs = (x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch))
         targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
+        changes = self._weights.changes()
         made = self._model(*inputs)
         outputs = made if isinstance(made, tuple) else (made,)
+        self._weights.check_unchanged(changes)
         with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
             loss = self._loss(*outputs, targets)
+        if (wrong := losses.fault(loss)) is not None:
+            raise TrainingError(f"{wrong} (learner: {group}, batch: {batch})")
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLoss(
@@ -115,9 +121,8 @@ class Learner:
         self._made = None
         self._batches += 1
         self._weights.check_still()
-        if self._batches % LOOK == 0:
+        if self._batches % LOOK == 0 or self._batches & (self._batches - 1) == 0:
             self._weights.check()
-        self._weights.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         pushed = torch.zeros_like(self._weights.flat[: self._weights.trained])
         for entry, parameter in self._places:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid import labels
+from stalegrid import labels, losses
 from stalegrid.corrections import Correction, Update
+from stalegrid.errors import TrainingError
 from stalegrid.grid import Unit
 from stalegrid.ledger import Ledger
 from stalegrid.messages import Message
@@ -165,7 +166,10 @@ class PipelineUnit:
             correct.append(count_correct(outputs[0].detach(), targets))
             samples = partial(self._samples.indices, self.role.unit.group, batch)
             with labels.named(outputs[0], targets, samples, self._loss):
-                return self._loss(*outputs, targets)
+                loss = self._loss(*outputs, targets)
+            if (wrong := losses.fault(loss)) is not None:
+                raise TrainingError(f"{wrong} (unit: {self.role.unit}, batch: {batch})")
+            return loss
 
         made, version = self.stage.forward(batch, tensors, head)
         self._note_forward(batch, version, Loss(len(targets), made[0], correct[0]))
@@ -192,8 +196,6 @@ class PipelineUnit:
 
     def _backward(self, batch: int, inbox: Sequence[Message]) -> Tensors:
         self._weigh()
-        if batch % self.role.micro_batches == 0:
-            self.stage.weights.zero_grad()
         self._used.append(batch)
         inputs = [x for x in self.stage.inputs(batch) if x.is_floating_point()]
         made = self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
@@ -225,6 +227,7 @@ class PipelineUnit:
         self.stage.view.overwriting()
         parts.versions.overwriting()
         self._step(update)
+        weights.zero_grad()  # what a forward sees of gradients is what a plain loop has zeroed
         weights.version += 1
         assert weights.version == index + 1
         self._weigh()

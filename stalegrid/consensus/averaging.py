@@ -9,8 +9,9 @@ leaves equal replicas equal to the bit, summed in the order of the groups::
     combine-while-adapt   w_s(n+1) = w'_s + sum_{r != s} P_sr (w_r(n-c) - w_s(n))
     adapt-then-combine    w_s(n+1) = w'_s + sum_{r != s} P_sr (w'_r(n-c) - w'_s)
 
-Running statistics are mixed like parameters, but an infinity has no mean: where one's own or a neighbour's buffer holds
-one, as observers of extremes do before their first batch, the own value stays.
+Running statistics are mixed like parameters, with two exceptions.  An infinity has no mean: where one's own or a
+neighbour's buffer holds one, as observers of extremes do before their first batch, the own value stays.  And what both
+had alike at the same version stays too: a counter in a floating buffer would be held back by values of c updates ago.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class ParameterAveraging:
         self._momentum = momentum
         self._own = torch.empty(0)  # this unit's vector and version when it last shared
         self._own_version = 0
+        self._past: dict[int, Tensor] = {}  # statistics as they were shared, by round, as long as a neighbour's come
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Share this unit's vector, or mix it with the neighbours'."""
@@ -48,21 +50,28 @@ class ParameterAveraging:
             self._mix(action.index, inbox)
             return []
         self._own, self._own_version = self._read(), self._weights.version
+        self._past[action.index] = self._statistics(self._own)
         return [Message(tag, self._own_version, (self._own,)) for tag in action.sends]
 
     def _mix(self, update: int, inbox: Sequence[Message]) -> None:
         turn = self._rounds.turn(update)
         assert turn is not None
         matrix = self._rounds.mixing.weights(turn)
+        past = self._past.get(update - self._rounds.lag, self._statistics(self._own))
+        self._past = {n: kept for n, kept in self._past.items() if n > update - self._rounds.lag}
         delta = torch.zeros_like(self._own)
         for message in inbox:
             self._check(message)
             source, target = message.tag.edge.source, message.tag.edge.target
             gap = torch.sub(message.tensors[0], self._own)
             statistics = gap[self._weights.trained : self._weights.mixed]
-            statistics.masked_fill_(~statistics.isfinite(), 0.0)
+            alike = self._statistics(message.tensors[0]) == past
+            statistics.masked_fill_(alike | ~statistics.isfinite(), 0.0)
             delta += gap.mul_(float(matrix[target.group, source.group]))
         self._add(delta)
+
+    def _statistics(self, vector: Tensor) -> Tensor:
+        return vector[self._weights.trained : self._weights.mixed]
 
     def _check(self, message: Message) -> None:
         lag = self._own_version - message.version

@@ -213,7 +213,7 @@ def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     Returns:
         The count, shape ().
     """
-    scores = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
+    scores = outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
     return (outputs.argmax(dim=1) == targets).sum() if scores else torch.tensor(math.nan)
 
 

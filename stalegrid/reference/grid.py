@@ -63,7 +63,7 @@ def grid(
     Returns:
         The trained stages [s][k] and the losses [s][n].
     """
-    K = len(stages)
+    K, statistics = len(stages), [sum(b.is_floating_point() for b in f.buffers()) for f in stages]
     units = [(s, k) for s in range(S) for k in range(K)]
     w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
     step = {(s, k): optimizer([p for p in w[s][k].parameters() if p.requires_grad]) for s, k in units}
@@ -107,7 +107,10 @@ def grid(
                     for r in range(S):
                         if r != s and share[s, r] != 0:
                             gap = X[0][r, k][i] - X[-1][s, k][i]
-                            delta = delta + torch.where(gap.isfinite(), gap, 0.0) * float(share[s, r])
+                            if i >= len(values) - statistics[k]:
+                                alike = X[0][r, k][i] == X[0][s, k][i]
+                                gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)
+                            delta = delta + gap * float(share[s, r])
                     value.copy_(value + delta)
     return w, losses
 
@@ -115,9 +118,9 @@ def grid(
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
     """Return the tensors themselves that groups mix; a momentum that is not there yet is a zero."""
     trained = [p for p in f.parameters() if p.requires_grad]
-    values = [p.data for p in trained] + [b for b in f.buffers() if b.is_floating_point()]
     states = [momentum.state[p] for p in trained] if momentum else []
     for p, v in zip(trained, states, strict=False):
         if isinstance(momentum, torch.optim.SGD) and v.get("momentum_buffer") is None:
             v["momentum_buffer"] = torch.zeros_like(p.data)
-    return values + [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]
+    moments = [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]
+    return [p.data for p in trained] + moments + [b for b in f.buffers() if b.is_floating_point()]

@@ -41,12 +41,14 @@ class View:
         delay: versions between the weights that an update changes and those its batches are forwarded at; 0 to
             forward at the weights of now.
         holds: whether the versions of all batches in flight are held anyway.
+        elsewhere: whether forwards use other weights than those of now.
         ahead_of_all: whether stages that are not stale use other weights than those of now too, where others are stale.
     """
 
     recomputes: ClassVar[bool] = False
     delay: ClassVar[int] = 0
     holds: ClassVar[bool] = False
+    elsewhere: ClassVar[bool] = False
     ahead_of_all: ClassVar[bool] = False
 
     def __init__(self, site: Site) -> None:

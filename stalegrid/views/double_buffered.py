@@ -19,6 +19,7 @@ class DoubleBuffered(View):
 
     delay = 1
     holds = True
+    elsewhere = True
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)

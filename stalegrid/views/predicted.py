@@ -26,6 +26,8 @@ class Predicted(View):
         ConfigError: the optimizer has no state to extrapolate from.
     """
 
+    elsewhere = True
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._direction = _direction_of(site)
