@@ -43,6 +43,30 @@ def test_all_hear_what_each_made_in_the_order_of_ranks(tmp_path: Path) -> None:
     ]
 
 
+def test_signs_of_life_around_a_work_are_not_taken_for_what_is_told_within_it(tmp_path: Path) -> None:
+    told = b"content in small pieces " * 500
+
+    def act(rank: int) -> str:
+        talk._OFTEN, talk._PIECE = 0.001, 16  # a sign between any two pieces, each as large as a sign
+
+        def work() -> None:
+            assert talk.gather(lambda: told, 10.0) == [told, told]
+
+        return talk.spread_after(work, lambda: b"the sum", 10.0).decode()
+
+    assert together(tmp_path, 2, act) == ["the sum", "the sum"]
+
+
+def test_an_error_of_the_work_stays_where_it_was_and_one_of_the_sum_reaches_all(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        def summary() -> bytes:
+            raise ConfigError("there is no sum")
+
+        return talk.spread_after(lambda: None, summary, 10.0).decode()
+
+    assert together(tmp_path, 2, act) == ["ConfigError: there is no sum"] * 2
+
+
 def test_an_error_of_one_is_raised_in_all_as_text_and_ours_keeps_its_class(tmp_path: Path) -> None:
     def act(rank: int) -> str:
         def own() -> None:
