@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stalegrid import errors
 from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, ProtocolError, StalegridError
+from stalegrid.observe.stream import tell
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ AROUND = TAG + 1
 
 TEXT = 1 << 26
 """Bytes of a text at most, where nothing else is said."""
+
+LARGE = 1 << 36
+"""Bytes at most of what a process noted in a run, which grows with its length."""
 
 _AT_WORK, _MADE, _FAILED = range(3)
 _PIECE = 1 << 22  # bytes
@@ -113,23 +117,33 @@ def spread_tensors(tensors: Collection[Tensor], patience: float) -> None:
                 tensor.copy_(torch.frombuffer(part, dtype=tensor.dtype).view(tensor.shape))
 
 
-def collect(content: bytes, writer: int, patience: float) -> list[bytes]:
-    """Give what every process has to one of them, and return it there; nowhere else, and without those who are gone.
+def collect(content: bytes, writer: int, patience: float, limit: int = LARGE) -> list[bytes]:
+    """Give what every process has to one of them, and return it there; nowhere else.
+
+    What a process that is gone has, or one that has too much, is left out, and that is printed.
 
     Args:
         content: of this process.
         writer: rank of the one that takes it.
         patience: seconds that it may be silent, since it may have much to do before.
+        limit: bytes of what a process has at most.
     """
     if dist.get_rank() != writer:
         speaker = Speaker(patience, [writer])
-        speaker.say(_MADE, content)
+        if len(content) > limit:
+            speaker.say(
+                _FAILED, _told(EngineError(f"it is too much to send (bytes: {len(content)}, at most: {limit})"))
+            )
+        else:
+            speaker.say(_MADE, content)
         speaker.finish()
         return []
     parts = [content]
     for rank in _others():
-        with suppress(EngineError):
-            parts.append(_listen([rank], patience, TEXT)[rank].content)
+        try:
+            parts += _contents(_listen([rank], patience, limit))
+        except StalegridError as problem:
+            tell(f"stalegrid: what process {rank} noted is left out: {problem}", "stderr")
     return parts
 
 

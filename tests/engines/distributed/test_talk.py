@@ -1,9 +1,11 @@
 """Bytes travel whole, errors reach everybody, and who is silent is told from who is slow."""
 
+import io
 import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -65,6 +67,22 @@ def test_an_error_of_the_work_stays_where_it_was_and_one_of_the_sum_reaches_all(
         return talk.spread_after(lambda: None, summary, 10.0).decode()
 
     assert together(tmp_path, 2, act) == ["ConfigError: there is no sum"] * 2
+
+
+def test_what_is_too_much_to_collect_or_of_another_kind_is_left_out_and_told(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        sys.stderr = io.StringIO()
+        if rank == 2:
+            dist.send(torch.tensor([7, 8]), 0, tag=talk.TAG)
+            return ""
+        parts = talk.collect(bytes(rank * 9), 0, 10.0, limit=8)
+        return json.dumps([len(parts), sys.stderr.getvalue().splitlines()])
+
+    left_out = [
+        "stalegrid: what process 1 noted is left out: it is too much to send (bytes: 9, at most: 8)",
+        "stalegrid: what process 2 noted is left out: process 2 announced what was not due (kind: 7, bytes: 8)",
+    ]
+    assert [json.loads(said) for said in together(tmp_path, 3, act)[:2]] == [[1, left_out], [0, []]]
 
 
 def test_an_error_of_one_is_raised_in_all_as_text_and_ours_keeps_its_class(tmp_path: Path) -> None:
