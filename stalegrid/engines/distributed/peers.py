@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stalegrid.config import Settings
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.job import Job
-from stalegrid.engines.distributed.private import LONGEST, private_folder
+from stalegrid.engines.distributed.private import private_folder
 from stalegrid.engines.distributed.worker import work
 from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
@@ -32,6 +32,7 @@ from stalegrid.timing.costs import CostTable
 
 _COSTS = "costs.yaml"
 _DIGEST = 32  # bytes
+_PATH = 4096  # bytes of a folder's name at most
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Peers:
         others = [rank for rank, value in enumerate(values) if value != values[0]]
         if others:
             raise ConfigError(
-                f"processes have different {what} (process 0 and processes: {others}); seed what draws it, such as a "
-                "split"
+                f"processes have different {what} (process 0 and processes: {others}); let the script do the same in "
+                "all of them, and seed what it draws, such as a split"
             )
 
     def take_state(self, model: nn.Module) -> None:
@@ -124,7 +125,7 @@ class Peers:
     def shared(self, make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
         """Open a folder in the first process and tell all others its name."""
         if self.rank:
-            yield Path(talk.spread(bytes, self.patience, LONGEST).decode())
+            yield Path(talk.spread(bytes, self.patience, _PATH).decode())
             return
         folder: list[Path] = []
         with ExitStack() as opened:
@@ -133,7 +134,7 @@ class Peers:
                 folder.append(opened.enter_context(make()))
                 return str(folder[0]).encode()
 
-            talk.spread(enter, self.patience, LONGEST)
+            talk.spread(enter, self.patience, _PATH)
             yield folder[0]
 
     def run(self, job: Job, summary: Callable[[], Record]) -> Record:

@@ -26,7 +26,7 @@ from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.job import Job, read_job
 from stalegrid.engines.distributed.meeting import meet, patience_of
 from stalegrid.engines.distributed.noting import as_text, from_text
-from stalegrid.engines.distributed.private import SECRET, read_secret
+from stalegrid.engines.distributed.private import read_secret
 from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import computing, use_device
@@ -94,7 +94,7 @@ def main() -> None:
     try:
         job = read_job(file)
         meet(lambda: (_store(folder, size), rank, size), patience_of(job.settings.deadline), str(folder))
-        prove(read_secret(folder / SECRET), job.settings.deadline)
+        prove(read_secret(folder), job.settings.deadline)
         work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
         _tell(folder / f"error-{rank}", error)
