@@ -174,14 +174,8 @@ def _told(settings: Settings, plan: Plan | ServedPlan) -> bytes:
     """Return a plan as the settings that make it again, and the costs that it knows, as text."""
     settled = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
     costs = plan.devices.costs
-    table = "" if costs is None else _table(CostTable(max(1, settings.batch_size), costs, plan.devices.handling))
+    table = "" if costs is None else CostTable(max(1, settings.batch_size), costs, plan.devices.handling).text()
     return json.dumps([dataclasses.asdict(settled), table], default=_plain).encode()
-
-
-def _table(table: CostTable) -> str:
-    with private_folder() as folder:
-        table.write(folder / _COSTS)
-        return (folder / _COSTS).read_text()
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stalegrid import errors
+from stalegrid.data.sources import bytes_of
 from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, ProtocolError, StalegridError
 from stalegrid.observe.stream import tell
 
@@ -103,7 +104,7 @@ def spread_tensors(tensors: Collection[Tensor], patience: float) -> None:
         patience: seconds that the first process may be silent.
     """
     limit = sum(t.nbytes for t in tensors)
-    made = spread(lambda: b"".join(_bytes(t).numpy().tobytes() for t in tensors), patience, limit)
+    made = spread(lambda: b"".join(map(bytes_of, tensors)), patience, limit)
     if dist.get_rank() == 0:
         return
     if len(made) != limit:
@@ -149,10 +150,6 @@ def collect(content: bytes, writer: int, patience: float, limit: int = LARGE) ->
 
 def _others() -> list[int]:
     return [rank for rank in range(dist.get_world_size()) if rank != dist.get_rank()]
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
 
 
 def spread_after(work: Callable[[], object], make: Callable[[], bytes], patience: float, limit: int = TEXT) -> bytes:
