@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from stalegrid.config import Settings
+from stalegrid.data.sources import bytes_of
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.private import private_folder
@@ -26,6 +28,7 @@ from stalegrid.engines.distributed.worker import work
 from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe.records import Record
+from stalegrid.partition.operations import Made, Operations
 from stalegrid.plan import Plan, settle
 from stalegrid.served import ServedPlan, settle_served
 from stalegrid.timing.costs import CostTable
@@ -147,7 +150,7 @@ class Peers:
 
 
 def layout_of_state(model: nn.Module) -> str:
-    """Describe parameters and buffers of a model: their names, shapes and types.
+    """Describe a model: kinds of its modules; names, shapes and types of its parameters and buffers.
 
     Raises:
         ConfigError: its state is more than tensors.
@@ -158,7 +161,8 @@ def layout_of_state(model: nn.Module) -> str:
             f"a model whose state is more than tensors cannot be given to other hosts (name: {more[0]}); start the "
             "script without torchrun, or leave out its get_extra_state"
         )
-    return repr([(name, tuple(t.shape), str(t.dtype)) for name, t in _state(model).items()])
+    kinds = [(name, type(module).__qualname__) for name, module in model.named_modules()]
+    return repr((kinds, [(name, tuple(t.shape), str(t.dtype)) for name, t in _state(model).items()]))
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -200,7 +204,26 @@ def _again(settings: Settings, text: bytes, plan: Callable[[Settings], Plan | Se
 
 
 def _shape(plan: Plan | ServedPlan) -> str:
-    """Describe what all processes must agree on: whose vectors read how, and what travels."""
+    """Describe what all processes must agree on: whose vectors read how, what travels, what a cut model computes."""
     program = plan.program
     edges = [(str(edge), plan.layout(edge)) for agent in program.agents for edge in program.inbound(agent)]
-    return repr((program.updates, plan.stages, edges))
+    operations = plan.partition.operations if isinstance(plan, Plan) else None
+    return repr((program.updates, plan.stages, edges, [] if operations is None else _graph(operations)))
+
+
+def _graph(operations: Operations) -> list[Any]:
+    listed = [
+        (o.name, o.kind, _named(o.target), map_aggregate(o.args, _plainly), map_aggregate(o.kwargs, _plainly))
+        for o in operations.listed
+    ]
+    dense = {name: t for name, t in operations.constants.items() if t.layout is torch.strided}
+    return [*listed, *((name, hashlib.sha256(bytes_of(t)).hexdigest()) for name, t in dense.items())]
+
+
+def _named(target: Callable[..., Any] | str) -> str:
+    return target if isinstance(target, str) else getattr(target, "__qualname__", type(target).__name__)
+
+
+def _plainly(value: Any) -> Any:
+    """Return an argument that is written alike in every process."""
+    return value if isinstance(value, Made | str | int | float | complex | torch.dtype | None) else type(value).__name__
