@@ -166,8 +166,8 @@ class ItemSource:
 
 
 def bytes_of(values: Tensor) -> bytes:
-    """Return the content of a tensor of any type."""
-    return values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+    """Return the content of a tensor of any type, in the order of its indices."""
+    return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _size(dataset: Dataset[Any]) -> int:

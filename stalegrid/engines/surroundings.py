@@ -18,8 +18,58 @@ from stalegrid.errors import ConfigError
 
 _cuda, _cudnn = torch.backends.cuda, torch.backends.cudnn
 
+Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""Tells what something is set to, and sets it."""
+
+
+def _attribute(holder: Any, name: str) -> Switch:
+    return lambda: getattr(holder, name), lambda value: setattr(holder, name, value)
+
+
+def _told(get: Callable[[], Any]) -> Callable[[], Any]:
+    """Let a switch tell nothing (None) where torch refuses, since one of its finer switches was set."""
+
+    def told() -> Any:
+        try:
+            return get()
+        except RuntimeError:
+            return None
+
+    return told
+
+
+def _sums(name: str) -> Switch:
+    """Return how products of matrices may be summed, which newer torch tells of parts of them too."""
+    parts = f"{name}_split_k"
+
+    def get() -> Any:
+        whole = getattr(_cuda.matmul, name)
+        return (whole, getattr(_cuda.matmul, parts)) if hasattr(_cuda.matmul, parts) else whole
+
+    return get, lambda value: setattr(_cuda.matmul, name, value)
+
+
+def _precision(backend: str, of: str) -> Switch:
+    return (
+        lambda: torch._C._get_fp32_precision_getter(backend, of),
+        lambda value: torch._C._set_fp32_precision_setter(backend, of, value),
+    )
+
+
+# Each after those that it would take over.
+_PRECISIONS = {
+    f"float32 precision ({backend}, {of})": _precision(backend, of)
+    for backend, kinds in (
+        ("generic", ["all"]),
+        ("cuda", ["all", "matmul", "conv", "rnn"]),
+        ("mkldnn", ["all", "matmul", "conv", "rnn"]),
+    )
+    for of in kinds
+    if hasattr(torch._C, "_get_fp32_precision_getter")  # not in torch 2.8
+}
+
 # Untyped, because torch's own switches are.
-_SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+_SWITCHES: dict[str, Switch] = {
     "default dtype": (
         lambda: str(torch.get_default_dtype()).removeprefix("torch."),
         lambda name: torch.set_default_dtype(getattr(torch, name)),
@@ -32,7 +82,12 @@ _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         lambda on: setattr(torch.utils.deterministic, "fill_uninitialized_memory", on),
     ),
-    "float32 matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "float32 matmul precision": (_told(torch.get_float32_matmul_precision), torch.set_float32_matmul_precision),
+    "TF32 of cuDNN": (_told(lambda: _cudnn.allow_tf32), lambda on: setattr(_cudnn, "allow_tf32", on)),
+    **_PRECISIONS,
+    "sums of float16": _sums("allow_fp16_reduced_precision_reduction"),
+    "sums of bfloat16": _sums("allow_bf16_reduced_precision_reduction"),
+    "sums in float16": _attribute(_cuda.matmul, "allow_fp16_accumulation"),
     "flushing of denormal numbers": (lambda: _flushes(), torch.set_flush_denormal),
     "anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "fast path of attention": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
@@ -40,13 +95,24 @@ _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "memory-efficient attention": (_cuda.mem_efficient_sdp_enabled, _cuda.enable_mem_efficient_sdp),
     "plain attention": (_cuda.math_sdp_enabled, _cuda.enable_math_sdp),
     "attention of cuDNN": (_cuda.cudnn_sdp_enabled, _cuda.enable_cudnn_sdp),
+    "sums of plain attention": (
+        _cuda.fp16_bf16_reduction_math_sdp_allowed,
+        _cuda.allow_fp16_bf16_reduction_math_sdp,
+    ),
     "oneDNN": (
         lambda: torch._C._get_mkldnn_enabled(),
         lambda on: torch._C._set_mkldnn_enabled(on),
     ),
-    "cuDNN": (lambda: _cudnn.enabled, lambda on: setattr(_cudnn, "enabled", on)),
-    "choice of cuDNN by speed": (lambda: _cudnn.benchmark, lambda on: setattr(_cudnn, "benchmark", on)),
-    "deterministic cuDNN": (lambda: _cudnn.deterministic, lambda on: setattr(_cudnn, "deterministic", on)),
+    "deterministic oneDNN": _attribute(torch.backends.mkldnn, "deterministic"),
+    "NNPACK": (
+        lambda: torch._C._get_nnpack_enabled(),
+        torch.backends.nnpack.set_flags,
+    ),
+    "choice of the order of einsum": _attribute(torch.backends.opt_einsum, "strategy"),
+    "order of einsum": _attribute(torch.backends.opt_einsum, "enabled"),
+    "cuDNN": _attribute(_cudnn, "enabled"),
+    "choice of cuDNN by speed": _attribute(_cudnn, "benchmark"),
+    "deterministic cuDNN": _attribute(_cudnn, "deterministic"),
 }
 
 
@@ -55,7 +121,7 @@ class Surroundings:
     """The switches of a process.
 
     Args:
-        switches: what each is set to, by its name; plain values.
+        switches: what each is set to, by its name; plain values, None where torch does not tell.
         handles: hooks of modules that were registered so far.  A hook keeps its number where a module is sent to
             another process; one that is registered there must not get the same, or it would replace it.
     """
@@ -72,7 +138,7 @@ class Surroundings:
         """Set the switches of this process; to be called before anything is registered."""
         for name, value in self.switches.items():
             get, switch = _SWITCHES[name]
-            if get() != value:
+            if value is not None and get() != value:
                 switch(value)
         RemovableHandle.next_id = max(RemovableHandle.next_id, self.handles)
 

@@ -129,11 +129,14 @@ class CostTable:
             raise ConfigError(f"the cost table has no part of that name (cut: {name!r}); there are: {', '.join(names)}")
         return names.index(name)
 
+    def text(self) -> str:
+        """Return the table as YAML, such as :meth:`read` reads."""
+        parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
+        return to_yaml({"batch_size": self.batch_size, "handling": self.handling, "parts": parts})
+
     def write(self, path: Path) -> None:
         """Write the table as YAML."""
-        parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
-        content = {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
-        write_text(path, to_yaml(content))
+        write_text(path, self.text())
 
     @classmethod
     def read(cls, path: Path) -> "CostTable":

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from operator import attrgetter
 
 import pytest
 import torch
@@ -34,14 +35,58 @@ def test_every_switch_is_set_in_another_process_as_it_is_here() -> None:
     torch.backends.cuda.enable_math_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.mkldnn.set_flags(False)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_accumulation = True
+    torch.backends.mkldnn.set_flags(False, _deterministic=True)
+    torch.backends.nnpack.set_flags(False)
     torch.backends.cudnn.enabled = False
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
     torch.autograd.set_detect_anomaly(True)
     changed = Surroundings.here()
     same = [name for name, value in plain.switches.items() if changed.switches[name] == value]
-    assert not same
+    finer = {name for name in plain.switches if name.startswith("float32 precision (")}
+    assert not {name for name in same if "einsum" not in name} - finer
+    _assert_sent(plain, changed)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this torch has no finer switches")
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("", "ieee"),
+        ("", "tf32"),
+        ("cuda.matmul", "ieee"),
+        ("cudnn", "ieee"),
+        ("cudnn.conv", "ieee"),
+        ("cudnn.rnn", "ieee"),
+        ("mkldnn", "bf16"),
+        ("mkldnn.matmul", "tf32"),
+        ("mkldnn.conv", "tf32"),
+        ("mkldnn.rnn", "bf16"),
+    ],
+)
+def test_finer_switches_of_precision_are_sent_though_torch_then_refuses_to_tell_the_coarse_ones(
+    place: str, value: str
+) -> None:
+    torch.set_float32_matmul_precision("medium")
+    plain = Surroundings.here()
+    attrgetter(f"backends.{place}" if place else "backends")(torch).fp32_precision = value
+    _assert_sent(plain, Surroundings.here())
+
+
+@pytest.mark.skipif(not torch.backends.opt_einsum.is_available(), reason="opt_einsum is not installed")
+def test_the_order_of_einsum_is_sent() -> None:
+    plain = Surroundings.here()
+    torch.backends.opt_einsum.strategy = "greedy"
+    torch.backends.opt_einsum.enabled = False
+    _assert_sent(plain, Surroundings.here())
+
+
+def _assert_sent(plain: Surroundings, changed: Surroundings) -> None:
     sent = pickle.dumps(changed)
     plain.apply()
     assert Surroundings.here().switches == plain.switches

@@ -178,6 +178,7 @@ def test_a_written_table_reads_back_equal(tmp_path: Path) -> None:
     made = CostTable(32, parts, 0.45)
     made.write(tmp_path / "costs.yaml")
     assert CostTable.read(tmp_path / "costs.yaml") == made
+    assert (tmp_path / "costs.yaml").read_text() == made.text()
 
 
 def write(folder: Path, text: str) -> Path:

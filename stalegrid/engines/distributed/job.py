@@ -6,6 +6,7 @@ A job holds the user's own objects, so it is pickled.  It travels as an open fil
 else can open, and never over a socket.
 """
 
+import fcntl
 import mmap
 import os
 import pickle
@@ -55,7 +56,7 @@ def write_job(job: Job) -> IO[bytes]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.TemporaryFile(prefix="stalegrid-"))
+            file = stack.enter_context(_nameless())
             pickle.dump(Surroundings.here(), file)
             Packer(file).dump(job)
             file.flush()
@@ -71,6 +72,12 @@ def write_job(job: Job) -> IO[bytes]:
             ) from problem
         stack.pop_all()
         return file
+
+
+def _nameless() -> IO[bytes]:
+    """Open a file without a name, never under the number of a standard stream, which is free where there is none."""
+    with tempfile.TemporaryFile(prefix="stalegrid-") as file:
+        return open(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3), "w+b")
 
 
 def read_job(file: int) -> Job:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from stalegrid.engines.distributed.job import Job, write_job
 from stalegrid.engines.distributed.meeting import loopback
@@ -88,12 +89,25 @@ def _workers(folder: Path, size: int, job: int, interface: str) -> Iterator[list
 def _started(command: Sequence[str], environment: Mapping[str, str], job: int) -> subprocess.Popen[bytes]:
     try:
         # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True, pass_fds=[job])
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=_inherited(sys.__stdout__),
+            stderr=_inherited(sys.__stderr__),
+            start_new_session=True,
+            pass_fds=[job],
+        )
     except OSError as problem:
         raise EngineError(
             f"a worker process cannot be started: {problem.strerror}; close or raise what is limited (ulimit -a), let "
             "fewer processes share the units, or use the simulator"
         ) from problem
+
+
+def _inherited(stream: TextIO | None) -> int | None:
+    """Return what a worker prints to: where this process has no such stream, its number may be that of a socket."""
+    return subprocess.DEVNULL if stream is None or stream.closed else None
 
 
 class Workers:

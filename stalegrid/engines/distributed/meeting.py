@@ -55,15 +55,22 @@ def meet(reach: Reach, patience: float, where: str) -> None:
         EngineError: they cannot be connected.
     """
     steps: SimpleQueue[str | Exception | None] = SimpleQueue()
-    over = Event()
-    thread = Thread(target=_meet, args=(reach, patience, steps, over), name="meet", daemon=True)
-    thread.start()
+    over, left = Event(), Event()
+
+    def run() -> None:
+        try:
+            _meet(reach, patience, steps, over)
+        finally:
+            left.set()
+
     try:
+        # A signal may end this call when the thread runs, though nothing here knows yet that it does.
+        Thread(target=run, name="meet", daemon=True).start()
         _wait(steps, patience, where)
     finally:
         # A thread in the midst of a call of torch would abort the interpreter at its end.
         over.set()
-        thread.join(_LEAVE)
+        left.wait(_LEAVE)
 
 
 def _wait(steps: "SimpleQueue[str | Exception | None]", patience: float, where: str) -> None:

@@ -17,21 +17,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from stalegrid.config import Settings
+from stalegrid.data.sources import bytes_of
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.job import Job
-from stalegrid.engines.distributed.private import LONGEST, private_folder
+from stalegrid.engines.distributed.private import private_folder
 from stalegrid.engines.distributed.worker import work
 from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe.records import Record
+from stalegrid.partition.operations import Made, Operations
 from stalegrid.plan import Plan, settle
 from stalegrid.served import ServedPlan, settle_served
 from stalegrid.timing.costs import CostTable
 
 _COSTS = "costs.yaml"
 _DIGEST = 32  # bytes
+_PATH = 4096  # bytes of a folder's name at most
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Peers:
         others = [rank for rank, value in enumerate(values) if value != values[0]]
         if others:
             raise ConfigError(
-                f"processes have different {what} (process 0 and processes: {others}); seed what draws it, such as a "
-                "split"
+                f"processes have different {what} (process 0 and processes: {others}); let the script do the same in "
+                "all of them, and seed what it draws, such as a split"
             )
 
     def take_state(self, model: nn.Module) -> None:
@@ -124,7 +128,7 @@ class Peers:
     def shared(self, make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
         """Open a folder in the first process and tell all others its name."""
         if self.rank:
-            yield Path(talk.spread(bytes, self.patience, LONGEST).decode())
+            yield Path(talk.spread(bytes, self.patience, _PATH).decode())
             return
         folder: list[Path] = []
         with ExitStack() as opened:
@@ -133,7 +137,7 @@ class Peers:
                 folder.append(opened.enter_context(make()))
                 return str(folder[0]).encode()
 
-            talk.spread(enter, self.patience, LONGEST)
+            talk.spread(enter, self.patience, _PATH)
             yield folder[0]
 
     def run(self, job: Job, summary: Callable[[], Record]) -> Record:
@@ -146,7 +150,7 @@ class Peers:
 
 
 def layout_of_state(model: nn.Module) -> str:
-    """Describe parameters and buffers of a model: their names, shapes and types.
+    """Describe a model: kinds of its modules; names, shapes and types of its parameters and buffers.
 
     Raises:
         ConfigError: its state is more than tensors.
@@ -157,7 +161,8 @@ def layout_of_state(model: nn.Module) -> str:
             f"a model whose state is more than tensors cannot be given to other hosts (name: {more[0]}); start the "
             "script without torchrun, or leave out its get_extra_state"
         )
-    return repr([(name, tuple(t.shape), str(t.dtype)) for name, t in _state(model).items()])
+    kinds = [(name, type(module).__qualname__) for name, module in model.named_modules()]
+    return repr((kinds, [(name, tuple(t.shape), str(t.dtype)) for name, t in _state(model).items()]))
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -173,14 +178,8 @@ def _told(settings: Settings, plan: Plan | ServedPlan) -> bytes:
     """Return a plan as the settings that make it again, and the costs that it knows, as text."""
     settled = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
     costs = plan.devices.costs
-    table = "" if costs is None else _table(CostTable(max(1, settings.batch_size), costs, plan.devices.handling))
+    table = "" if costs is None else CostTable(max(1, settings.batch_size), costs, plan.devices.handling).text()
     return json.dumps([dataclasses.asdict(settled), table], default=_plain).encode()
-
-
-def _table(table: CostTable) -> str:
-    with private_folder() as folder:
-        table.write(folder / _COSTS)
-        return (folder / _COSTS).read_text()
 
 
 def _plain(value: Any) -> Any:
@@ -205,7 +204,26 @@ def _again(settings: Settings, text: bytes, plan: Callable[[Settings], Plan | Se
 
 
 def _shape(plan: Plan | ServedPlan) -> str:
-    """Describe what all processes must agree on: whose vectors read how, and what travels."""
+    """Describe what all processes must agree on: whose vectors read how, what travels, what a cut model computes."""
     program = plan.program
     edges = [(str(edge), plan.layout(edge)) for agent in program.agents for edge in program.inbound(agent)]
-    return repr((program.updates, plan.stages, edges))
+    operations = plan.partition.operations if isinstance(plan, Plan) else None
+    return repr((program.updates, plan.stages, edges, [] if operations is None else _graph(operations)))
+
+
+def _graph(operations: Operations) -> list[Any]:
+    listed = [
+        (o.name, o.kind, _named(o.target), map_aggregate(o.args, _plainly), map_aggregate(o.kwargs, _plainly))
+        for o in operations.listed
+    ]
+    dense = {name: t for name, t in operations.constants.items() if t.layout is torch.strided}
+    return [*listed, *((name, hashlib.sha256(bytes_of(t)).hexdigest()) for name, t in dense.items())]
+
+
+def _named(target: Callable[..., Any] | str) -> str:
+    return target if isinstance(target, str) else getattr(target, "__qualname__", type(target).__name__)
+
+
+def _plainly(value: Any) -> Any:
+    """Return an argument that is written alike in every process."""
+    return value if isinstance(value, Made | str | int | float | complex | torch.dtype | None) else type(value).__name__

@@ -13,11 +13,16 @@ from pathlib import Path
 
 from stalegrid.errors import ConfigError
 
-SECRET = "secret"
-"""The file with the secret of a run."""
+PREFIX = "stalegrid-"
+"""Of the names of private folders."""
 
-LONGEST = 4096
-"""Bytes of a secret at most."""
+_SECRET = "secret"
+_SIZE = 32  # bytes of a secret
+
+
+def place() -> Path:
+    """Return the folder for files of a while, such as TMPDIR names it, without links."""
+    return Path(tempfile.gettempdir()).resolve()
 
 
 @contextmanager
@@ -28,44 +33,54 @@ def private_folder() -> Iterator[Path]:
         ConfigError: others could put another one in its place, or there is no room for one.
     """
     try:
-        made = tempfile.TemporaryDirectory(prefix="stalegrid-", ignore_cleanup_errors=True)  # its mode is 0700
+        # Its mode is 0700.
+        made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=place(), ignore_cleanup_errors=True)
     except OSError as problem:
         raise ConfigError(f"a run needs a folder for its files ({problem}); let TMPDIR name a place for one") from None
     with made as name:
         folder = Path(name)
-        _check(folder, 0o700)
-        above = folder.parent.stat()
-        if above.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not above.st_mode & stat.S_ISVTX:
-            raise ConfigError(
-                f"others could replace the files of a run (folder: {folder.parent}), since everybody may rename what "
-                "is in it; let TMPDIR name another"
-            )
+        _check_folder(folder)
         yield folder
 
 
-def make_secret(folder: Path) -> Path:
+def make_secret(folder: Path) -> None:
     """Draw a secret and write it where only this user can read it."""
-    path = folder / SECRET
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path
+    with open(os.open(folder / _SECRET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(_SIZE))
 
 
-def read_secret(path: Path) -> bytes:
+def read_secret(folder: Path) -> bytes:
     """Read the secret in a private folder.
 
     Raises:
         OSError: it cannot be read.
-        ConfigError: others can read or replace it.
+        ConfigError: others can read or replace it, or it is none.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        _check(path.parent, 0o700)
-        _check(path, 0o600)
-        return file.read(LONGEST)
+    _check_folder(folder)
+    path = folder / _SECRET
+    # Whatever else is there is not waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        found = os.fstat(file.fileno())
+        _check(path, found, 0o600)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != _SIZE:
+            raise ConfigError(f"this is no secret of a run (path: {path}, bytes: {found.st_size}, due: {_SIZE})")
+        return file.read(_SIZE)
 
 
-def _check(path: Path, most: int) -> None:
-    found = path.lstat()
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is not for this user alone, or that others could replace, or one above it."""
+    _check(folder, folder.lstat(), 0o700)
+    for above in folder.parents:
+        found = above.stat()
+        writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+        if writable or found.st_uid not in (0, os.geteuid()):
+            raise ConfigError(
+                f"others could replace the files of a run (folder: {above}, mode: {stat.S_IMODE(found.st_mode):o}, "
+                f"owner: {found.st_uid}), since they may rename what is in it; let TMPDIR name another place"
+            )
+
+
+def _check(path: Path, found: os.stat_result, most: int) -> None:
     if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & ~most:
         raise ConfigError(
             f"a file of a run is not for this user alone (path: {path}, mode: {stat.S_IMODE(found.st_mode):o}, owner: "

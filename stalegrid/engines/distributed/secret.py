@@ -4,11 +4,12 @@ Does not know: how it is proved, what it protects.
 """
 
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
 from stalegrid.engines.distributed import talk
-from stalegrid.engines.distributed.private import LONGEST, make_secret, private_folder, read_secret
+from stalegrid.engines.distributed.private import PREFIX, make_secret, place, private_folder, read_secret
 from stalegrid.errors import ConfigError
 
 SECRET, SECRET_FILE = "STALEGRID_SECRET", "STALEGRID_SECRET_FILE"
@@ -17,38 +18,51 @@ SECRET, SECRET_FILE = "STALEGRID_SECRET", "STALEGRID_SECRET_FILE"
 SHORTEST = 16
 """Bytes of a secret at least."""
 
+_NAME = 64  # bytes of a folder's name at most
+
 
 def common_secret(patience: float) -> bytes:
     """Return what all processes of the run know, and nobody else.
 
     Where none was given, they are of one user on one host if all can read a file that only that user can.
     """
-    given = _given()
-    have = talk.gather(lambda: b"0" if given is None else b"1", patience, 1)
-    if given is not None and b"0" not in have:
-        return given
+    given: list[bytes] = []
+
+    def asked() -> bytes:
+        given.extend(_given())
+        return b"1" if given else b"0"
+
+    have = talk.gather(asked, patience, 1)
+    if b"0" not in have:
+        return given[0]
     if b"1" in have:
         lacking = [rank for rank, one in enumerate(have) if one == b"0"]
         raise ConfigError(f"processes lack the secret of this run (processes: {lacking}); set {SECRET} for all")
     with ExitStack() as stack:
 
         def made() -> bytes:
-            return str(make_secret(stack.enter_context(private_folder()))).encode()
+            folder = stack.enter_context(private_folder())
+            make_secret(folder)
+            return folder.name.encode()
 
-        path = Path(talk.spread(made, patience, LONGEST).decode(errors="replace"))
-        found = _read(path)
+        name = talk.spread(made, patience, _NAME).decode(errors="replace")
+        found = _read(name)
         read = talk.gather(lambda: b"0" if found is None else b"1", patience, 1)
     if found is None or b"0" in read:
         others = [rank for rank, one in enumerate(read) if one == b"0"]
         raise ConfigError(
-            f"processes of other hosts, or users, have to prove that they are of this run (processes: {others}); set "
-            f"{SECRET} to the same long random text for all, or {SECRET_FILE} to a file with it; see docs/security.md"
+            "processes of other hosts or users, or with another TMPDIR, have to prove that they are of this run "
+            f"(processes: {others}); set {SECRET} to the same long random text for all, or {SECRET_FILE} to a file "
+            "with it; see docs/security.md"
         )
     return found
 
 
-def _given() -> bytes | None:
-    if SECRET_FILE in os.environ and SECRET not in os.environ:
+def _given() -> list[bytes]:
+    """Return the secret that this process was given, if any."""
+    if SECRET in os.environ and SECRET_FILE in os.environ:
+        raise ConfigError(f"two secrets are given ({SECRET_FILE}: {os.environ[SECRET_FILE]}, and {SECRET}); unset one")
+    if SECRET_FILE in os.environ:
         try:
             given = Path(os.environ[SECRET_FILE]).read_bytes().strip()
         except OSError as problem:
@@ -57,19 +71,22 @@ def _given() -> bytes | None:
                 f"{problem.strerror}"
             ) from problem
     elif SECRET in os.environ:
-        given = os.environ[SECRET].encode()
+        given = os.fsencode(os.environ[SECRET])
     else:
-        return None
+        return []
     if len(given) < SHORTEST:
         raise ConfigError(
             f"a secret that short can be guessed (bytes: {len(given)}, at least: {SHORTEST}); make one with openssl "
             "rand -hex 32"
         )
-    return given
+    return [given]
 
 
-def _read(path: Path) -> bytes | None:
+def _read(name: str) -> bytes | None:
+    """Read the secret in a folder of which another process, which has proved nothing yet, says the name alone."""
+    if not re.fullmatch(rf"{PREFIX}\w+", name):
+        return None
     try:
-        return read_secret(path)
-    except (OSError, ConfigError, ValueError):
+        return read_secret(place() / name)
+    except (OSError, ConfigError):
         return None

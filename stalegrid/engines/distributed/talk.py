@@ -23,15 +23,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stalegrid import errors
+from stalegrid.data.sources import bytes_of
 from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, ProtocolError, StalegridError
+from stalegrid.observe.stream import tell
 
 T = TypeVar("T")
 
 TAG = 1 << 20
 """Of these messages; those of edges are smaller."""
 
+AROUND = TAG + 1
+"""Of those around a work within which processes talk too: on one tag, a sign of life would be taken for content."""
+
 TEXT = 1 << 26
 """Bytes of a text at most, where nothing else is said."""
+
+LARGE = 1 << 36
+"""Bytes at most of what a process noted in a run, which grows with its length."""
 
 _AT_WORK, _MADE, _FAILED = range(3)
 _PIECE = 1 << 22  # bytes
@@ -96,7 +104,7 @@ def spread_tensors(tensors: Collection[Tensor], patience: float) -> None:
         patience: seconds that the first process may be silent.
     """
     limit = sum(t.nbytes for t in tensors)
-    made = spread(lambda: b"".join(_bytes(t).numpy().tobytes() for t in tensors), patience, limit)
+    made = spread(lambda: b"".join(map(bytes_of, tensors)), patience, limit)
     if dist.get_rank() == 0:
         return
     if len(made) != limit:
@@ -110,32 +118,38 @@ def spread_tensors(tensors: Collection[Tensor], patience: float) -> None:
                 tensor.copy_(torch.frombuffer(part, dtype=tensor.dtype).view(tensor.shape))
 
 
-def collect(content: bytes, writer: int, patience: float) -> list[bytes]:
-    """Give what every process has to one of them, and return it there; nowhere else, and without those who are gone.
+def collect(content: bytes, writer: int, patience: float, limit: int = LARGE) -> list[bytes]:
+    """Give what every process has to one of them, and return it there; nowhere else.
+
+    What a process that is gone has, or one that has too much, is left out, and that is printed.
 
     Args:
         content: of this process.
         writer: rank of the one that takes it.
         patience: seconds that it may be silent, since it may have much to do before.
+        limit: bytes of what a process has at most.
     """
     if dist.get_rank() != writer:
         speaker = Speaker(patience, [writer])
-        speaker.say(_MADE, content)
+        if len(content) > limit:
+            speaker.say(
+                _FAILED, _told(EngineError(f"it is too much to send (bytes: {len(content)}, at most: {limit})"))
+            )
+        else:
+            speaker.say(_MADE, content)
         speaker.finish()
         return []
     parts = [content]
     for rank in _others():
-        with suppress(EngineError):
-            parts.append(_listen([rank], patience, TEXT)[rank].content)
+        try:
+            parts += _contents(_listen([rank], patience, limit))
+        except StalegridError as problem:
+            tell(f"stalegrid: what process {rank} noted is left out: {problem}", "stderr")
     return parts
 
 
 def _others() -> list[int]:
     return [rank for rank in range(dist.get_world_size()) if rank != dist.get_rank()]
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
 
 
 def spread_after(work: Callable[[], object], make: Callable[[], bytes], patience: float, limit: int = TEXT) -> bytes:
@@ -144,37 +158,42 @@ def spread_after(work: Callable[[], object], make: Callable[[], bytes], patience
     Whoever is done waits as long as the first one gives signs of life; an error of the work is raised at once, and in
     the process where it happened alone, since the others are at work.
     """
-    speaker = Speaker(patience, _others()) if dist.get_rank() == 0 else None
+    speaker = Speaker(patience, _others(), AROUND) if dist.get_rank() == 0 else None
     try:
         work()
     except BaseException:
         if speaker is not None:
             speaker.stop()
         raise
-    return _exchange(make, [0], patience, limit, speaker)[0]
+    return _exchange(make, [0], patience, limit, AROUND, speaker)[0]
 
 
 def _exchange(
-    make: Callable[[], bytes], speakers: Collection[int], patience: float, limit: int, speaker: "Speaker | None" = None
+    make: Callable[[], bytes],
+    speakers: Collection[int],
+    patience: float,
+    limit: int,
+    tag: int = TAG,
+    speaker: "Speaker | None" = None,
 ) -> list[bytes]:
     me = dist.get_rank()
     if me not in speakers:
-        return _contents(_listen(speakers, patience, limit))
-    speaker = speaker or Speaker(patience, _others())
+        return _contents(_listen(speakers, patience, limit, tag))
+    speaker = speaker or Speaker(patience, _others(), tag)
     others = set(speakers) - {me}
     try:
         own = _Heard(me, _MADE, make())
     except Exception as error:  # raised below in all others
         speaker.say(_FAILED, _told(error))
         with suppress(EngineError):  # what the others made is taken all the same, so that nobody waits for this one
-            _listen(others, patience, limit)
+            _listen(others, patience, limit, tag)
             speaker.finish()
         raise
     except BaseException:
         speaker.stop()
         raise
     speaker.say(own.kind, own.content)
-    heard = _listen(others, patience, limit)
+    heard = _listen(others, patience, limit, tag)
     speaker.finish()
     return _contents({**heard, me: own})
 
@@ -192,9 +211,10 @@ class Speaker:
     Args:
         patience: seconds within which they want a sign of life.
         peers: their ranks.
+        tag: of its messages.
     """
 
-    def __init__(self, patience: float, peers: Collection[int]) -> None:
+    def __init__(self, patience: float, peers: Collection[int], tag: int = TAG) -> None:
         self._patience = patience
         self._pause = min(patience / _BEATS, _OFTEN)
         self._done = Event()
@@ -203,6 +223,7 @@ class Speaker:
         self._stopped = False
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._peers = peers
+        self._tag = tag
         for peer in peers:
             Thread(target=self._run, args=(peer,), name=f"tell {peer}", daemon=True).start()
 
@@ -234,27 +255,27 @@ class Speaker:
         try:
             # The first sign waits too: whoever is quick says nothing but what it made.
             while not self._done.wait(self._pause):
-                _send(torch.tensor([_AT_WORK, 0]), peer)
+                _send(torch.tensor([_AT_WORK, 0]), peer, self._tag)
             if not self._stopped:
-                _send(self._head, peer)
+                _send(self._head, peer, self._tag)
                 for piece in _pieces(self._content):
-                    _send(piece, peer)
+                    _send(piece, peer, self._tag)
         except RuntimeError:
             pass  # who listens learns that this process, or the other, is gone
         self._ended.put(peer)
 
 
-def _send(tensor: Tensor, peer: int) -> None:
-    work = dist.isend(tensor, peer, tag=TAG)
+def _send(tensor: Tensor, peer: int, tag: int) -> None:
+    work = dist.isend(tensor, peer, tag=tag)
     if work is not None:
         work.wait(_NEVER)
 
 
-def _listen(ranks: Collection[int], patience: float, limit: int) -> dict[int, _Heard]:
+def _listen(ranks: Collection[int], patience: float, limit: int, tag: int = TAG) -> dict[int, _Heard]:
     """Return what some processes made, all of which must give signs of life until then."""
     said: SimpleQueue[_Heard] = SimpleQueue()
     for rank in ranks:
-        Thread(target=_hear, args=(rank, limit, said), name=f"hear {rank}", daemon=True).start()
+        Thread(target=_hear, args=(rank, limit, tag, said), name=f"hear {rank}", daemon=True).start()
     last = dict.fromkeys(ranks, monotonic())
     found: dict[int, _Heard] = {}
     while last:
@@ -271,10 +292,10 @@ def _listen(ranks: Collection[int], patience: float, limit: int) -> dict[int, _H
     return found
 
 
-def _hear(rank: int, limit: int, said: SimpleQueue[_Heard]) -> None:
+def _hear(rank: int, limit: int, tag: int, said: SimpleQueue[_Heard]) -> None:
     try:
         while True:
-            kind, nbytes = _receive(torch.empty(2, dtype=torch.int64), rank).tolist()
+            kind, nbytes = _receive(torch.empty(2, dtype=torch.int64), rank, tag).tolist()
             if kind == _AT_WORK:
                 said.put(_Heard(rank))
                 continue
@@ -282,7 +303,7 @@ def _hear(rank: int, limit: int, said: SimpleQueue[_Heard]) -> None:
                 raise ProtocolError(f"process {rank} announced what was not due (kind: {kind}, bytes: {nbytes})")
             content = torch.empty(nbytes, dtype=torch.uint8)
             for piece in _pieces(content):
-                _receive(piece, rank)
+                _receive(piece, rank, tag)
                 said.put(_Heard(rank))
             said.put(_Heard(rank, kind, content.numpy().tobytes()))
             return
@@ -294,8 +315,8 @@ def _pieces(content: Tensor) -> list[Tensor]:
     return [content[start : start + _PIECE] for start in range(0, len(content), _PIECE)]
 
 
-def _receive(buffer: Tensor, rank: int) -> Tensor:
-    work = dist.irecv(buffer, rank, tag=TAG)
+def _receive(buffer: Tensor, rank: int, tag: int) -> Tensor:
+    work = dist.irecv(buffer, rank, tag=tag)
     assert work is not None
     work.wait(_NEVER)
     return buffer

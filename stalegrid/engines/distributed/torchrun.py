@@ -50,17 +50,30 @@ def joined(deadline: float) -> Iterator[Peers]:
         deadline: seconds that one may give no sign of life.
 
     Raises:
-        ConfigError: what the environment says cannot be, or the processes have no secret in common.
+        ConfigError: what the environment says cannot be, the script's own group cannot carry tensors of the CPU, or the
+            processes have no secret in common.
         EngineError: processes did not come, or did not prove that they are of this run.
     """
     with ExitStack() as stack:
-        if not dist.is_initialized():
-            stack.enter_context(_ending_with_launcher())
+        stack.enter_context(_ending_with_launcher())
+        if dist.is_initialized():
+            _check_group()
+        else:
             stack.enter_context(_met(deadline))
         # A group of the user's own may be older than the others' arrival here.
         prove(common_secret(patience_of(deadline)), patience_of(deadline))
         rank = dist.get_rank()
         yield Peers(rank, dist.get_world_size(), int(os.environ.get("LOCAL_RANK", rank)), deadline)
+
+
+def _check_group() -> None:
+    """Refuse a group of the script's own that lacks the backend on which processes talk, whatever they compute on."""
+    backends = dist.get_backend_config()
+    if "cpu:gloo" not in backends.split(","):
+        raise ConfigError(
+            f"the script's process group has no Gloo for the CPU (backends: {backends}); let it call "
+            'init_process_group("cpu:gloo,cuda:nccl"), or leave the call out'
+        )
 
 
 @contextmanager

@@ -7,13 +7,11 @@ Started by :mod:`stalegrid.engines.distributed.launch`; under torchrun the user'
 """
 
 import os
-import pickle
 import shutil
 import sys
 import threading
-import traceback
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -26,15 +24,17 @@ from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.job import Job, read_job
 from stalegrid.engines.distributed.meeting import meet, patience_of
 from stalegrid.engines.distributed.noting import as_text, from_text
-from stalegrid.engines.distributed.private import SECRET, read_secret
+from stalegrid.engines.distributed.private import read_secret
 from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recorded import recorded
+from stalegrid.errors import OutputError
 from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.records import Nowhere
+from stalegrid.observe.stream import Stream
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
 from stalegrid.seeds import kept
@@ -87,17 +87,21 @@ def _write(path: Path, timeline: Timeline, world: World, patience: float) -> Non
         write_trace(path, Timeline.joined(map(from_text, parts)))
 
 
-def main() -> None:
-    """Run a worker, as its entry says; standard input closes when the starter is gone."""
+def main(tell: Callable[[BaseException], object]) -> None:
+    """Run a worker, as its entry says; standard input closes when the starter is gone.
+
+    Args:
+        tell: tells the starter of the error that ends this process.
+    """
     folder, rank, size, file = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     threading.Thread(target=_end_with_starter, args=(folder,), daemon=True).start()
     try:
         job = read_job(file)
         meet(lambda: (_store(folder, size), rank, size), patience_of(job.settings.deadline), str(folder))
-        prove(read_secret(folder / SECRET), job.settings.deadline)
+        prove(read_secret(folder), job.settings.deadline)
         work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
-        _tell(folder / f"error-{rank}", error)
+        tell(error)
         _leave(1)
     _leave(0)
 
@@ -107,8 +111,9 @@ def _store(folder: Path, size: int) -> Store:
 
 
 def _leave(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for name in ("stdout", "stderr"):
+        with suppress(OutputError):
+            Stream(name).flush()
     os._exit(status)  # channels may hang in C++; nothing of theirs is worth waiting for
 
 
@@ -116,15 +121,3 @@ def _end_with_starter(folder: Path) -> None:
     sys.stdin.buffer.read()
     shutil.rmtree(folder, ignore_errors=True)  # a starter that was killed could not
     os._exit(1)
-
-
-def _tell(path: Path, error: BaseException) -> None:
-    text = traceback.format_exc()
-    try:
-        told = pickle.dumps((error, text))
-        pickle.loads(told)  # an error whose class cannot be rebuilt is told as text
-    except Exception:
-        told = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
-    part = path.with_name(f"part-{path.name}")
-    part.write_bytes(told)
-    part.replace(path)

@@ -78,6 +78,21 @@ def test_modules_hooks_and_the_default_type_are_those_of_the_starter(
     assert all(torch.equal(value, due[name]) for name, value in found.items())
 
 
+def test_a_process_without_standard_streams_trains_and_prints_into_no_file_of_the_run() -> None:
+    model = nn.Linear(4, 2)
+    model.register_forward_pre_hook(lambda *_: print("heard by nobody"))
+    child = os.fork()
+    if not child:
+        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None  # type: ignore[assignment, misc]
+        os.closerange(0, 3)
+        try:
+            train("processes", nn.CrossEntropyLoss(), model, method="sgd", groups=1)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_too_few_file_handles_are_told_in_one_error_and_nobody_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(os.getpid()))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -123,5 +138,7 @@ def test_a_worker_that_cannot_load_what_it_needs_says_so(tmp_path: Path) -> None
     made = subprocess.run([sys.executable, "-P", str(entry), str(tmp_path), "0", "1", "0"], capture_output=True)
     assert made.returncode == 1
     assert not made.stderr
-    error, _ = pickle.loads((tmp_path / "error-0").read_bytes())
+    error, text = pickle.loads((tmp_path / "error-0").read_bytes())
     assert str(error).startswith("a worker process cannot load what it needs: ModuleNotFoundError: ")
+    assert "Traceback" in text
+    assert {path.name for path in tmp_path.iterdir()} == {PATH, "error-0"}

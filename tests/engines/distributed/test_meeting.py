@@ -105,3 +105,19 @@ def test_a_loopback_interface_that_is_down_is_told(tmp_path: Path) -> None:
     if said == "no network can be made":
         pytest.skip(said)
     assert said.startswith("processes of one host meet on its loopback interface, which is down (127.0.0.1: ")
+
+
+def test_a_wait_that_a_signal_ends_as_it_begins_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            started.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(meeting, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        meet(reaching(2), 60.0, "a test")
+    started[0].join(30.0)
+    assert not started[0].is_alive()

@@ -1,12 +1,16 @@
 """Processes that others started agree on what they train; what the first one planned, all have."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.engines.distributed.peers import Peers, layout_of_state
+from stalegrid.errors import ConfigError
 from stalegrid.plan import Plan, make_plan
 from stalegrid.served import ServedPlan
 from stalegrid.timing.costs import Cost, CostTable
@@ -39,13 +43,59 @@ def test_all_have_the_state_of_the_first_one_hidden_buffers_included(tmp_path: P
     assert found == [found[0]] * 3
 
 
-def test_models_of_different_layouts_are_refused(tmp_path: Path) -> None:
+class Scaled(nn.Linear):
+    """A layer of the same layout that computes something else."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("others", [lambda: nn.Linear(3, 3), Scaled], ids=["layout", "kind"])
+def test_models_of_different_layouts_or_kinds_are_refused(others: Callable[[], nn.Module], tmp_path: Path) -> None:
     def act(rank: int) -> str:
-        Peers(rank, 3, rank, 10.0).check_same("models", lambda: layout_of_state(nn.Linear(3, 2 + (rank == 2))))
+        model = others() if rank == 2 else nn.Linear(3, 2)
+        Peers(rank, 3, rank, 10.0).check_same("models", lambda: layout_of_state(model))
         return "the same"
 
     told = "ConfigError: processes have different models (process 0 and processes: [2])"
     assert [said.split(";")[0] for said in together(tmp_path, 3, act)] == [told] * 3
+
+
+class Traced(nn.Module):
+    """A model whose operations depend on the process in one way, its layout in none."""
+
+    def __init__(self, way: str, rank: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(72, 3), nn.Linear(3, 3)
+        self.act = torch.tanh if rank and way == "function" else torch.relu
+        self.least = float(rank) if way == "argument" else 0.0
+        self.mask = torch.full((3,), float(rank)) if way == "constant" else torch.ones(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.act(self.first(x.flatten(1))) * self.mask
+        return self.last(seen.clamp(min=self.least))  # type: ignore[no-any-return]
+
+
+def test_processes_whose_models_compute_differently_are_refused(tmp_path: Path) -> None:
+    settings = make_settings(1, 2, cuts=["last"])
+
+    def agreed(way: str, rank: int) -> str:
+        task = dataclasses.replace(make_task(), model=Traced(way, rank))
+        plan = partial(make_plan, task)
+        try:
+            Peers(rank, 2, rank, 20.0).agree(settings, lambda: plan(settings), plan)
+        except ConfigError as error:
+            return str(error).split(";")[0]
+        return "agreed"
+
+    def act(rank: int) -> str:
+        return "\n".join(agreed(way, rank) for way in ("function", "argument", "constant", "none"))
+
+    refused = "processes have different plans (process 0 and processes: [1])"
+    assert together(tmp_path, 2, act) == ["\n".join([*[refused] * 3, "agreed"])] * 2
 
 
 def test_the_plan_of_the_first_one_is_made_again_without_its_files(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Where no secret is given, only processes of one user on one host have one in common."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from stalegrid.engines.distributed import talk
+from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.secret import SECRET, SECRET_FILE, common_secret
-from stalegrid.errors import ConfigError
 from tests.engines.distributed.forked import together
 
 NOBODY = 65534
@@ -56,18 +58,61 @@ def test_another_user_is_named_and_the_remedy(tmp_path: Path) -> None:
             os.seteuid(0)
 
     for said in together(tmp_path, 2, act):
-        assert said.startswith("ConfigError: processes of other hosts, or users, have to prove")
+        assert said.startswith("ConfigError: processes of other hosts or users, or with another TMPDIR, have to")
         assert "(processes: [1]); set STALEGRID_SECRET to the same long random text for all" in said
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        (SECRET, "short", r"a secret that short can be guessed \(bytes: 5, at least: 16\)"),
-        (SECRET_FILE, "/no/such/file", r"cannot be read \(STALEGRID_SECRET_FILE: /no/such/file\): No such file"),
-    ],
+    ("named", "read"),
+    [("stalegrid-x", "1"), ("", "0"), ("..", "0"), ("{outside}", "0"), ("other", "0"), ("stalegrid-x/../other", "0")],
 )
-def test_a_secret_that_is_none_is_refused(name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=told):
-        common_secret(10.0)
+def test_the_first_process_can_name_nothing_but_a_private_folder(
+    named: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "tmp").mkdir()
+    for folder in (tmp_path, place, place / "other", place / "stalegrid-x"):
+        folder.mkdir(0o700, exist_ok=True)
+        make_secret(folder)
+    with private_folder() as outside:
+        make_secret(outside)
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+        def act(rank: int) -> str:
+            if rank:
+                return common_secret(10.0).hex()
+            talk.gather(lambda: b"0", 10.0)
+            talk.spread(lambda: named.format(outside=outside).encode(), 10.0)
+            return talk.gather(lambda: b"1", 10.0)[1].decode()
+
+        assert together(tmp_path, 2, act)[0] == read
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({SECRET: "short"}, "a secret that short can be guessed (bytes: 5, at least: 16); make one with"),
+        ({SECRET_FILE: "/no/file"}, "the file with the secret cannot be read (STALEGRID_SECRET_FILE: /no/file): No"),
+        (
+            {SECRET: LONG, SECRET_FILE: "/no/file"},
+            "two secrets are given (STALEGRID_SECRET_FILE: /no/file, and STALEGRID_SECRET); unset one",
+        ),
+    ],
+    ids=["short", "missing", "two"],
+)
+def test_a_secret_that_is_none_is_refused_in_all_processes(given: dict[str, str], told: str, tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        os.environ.update(given if rank else {SECRET: LONG})
+        return common_secret(10.0).decode()
+
+    for said in together(tmp_path, 2, act):
+        assert said.startswith(f"ConfigError: {told}")
+
+
+def test_a_secret_may_be_bytes_that_are_no_text(tmp_path: Path) -> None:
+    secret = b"\xff" * 16
+
+    def act(rank: int) -> str:
+        os.environb[SECRET.encode()] = secret
+        return common_secret(10.0).hex()
+
+    assert together(tmp_path, 2, act) == [secret.hex()] * 2

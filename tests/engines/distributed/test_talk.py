@@ -1,9 +1,11 @@
 """Bytes travel whole, errors reach everybody, and who is silent is told from who is slow."""
 
+import io
 import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -41,6 +43,46 @@ def test_all_hear_what_each_made_in_the_order_of_ranks(tmp_path: Path) -> None:
         ["012", first, "102"],
         ["012", first, ""],
     ]
+
+
+def test_signs_of_life_around_a_work_are_not_taken_for_what_is_told_within_it(tmp_path: Path) -> None:
+    told = b"content in small pieces " * 500
+
+    def act(rank: int) -> str:
+        talk._OFTEN, talk._PIECE = 0.001, 16  # a sign between any two pieces, each as large as a sign
+
+        def work() -> None:
+            assert talk.gather(lambda: told, 10.0) == [told, told]
+
+        return talk.spread_after(work, lambda: b"the sum", 10.0).decode()
+
+    assert together(tmp_path, 2, act) == ["the sum", "the sum"]
+
+
+def test_an_error_of_the_work_stays_where_it_was_and_one_of_the_sum_reaches_all(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        def summary() -> bytes:
+            raise ConfigError("there is no sum")
+
+        return talk.spread_after(lambda: None, summary, 10.0).decode()
+
+    assert together(tmp_path, 2, act) == ["ConfigError: there is no sum"] * 2
+
+
+def test_what_is_too_much_to_collect_or_of_another_kind_is_left_out_and_told(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        sys.stderr = io.StringIO()
+        if rank == 2:
+            dist.send(torch.tensor([7, 8]), 0, tag=talk.TAG)
+            return ""
+        parts = talk.collect(bytes(rank * 9), 0, 10.0, limit=8)
+        return json.dumps([len(parts), sys.stderr.getvalue().splitlines()])
+
+    left_out = [
+        "stalegrid: what process 1 noted is left out: it is too much to send (bytes: 9, at most: 8)",
+        "stalegrid: what process 2 noted is left out: process 2 announced what was not due (kind: 7, bytes: 8)",
+    ]
+    assert [json.loads(said) for said in together(tmp_path, 3, act)[:2]] == [[1, left_out], [0, []]]
 
 
 def test_an_error_of_one_is_raised_in_all_as_text_and_ours_keeps_its_class(tmp_path: Path) -> None:
@@ -114,4 +156,4 @@ def test_no_call_of_torch_that_unpickles_what_arrives_is_left() -> None:
     assert not any(found.values()), found
     # Pickled are files of this user alone: the job, and the errors of workers.
     users = {path.name for path in ENGINE.glob("*.py") if re.search(r"^import (cloud)?pickle", path.read_text(), re.M)}
-    assert users == {"__main__.py", "job.py", "launch.py", "packing.py", "worker.py"}
+    assert users == {"__main__.py", "job.py", "launch.py", "packing.py"}

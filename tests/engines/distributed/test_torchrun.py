@@ -5,9 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import pytest
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from stalegrid.engines.distributed.torchrun import joined
+from tests.engines.distributed.forked import together
 from tests.engines.distributed.test_failures import MARK, wait_until
 
 SCRIPT = """
@@ -61,6 +66,26 @@ def test_processes_end_with_torchrun_though_it_was_killed(tmp_path: Path) -> Non
         finally:
             launcher.kill()
     assert wait_until(lambda: not marked(b"endless.py"), 30)
+
+
+def test_processes_end_with_torchrun_though_the_script_made_their_group(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        os.environ["TORCHELASTIC_RUN_ID"] = "a run"
+        with joined(10.0):
+            return str([thread.name for thread in enumerate_threads()])
+
+    assert "watch torchrun" in together(tmp_path, 1, act)[0]
+
+
+def test_a_group_of_the_script_that_cannot_carry_tensors_of_the_cpu_is_refused(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        dist.destroy_process_group()
+        dist.init_process_group("cuda:fake", store=FakeStore(), rank=0, world_size=2)
+        with joined(10.0):
+            return "joined"
+
+    told = "ConfigError: the script's process group has no Gloo for the CPU (backends: cuda:fake); let it call"
+    assert together(tmp_path, 1, act)[0].startswith(told)
 
 
 def test_leftovers_of_torchrun_are_recognised_and_the_wait_is_ended_by_a_signal(tmp_path: Path) -> None:
