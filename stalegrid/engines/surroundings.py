@@ -7,6 +7,7 @@ them, so that both compute the same.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -169,6 +170,34 @@ def refuse_contexts() -> None:
             f"tensors are made on another device than the CPU by default (default device: {device}); reset it with "
             "torch.set_default_device('cpu'), and name the device of the training with the setting device"
         )
+
+
+_GLOBAL_HOOKS = {
+    "modules": (
+        torch.nn.modules.module,
+        ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks"),
+    ),
+    "optimizers": (
+        sys.modules["torch.optim.optimizer"],  # torch.optim hides it
+        ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"),
+    ),
+}
+"""Where torch keeps hooks of all modules and of all optimizers."""
+
+
+def refuse_global_hooks() -> None:
+    """Refuse hooks of all modules or optimizers, which processes that are started would not have.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for what, (owner, names) in _GLOBAL_HOOKS.items():
+        found = [name for name in names if getattr(owner, name, None)]
+        if found:
+            raise ConfigError(
+                f"a hook is registered for all {what} (torch keeps it in: {found[0]}), which worker processes do not "
+                "have; register it on those that it is for, or use the simulator"
+            )
 
 
 def _flushes() -> bool:

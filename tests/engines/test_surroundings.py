@@ -4,14 +4,16 @@ import pickle
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from operator import attrgetter
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 import stalegrid
-from stalegrid.engines.surroundings import Surroundings, refuse_contexts
+from stalegrid.engines.surroundings import Surroundings, refuse_contexts, refuse_global_hooks
 from stalegrid.errors import ConfigError
 from tests.cases import images
 
@@ -154,3 +156,22 @@ def test_contexts_around_the_call_are_refused_before_anything_starts(context, to
 
 def test_nothing_is_refused_where_nothing_is_active() -> None:
     refuse_contexts()
+
+
+@pytest.mark.parametrize(
+    ("register", "what"),
+    [
+        (nn.modules.module.register_module_forward_hook, "modules"),
+        (nn.modules.module.register_module_full_backward_hook, "modules"),
+        (register_optimizer_step_pre_hook, "optimizers"),
+    ],
+)
+def test_hooks_of_all_modules_or_optimizers_are_refused_where_processes_are_started(register: Any, what: str) -> None:
+    refuse_global_hooks()
+    handle = register(lambda *_: None)
+    try:
+        with pytest.raises(ConfigError, match=f"registered for all {what} .*; register it on those that it is for"):
+            refuse_global_hooks()
+    finally:
+        handle.remove()
+    refuse_global_hooks()

@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -56,7 +56,8 @@ def write_job(job: Job) -> IO[bytes]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(_nameless())
+            file = _nameless()
+            stack.callback(_close, file)
             pickle.dump(Surroundings.here(), file)
             Packer(file).dump(job)
             file.flush()
@@ -72,6 +73,11 @@ def write_job(job: Job) -> IO[bytes]:
             ) from problem
         stack.pop_all()
         return file
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what is still to be written finds no room either
+        file.close()
 
 
 def _nameless() -> IO[bytes]:

@@ -20,6 +20,7 @@ from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.worker import MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
+from stalegrid.engines.surroundings import refuse_global_hooks
 from stalegrid.errors import DeadlineExceeded, EngineError, TrainingError, WorkerDied
 from stalegrid.program import Agenda
 
@@ -48,6 +49,7 @@ def launch(job: Job, number: int) -> None:
         StalegridError: what the process that failed first said, with what the others then waited for.
         WorkerDied: one ended without a word.
     """
+    refuse_global_hooks()
     size = number + 1
     home = homes(job.plan.program, size, spare=True)
     interface = loopback()
