@@ -1,4 +1,4 @@
-"""Whether an optimizer's factory gives a parameter the same options whatever it is given together with.
+"""Whether an optimizer treats a parameter the same whatever else it is given together with.
 
 Does not know: stages, servers, why parameters are given in parts.
 
@@ -7,12 +7,13 @@ copies.  One that sorts by identity, by place in the list or by how many there a
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.seeds import drawing
+from stalegrid.seeds import drawing, generator
 from stalegrid.task import Task
 
 
@@ -24,8 +25,8 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
         parts: trained parameters that get an optimizer of their own, copies, by their names in the model.
 
     Raises:
-        ConfigError: an optimizer trains other parameters than it was given, or a parameter otherwise than it would be
-            in a plain loop.
+        ConfigError: an optimizer trains other parameters than it was given, a parameter otherwise than it would be in
+            a plain loop, or parameters depending on each other.
     """
     whole = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
     expected = _options(task, whole)
@@ -40,6 +41,36 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
                     "copies keep, such as their shape or a mark (parameter.is_head = True), not by identity, place or "
                     "number"
                 )
+        _check_coupling(task, whole, part)
+
+
+def _check_coupling(task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]) -> None:
+    """Refuse an optimizer in whose step a parameter depends on the gradients of others, such as by their norm."""
+    if not part.keys() < whole.keys():
+        return
+    expected, found = _stepped(task, whole, whole), _stepped(task, whole, part)
+    for name, value in found.items():
+        if not torch.allclose(value, expected[name], rtol=0, atol=0, equal_nan=True):
+            raise ConfigError(
+                f"a step of the optimizer depends on all parameters that it has (parameter: {name}), such as by the "
+                "norm of all gradients, and each stage or server has only some; use the setting clip, or one stage"
+            )
+
+
+def _stepped(
+    task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    """Return copies of parameters after a step with gradients that are noise, each its own."""
+    copies: dict[str, nn.Parameter] = {}
+    for number, (name, p) in enumerate(whole.items()):
+        if name in part:
+            copies[name] = nn.Parameter(p.detach().clone())
+            vars(copies[name]).update(vars(p))
+            noise = torch.randn(p.shape, generator=generator(0, "coupling", number))
+            copies[name].grad = noise.to(p.dtype).to(p.device)
+    with drawing(torch.device("cpu"), 0, "optimizer"), suppress(Exception):  # whether it can step is tried elsewhere
+        task.fresh().optimizer(list(copies.values())).step()
+    return {name: p.detach() for name, p in copies.items()}
 
 
 def _options(task: Task, parameters: Mapping[str, nn.Parameter]) -> dict[str, dict[str, object]]:

@@ -92,6 +92,26 @@ def test_a_factory_that_fails_is_an_error_of_configuration() -> None:
         check_sorting(make_task(model=MODEL, optimizer=broken), parts(*WHOLE))
 
 
+class Normed(SGD):
+    """Scales all gradients by their norm."""
+
+    def step(self, closure: Any = None) -> None:
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 0.1)
+        super().step(closure)
+
+
+def test_a_step_that_couples_parameters_is_refused_where_the_model_is_parted() -> None:
+    task = make_task(model=MODEL, optimizer=lambda ps: Normed(ps, lr=0.1))
+    check_sorting(task, parts(*WHOLE))
+    with pytest.raises(ConfigError, match=r"depends on all parameters that it has \(parameter: 1\.weight\).*clip"):
+        check_sorting(task, parts(*HALVES))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.NAdam, torch.optim.Adagrad])
+def test_torchs_optimizers_couple_nothing(kind: Any) -> None:
+    check_sorting(make_task(model=MODEL, optimizer=lambda ps: kind(ps, lr=0.1)), parts(*WHOLE, *HALVES))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
