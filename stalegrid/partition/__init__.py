@@ -199,6 +199,7 @@ def _check_owners(chain: Chain, cuts: list[int]) -> None:
             if name in owner:
                 raise ConfigError(
                     f"two stages share a parameter or buffer (name: {name}, stages: {owner[name]}, {k}): each would "
-                    "have its own copy; put both uses into one stage or untie them"
+                    "have its own copy; put both uses into one stage or untie them; what the model "
+                    "returns as it is, the last stage uses: return a clone that is made before the cut"
                 )
             owner[name] = k
