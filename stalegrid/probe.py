@@ -25,6 +25,7 @@ from stalegrid.copies import copied, tensors_of
 from stalegrid.corrections import Correction, Maker, Update
 from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.grid import Unit
+from stalegrid.held import changes, held
 from stalegrid.leaves import leaves
 from stalegrid.program import Program
 from stalegrid.recomputing import RecomputingStage
@@ -294,13 +295,21 @@ def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, .
 
 def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
     """Hold the second forward of a batch, with another one in between, against the first."""
+    module = trial.site.weights.module
+    before = held(module)
     first = trial.forward(inputs)
+    remembered = [name for name in changes(before, held(module)) if name not in tensors_of(module)]
     trial.forward(inputs, batch=1)
     trial.recompute()
     if not _same(first, trial.stage.outputs(0)):
         raise ConfigError(
             f"a second forward of the same batch gives other outputs (stage: {stage}): its forward reads a buffer "
             "or an attribute that it also changes, or draws random numbers of its own; take view stashed"
+        )
+    if remembered:
+        raise ConfigError(
+            f"a second forward of the same batch would change an attribute once more (stage: {stage}, attribute: "
+            f"{remembered[0]}); keep it in a buffer, which a second forward leaves as it is, or take view stashed"
         )
 
 

@@ -45,7 +45,7 @@ class RecomputingStage(Stage):
         # Not without gradients: some kernels then compute other bits than the second forward will.
         with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
             outputs = self._run(leaves, head)
-            made = tuple(self._own(y.detach()) for y in outputs)
+            made = tuple(self._own(y) for y in outputs)
         if modified != [x._version for x in leaves]:
             raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
         self._kept[batch] = Waiting(leaves, head)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from stalegrid.partition.chain import Constant
+from stalegrid.held import tensors_held
 from stalegrid.views import View
 from stalegrid.weights import Weights
 
@@ -72,7 +72,7 @@ class Stage:
         self._first = first
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
-        self._constants = [part.tensor for part in module.modules() if isinstance(part, Constant)]
+        self._lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
         self._seen = weights.flat  # what the backward under way reads parameters from
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
@@ -89,7 +89,7 @@ class Stage:
         version, vector = self.view.forwarding(batch)
         with self.weights.showing(vector):
             outputs = self._make_graph(batch, inputs, head, version)
-            return tuple(self._own(y.detach()) for y in outputs), version
+            return tuple(self._own(y) for y in outputs), version
 
     def recompute(self, batch: int) -> None:
         """Do nothing: the graph is there."""
@@ -139,8 +139,7 @@ class Stage:
 
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
-        others = [*self.weights.counters().values(), *self.weights.still().values(), *self._constants]
-        elsewhere = _storages([self.weights.flat, *others, *leaves])
+        elsewhere = self._lasting | _storages(leaves)
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
 
@@ -153,9 +152,13 @@ class Stage:
         return outputs if head is None else (head(*outputs),)
 
     def _own(self, output: Tensor) -> Tensor:
-        """Copy an output that views the weights: the receiver must not see them change."""
-        views = output.untyped_storage().data_ptr() == self.weights.flat.untyped_storage().data_ptr()
-        return output.clone() if views else output
+        """Cut an output from its graph, and copy what a later forward or update may change: the receiver keeps it.
+
+        What has a gradient is made anew by each forward, unless the module holds its memory.  What has none may be
+        anything: an attribute, an input, a tensor that some function remembers.
+        """
+        fresh = output.requires_grad and output.untyped_storage().data_ptr() not in self._lasting
+        return output.detach() if fresh else output.detach().clone()
 
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)
@@ -196,7 +199,7 @@ def _no_forward() -> Iterator[None]:
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Return the bytes of each tensor's memory, once a storage."""
-    storages = (t.untyped_storage() for t in tensors)
+    storages = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
     return {s.data_ptr(): s.nbytes() for s in storages}
 
 

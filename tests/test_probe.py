@@ -80,6 +80,37 @@ def test_dropout_and_running_statistics_repeat_themselves(module: nn.Module) -> 
     trial(layers(module), "recomputed")
 
 
+class Counting(nn.Module):
+    """Counts its batches, which shows after many of them only."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.n = 0
+        self.seen: list[int] = []
+        self.total = torch.zeros(())
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "n":
+            self.n += 1
+        elif self.kind == "seen":
+            self.seen.append(len(x))
+        elif self.kind == "total":
+            self.total += 1
+        else:
+            self.count += 1
+        return x * 10 if max(self.n, len(self.seen), int(self.total), int(self.count)) > 20 else x
+
+
+@pytest.mark.parametrize("kind", ["n", "seen", "total"])
+def test_an_attribute_that_a_forward_changes_is_refused_where_there_are_two(kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf"once more \(stage: 0, attribute: 2.{kind}\); keep it in a buffer"):
+        trial(layers(Counting(kind)), "recomputed")
+    trial(layers(Counting(kind)), "stashed")
+    trial(layers(Counting("count")), "recomputed")
+
+
 class Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:

@@ -480,6 +480,58 @@ def test_an_output_that_views_the_weights_does_not_change_with_them() -> None:
         assert torch.equal(made, before), view
 
 
+class Remembers(nn.Module):
+    """Hands on what it keeps, and changes that at its next forward."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("count", torch.zeros(3, dtype=torch.int64))
+        self.attribute = torch.zeros(3)
+        self.listed = [torch.zeros(3)]
+        self.reused = torch.empty(2, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.linear(x)
+        if self.kind == "output with a gradient":
+            self.reused = self.reused.detach_().copy_(y)
+            return y, self.reused
+        kept = {
+            "counter": self.count,
+            "attribute": self.attribute,
+            "in a list": self.listed[0],
+            "outside of the module": OUTSIDE,
+            "input": x.detach(),
+        }[self.kind]
+        if self.kind != "input":
+            kept += 1
+        return y, kept[:2]
+
+
+OUTSIDE = torch.zeros(3)
+
+
+@pytest.mark.parametrize("view", ["stashed", "recomputed"])
+@pytest.mark.parametrize(
+    "kind", ["counter", "attribute", "in a list", "outside of the module", "input", "output with a gradient"]
+)
+def test_what_was_handed_on_does_not_change_with_what_the_module_keeps(kind: str, view: str) -> None:
+    stage = stage_of(build(lambda: Remembers(kind)), view, first=True)
+    data = noise(2, 3)
+    ((_, made), _) = stage.forward(0, (data,))
+    before = made.clone()
+    data += 1  # a loader may use its memory again
+    stage.forward(1, (noise(2, 3, key=1),))
+    assert torch.equal(made, before)
+
+
+def test_an_activation_is_handed_on_without_a_copy() -> None:
+    stage = stage_of(build(lambda: nn.Linear(3, 3)))
+    ((made,), _) = stage.forward(0, (noise(2, 3),))
+    assert made.data_ptr() == stage.outputs(0)[0].data_ptr()
+
+
 class TwoTanh(nn.Module):
     def __init__(self, checkpointed: bool = False) -> None:
         super().__init__()

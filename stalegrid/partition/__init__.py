@@ -3,6 +3,7 @@
 Does not know: groups, methods, engines.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
 from stalegrid.messages import Layout, layout_of
 from stalegrid.modes import in_training
+from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balance import balance
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
@@ -66,15 +68,18 @@ def partition(
             forward + backward time and the copies at the cuts, smallest worst stage first.
 
     Raises:
-        ConfigError: there are fewer places to cut than asked for, or the cuts are no good.
+        ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
+            something else than the model.
     """
+    model = in_training(model)
     if stages == 1 and not cuts:
-        check(in_training(model), inputs)
+        check(model, inputs)
         return Partition((), (), ())
-    chain, trial = _tried(model, inputs)
+    chain, trial = _tried(copied(model), inputs)
     possible = valid_cuts(chain, trial)
     chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, trial, stages, possible, cuts)
     _check_owners(chain, chosen)
+    check_apart(dataclasses.replace(chain, model=model), chosen, inputs)  # a counter in it has not been run on yet
     names = tuple(chain.name(c) for c in chosen)
     layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
     return Partition(tuple(chosen), names, layouts, chain.operations)
@@ -90,7 +95,7 @@ def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str
     """
     if most == 1:
         return ()
-    chain, trial = _tried(model, inputs)
+    chain, trial = _tried(in_training(model), inputs)
     cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
     for parts in range(min(most, sum(cutter.owners)), 1, -1):
         if (found := cutter.cut(parts)) is not None:
@@ -99,7 +104,6 @@ def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str
 
 
 def _tried(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Chain, Trial]:
-    model = in_training(model)
     check(copied(model), inputs)  # before tracing, which would take the blame
     chain = trace(model, inputs)
     return chain, run(chain, inputs)
@@ -199,6 +203,7 @@ def _check_owners(chain: Chain, cuts: list[int]) -> None:
             if name in owner:
                 raise ConfigError(
                     f"two stages share a parameter or buffer (name: {name}, stages: {owner[name]}, {k}): each would "
-                    "have its own copy; put both uses into one stage or untie them"
+                    "have its own copy; put both uses into one stage or untie them; what the model "
+                    "returns as it is, the last stage uses: return a clone that is made before the cut"
                 )
             owner[name] = k

@@ -114,9 +114,13 @@ class Chain:
         return next(named, next(inside, None))
 
     def owned(self, start: int, stop: int) -> list[str]:
-        """Return the names of the parameters and buffers that the operations ``start..stop-1`` use."""
+        """Return the names of the parameters and buffers that the operations ``start..stop-1`` use.
+
+        The last operation counts for the output too, since what the model returns is read in the last stage.
+        """
         names: dict[str, None] = {}
-        for node in self.nodes[start:stop]:
+        returning = self.graph.find_nodes(op="output") if stop == len(self.nodes) else []
+        for node in [*self.nodes[start:stop], *returning]:
             if node.op == "call_module":
                 module = self.model.get_submodule(str(node.target))
                 tensors = [*module.named_parameters(), *module.named_buffers()]

@@ -11,7 +11,6 @@ import pickle
 import random
 import re
 import traceback
-from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
+from stalegrid.held import Held, changes, held
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import kept
 
@@ -119,7 +119,7 @@ class _Tracer(fx.Tracer):
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):  # what goes wrong with it is the doing of its caller
             return super().call_module(m, forward, args, kwargs)
-        before = _held(m)
+        before = held(m)
         try:
             if m._backward_hooks or m._backward_pre_hooks:
                 raise TypeError(f"hooks on the gradients of a module ({type(m).__name__}) cannot be traced")
@@ -181,31 +181,14 @@ def _surroundings() -> dict[str, object]:
     }
 
 
-def _held(module: nn.Module) -> dict[str, list[object]]:
-    """Return all that a module and the modules in it hold, each with what shows that it was changed in place."""
-    held: dict[str, list[object]] = {}
-    for path, part in module.named_modules():
-        for name, value in [*vars(part).items(), *part._buffers.items(), *part._parameters.items()]:
-            elements = [*value, *value.values()] if isinstance(value, dict) else value
-            content = list(elements) if isinstance(elements, list | tuple | set | deque) else []
-            version = [value._version] if isinstance(value, Tensor) else []
-            held[f"{path}.{name}" if path else name] = [value, *content, *version]
-    return held
-
-
-def _check_unchanged(module: nn.Module, before: dict[str, list[object]], stowed: set[str]) -> None:
+def _check_unchanged(module: nn.Module, before: Held, stowed: set[str]) -> None:
     """Refuse a forward that remembers something while it is traced: that would happen now, and never again."""
-
-    def same(a: object, b: object) -> bool:
-        return a is b or (isinstance(a, int | float | str) and type(a) is type(b) and a == b)
-
-    after = {name: held for name, held in _held(module).items() if name in before or name not in stowed}
-    for name in {**after, **before}:
-        one, other = before.get(name, []), after.get(name, [])
-        if len(one) != len(other) or not all(map(same, one, other)):
-            raise TypeError(
-                f"the forward changes what the model holds, which cannot be traced ({type(module).__name__}: {name})"
-            )
+    after = {name: values for name, values in held(module).items() if name in before or name not in stowed}
+    changed = changes(before, after)
+    if changed:
+        raise TypeError(
+            f"the forward changes what the model holds, which cannot be traced ({type(module).__name__}: {changed[0]})"
+        )
 
 
 def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:

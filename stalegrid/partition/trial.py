@@ -181,14 +181,15 @@ def _compare(
         found, problem = (), next(iter(str(error).splitlines()), type(error).__name__)
     held = zip(tensors_of(model).values(), tensors_of(chain.model).values(), strict=True)
     pairs = [*zip(expected, found, strict=False), *held]
-    if len(found) != len(expected) or not all(_same(a, b) for a, b in pairs):
+    if len(found) != len(expected) or not all(same(a, b) for a, b in pairs):
         raise ConfigError(
             f"tracing changes what the model computes (model: {type(model).__name__}): {problem}; where the forward "
             "depends on values, put that part into a module of its own, or into a function marked with torch.fx.wrap"
         )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are the same to the bit; what is no number is the same as such."""
     return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 

@@ -268,13 +268,53 @@ class Shared(nn.Module):
         return self.three(self.two(self.one(x)))
 
 
+class Returned(nn.Module):
+    """A parameter of the first stage is an output, as a penalty needs it."""
+
+    def __init__(self, clone: bool = False) -> None:
+        super().__init__()
+        self.clone = clone
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.one.weight.clone() if self.clone else self.one.weight
+        return self.two(self.one(x)), weight
+
+
+class Centred(nn.Module):
+    """A running mean that the first stage moves is an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.register_buffer("centre", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.one(x)
+        self.centre.mul_(0.5).add_(h.detach().mean(0))
+        return self.two(h), self.centre
+
+
 @pytest.mark.parametrize(
     ("model", "cut", "name"),
-    [(Tied, "middle", "embedding.weight"), (Shared, "two", "one.weight")],
+    [
+        (Tied, "middle", "embedding.weight"),
+        (Shared, "two", "one.weight"),
+        (Returned, "two", "one.weight"),
+        (Centred, "two", "centre"),
+    ],
 )
 def test_a_cut_between_two_uses_of_a_parameter_is_refused(model: type[nn.Module], cut: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"share a parameter or buffer \(name: {name}, stages: 0, 1\)"):
         partition(model(), (noise(2, 3),), 2, [cut])
+
+
+def test_a_clone_of_a_parameter_can_be_returned_through_later_stages() -> None:
+    model, x = Returned(clone=True), noise(2, 3)
+    stages = partition(model, (x,), 2, ["two"]).stages(model)
+    made = compose(stages, x)
+    assert torch.equal(made[1], model.one.weight)
+    assert names(stages[1]) == {"two.weight", "two.bias"}
 
 
 def test_balancing_keeps_the_uses_of_a_parameter_together() -> None:
@@ -287,6 +327,8 @@ def test_balancing_keeps_the_uses_of_a_parameter_together() -> None:
     ]
     assert torch.equal(compose(stages, x), model(x))
     assert partition(Shared(), (x,), 2).names == ("three",)
+    with pytest.raises(ConfigError, match=r"name: one.weight, used: from one to two"):
+        partition(Returned(), (x,), 2)
 
 
 def test_a_model_that_would_have_to_be_cut_between_two_uses_is_refused() -> None:
