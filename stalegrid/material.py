@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stalegrid import labels
-from stalegrid.aliases import check_hooks, check_memory
+from stalegrid.aliases import check_hooks, check_memory, check_readers
 from stalegrid.config import Settings
 from stalegrid.copies import cast, copied
 from stalegrid.data import Batches, Slices
@@ -76,11 +76,12 @@ def cast_model(task: Task, settings: Settings) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
-        ConfigError: it has complex parameters, or a copy would not be what it is.
+        ConfigError: it has complex parameters, a copy would not be what it is, or the loss or the scheduler reads it.
     """
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
     check_hooks(task.model)
     check_memory(task.model)
+    check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
     return cast(copied(task.model), dtype_of(settings))

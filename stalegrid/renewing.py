@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from stalegrid.copies import copied
+from stalegrid.reaching import EMPTY, held_in
 
 T = TypeVar("T")
 
@@ -66,15 +67,3 @@ def _renew_function(function: FunctionType, memo: dict[int, Any]) -> FunctionTyp
         if (content := held_in(old)) is not EMPTY:
             cell.cell_contents = _renew(content, memo)
     return own
-
-
-EMPTY = object()
-"""What a cell of a closure holds whose name is not bound yet."""
-
-
-def held_in(cell: CellType) -> Any:
-    """Return what a cell of a closure holds."""
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that is not bound yet
-        return EMPTY

@@ -1,13 +1,19 @@
 """What a copy of a model would part from what it looks at."""
 
+import weakref
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import TensorDataset
 
-from stalegrid.aliases import check_hooks, check_memory
+import stalegrid
+from stalegrid.aliases import check_hooks, check_memory, check_readers
 from stalegrid.errors import ConfigError
 
 
@@ -38,7 +44,7 @@ def test_a_hook_that_reads_a_parameter_is_refused(kind: str) -> None:
     model.bias.register_hook(lambda gradient: gradient.clamp(-1, 1))
     check_hooks(model)
     model.weight.register_hook(reading(kind, model))
-    with pytest.raises(ConfigError, match=r"hook of: weight, parameter: weight.*Correction"):
+    with pytest.raises(ConfigError, match=r"hook of: weight, reads: (weight|Linear).*Correction"):
         check_hooks(model)
 
 
@@ -76,3 +82,90 @@ def test_what_layers_of_torch_keep_of_their_own_parameters_is_fine() -> None:
     check_memory(nn.Sequential(nn.LSTM(3, 4, 2), nn.utils.spectral_norm(nn.Linear(4, 2)), nn.GRU(2, 2)))
     check_memory(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
     check_memory(nn.TransformerEncoderLayer(4, 2))
+
+
+class Auxiliary(nn.Linear):
+    """Leaves an auxiliary loss on itself."""
+
+    aux = 0.0
+
+
+class Penalised(nn.Module):
+    """A loss that holds a model without registering it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.holder = {"model": model}
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).mean() + self.holder["model"].aux
+
+
+MODELS: dict[str, nn.Module] = {}
+
+
+def by_global(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).mean() + MODELS["model"].aux
+
+
+def by_helper(outputs: Tensor, targets: Tensor) -> Tensor:
+    return by_global(outputs, targets)
+
+
+def by_attribute_of_that_name(outputs: Any, targets: Any) -> Any:
+    return outputs.MODELS - targets.MODELS
+
+
+def plain(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).mean()
+
+
+def looking(kind: str, model: nn.Module) -> Callable[..., Any]:
+    if kind == "closure":
+        return lambda y, t: plain(y, t) + model.aux
+    if kind == "inner function":
+        return lambda: lambda: MODELS["model"]
+    if kind == "weak":
+        pointer = weakref.ref(model)
+        return lambda y, t: plain(y, t) + pointer().aux
+    if kind == "tensor":
+        return partial(plain, targets=model.weight)
+    return {"module": Penalised(model), "method": model.forward, "global": by_global, "helper": by_helper}[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["closure", "inner function", "weak", "tensor", "module", "method", "global", "helper"]
+)
+def test_a_loss_or_a_scheduler_that_reads_the_model_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Auxiliary(2, 2)
+    monkeypatch.setitem(MODELS, "model", model)
+    function = looking(kind, model)
+    with pytest.raises(ConfigError, match=r"the loss reads the model \(reads: (Auxiliary|weight)\).*further output"):
+        check_readers(model, loss=function)
+    with pytest.raises(ConfigError, match=r"the scheduler reads the model"):
+        check_readers(model, loss=plain, scheduler=lambda optimizer: LambdaLR(optimizer, function))
+    check_readers(nn.Linear(2, 2), loss=function)
+
+
+def test_a_loss_that_only_could_read_the_model_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Auxiliary(2, 2)
+    monkeypatch.setitem(MODELS, "model", model)
+    ids = {id(p) for p in model.parameters()}
+    for function in (plain, by_attribute_of_that_name, nn.CrossEntropyLoss(), lambda y, t: plain(y, t) + len(ids)):
+        check_readers(model, loss=function, scheduler=None)
+
+
+@pytest.mark.parametrize("method", [{"method": "sgd"}, {"method": "hardsync", "learners": 1}])
+def test_it_is_refused_before_training_on_grids_and_with_servers(method: dict[str, Any]) -> None:
+    model = nn.Linear(6, 3)
+    with pytest.raises(ConfigError, match=r"the loss reads the model"):
+        stalegrid.train(
+            model,
+            TensorDataset(torch.ones(8, 6), torch.zeros(8, 3)),
+            loss=lambda y, t: plain(y, t) + model.weight.detach().norm(),
+            optimizer=partial(SGD, lr=0.1),
+            batch_size=4,
+            updates=1,
+            quiet=True,
+            **method,
+        )
