@@ -3,7 +3,8 @@
 Does not know: what copies are for.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid import spectral
-from stalegrid.copies import hooks_of, tensors_of
+from stalegrid.copies import functions_of, hooks_of, tensors_of
 from stalegrid.errors import ConfigError
 from stalegrid.reaching import reached
 
@@ -32,6 +33,43 @@ def check_hooks(model: nn.Module) -> None:
                 )
 
 
+def check_functions(model: nn.Module) -> None:
+    """Refuse functions and weak references that modules keep, or are hooked with, and that look at the model.
+
+    Raises:
+        ConfigError: one holds a module, parameter or buffer of the model.
+    """
+    for place, function in functions_of(model):
+        if (read := _read(function, model)) is not None:
+            raise ConfigError(
+                f"a function or a weak reference that the model keeps looks at it (attribute: {place}, reads: {read}), "
+                "but copies of the model are trained; make a function a method of its module, and what it reads of "
+                "others a registered submodule; a hook is called with its module"
+            )
+
+
+def check_followed(model: nn.Module) -> None:
+    """Refuse functions with a state where tracing follows the forward, which would take it for a constant.
+
+    Raises:
+        ConfigError: a module that is no layer of torch keeps or is hooked with one.
+    """
+    followed = {
+        path
+        for path, part in model.named_modules()
+        if not type(part).__module__.startswith("torch.nn.") or isinstance(part, nn.Sequential)
+    }
+    for place, function in functions_of(model):
+        held = reached(function, named=False)
+        state = next((v for v in held if _is_state(v) and not isinstance(v, Tensor)), None)
+        if state is not None and place.rpartition(".")[0] in followed:
+            raise ConfigError(
+                f"a function that the model keeps, or is hooked with, has a state (attribute: {place}, state: "
+                f"{state!r:.60}), which is not seen where a model is cut; keep it in an attribute of the module; what "
+                "is constant, make a tuple"
+            )
+
+
 def check_readers(model: nn.Module, **functions: Callable[..., Any] | None) -> None:
     """Refuse functions beside the model that look at it: they would see the user's, which is not trained.
 
@@ -40,7 +78,7 @@ def check_readers(model: nn.Module, **functions: Callable[..., Any] | None) -> N
         functions: by what they are; None where there is none.
 
     Raises:
-        ConfigError: one holds a module, parameter or buffer of the model.
+        ConfigError: one holds a module, parameter or buffer of the model, or what hooks of the model fill.
     """
     for name, function in functions.items():
         if (read := _read(function, model)) is not None:
@@ -49,6 +87,13 @@ def check_readers(model: nn.Module, **functions: Callable[..., Any] | None) -> N
                 "loss needs as a further output of the model, all of which the loss is called with, and make the "
                 f"{name} without the model"
             )
+        shared = next(_states(model, function), None)
+        if shared is not None:
+            raise ConfigError(
+                f"the {name} and a hook or a function of the model share state ({type(shared).__name__}: {shared!r:.60}"
+                "), which copies of them would not; return what the loss needs as a further output of the model; what "
+                "is constant, make a tuple"
+            )
 
 
 def _read(function: Any, model: nn.Module) -> str | None:
@@ -56,6 +101,22 @@ def _read(function: Any, model: nn.Module) -> str | None:
     owned: dict[int, str] = {id(tensor): name for name, tensor in tensors_of(model).items()}
     owned |= {id(module): name or type(model).__name__ for name, module in model.named_modules()}
     return next((owned[id(value)] for value in reached(function) if id(value) in owned), None)
+
+
+def _states(model: nn.Module, function: Any) -> Iterator[Any]:
+    """Yield what a function shares with hooks and functions of a model, and a copy of either would have for itself."""
+    keep = [part for module in model.modules() for name, part in vars(module).items() if "hooks" in name]
+    keep += [one for _, one in functions_of(model)] + [list(hooks) for hooks in hooks_of(model).values()]
+    for named in (False, True):  # what both know as a global stays one
+        others = {id(value) for value in reached(*keep, named=named)}
+        yield from (v for v in reached(function, named=not named) if id(v) in others and _is_state(v))
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether a value may be there to be changed; settings are full, and of no tensors."""
+    if isinstance(value, dict):
+        return not value or any(isinstance(part, Tensor) for part in value.values())
+    return isinstance(value, Tensor | list | set | deque)
 
 
 def check_memory(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stalegrid import labels
-from stalegrid.aliases import check_hooks, check_memory, check_readers
+from stalegrid.aliases import check_functions, check_hooks, check_memory, check_readers
 from stalegrid.config import Settings
 from stalegrid.copies import cast, copied
 from stalegrid.data import Batches, Slices
@@ -82,6 +82,7 @@ def cast_model(task: Task, settings: Settings) -> nn.Module:
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
     check_hooks(task.model)
+    check_functions(task.model)
     check_memory(task.model)
     check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
     return cast(copied(task.model), dtype_of(settings))

@@ -13,6 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from stalegrid import methods
+from stalegrid.aliases import check_followed
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
@@ -153,6 +154,8 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         )
     schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
     view.check(schedule)
+    if grid.stages > 1:
+        check_followed(task.model)
     model, test = cast_model(task, settings), make_test(task, settings)
     watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)

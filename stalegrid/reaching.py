@@ -19,6 +19,8 @@ DEPTH = 5
 LEAVES = (Tensor, str, bytes, int, float, complex, type, ModuleType, type(None))
 """What is not looked into."""
 
+CONTAINERS = (dict, list, tuple, set, frozenset, deque, partial)
+
 EMPTY = object()
 """What a cell of a closure holds whose name is not bound yet."""
 
@@ -40,6 +42,20 @@ def reached(*functions: Any, named: bool = True) -> Iterator[Any]:
         yield value
         if depth and not isinstance(value, LEAVES):
             waiting.extend((part, depth - 1) for part in _parts(value, named))
+
+
+def by_reference(value: Any, depth: int = 3) -> Iterator[FunctionType | weakref.ref[Any]]:
+    """Yield what a deep copy of a value shares with it: the functions and weak references in it.
+
+    Not those in modules within it, nor in objects that say themselves what is copied of them.
+    """
+    if isinstance(value, FunctionType | weakref.ref):
+        yield value
+    elif depth and not isinstance(value, (nn.Module, MethodType, *LEAVES)):
+        own = getattr(type(value), "__getstate__", None) == object.__getstate__
+        inner = _parts(value, False) if isinstance(value, CONTAINERS) else list(getattr(value, "__dict__", {}).values())
+        for part in inner if own else ():
+            yield from by_reference(part, depth - 1)
 
 
 def held_in(cell: CellType) -> Any:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import TensorDataset
 
 import stalegrid
-from stalegrid.aliases import check_hooks, check_memory, check_readers
+from stalegrid.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
 from stalegrid.errors import ConfigError
 
 
@@ -169,3 +169,61 @@ def test_it_is_refused_before_training_on_grids_and_with_servers(method: dict[st
             quiet=True,
             **method,
         )
+
+
+class Keeping(nn.Module):
+    """Keeps a function, made of itself, in an attribute, a list, a partial, or as a hook of a part."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        if kind == "hook":
+            self.norm.register_forward_hook(lambda module, inputs, output: output * self.training)
+        else:
+            normed = lambda x: self.norm(x)  # noqa: E731 - as people write it
+            kept = {"attribute": normed, "list": [normed], "partial": partial(normed), "weak": weakref.ref(self.norm)}
+            self.kept = kept[kind]
+
+    def act(self, x: Tensor) -> Tensor:
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["attribute", "list", "partial", "weak", "hook"])
+def test_a_function_of_the_model_that_looks_at_it_is_refused(kind: str) -> None:
+    place = "1.norm._forward_hooks" if kind == "hook" else "1.kept"
+    with pytest.raises(ConfigError, match=rf"attribute: {place}, reads: 1.*a method of its module"):
+        check_functions(nn.Sequential(nn.Linear(2, 2), Keeping(kind)))
+
+
+def test_what_a_copy_of_the_model_has_for_itself_is_fine() -> None:
+    keeping = Keeping("attribute")
+    keeping.kept = keeping.act
+    keeping.norm.register_forward_hook(keeping.act)
+    torch_s = [nn.TransformerEncoderLayer(4, 2), nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))]
+    check_functions(nn.Sequential(keeping, *torch_s, nn.LazyLinear(2), torch.compile(nn.Linear(2, 2), backend="eager")))
+
+
+def collecting(store: Any) -> tuple[nn.Module, Callable[..., Any]]:
+    model = nn.Linear(6, 3)
+    model.register_forward_hook(lambda module, inputs, output: store.append(output))
+    return model, lambda y, t: plain(y, t) + len(store)
+
+
+def test_a_loss_that_reads_what_a_hook_fills_is_refused() -> None:
+    model, loss = collecting([])
+    with pytest.raises(ConfigError, match=r"the loss and a hook .* share state \(list: \[\]\)"):
+        check_readers(model, loss=loss)
+    check_readers(collecting([])[0], loss=loss)
+    settings = {"weight": 0.1}
+    model.register_forward_hook(lambda module, inputs, output: output * settings["weight"])
+    check_readers(model, loss=lambda y, t: settings["weight"] * plain(y, t))
+
+
+def test_a_state_where_the_forward_is_followed_is_refused() -> None:
+    model = nn.Sequential(collecting([])[0])
+    check_followed(model)
+    model.append(Keeping("attribute"))
+    calls = [0]
+    model[1].kept = lambda x: x / calls[0]
+    with pytest.raises(ConfigError, match=r"attribute: 1\.kept, state: \[0\]"):
+        check_followed(model)
