@@ -4,7 +4,7 @@ Does not know: what copies are for.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -70,12 +70,12 @@ def check_followed(model: nn.Module) -> None:
             )
 
 
-def check_readers(model: nn.Module, **functions: Callable[..., Any] | None) -> None:
+def check_readers(model: nn.Module, **functions: Any) -> None:
     """Refuse functions beside the model that look at it: they would see the user's, which is not trained.
 
     Args:
         model: the user's own.
-        functions: by what they are; None where there is none.
+        functions: by what they are, each alone or several in a list; None where there is none.
 
     Raises:
         ConfigError: one holds a module, parameter or buffer of the model, or what hooks of the model fill.

@@ -3,6 +3,7 @@
 Does not know: grids beyond their number of groups, stages, methods, engines.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -16,6 +17,7 @@ from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.grid import Grid
+from stalegrid.seeds import drawing
 from stalegrid.task import Task
 
 TEST_BATCH = 125
@@ -70,6 +72,24 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
         raise DataError(f"test data: {problem}") from problem
     except Exception as problem:  # model and loss are the user's: anything can be raised
         raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
+
+
+def check_optimizer(task: Task, model: nn.Module) -> None:
+    """Refuse an optimizer that keeps the user's own model to look at, or is hooked with what does.
+
+    Args:
+        task: what is trained.
+        model: a copy of its model, for whose parameters an optimizer is built.
+
+    Raises:
+        ConfigError: it reaches a module, parameter or buffer beside those that it is given.
+    """
+    kept: list[object] = []
+    with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
+        optimizer = task.fresh().optimizer([p for p in model.parameters() if p.requires_grad])
+        kept = [value for name, value in vars(optimizer).items() if name not in ("param_groups", "state")]
+        kept.append(type(optimizer).step)
+    check_readers(task.model, optimizer=kept)
 
 
 def cast_model(task: Task, settings: Settings) -> nn.Module:

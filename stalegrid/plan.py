@@ -23,7 +23,7 @@ from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
-from stalegrid.material import cast_model, check_data, check_test, make_batches, make_test
+from stalegrid.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.numbers import whole
@@ -157,6 +157,7 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, settings), make_test(task, settings)
+    check_optimizer(task, model)
     watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 import stalegrid
@@ -227,3 +228,37 @@ def test_a_state_where_the_forward_is_followed_is_refused() -> None:
     model[1].kept = lambda x: x / calls[0]
     with pytest.raises(ConfigError, match=r"attribute: 1\.kept, state: \[0\]"):
         check_followed(model)
+
+
+class Scaled(SGD):
+    """Steps as far as a model's weights are long."""
+
+    def __init__(self, parameters: list[nn.Parameter], model: nn.Module) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.scale = {"model": model}
+
+
+def averaging(model: nn.Module) -> Callable[[list[nn.Parameter]], SGD]:
+    average = AveragedModel(model)
+
+    def make(parameters: list[nn.Parameter]) -> SGD:
+        optimizer = SGD(parameters, lr=0.1)
+        optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+        return optimizer
+
+    return make
+
+
+@pytest.mark.parametrize("method", [{"method": "sgd"}, {"method": "hardsync", "learners": 1}])
+@pytest.mark.parametrize("kind", ["kept", "hook", "sorted"])
+def test_an_optimizer_that_keeps_the_model_is_refused(kind: str, method: dict[str, Any]) -> None:
+    model = nn.Linear(6, 3)
+    makers: dict[str, Callable[[list[nn.Parameter]], SGD]] = {
+        "kept": lambda ps: Scaled(ps, model),
+        "hook": averaging(model),
+        "sorted": lambda ps: SGD([{"params": [p], "lr": 0.1 if model.weight is p else 0.2} for p in ps]),
+    }
+    refused = "treats a parameter otherwise" if kind == "sorted" else r"the optimizer reads the model \(reads: Linear"
+    data = TensorDataset(torch.ones(8, 6), torch.zeros(8, 3))
+    with pytest.raises(ConfigError, match=refused):
+        stalegrid.train(model, data, loss=plain, optimizer=makers[kind], batch_size=4, updates=1, quiet=True, **method)
