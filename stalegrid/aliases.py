@@ -52,22 +52,25 @@ def check_followed(model: nn.Module) -> None:
     """Refuse functions with a state where tracing follows the forward, which would take it for a constant.
 
     Raises:
-        ConfigError: a module that is no layer of torch keeps or is hooked with one.
+        ConfigError: a module that is no layer of torch keeps or is hooked with one, or two modules share one.
     """
     followed = {
         path
         for path, part in model.named_modules()
         if not type(part).__module__.startswith("torch.nn.") or isinstance(part, nn.Sequential)
     }
+    holders: dict[int, str] = {}
     for place, function in functions_of(model):
-        held = reached(function, named=False)
-        state = next((v for v in held if _is_state(v) and not isinstance(v, Tensor)), None)
-        if state is not None and place.rpartition(".")[0] in followed:
-            raise ConfigError(
-                f"a function that the model keeps, or is hooked with, has a state (attribute: {place}, state: "
-                f"{state!r:.60}), which is not seen where a model is cut; keep it in an attribute of the module; what "
-                "is constant, make a tuple"
-            )
+        path = place.rpartition(".")[0]
+        for state in reached(function, named=False):
+            if not _is_state(state) or isinstance(state, Tensor):
+                continue
+            if path in followed or holders.setdefault(id(state), path) != path:
+                raise ConfigError(
+                    f"a function that the model keeps, or is hooked with, has a state (attribute: {place}, state: "
+                    f"{state!r:.60}), which a cut model would lose or part; keep it in an attribute of one module; "
+                    "what is constant, make a tuple"
+                )
 
 
 def check_readers(model: nn.Module, **functions: Any) -> None:

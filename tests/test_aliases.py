@@ -230,6 +230,16 @@ def test_a_state_where_the_forward_is_followed_is_refused() -> None:
         check_followed(model)
 
 
+def test_a_state_that_a_cut_may_part_is_refused() -> None:
+    model, calls = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [0]
+    model[0].register_forward_hook(lambda module, inputs, output: output * len(calls))
+    model[0].register_forward_hook(lambda module, inputs, output: calls.append(1))
+    check_followed(model)
+    model[1].register_forward_hook(lambda module, inputs, output: output * len(calls))
+    with pytest.raises(ConfigError, match=r"attribute: 1\._forward_hooks, state: \[0\]\), which a cut model would"):
+        check_followed(model)
+
+
 class Scaled(SGD):
     """Steps as far as a model's weights are long."""
 
