@@ -1,12 +1,11 @@
-"""What a copy of a model would part: hooks and tensors that look at its parameters by identity, or by their memory.
+"""What a copy of a model would part: functions and tensors that look at the model by identity, or by their memory.
 
 Does not know: what copies are for.
 """
 
+from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -14,26 +13,113 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid import spectral
-from stalegrid.copies import hooks_of, tensors_of
+from stalegrid.copies import functions_of, hooks_of, tensors_of
 from stalegrid.errors import ConfigError
-from stalegrid.renewing import held_in
+from stalegrid.reaching import reached
 
 
 def check_hooks(model: nn.Module) -> None:
-    """Refuse hooks on gradients that look at a parameter, which would be the user's and not the one that is trained.
+    """Refuse hooks on gradients that look at the model, which would be the user's and not the one that is trained.
 
     Raises:
-        ConfigError: a hook's closure holds a parameter of the model.
+        ConfigError: a hook holds a module, parameter or buffer of the model.
     """
-    owned = {id(p): name for name, p in model.named_parameters()}
     for name, hooks in hooks_of(model).items():
         for hook in [*hooks[0], *hooks[1]]:
-            read = next((owned[id(p)] for held in _held(hook) for p in _parameters(held) if id(p) in owned), None)
-            if read is not None:
+            if (read := _read(hook, model)) is not None:
                 raise ConfigError(
-                    f"a hook on a gradient reads a parameter of the model (hook of: {name}, parameter: {read}), but "
-                    "copies of the model are trained; write it as a stalegrid.Correction"
+                    f"a hook on a gradient reads the model (hook of: {name}, reads: {read}), but copies of the model "
+                    "are trained; write it as a stalegrid.Correction"
                 )
+
+
+def check_functions(model: nn.Module) -> None:
+    """Refuse functions and weak references that modules keep, or are hooked with, and that look at the model.
+
+    Raises:
+        ConfigError: one holds a module, parameter or buffer of the model.
+    """
+    for place, function in functions_of(model):
+        if (read := _read(function, model)) is not None:
+            raise ConfigError(
+                f"a function or a weak reference that the model keeps looks at it (attribute: {place}, reads: {read}), "
+                "but copies of the model are trained; make a function a method of its module, and what it reads of "
+                "others a registered submodule; a hook is called with its module"
+            )
+
+
+def check_followed(model: nn.Module) -> None:
+    """Refuse functions with a state where tracing follows the forward, which would take it for a constant.
+
+    Raises:
+        ConfigError: a module that is no layer of torch keeps or is hooked with one, or two modules share one.
+    """
+    followed = {
+        path
+        for path, part in model.named_modules()
+        if not type(part).__module__.startswith("torch.nn.") or isinstance(part, nn.Sequential)
+    }
+    holders: dict[int, str] = {}
+    for place, function in functions_of(model):
+        path = place.rpartition(".")[0]
+        for state in reached(function, named=False):
+            if not _is_state(state) or isinstance(state, Tensor):
+                continue
+            if path in followed or holders.setdefault(id(state), path) != path:
+                raise ConfigError(
+                    f"a function that the model keeps, or is hooked with, has a state (attribute: {place}, state: "
+                    f"{state!r:.60}), which a cut model would lose or part; keep it in an attribute of one module; "
+                    "what is constant, make a tuple"
+                )
+
+
+def check_readers(model: nn.Module, **functions: Any) -> None:
+    """Refuse functions beside the model that look at it: they would see the user's, which is not trained.
+
+    Args:
+        model: the user's own.
+        functions: by what they are, each alone or several in a list; None where there is none.
+
+    Raises:
+        ConfigError: one holds a module, parameter or buffer of the model, or what hooks of the model fill.
+    """
+    for name, function in functions.items():
+        if (read := _read(function, model)) is not None:
+            raise ConfigError(
+                f"the {name} reads the model (reads: {read}), but copies of the model are trained; return what the "
+                "loss needs as a further output of the model, all of which the loss is called with, and make the "
+                f"{name} without the model"
+            )
+        shared = next(_states(model, function), None)
+        if shared is not None:
+            raise ConfigError(
+                f"the {name} and a hook or a function of the model share state ({type(shared).__name__}: {shared!r:.60}"
+                "), which copies of them would not; return what the loss needs as a further output of the model; what "
+                "is constant, make a tuple"
+            )
+
+
+def _read(function: Any, model: nn.Module) -> str | None:
+    """Return what of a model a function reaches first, by name."""
+    owned: dict[int, str] = {id(tensor): name for name, tensor in tensors_of(model).items()}
+    owned |= {id(module): name or type(model).__name__ for name, module in model.named_modules()}
+    return next((owned[id(value)] for value in reached(function) if id(value) in owned), None)
+
+
+def _states(model: nn.Module, function: Any) -> Iterator[Any]:
+    """Yield what a function shares with hooks and functions of a model, and a copy of either would have for itself."""
+    keep = [part for module in model.modules() for name, part in vars(module).items() if "hooks" in name]
+    keep += [one for _, one in functions_of(model)] + [list(hooks) for hooks in hooks_of(model).values()]
+    for named in (False, True):  # what both know as a global stays one
+        others = {id(value) for value in reached(*keep, named=named)}
+        yield from (v for v in reached(function, named=not named) if id(v) in others and _is_state(v))
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether a value may be there to be changed; settings are full, and of no tensors."""
+    if isinstance(value, dict):
+        return not value or any(isinstance(part, Tensor) for part in value.values())
+    return isinstance(value, Tensor | list | set | deque)
 
 
 def check_memory(model: nn.Module) -> None:
@@ -71,27 +157,3 @@ def _extent(tensor: Tensor) -> int:
     """Return the bytes from a tensor's first element to the end of its last."""
     steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (steps + 1) * tensor.element_size()
-
-
-def _held(function: Any) -> list[Any]:
-    """Return what a function reads: closure, defaults, globals, bound arguments, the object that it is a method of."""
-    if isinstance(function, partial):
-        return [*function.args, *function.keywords.values(), *_held(function.func)]
-    held = [held_in(cell) for cell in getattr(function, "__closure__", None) or ()]
-    held += getattr(function, "__defaults__", None) or ()
-    held += (getattr(function, "__kwdefaults__", None) or {}).values()
-    if isinstance(function, FunctionType):
-        held += [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [*held, getattr(function, "__self__", None)]
-
-
-def _parameters(value: Any, depth: int = 2) -> Iterator[nn.Parameter]:
-    """Yield the parameters that a value is or holds; not those deep inside it."""
-    if isinstance(value, nn.Parameter):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif depth and not isinstance(value, ModuleType | type):
-        parts = value.values() if isinstance(value, dict) else getattr(value, "__dict__", {}).values()
-        for part in value if isinstance(value, list | tuple | set) else list(parts):
-            yield from _parameters(part, depth - 1)

@@ -3,17 +3,23 @@
 Does not know: stages, units, how a run trains.
 
 Copying or pickling a parameter drops the hooks on its gradient, and copying it the attributes that a user set on it
-(such as ``no_decay``), by which an optimizer's factory may sort.
+(such as ``no_decay``), by which an optimizer's factory may sort.  Copying a function shares its state.
 """
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from stalegrid.errors import ConfigError
+from stalegrid.functions import Memo, renew
+from stalegrid.reaching import by_reference
 
 T = TypeVar("T")
 
@@ -26,8 +32,8 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """Copy a model with all that it has.
+def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
+    """Copy a model with all that it has; functions that it keeps or is hooked with get a state of their own.
 
     Args:
         model: left as it is.
@@ -36,7 +42,10 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     Raises:
         ConfigError: it cannot be copied.
     """
+    memo = {} if memo is None else memo
     try:
+        for _, function in functions_of(model):
+            renew(function, memo, _deep)  # a deep copy finds it in the memo
         own: nn.Module = copy.deepcopy(model, memo)
     except Exception as problem:  # what a model holds is the user's: anything can be raised
         held = next(_computed(model), None)
@@ -49,8 +58,26 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     copies = dict(own.named_parameters(remove_duplicate=False))
     for name, parameter in model.named_parameters(remove_duplicate=False):
         vars(copies[name]).update(vars(parameter))
-    attach(own, hooks_of(model))
+    renewed = partial(renew, memo=memo, copy=_deep)
+    attach(own, {n: (list(map(renewed, b)), list(map(renewed, a))) for n, (b, a) in hooks_of(model).items()})
     return own
+
+
+def functions_of(model: nn.Module) -> Iterator[tuple[str, FunctionType | weakref.ref[Any]]]:
+    """Yield what modules keep that a deep copy of them would share, in attributes or as hooks, each with its place."""
+    for path, part in model.named_modules():
+        whole = getattr(type(part), "__getstate__", None) == nn.Module.__getstate__ or is_parametrized(part)
+        for name, value in vars(part).items() if whole else ():  # others, as compiled ones, say what is copied
+            if name != "_compiled_call_impl":
+                yield from ((f"{path}.{name}" if path else name, function) for function in by_reference(value))
+
+
+def _deep(value: Any, memo: Memo) -> Any:
+    """Copy what a function holds, if Python can; a module of Python or an open file is shared."""
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # anything can be raised
+        return value
 
 
 def _computed(model: nn.Module) -> Iterator[str]:

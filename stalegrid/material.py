@@ -3,19 +3,21 @@
 Does not know: grids beyond their number of groups, stages, methods, engines.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import torch
 from torch import nn
 
 from stalegrid import labels
-from stalegrid.aliases import check_hooks, check_memory
+from stalegrid.aliases import check_functions, check_hooks, check_memory, check_readers
 from stalegrid.config import Settings
 from stalegrid.copies import cast, copied
 from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.grid import Grid
+from stalegrid.seeds import drawing
 from stalegrid.task import Task
 
 TEST_BATCH = 125
@@ -72,15 +74,35 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
         raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
 
 
+def check_optimizer(task: Task, model: nn.Module) -> None:
+    """Refuse an optimizer that keeps the user's own model to look at, or is hooked with what does.
+
+    Args:
+        task: what is trained.
+        model: a copy of its model, for whose parameters an optimizer is built.
+
+    Raises:
+        ConfigError: it reaches a module, parameter or buffer beside those that it is given.
+    """
+    kept: list[object] = []
+    with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
+        optimizer = task.fresh().optimizer([p for p in model.parameters() if p.requires_grad])
+        kept = [value for name, value in vars(optimizer).items() if name not in ("param_groups", "state")]
+        kept.append(type(optimizer).step)
+    check_readers(task.model, optimizer=kept)
+
+
 def cast_model(task: Task, settings: Settings) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
-        ConfigError: it has complex parameters, or a copy would not be what it is.
+        ConfigError: it has complex parameters, a copy would not be what it is, or the loss or the scheduler reads it.
     """
     complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
     if complex_ones:
         raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
     check_hooks(task.model)
+    check_functions(task.model)
     check_memory(task.model)
+    check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
     return cast(copied(task.model), dtype_of(settings))

@@ -13,6 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from stalegrid import methods
+from stalegrid.aliases import check_followed
 from stalegrid.config import Settings
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
@@ -22,7 +23,7 @@ from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.lateral import make_lateral, mixing_name
-from stalegrid.material import cast_model, check_data, check_test, make_batches, make_test
+from stalegrid.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import Method
 from stalegrid.numbers import whole
@@ -153,7 +154,10 @@ def make_plan(task: Task, settings: Settings, table: CostTable | None = None) ->
         )
     schedule = methods.schedule(method, grid.stages, staleness, settings.queues, micro, view.delay)
     view.check(schedule)
+    if grid.stages > 1:
+        check_followed(task.model)
     model, test = cast_model(task, settings), make_test(task, settings)
+    check_optimizer(task, model)
     watch = make_watch(test, settings, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts)

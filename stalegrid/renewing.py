@@ -1,4 +1,4 @@
-"""Copies of functions and objects with their state, which Python copies by reference.
+"""Copies of a loss or a factory with its state, of which Python copies only a part.
 
 Does not know: what the functions are for.
 
@@ -8,13 +8,12 @@ trial or one unit of many, leaves no trace in the user's own.
 
 import copy
 from collections.abc import Iterable
-from functools import partial
-from types import CellType, FunctionType
 from typing import Any, TypeVar
 
 from torch import nn
 
 from stalegrid.copies import copied
+from stalegrid.functions import Memo, renew
 
 T = TypeVar("T")
 
@@ -28,53 +27,11 @@ def renewed(value: T, shared: Iterable[object] = ()) -> T:
         value: a function, an object, or a tuple of such.
         shared: what copies refer to instead of copying it, such as data.
     """
-    return _renew(value, {id(one): one for one in shared})  # type: ignore[no-any-return]
+    return renew(value, {id(one): one for one in shared}, _copied_or_shared)  # type: ignore[no-any-return]
 
 
-def _renew(value: Any, memo: dict[int, Any]) -> Any:
-    if id(value) not in memo:
-        memo[id(value)] = _renew_once(value, memo)
-    return memo[id(value)]
-
-
-def _renew_once(value: Any, memo: dict[int, Any]) -> Any:
-    if type(value) is tuple:
-        return tuple(_renew(part, memo) for part in value)
-    if isinstance(value, FunctionType):
-        return _renew_function(value, memo)
-    if type(value) is partial:
-        keywords = {name: _renew(part, memo) for name, part in value.keywords.items()}
-        return partial(_renew(value.func, memo), *_renew(value.args, memo), **keywords)
+def _copied_or_shared(value: Any, memo: Memo) -> Any:
     try:
         return copied(value, memo) if isinstance(value, nn.Module) else copy.deepcopy(value, memo)
-    except Exception:  # what cannot be copied, such as a module or an open file, is shared
+    except Exception:  # what cannot be copied, such as a module of Python or an open file, is shared
         return value
-
-
-def _renew_function(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
-    closure = function.__closure__ or ()
-    if not (closure or function.__defaults__ or function.__kwdefaults__):
-        return function
-    cells = tuple(CellType() for _ in closure)
-    own = FunctionType(function.__code__, function.__globals__, function.__name__, closure=cells)
-    memo[id(function)] = own  # before its content, which may hold the function itself
-    own.__qualname__ = function.__qualname__
-    own.__defaults__ = _renew(function.__defaults__, memo)
-    own.__kwdefaults__ = _renew(function.__kwdefaults__, memo)
-    vars(own).update(vars(function))
-    for cell, old in zip(cells, closure, strict=True):
-        if (content := held_in(old)) is not EMPTY:
-            cell.cell_contents = _renew(content, memo)
-    return own
-
-
-EMPTY = object()
-"""What a cell of a closure holds whose name is not bound yet."""
-
-
-def held_in(cell: CellType) -> Any:
-    """Return what a cell of a closure holds."""
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that is not bound yet
-        return EMPTY

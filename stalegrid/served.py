@@ -20,7 +20,7 @@ from stalegrid.devices import Devices, settle_devices
 from stalegrid.errors import ConfigError
 from stalegrid.grid import Grid, Unit
 from stalegrid.live import Live
-from stalegrid.material import cast_model, check_data, check_test, make_batches, make_test
+from stalegrid.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.messages import Layout, flat_layout
 from stalegrid.methods import ServerMethod
 from stalegrid.observe.state import check_saved
@@ -188,6 +188,7 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
     per_epoch = updates_per_epoch(settings, method, samples)
     updates = updates_of(settings, per_epoch)
     model, test = cast_model(task, settings), make_test(task, settings)
+    check_optimizer(task, model)
     watch = make_watch(test, settings, per_epoch)
     texts = chosen_corrections(method.corrections, settings)
     weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)

@@ -4,6 +4,8 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -113,3 +115,87 @@ def test_a_cast_leaves_complex_and_whole_numbers_alone(dtype: torch.dtype | None
     assert torch.equal(model[1].turns, turns)
     assert model[1].turns.dtype == torch.complex64
     assert model[1].shared is model[0].running_mean
+
+
+class Halving:
+    """A hook that halves more with every call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        self.calls += 1
+        return gradient / 2**self.calls
+
+
+def counting() -> Callable[..., Tensor]:
+    calls = [0]
+
+    def hook(*values: Any) -> Tensor:
+        calls[0] += 1
+        last = values[-1][0] if isinstance(values[-1], tuple) else values[-1]
+        return last / 2 ** calls[0]  # type: ignore[no-any-return]
+
+    return hook
+
+
+class Kept(nn.Linear):
+    def __init__(self, keep: Callable[[Callable[..., Tensor]], Any]) -> None:
+        super().__init__(2, 2)
+        self.kept = keep(counting())
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.kept[0] if isinstance(self.kept, list) else self.kept
+        made: Tensor = found(super().forward(x))
+        return made
+
+
+def with_state(kind: str) -> nn.Module:
+    if kind in ("attribute", "list", "partial"):
+        return Kept({"attribute": lambda f: f, "list": lambda f: [f], "partial": partial}[kind])
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    if kind == "gradient":
+        model[1].weight.register_hook(counting())
+    elif kind == "object":
+        model[1].weight.register_hook(Halving())
+    elif kind == "forward":
+        model[1].register_forward_hook(counting())
+    elif kind == "before":
+        model[1].register_forward_pre_hook(counting())
+    else:
+        halve = counting()
+        model[1].register_full_backward_hook(lambda module, inputs, outputs: (halve(inputs[0]),))
+    return model
+
+
+def outcome(model: nn.Module) -> list[Tensor]:
+    x = torch.ones(2, 2, requires_grad=True)
+    made = model(x)
+    made.sum().backward()
+    return [made.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+KINDS = ["attribute", "list", "partial", "gradient", "object", "forward", "before", "backward"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_of_a_copy_have_a_state_of_their_own(kind: str) -> None:
+    torch.manual_seed(0)
+    model = with_state(kind)
+    first, second = copied(model), copied(copied(model))
+    expected = outcome(model)
+    for own in (first, second):
+        assert all(torch.equal(a, b) for a, b in zip(outcome(own), expected, strict=True))
+    model.zero_grad()
+    again = outcome(model)
+    assert not all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+
+
+def test_functions_of_a_copy_share_what_they_share() -> None:
+    model, seen = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), list[int]()
+    handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(1))
+    model[1].register_forward_hook(lambda module, inputs, output: output * len(seen))
+    own = copied(model)
+    assert torch.equal(own(torch.ones(1, 2)), model(torch.ones(1, 2)))
+    assert seen == [1]
+    assert list(own[0]._forward_hooks) == list(model[0]._forward_hooks) == [handle.id]

@@ -12,7 +12,21 @@ ROOT = Path(stalegrid.__file__).parent
 # From the bottom up; a name ending in a dot is a whole folder.
 LAYERS = (
     ("version", "errors", "numbers"),
-    ("grid", "seeds", "files", "leaves", "losses", "spectral", "copies", "held", "renewing", "aliases", "labels"),
+    (
+        "grid",
+        "seeds",
+        "files",
+        "leaves",
+        "losses",
+        "spectral",
+        "held",
+        "reaching",
+        "functions",
+        "copies",
+        "renewing",
+        "aliases",
+        "labels",
+    ),
     ("program", "data.", "modes"),
     ("messages", "methods"),
     ("weights", "consensus.", "softsync", "serving", "live"),

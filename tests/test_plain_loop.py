@@ -165,6 +165,23 @@ def _clip(parameter: Tensor) -> None:
     parameter.grad.clamp_(-0.01, 0.01)
 
 
+def stateful() -> nn.Module:
+    """Return a model whose forward is warmed up by a hook that counts, and whose gradient by one that remembers."""
+    model, calls, last = Net(), [0], dict[str, Tensor]()
+
+    def warm(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        calls[0] += 1
+        return output * min(1.0, calls[0] / 4)
+
+    def smooth(gradient: Tensor) -> Tensor:
+        last["mean"] = gradient.clone() if not last else 0.9 * last["mean"] + 0.1 * gradient
+        return last["mean"]
+
+    model.a.register_forward_hook(warm)
+    model.b.weight.register_hook(smooth)
+    return model
+
+
 def marked() -> nn.Module:
     model = Net()
     for p in model.parameters():
@@ -234,6 +251,7 @@ CASES: dict[str, Case] = {
     "momentum encoder": Case(lambda: Net(Teacher())),
     "extremes": Case(lambda: Net(Extremes())),
     "hooks on gradients": Case(Hooked),
+    "hooks with a state in their closures": Case(stateful),
     "marked parameters": Case(marked, optimizer=by_marks),
     "double": Case(lambda: Net().double(), dtype=torch.float64),
     "bfloat16": Case(lambda: Net().bfloat16(), dtype=torch.bfloat16),
