@@ -11,6 +11,9 @@ Held = dict[str, list[object]]
 """By name: a value, what a container has in it, and for a tensor its modification counter."""
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
 def held(module: nn.Module) -> Held:
     """Return all that a module and the modules in it hold, each with what shows that it was changed in place."""
     found: Held = {}
@@ -19,7 +22,9 @@ def held(module: nn.Module) -> Held:
             elements = [*value, *value.values()] if isinstance(value, dict) else value
             content = list(elements) if isinstance(elements, list | tuple | set | deque) else []
             version = [value._version] if isinstance(value, Tensor) else []
-            found[f"{path}.{name}" if path else name] = [value, *content, *version]
+            # A hook may be an object that counts its calls; other objects keep caches, which are nobody's business.
+            states = [s for hook in content for s in getattr(hook, "__dict__", {}).values()] if name in _HOOKS else []
+            found[f"{path}.{name}" if path else name] = [value, *content, *states, *version]
     return found
 
 

@@ -182,6 +182,30 @@ def stateful() -> nn.Module:
     return model
 
 
+class Fading:
+    """A hook that counts its calls and makes outputs smaller with them."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        self.calls += 1
+        return output / self.calls
+
+
+class Block(nn.Linear):
+    """A layer of the user's own."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.tanh(super().forward(h))
+
+
+def faded() -> nn.Module:
+    block = Block(8, 8)
+    block.register_forward_hook(Fading())
+    return Net(block)
+
+
 def marked() -> nn.Module:
     model = Net()
     for p in model.parameters():
@@ -252,6 +276,7 @@ CASES: dict[str, Case] = {
     "extremes": Case(lambda: Net(Extremes())),
     "hooks on gradients": Case(Hooked),
     "hooks with a state in their closures": Case(stateful),
+    "a hook that counts": Case(faded),
     "marked parameters": Case(marked, optimizer=by_marks),
     "double": Case(lambda: Net().double(), dtype=torch.float64),
     "bfloat16": Case(lambda: Net().bfloat16(), dtype=torch.bfloat16),
