@@ -16,6 +16,8 @@ from stalegrid.errors import ConfigError
 from stalegrid.seeds import drawing, generator
 from stalegrid.task import Task
 
+CPU = torch.device("cpu")
+
 
 def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> None:
     """Hold the options of every parameter in an optimizer of its part against those in one of the whole model.
@@ -48,17 +50,23 @@ def _check_coupling(task: Task, whole: Mapping[str, nn.Parameter], part: Mapping
     """Refuse an optimizer in whose step a parameter depends on the gradients of others, such as by their norm."""
     if not part.keys() < whole.keys():
         return
-    expected, found = _stepped(task, whole, whole), _stepped(task, whole, part)
+    expected, drawn, found = _stepped(task, whole, whole), _stepped(task, whole, whole, 1), _stepped(task, whole, part)
     for name, value in found.items():
-        if not torch.allclose(value, expected[name], rtol=0, atol=0, equal_nan=True):
+        if not _same(expected[name], drawn[name]):
+            return  # it draws, one number after another: each part has draws of its own
+        if not _same(value, expected[name]):
             raise ConfigError(
                 f"a step of the optimizer depends on all parameters that it has (parameter: {name}), such as by the "
                 "norm of all gradients, and each stage or server has only some; use the setting clip, or one stage"
             )
 
 
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
 def _stepped(
-    task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]
+    task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter], key: int = 0
 ) -> dict[str, torch.Tensor]:
     """Return copies of parameters after a step with gradients that are noise, each its own."""
     copies: dict[str, nn.Parameter] = {}
@@ -68,8 +76,10 @@ def _stepped(
             vars(copies[name]).update(vars(p))
             noise = torch.randn(p.shape, generator=generator(0, "coupling", number))
             copies[name].grad = noise.to(p.dtype).to(p.device)
-    with drawing(torch.device("cpu"), 0, "optimizer"), suppress(Exception):  # whether it can step is tried elsewhere
-        task.fresh().optimizer(list(copies.values())).step()
+    with drawing(CPU, 0, "optimizer"), suppress(Exception):  # whether it can step is tried elsewhere
+        optimizer = task.fresh().optimizer(list(copies.values()))
+        with drawing(CPU, key, "step"):
+            optimizer.step()
     return {name: p.detach() for name, p in copies.items()}
 
 
@@ -77,7 +87,7 @@ def _options(task: Task, parameters: Mapping[str, nn.Parameter]) -> dict[str, di
     """Return how a new optimizer trains each parameter."""
     names = {id(p): name for name, p in parameters.items()}
     try:
-        with drawing(torch.device("cpu"), 0, "optimizer"):
+        with drawing(CPU, 0, "optimizer"):
             optimizer = task.fresh().optimizer(list(parameters.values()))
     except Exception as problem:  # the factory is the user's: anything can be raised
         raise ConfigError(f"the optimizer cannot be built: {problem}") from problem
