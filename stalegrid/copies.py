@@ -8,10 +8,10 @@ Copying or pickling a parameter drops the hooks on its gradient, and copying it 
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,6 @@ from torch.nn.utils.parametrize import is_parametrized
 from stalegrid.errors import ConfigError
 from stalegrid.functions import Memo, renew
 from stalegrid.reaching import by_reference
-
-T = TypeVar("T")
 
 Hooks = dict[str, tuple[list[Callable[..., Any]], list[Callable[..., Any]]]]
 """By parameter: what is called with its gradient, and what is called when that is accumulated."""
@@ -117,7 +115,7 @@ def hooks_of(model: nn.Module) -> Hooks:
     return {name: hooks for name, hooks in found.items() if any(hooks)}
 
 
-def attach(model: nn.Module, hooks: Mapping[str, tuple[list[Callable[..., Any]], list[Callable[..., Any]]]]) -> None:
+def attach(model: nn.Module, hooks: Hooks) -> None:
     """Put hooks on the gradients of a model's parameters that have none yet."""
     parameters = dict(model.named_parameters())
     for name, (before, after) in hooks.items():

@@ -34,7 +34,7 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
     expected = _options(task, whole)
     for part in parts:
         for name, options in _options(task, part).items():
-            usual = expected.get(name, options)  # constants that tracing made have names of their own
+            usual = expected.get(name, options)  # what is no parameter of the model is in no plain loop of it
             if options != usual:
                 unlike = [f"{o}: {options.get(o)}, there: {usual.get(o)}" for o in usual if options.get(o) != usual[o]]
                 raise ConfigError(

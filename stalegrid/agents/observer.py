@@ -99,12 +99,10 @@ class Observer:
         state = _tensors(self._model)
         for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
             for entry in layout.entries:
-                if entry.name in state:  # constants of a traced forward are buffers of the stage alone
-                    state[entry.name].copy_(entry.view(mean))
+                state[entry.name].copy_(entry.view(mean))
             self._warn_of_unlike(layout, [counters[unit] for unit in units])
             for name, value in _counters(layout, counters[units[0]]).items():
-                if name in state:
-                    state[name].copy_(value)
+                state[name].copy_(value)
         if self._averaged is not None:
             self._averaged(self._model)
         distance = self._distance(vectors, means)
