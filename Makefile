@@ -24,7 +24,7 @@ check: .venv/ready
 
 bench: .venv/ready $(DATA)
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	$(BIN)/stalegrid bench --data-dir $(DATA)
+	$(BIN)/python -m benchmarks --data-dir $(DATA)
 
 # torch first and alone: any other route may draw several GB of CUDA packages.
 .venv/ready: pyproject.toml constraints.txt

@@ -1,7 +1,6 @@
 """Trains PyTorch models on a grid of data-parallel groups x pipeline stages with bounded staleness."""
 
 from stalegrid.config import RunConfig, Settings
-from stalegrid.corrections import Correction, Update
 from stalegrid.data import ArrayDataset, CropAndFlip
 from stalegrid.errors import (
     ConfigError,
@@ -18,7 +17,8 @@ from stalegrid.errors import (
     TrainingError,
     WorkerDied,
 )
-from stalegrid.task import Task
+from stalegrid.plans.task import Task
+from stalegrid.stages.corrections import Correction, Update
 from stalegrid.train import Result, train
 from stalegrid.version import __version__
 

@@ -13,13 +13,13 @@ from textwrap import shorten
 
 from jsonargparse import ArgumentParser
 
-from stalegrid.commands import bench, compare, methods, plan, profile, replay, report, table, train, verify
+from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
 from stalegrid.commands.options import Command, bracket
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
-from stalegrid.observe.kept import read_yaml
 from stalegrid.observe.stream import tell
 from stalegrid.version import __version__
+from stalegrid.written.kept import read_yaml
 
 COMMANDS: dict[str, Command] = {
     "train": train,
@@ -31,7 +31,6 @@ COMMANDS: dict[str, Command] = {
     "report": report,
     "table": table,
     "methods": methods,
-    "bench": bench,
 }
 
 

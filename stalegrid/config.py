@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from stalegrid.errors import ConfigError
-from stalegrid.numbers import finite, whole
+from stalegrid.written.numbers import finite, whole
 
 
 @dataclass(frozen=True, kw_only=True)

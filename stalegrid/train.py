@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
-from stalegrid.corrections import Maker
 from stalegrid.data import CropAndFlip
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.job import Job
@@ -28,29 +27,30 @@ from stalegrid.engines.distributed.peers import layout_of_state
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
+from stalegrid.engines.profile import profile
 from stalegrid.engines.recorded import recorded
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError, NonFiniteLoss
-from stalegrid.files import exists
-from stalegrid.material import cast_model
-from stalegrid.methods import find_served
+from stalegrid.methods.methods import find_served
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
+from stalegrid.observe.results import announce, open_folder, sink_maker
 from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.told import read_model, read_summary
 from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plan import Plan, make_plan
-from stalegrid.profile import profile
-from stalegrid.results import announce, open_folder, sink_maker
+from stalegrid.plans.material import cast_model
+from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.served import ServedPlan, make_served_plan
+from stalegrid.plans.task import Task, fingerprint
+from stalegrid.report.told import read_model, read_summary
 from stalegrid.seeds import kept
-from stalegrid.served import ServedPlan, make_served_plan
-from stalegrid.task import Task, fingerprint
+from stalegrid.stages.corrections import Maker
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import NANOSECONDS
+from stalegrid.written.files import exists
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from stalegrid import seeds, verify
+from stalegrid import seeds
 from stalegrid.agents.build import build_agents
 from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
-from stalegrid.grid import Unit
-from stalegrid.loops import plain_loop
-from stalegrid.material import cast_model
-from stalegrid.plan import Plan, make_plan, settle
-from stalegrid.task import Task
+from stalegrid.plans.material import cast_model
+from stalegrid.plans.plan import Plan, make_plan, settle
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Unit
+from stalegrid.studies import verify
+from stalegrid.studies.loops import plain_loop
 
 torch.set_num_threads(1)
 

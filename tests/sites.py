@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.grid import Grid, Unit
-from stalegrid.program import Program, Schedule, stale
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.seeds import drawing
-from stalegrid.site import Site
-from stalegrid.views import View
+from stalegrid.stages.site import Site
+from stalegrid.stages.views import View
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from stalegrid.cli import main
 from stalegrid.config import RunConfig
-from stalegrid.recipe import make_task
+from stalegrid.recipes.recipe import make_task
 
 QUICK = ["--engine", "simulator", "--updates", "6", "--log-every", "2"]
 Said = pytest.CaptureFixture[str]
@@ -248,7 +248,7 @@ def test_verify_says_yes_and_exits_with_0(capsys: Said) -> None:
 
 
 def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stalegrid import loops
+    from stalegrid.studies import loops
 
     real = loops.grid
 

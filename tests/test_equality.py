@@ -1,4 +1,4 @@
-"""The simulator computes, bit for bit, what the plain loops of stalegrid.reference compute."""
+"""The simulator computes, bit for bit, what the plain loops of stalegrid.studies.reference compute."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from stalegrid.bench.workloads import Cast, ChannelsLast
-from stalegrid.plan import make_plan
+from benchmarks.workloads import Cast, ChannelsLast
+from stalegrid.plans.plan import make_plan
 from tests.cases import (
     Net,
     build,

@@ -15,11 +15,11 @@ from stalegrid import seeds
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid
-from stalegrid.material import cast_model, make_batches
-from stalegrid.methods import METHODS, Method, find
-from stalegrid.task import Task
-from stalegrid.views import VIEWS
+from stalegrid.methods.methods import METHODS, Method, find
+from stalegrid.plans.material import cast_model, make_batches
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Grid
+from stalegrid.stages.views import VIEWS
 from tests.cases import (
     CPU,
     OPTIMIZERS,

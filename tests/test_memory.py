@@ -22,11 +22,11 @@ from torch.utils.data import TensorDataset
 from stalegrid.agents.build import build_agents
 from stalegrid.agents.pipeline import PipelineUnit
 from stalegrid.config import Settings
-from stalegrid.grid import Unit
-from stalegrid.messages import Layout, Message
-from stalegrid.plan import Plan, make_plan
-from stalegrid.task import Task
-from stalegrid.views import VIEWS
+from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Layout, Message
+from stalegrid.stages.views import VIEWS
 from tests.cases import CPU, CUTS, build, make_settings, make_task, record_simulator
 from tests.sites import noise
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import stalegrid
 from stalegrid.seeds import drawing
-from stalegrid.views import VIEWS
+from stalegrid.stages.views import VIEWS
 from tests.cases import CPU, UPDATES, compare, make_settings, make_task, record_simulator, run_reference, run_simulator
 
 DEEP = {"method": "pham-ahn", "staleness": [4, 2, 0]}
@@ -137,11 +137,12 @@ class Mask(nn.Module):
 
 
 def test_a_second_forward_draws_the_same() -> None:
-    from stalegrid.grid import Grid, Unit
-    from stalegrid.program import Program, stale
-    from stalegrid.recomputing import RecomputingStage
-    from stalegrid.site import Site
-    from stalegrid.views.recomputed import Recomputed
+    from stalegrid.programs.grid import Grid, Unit
+    from stalegrid.programs.pipeline import Program
+    from stalegrid.programs.schedules import stale
+    from stalegrid.stages.recomputing import RecomputingStage
+    from stalegrid.stages.site import Site
+    from stalegrid.stages.views.recomputed import Recomputed
 
     module = nn.Sequential(nn.Linear(3, 3), Mask())
     site = Site.build(Unit(0, 0), Program(Grid(1, 1), stale([2]), 4), module, partial(SGD, lr=0.1))

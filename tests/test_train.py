@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import stalegrid
-from stalegrid.corrections import Correction, Update
 from stalegrid.errors import ConfigError
-from stalegrid.site import Site
+from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.site import Site
 from tests.cases import UPDATES, build, images
 
 LATE = 2

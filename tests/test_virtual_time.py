@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
-from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import read_trace
-from stalegrid.program import Kind
+from stalegrid.programs.actions import Kind
+from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
 from stalegrid.train import execute
 from tests.cases import make_settings, make_task

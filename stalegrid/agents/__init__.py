@@ -7,8 +7,8 @@ clock or knows a rank; :mod:`stalegrid.engines` does.
 from collections.abc import Sequence
 from typing import Protocol
 
-from stalegrid.messages import Message
-from stalegrid.program import Action
+from stalegrid.programs.actions import Action
+from stalegrid.programs.messages import Message
 
 
 class Agent(Protocol):

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stalegrid import methods
 from stalegrid.agents import Agent
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
@@ -19,21 +18,22 @@ from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import AllReduce, Averaging
-from stalegrid.copies import copied
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.ledger import Ledger
-from stalegrid.material import cast_model, make_batches, make_test
+from stalegrid.methods import methods
+from stalegrid.objects.copies import copied
+from stalegrid.objects.spectral import renew
 from stalegrid.observe.records import Sink, Tally, summarise
-from stalegrid.plan import Plan, chosen_corrections, corrections_of
-from stalegrid.recomputing import RecomputingStage
+from stalegrid.plans.material import cast_model, make_batches, make_test
+from stalegrid.plans.plan import Plan, chosen_corrections, corrections_of
+from stalegrid.plans.served import ServedPlan
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.served import ServedPlan
-from stalegrid.site import Site
-from stalegrid.spectral import renew
-from stalegrid.stage import Stage
-from stalegrid.task import Task
-from stalegrid.views import VIEWS
-from stalegrid.weights import Weights
+from stalegrid.stages.ledger import Ledger
+from stalegrid.stages.recomputing import RecomputingStage
+from stalegrid.stages.site import Site
+from stalegrid.stages.stage import Stage
+from stalegrid.stages.views import VIEWS
+from stalegrid.stages.weights import Weights
 
 
 def build_agents(

@@ -14,19 +14,19 @@ from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
 from stalegrid.config import Settings
-from stalegrid.copies import copied
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.material import cast_model, make_batches, make_test
+from stalegrid.objects.copies import copied
+from stalegrid.objects.spectral import renew
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
-from stalegrid.program import Schedule
-from stalegrid.served import ServedPlan, served_corrections, server_optimizer
-from stalegrid.serving import DOOR
-from stalegrid.sharding import shard_of
-from stalegrid.site import Site
-from stalegrid.spectral import renew
-from stalegrid.task import Task
-from stalegrid.weights import Versions, Weights
+from stalegrid.partition.sharding import shard_of
+from stalegrid.plans.material import cast_model, make_batches, make_test
+from stalegrid.plans.served import ServedPlan, served_corrections, server_optimizer
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.serving import DOOR
+from stalegrid.stages.site import Site
+from stalegrid.stages.weights import Versions, Weights
 
 
 def build_served(

@@ -9,9 +9,9 @@ import torch
 
 from stalegrid.agents import Agent
 from stalegrid.errors import DataError, SampleError
-from stalegrid.grid import Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, Kind
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
 from stalegrid.seeds import drawing, key
 
 PURPOSES = {

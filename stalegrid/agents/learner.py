@@ -9,15 +9,15 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from stalegrid import labels, losses
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.grid import Unit
-from stalegrid.messages import END, Message
+from stalegrid.objects import labels, losses
 from stalegrid.observe.records import count_correct
-from stalegrid.program import Action, Kind
-from stalegrid.sharding import Shard
-from stalegrid.weights import Entry, Weights
+from stalegrid.partition.sharding import Shard
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import END, Message
+from stalegrid.stages.weights import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
 

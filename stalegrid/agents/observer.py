@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid import labels
 from stalegrid.errors import NonFiniteLoss
-from stalegrid.grid import Unit
-from stalegrid.messages import Message
+from stalegrid.objects import labels
 from stalegrid.observe.records import Record, Sink, count_correct
-from stalegrid.program import Action, Kind
-from stalegrid.weights import StageLayout
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
+from stalegrid.stages.weights import StageLayout
 
 
 class TestSet(Protocol):

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid import labels, losses
-from stalegrid.corrections import Correction, Update
 from stalegrid.errors import TrainingError
-from stalegrid.grid import Unit
-from stalegrid.ledger import Ledger
-from stalegrid.messages import Message
+from stalegrid.objects import labels, losses
 from stalegrid.observe.records import Loss, Tally, count_correct
-from stalegrid.program import Action, Kind
-from stalegrid.stage import Gradients, Stage
-from stalegrid.weights import Versions
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
+from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.ledger import Ledger
+from stalegrid.stages.stage import Gradients, Stage
+from stalegrid.stages.weights import Versions
 
 Tensors = tuple[Tensor, ...]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.corrections import Correction, Update
 from stalegrid.errors import StalenessExceeded
-from stalegrid.messages import END, Message
 from stalegrid.observe.takes import Takes
-from stalegrid.program import Action, Kind
-from stalegrid.site import Site
-from stalegrid.softsync import Rules
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.messages import END, Message
+from stalegrid.programs.softsync import Rules
+from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.site import Site
 
 Tensors = tuple[Tensor, ...]
 

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stalegrid.commands.options import EVERYTHING, METHODS, add_fields, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.show import plain, wide
+from stalegrid.planner.show import plain, wide
 
 ABOUT = "train several methods on the same samples from the same weights"
 USAGE = "[RUN.yaml] --methods A,B --out DIR [options]"
@@ -19,8 +19,8 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Compare."""
-    from stalegrid.compare import compare
-    from stalegrid.comparison import failures, table
+    from stalegrid.studies.compare import compare
+    from stalegrid.studies.comparison import failures, table
 
     config = config_of(options)
     if config.out is None:

@@ -3,12 +3,12 @@
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from stalegrid import methods
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid
-from stalegrid.observe.table import closed_form
-from stalegrid.show import plain, wide
-from stalegrid.views import find_view
+from stalegrid.methods import methods
+from stalegrid.planner.show import plain, wide
+from stalegrid.programs.grid import Grid
+from stalegrid.programs.table import closed_form
+from stalegrid.stages.views import find_view
 
 ABOUT = "list the published methods, how stale they are and what they hold"
 USAGE = "[options]"

@@ -6,13 +6,13 @@ import os
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stalegrid import planning, show
 from stalegrid.commands.options import DISTURBED, EXCHANGE, MACHINE, METHODS, MODEL, PIPELINE, add_fields, config_of
 from stalegrid.commands.profile import add_parts
 from stalegrid.config import RunConfig
 from stalegrid.errors import ConfigError
-from stalegrid.grid import MOST
-from stalegrid.planning import Candidate
+from stalegrid.planner import planning, show
+from stalegrid.planner.planning import Candidate
+from stalegrid.programs.grid import MOST
 from stalegrid.timing.costs import CostTable
 
 ABOUT = "estimate which grid, method and staleness suit given devices"
@@ -36,8 +36,8 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Plan."""
-    from stalegrid.profile import profile
-    from stalegrid.recipe import make_task
+    from stalegrid.engines.profile import profile
+    from stalegrid.recipes.recipe import make_task
 
     config = config_of(options)
     if options.measure and (config.link or config.lateral_link or config.outages):
@@ -73,8 +73,8 @@ def run(options: Namespace) -> int:
 
 def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
     """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
-    from stalegrid.recipe import make_task
-    from stalegrid.rehearsal import emulate, rehearse
+    from stalegrid.recipes.recipe import make_task
+    from stalegrid.studies.rehearsal import emulate, rehearse
 
     if config.costs is None:
         return rehearse(make_task(config), candidate, updates)

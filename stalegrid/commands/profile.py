@@ -4,10 +4,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stalegrid import show
 from stalegrid.commands.options import MACHINE, MODEL, add_fields, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.files import exists, is_folder
+from stalegrid.planner import show
+from stalegrid.written.files import exists, is_folder
 
 ABOUT = "measure what the parts of a model cost on this machine"
 USAGE = "[options]"
@@ -28,8 +28,8 @@ def add_parts(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Profile."""
-    from stalegrid.profile import profile
-    from stalegrid.recipe import make_task
+    from stalegrid.engines.profile import profile
+    from stalegrid.recipes.recipe import make_task
 
     config = config_of(options)
     if options.out is not None and (exists(options.out) or not is_folder(options.out.parent)):

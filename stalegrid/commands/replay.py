@@ -17,8 +17,8 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Replay."""
-    from stalegrid.recipe import make_task
-    from stalegrid.replay import recorded_config, replay
+    from stalegrid.recipes.recipe import make_task
+    from stalegrid.studies.replay import recorded_config, replay
 
     config = recorded_config(options.run)
     made = replay(make_task(config), config, options.run)

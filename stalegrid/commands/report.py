@@ -17,7 +17,7 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the page."""
-    from stalegrid.observe.report import write_report
+    from stalegrid.report.report import write_report
 
     console().print(f"the report is {write_report(options.run)}", soft_wrap=True)
     return 0

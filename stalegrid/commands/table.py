@@ -3,15 +3,16 @@
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from stalegrid import methods
 from stalegrid.commands.options import add_fields
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid
+from stalegrid.methods import methods
 from stalegrid.observe.stream import Stream, console
-from stalegrid.observe.table import closed_form, ticks
-from stalegrid.program import Program, Schedule
-from stalegrid.show import plain
-from stalegrid.views import View, find_view
+from stalegrid.planner.show import plain
+from stalegrid.programs.grid import Grid
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.table import closed_form, ticks
+from stalegrid.stages.views import View, find_view
 
 MOST = 1000
 """Updates of a table."""

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stalegrid.commands.options import EVERYTHING, TIMED, add_fields, config_of
 from stalegrid.observe.stream import console
-from stalegrid.show import plain
+from stalegrid.planner.show import plain
 
 _LEFT_OUT = ("out", "log_every", "engine", "trace", "deliveries", *TIMED)
 
@@ -19,8 +19,8 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Verify."""
-    from stalegrid.recipe import make_task
-    from stalegrid.verify import verify
+    from stalegrid.recipes.recipe import make_task
+    from stalegrid.studies.verify import verify
 
     config = config_of(options)
     differences = verify(make_task(config), config)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stalegrid.messages import Message
-from stalegrid.program import Action, Kind
-from stalegrid.weights import Weights
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.messages import Message
+from stalegrid.stages.weights import Weights
 
 
 class GradientAveraging:

@@ -22,9 +22,9 @@ from torch import Tensor
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.errors import StalenessExceeded
-from stalegrid.messages import Message
-from stalegrid.program import Action, Kind
-from stalegrid.weights import Weights
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.messages import Message
+from stalegrid.stages.weights import Weights
 
 
 class ParameterAveraging:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from stalegrid.consensus.matrices import Mixing
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Unit
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Unit
 
 PARAMETERS = "parameters"
 PART = "gradient-part"

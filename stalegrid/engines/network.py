@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 from stalegrid.agents import Agent
 from stalegrid.errors import ProtocolError, StalegridError, Wait
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, Agenda, Edge, Hoped, Tag
+from stalegrid.programs.actions import Action, Edge, Hoped, Tag
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import Message
 
 
 class Network:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TextIO
 
 from stalegrid.agents import Agent
-from stalegrid.deliveries import DELIVERIES
-from stalegrid.files import open_new, writing
-from stalegrid.grid import Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, Kind
-from stalegrid.serving import DOOR
+from stalegrid.programs.actions import Action, Kind
+from stalegrid.programs.deliveries import DELIVERIES
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
+from stalegrid.programs.serving import DOOR
+from stalegrid.written.files import open_new, writing
 
 
 class Noted:

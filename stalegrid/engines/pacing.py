@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 
 from stalegrid.agents import Agent
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import Message
-from stalegrid.plan import Plan
-from stalegrid.program import Action
-from stalegrid.served import ServedPlan
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
+from stalegrid.programs.actions import Action
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import Message
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace
 

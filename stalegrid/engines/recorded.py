@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 
 from stalegrid.agents import Agent
-from stalegrid.grid import Unit
-from stalegrid.messages import Message
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Action
+from stalegrid.programs.actions import Action
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
 
 
 def _epoch() -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from stalegrid.agents import Agent
 from stalegrid.engines.network import Network, describe, waits_of
 from stalegrid.errors import EngineError
-from stalegrid.grid import Unit
-from stalegrid.program import Action, Agenda
+from stalegrid.programs.actions import Action
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.grid import Unit
 
 
 def simulate(

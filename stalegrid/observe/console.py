@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
-from stalegrid.grid import Unit
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import console
+from stalegrid.programs.grid import Unit
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""

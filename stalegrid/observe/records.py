@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, SampleError
-from stalegrid.grid import Unit
-from stalegrid.messages import Layout, flat_layout
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Layout, flat_layout
 
 
 @dataclass(slots=True)

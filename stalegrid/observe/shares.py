@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.timeline import Flight, Span, Timeline
+from stalegrid.programs.grid import OBSERVER, Unit
 
 
 @dataclass(frozen=True, slots=True)

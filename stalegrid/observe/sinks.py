@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 from torch import Tensor, nn
 
-from stalegrid.grid import Unit
 from stalegrid.observe.records import VIRTUAL, Nowhere, Record, Sink
+from stalegrid.programs.grid import Unit
 
 
 class Dated:

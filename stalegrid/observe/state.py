@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from stalegrid.copies import copied
 from stalegrid.data.sources import bytes_of
 from stalegrid.errors import ConfigError
+from stalegrid.objects.copies import copied
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:

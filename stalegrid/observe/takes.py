@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from stalegrid.grid import learner
-from stalegrid.messages import Layout, flat_layout
 from stalegrid.observe.records import Record
+from stalegrid.programs.grid import learner
+from stalegrid.programs.messages import Layout, flat_layout
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from stalegrid.grid import Unit
 from stalegrid.observe.records import Record
+from stalegrid.programs.grid import Unit
 
 
 class TensorBoard:

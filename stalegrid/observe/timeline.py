@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stalegrid.grid import Unit
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import DataError
-from stalegrid.files import to_json, write_text
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import END
-from stalegrid.numbers import whole
-from stalegrid.observe.kept import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json
-from stalegrid.observe.kept import Kind as _Kind
 from stalegrid.observe.names import is_server, names
 from stalegrid.observe.shares import by_unit, gaps
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.program import Edge, Kind
+from stalegrid.programs.actions import Edge, Kind
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import END
+from stalegrid.written.files import to_json, write_text
+from stalegrid.written.kept import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json
+from stalegrid.written.kept import Kind as _Kind
+from stalegrid.written.numbers import whole
 
 TRACE = "trace.json"
 """The file in the folder of a run."""

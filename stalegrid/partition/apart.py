@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stalegrid.copies import copied, tensors_of
 from stalegrid.errors import ConfigError
+from stalegrid.objects.copies import copied, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trial import CPU, check, parts, same
 from stalegrid.seeds import drawing

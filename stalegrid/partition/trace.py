@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stalegrid.copies import copied
 from stalegrid.errors import ConfigError
-from stalegrid.held import Held, changes, held
+from stalegrid.objects.copies import copied
+from stalegrid.objects.held import Held, changes, held
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import kept
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from stalegrid.copies import copied, tensors_of
 from stalegrid.errors import ConfigError
+from stalegrid.objects.copies import copied, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import drawing
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
 
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.program import Action, Edge, Kind
-from stalegrid.serving import DOOR, Ordered, Served
-from stalegrid.softsync import Delivery
+from stalegrid.programs.actions import Action, Edge, Kind
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.serving import DOOR, Ordered, Served
+from stalegrid.programs.softsync import Delivery
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace

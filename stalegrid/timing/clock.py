@@ -19,9 +19,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Action, Agenda, Edge, Kind, Program
+from stalegrid.programs.actions import Action, Edge, Kind
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.pipeline import Program
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.files import write_text
-from stalegrid.numbers import finite, whole
-from stalegrid.observe.kept import read_yaml, to_yaml
 from stalegrid.partition.balance import balance
+from stalegrid.written.files import write_text
+from stalegrid.written.kept import read_yaml, to_yaml
+from stalegrid.written.numbers import finite, whole
 
 NANOSECONDS = 1_000_000
 """In a millisecond; costs are told in milliseconds, time is counted in whole nanoseconds."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from stalegrid.config import DeviceSettings
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid, Unit
+from stalegrid.programs.grid import Grid, Unit
 from stalegrid.seeds import derive
 from stalegrid.timing.costs import NANOSECONDS
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stalegrid.errors import EngineError
-from stalegrid.grid import Unit
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Action, Edge, Program, Schedule
+from stalegrid.programs.actions import Action, Edge
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stalegrid.corrections import Correction, Update
+from stalegrid.stages.corrections import Correction, Update
 from stalegrid.train import train
 from tests.cases import build, compare, images, make_settings, make_task, run_reference, run_simulator
 from tests.generators import global_states

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from stalegrid.corrections import Correction, Update
-from stalegrid.grid import Grid
-from stalegrid.material import make_batches
-from stalegrid.site import Site
-from stalegrid.task import Task
+from stalegrid.plans.material import make_batches
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Grid
+from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.site import Site
 from tests.cases import UPDATES, build, make_settings, make_task, record_simulator, run_simulator
 
 LATE = 2

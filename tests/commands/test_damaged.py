@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from stalegrid.cli import main
-from stalegrid.deliveries import DELIVERIES, read_order
 from stalegrid.errors import ConfigError
 from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY
 from stalegrid.observe.summed import Staleness
-from stalegrid.observe.told import read_config, read_summary, read_told
 from stalegrid.observe.trace import TRACE
-from stalegrid.softsync import Rules
+from stalegrid.programs.deliveries import DELIVERIES, read_order
+from stalegrid.programs.softsync import Rules
+from stalegrid.report.told import read_config, read_summary, read_told
 from stalegrid.timing.costs import CostTable
 
 QUICK = ("--engine", "simulator", "--updates", "4", "--log-every", "2")

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce
 from stalegrid.engines.simulator import simulate
-from stalegrid.grid import Grid, Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, Edge, Kind, Program, Tag, gpipe
-from stalegrid.weights import Weights
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.messages import Message
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import gpipe
+from stalegrid.stages.weights import Weights
 
 torch.set_num_threads(1)
 

@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import PARAMETERS, Averaging
-from stalegrid.grid import Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, Edge, Kind, Tag
-from stalegrid.weights import Weights
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message
+from stalegrid.stages.weights import Weights
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.errors import ConfigError
-from stalegrid.weights import Weights
+from stalegrid.stages.weights import Weights
 
 torch.set_num_threads(1)
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Unit
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Unit
 
 RING = mixing("ring", 4)
 UNIT = Unit(1, 2)

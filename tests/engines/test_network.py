@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from stalegrid.engines.network import Network, describe, stalled, waits_of
 from stalegrid.errors import ProtocolError, TrainingError, Wait
-from stalegrid.grid import Grid, Unit
-from stalegrid.messages import Message
-from stalegrid.methods import staleness_of
-from stalegrid.program import Action, Edge, Kind, Program, Schedule, Tag, gpipe, one_f_one_b, stale
+from stalegrid.methods.methods import staleness_of
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.messages import Message
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 
 FIRST, LAST = Unit(0, 0), Unit(0, 1)
 ACTIVATION, GRADIENT = Edge("activation", FIRST, LAST), Edge("gradient", LAST, FIRST)

@@ -6,10 +6,10 @@ import pytest
 
 from stalegrid.engines import pacing
 from stalegrid.engines.pacing import Paced, paced
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import Message
-from stalegrid.plan import Plan, make_plan
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import Message
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, Jitter
 from stalegrid.timing.pace import Pace, durations

@@ -9,11 +9,11 @@ import torch
 from stalegrid.agents.build import build_agents
 from stalegrid.engines.recorded import Recorded, now, recorded
 from stalegrid.engines.simulator import simulate
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import Message
 from stalegrid.observe.timeline import Timeline
-from stalegrid.plan import make_plan
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.plans.plan import make_plan
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import Message
 from tests.cases import CPU, Recorder, compare, make_settings, make_task, run_simulator
 
 UNIT = Unit(0, 1)

@@ -8,9 +8,13 @@ from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import EngineError
-from stalegrid.grid import Grid, Unit
-from stalegrid.messages import Message
-from stalegrid.program import Action, NoLateral, Program, Schedule, Watch, stale
+from stalegrid.programs.actions import Action
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.lateral import NoLateral
+from stalegrid.programs.messages import Message
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, stale
+from stalegrid.programs.watch import Watch
 
 
 class Logger:

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ProtocolError
-from stalegrid.grid import Unit
-from stalegrid.messages import ALIGNMENT, END, Message, TensorSpec, layout_of
-from stalegrid.program import Edge, Tag
+from stalegrid.programs.actions import Edge, Tag
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import ALIGNMENT, END, Message, TensorSpec, layout_of
 
 CPU = torch.device("cpu")
 EDGE = Edge("activation", Unit(0, 0), Unit(0, 1))

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.errors import NonFiniteLoss
-from stalegrid.grid import Unit
-from stalegrid.messages import layout_of
 from stalegrid.observe.records import Loss, Report, Tally, count_correct
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import layout_of
 
 UNIT = Unit(1, 2)
 BOUND = 3

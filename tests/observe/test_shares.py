@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stalegrid.grid import OBSERVER, Unit, learner, server
 from stalegrid.observe.shares import Share, by_unit, gaps, shares
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.program import Edge, Kind
+from stalegrid.programs.actions import Edge, Kind
+from stalegrid.programs.grid import OBSERVER, Unit, learner, server
 
 A, B = Unit(0, 0), Unit(0, 1)
 UP, DOWN = Edge("activation", A, B), Edge("gradient", B, A)

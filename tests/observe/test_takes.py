@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
-from stalegrid.messages import layout_of
 from stalegrid.observe.takes import Takes
+from stalegrid.programs.messages import layout_of
 
 NUMBERS = st.floats(allow_nan=False)
 COUNTS = st.integers(0, 40)

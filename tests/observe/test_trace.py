@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError
-from stalegrid.grid import OBSERVER, Unit, learner, server
-from stalegrid.messages import END
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.observe.trace import FORMAT, read_trace, write_trace
-from stalegrid.program import Edge, Kind
+from stalegrid.programs.actions import Edge, Kind
+from stalegrid.programs.grid import OBSERVER, Unit, learner, server
+from stalegrid.programs.messages import END
 
 A, B = Unit(0, 0), Unit(0, 1)
 Event = dict[str, Any]

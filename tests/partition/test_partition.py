@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.messages import TensorSpec
 from stalegrid.partition import partition
+from stalegrid.programs.messages import TensorSpec
 
 torch.set_num_threads(1)
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.grid import OBSERVER, Unit, learner, server
 from stalegrid.observe.timeline import Timeline
-from stalegrid.program import Edge, Kind, Watch
-from stalegrid.serving import Ordered, Served
-from stalegrid.softsync import Delivery, Rules
+from stalegrid.programs.actions import Edge, Kind
+from stalegrid.programs.grid import OBSERVER, Unit, learner, server
+from stalegrid.programs.serving import Ordered, Served
+from stalegrid.programs.softsync import Delivery, Rules
+from stalegrid.programs.watch import Watch
 from stalegrid.timing.arrivals import ServedTimes, drawn, lasting
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import Cost

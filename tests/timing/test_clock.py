@@ -15,21 +15,13 @@ from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import AllReduce, Averaging
-from stalegrid.grid import OBSERVER, Grid, Unit
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.program import (
-    Action,
-    Edge,
-    Kind,
-    NoLateral,
-    Program,
-    Schedule,
-    Tag,
-    Watch,
-    gpipe,
-    one_f_one_b,
-    stale,
-)
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import OBSERVER, Grid, Unit
+from stalegrid.programs.lateral import NoLateral
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
+from stalegrid.programs.watch import Watch
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage

@@ -7,7 +7,7 @@ import pytest
 
 from stalegrid.config import DeviceSettings
 from stalegrid.errors import ConfigError
-from stalegrid.grid import Grid, Unit
+from stalegrid.programs.grid import Grid, Unit
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage, parse_outages, parse_slow
 
 UNIT = Unit(0, 1)

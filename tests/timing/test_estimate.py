@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from stalegrid.consensus.matrices import mixing
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.errors import ConfigError, EngineError
-from stalegrid.grid import Grid, Unit
 from stalegrid.observe.timeline import Timeline
-from stalegrid.program import Kind, NoLateral, Program, Schedule, Watch, one_f_one_b, stale
+from stalegrid.programs.actions import Kind
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.lateral import NoLateral
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, one_f_one_b, stale
+from stalegrid.programs.watch import Watch
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link
 from stalegrid.timing.estimate import Estimate, estimate, long_enough, steady

@@ -3,8 +3,8 @@ from statistics import median
 
 import pytest
 
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.program import Kind
+from stalegrid.programs.actions import Kind
+from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter

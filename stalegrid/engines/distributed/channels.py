@@ -21,9 +21,9 @@ from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.engines.recorded import now
-from stalegrid.messages import END, Message
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Edge, Tag
+from stalegrid.programs.actions import Edge, Tag
+from stalegrid.programs.messages import END, Message
 
 AHEAD = 2
 """Receives posted before their messages are due."""

@@ -15,9 +15,9 @@ from threading import Thread
 import torch
 
 from stalegrid.engines.distributed.wire import Wire
-from stalegrid.grid import Unit
-from stalegrid.messages import Message, layout_of
-from stalegrid.program import Edge, Tag
+from stalegrid.programs.actions import Edge, Tag
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.messages import Message, layout_of
 
 MEGABYTES = 8
 REPEATS = 9

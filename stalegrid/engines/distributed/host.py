@@ -13,10 +13,11 @@ from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Inco
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, Wait
-from stalegrid.grid import OBSERVER, Unit
-from stalegrid.messages import Layout, Message
 from stalegrid.observe.timeline import Recorder
-from stalegrid.program import Agenda, Edge
+from stalegrid.programs.actions import Edge
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.messages import Layout, Message
 
 _LONGEST = 1e7  # seconds that a queue can be waited for
 

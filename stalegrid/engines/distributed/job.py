@@ -24,9 +24,9 @@ from stalegrid.engines.distributed.packing import Packer
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
 from stalegrid.observe.records import Sink
-from stalegrid.plan import Plan
-from stalegrid.served import ServedPlan
-from stalegrid.task import Task
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
+from stalegrid.plans.task import Task
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stalegrid.errors import ProtocolError
-from stalegrid.grid import Unit
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.program import Edge, Kind
+from stalegrid.programs.actions import Edge, Kind
+from stalegrid.programs.grid import Unit
 
 
 def as_text(timeline: Timeline) -> bytes:

@@ -29,8 +29,8 @@ from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe.records import Record
 from stalegrid.partition.operations import Made, Operations
-from stalegrid.plan import Plan, settle
-from stalegrid.served import ServedPlan, settle_served
+from stalegrid.plans.plan import Plan, settle
+from stalegrid.plans.served import ServedPlan, settle_served
 from stalegrid.timing.costs import CostTable
 
 _COSTS = "costs.yaml"

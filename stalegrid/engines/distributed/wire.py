@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stalegrid.errors import ProtocolError
-from stalegrid.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned
-from stalegrid.program import Tag
+from stalegrid.programs.actions import Tag
+from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from stalegrid.engines.noted import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recorded import recorded
 from stalegrid.errors import OutputError
-from stalegrid.grid import OBSERVER, Unit
 from stalegrid.observe.records import Nowhere
 from stalegrid.observe.stream import Stream
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
+from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.seeds import kept
 
 MET = "met"

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import nn
 
 from stalegrid.config import Settings
-from stalegrid.loops import OWN
-from stalegrid.task import Task
+from stalegrid.plans.task import Task
+from stalegrid.studies.loops import OWN
 from stalegrid.train import execute
 from tests.cases import OPTIMIZERS, Net, build, make_settings, make_task
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stalegrid.loops import plain_loop
-from stalegrid.plan import make_plan, settle
-from stalegrid.verify import compare, outcome_of, read_outcome, run_engine
+from stalegrid.plans.plan import make_plan, settle
+from stalegrid.studies.loops import plain_loop
+from stalegrid.studies.verify import compare, outcome_of, read_outcome, run_engine
 from tests.cases import make_settings, make_task
 from tests.engines.distributed import matrix
 

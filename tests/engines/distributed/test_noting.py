@@ -4,9 +4,9 @@ import pytest
 
 from stalegrid.engines.distributed.noting import as_text, from_text
 from stalegrid.errors import ProtocolError
-from stalegrid.grid import OBSERVER, Unit, server
 from stalegrid.observe.timeline import Timeline
-from stalegrid.program import Action, Edge, Kind, Tag
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import OBSERVER, Unit, server
 
 
 def test_a_timeline_is_the_same_after_its_way_as_text() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stalegrid.engines.distributed.peers import Peers, layout_of_state
 from stalegrid.errors import ConfigError
-from stalegrid.plan import Plan, make_plan
-from stalegrid.served import ServedPlan
+from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.timing.costs import Cost, CostTable
 from tests.cases import make_settings, make_task
 from tests.engines.distributed.forked import together

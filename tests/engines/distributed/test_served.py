@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
-from stalegrid.deliveries import DELIVERIES
 from stalegrid.engines.distributed.launch import Workers
 from stalegrid.engines.distributed.worker import MET
 from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, PeerLost, WorkerDied
-from stalegrid.grid import OBSERVER, learner, server
-from stalegrid.replay import Replayed, replay
-from stalegrid.task import Task
+from stalegrid.plans.task import Task
+from stalegrid.programs.deliveries import DELIVERIES
+from stalegrid.programs.grid import OBSERVER, learner, server
+from stalegrid.studies.replay import Replayed, replay
+from stalegrid.studies.verify import verify
 from stalegrid.train import Result, execute
-from stalegrid.verify import verify
 from tests.cases import make_task
 from tests.engines.distributed import test_failures
 from tests.engines.distributed.test_failures import wait_until, workers

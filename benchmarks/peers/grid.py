@@ -1,0 +1,54 @@
+"""A grid under torchrun, on hosts that somebody else has made: ``grid WORKLOAD TIMED SETTINGS``, SETTINGS in JSON.
+
+The first process prints seconds an update, and the bytes that all hosts have sent for one.  Not timed are the updates
+in which the pipeline fills and drains.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import stalegrid
+from benchmarks.peers.start import bytes_sent, everybody, leave, tell
+from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
+
+
+def main(name: str, timed: int, settings: dict[str, Any]) -> None:
+    """Train and print."""
+    dist.init_process_group("gloo")
+    noted: list[tuple[float, int]] = []
+
+    def noting(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        made = optimizer()(parameters)
+        made.register_step_post_hook(lambda *_: noted.append((time.perf_counter(), bytes_sent())))
+        return made
+
+    filling = draining = 2 * settings["stages"]
+    updates = filling + timed + draining
+    samples = BATCHES * settings["groups"] * settings["batch_size"]
+    stalegrid.train(
+        WORKLOADS[name].model(),
+        WORKLOADS[name].samples(samples),
+        loss=nn.CrossEntropyLoss(),
+        optimizer=noting,
+        updates=updates,
+        log_every=updates,
+        evaluate_every=0,
+        quiet=True,
+        **settings,
+    )
+    noted = noted[-updates:]  # not those of a trial before
+    (start, before), (end, after) = noted[filling - 1], noted[filling + timed - 1]
+    sent = everybody(after - before) / timed
+    if dist.get_rank() == 0:
+        tell({"seconds": (end - start) / timed, "bytes": sent})
+    leave()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

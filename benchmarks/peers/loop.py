@@ -1,0 +1,37 @@
+"""A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE]``; prints seconds an update."""
+
+import sys
+
+import torch
+from torch import nn
+
+from benchmarks.peers.start import seconds_per_update, tell
+from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
+
+
+def measure(name: str, batch: int, updates: int, device: str = "cpu", models: int = 1) -> float:
+    """Train models one after another, each on samples of its own, and return the seconds of an update of all."""
+    torch.manual_seed(0)
+    workload, loss = WORKLOADS[name], nn.CrossEntropyLoss()
+    data = workload.samples(BATCHES * batch * models)
+    trained = [workload.model().to(device) for _ in range(models)]
+    steps = [optimizer()(list(model.parameters())) for model in trained]
+
+    def update(n: int) -> None:
+        for i, (model, step) in enumerate(zip(trained, steps, strict=True)):
+            first = (n % BATCHES * models + i) * batch
+            x, y = (part[first : first + batch].to(device) for part in (data.inputs, data.targets))
+            step.zero_grad()
+            loss(model(x), y).backward()
+            step.step()
+
+    return seconds_per_update(update, updates)
+
+
+def main(name: str, batch: int, updates: int, device: str = "cpu") -> None:
+    """Train one model and print."""
+    tell({"seconds": measure(name, batch, updates, device)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

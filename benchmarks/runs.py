@@ -1,0 +1,64 @@
+"""One measured run of this library, through its public interface."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import stalegrid
+from benchmarks.measure import THREADS
+from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
+from stalegrid.engines.machine import computing
+from stalegrid.partition import partition
+
+
+def half(workload: str) -> str:
+    """Return where a workload is cut into two stages of one thread each, measured here."""
+    chosen = WORKLOADS[workload]
+    with computing(THREADS):
+        (cut,) = partition(chosen.model(), (chosen.samples(chosen.batch).inputs,), 2).names
+    return cut
+
+
+def train(workload: str, updates: int, out: Path, **settings: Any) -> None:
+    """Train a workload, quietly and without any evaluation but the last.
+
+    Args:
+        workload: by name.
+        updates: of each unit.
+        out: folder to be made.
+        settings: fields of :class:`stalegrid.Settings`; the workload's batch size if there is none.
+    """
+    chosen = WORKLOADS[workload]
+    batch = settings.setdefault("batch_size", chosen.batch)
+    stalegrid.train(
+        chosen.model(),
+        chosen.samples(BATCHES * batch * settings.get("groups", settings.get("learners", 1))),
+        loss=nn.CrossEntropyLoss(),
+        optimizer=optimizer(),
+        updates=updates,
+        log_every=max(1, updates // 10),
+        evaluate_every=0,
+        out=out,
+        quiet=True,
+        **settings,
+    )
+
+
+def seconds_per_update(workload: str, updates: int, **settings: Any) -> float:
+    """Train and return the seconds an update takes once the pipeline is full.
+
+    Args:
+        workload: by name.
+        updates: of each unit; the first fifth is left out.
+        settings: see :func:`train`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        train(workload, updates, folder, **settings)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    reports = [line for line in lines if line["kind"] == "train"]
+    first, last = reports[1], reports[-1]
+    return float((last["seconds"] - first["seconds"]) / (last["update"] - first["update"]))

@@ -1,0 +1,141 @@
+"""What is trained, by this library and by its peers alike.
+
+Does not know: how.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.sleeping import sleepers
+from stalegrid import ArrayDataset
+from stalegrid.models import resnet
+
+STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
+"""Emulated devices, and the seconds that each takes for a batch."""
+
+BATCHES = 4
+"""Different batches that everybody trains on, in turn."""
+
+WIDTH = 832
+"""Of the layers of a model that is slow to average."""
+
+_SLEPT = 32  # samples of such a batch
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and its data.
+
+    Args:
+        model: makes the model, a chain of layers.
+        samples: makes so many samples.
+        batch: samples of an update.
+    """
+
+    model: Callable[[], nn.Sequential]
+    samples: Callable[[int], ArrayDataset]
+    batch: int
+
+
+def images(samples: int) -> ArrayDataset:
+    """Return random images of CIFAR's shape."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randn(samples, 3, 32, 32, generator=draw)
+    return ArrayDataset(pixels, torch.randint(0, 10, (samples,), generator=draw), 10)
+
+
+def vectors(width: int, samples: int) -> ArrayDataset:
+    """Return random vectors."""
+    draw = torch.Generator().manual_seed(0)
+    return ArrayDataset(
+        torch.randn(samples, width, generator=draw), torch.randint(0, 10, (samples,), generator=draw), 10
+    )
+
+
+def wide() -> nn.Sequential:
+    """Return eight layers with 5.5 million parameters: much to average, little to hand from layer to layer."""
+    layers: list[nn.Module] = []
+    for _ in range(8):
+        layers += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Cast(nn.Module):
+    """A layer that changes the type of what it is given, forwards and, of gradients, backwards.
+
+    Args:
+        dtype: of what it returns.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cast."""
+        return x.to(self.dtype)
+
+
+def wide_halved() -> nn.Sequential:
+    """Return the same layers in four parts, with bfloat16 between them: cut before the second of two casts."""
+    layers = list(wide())
+    parts = [nn.Sequential(*layers[i : i + 4]) for i in range(0, len(layers), 4)]
+    cast = [(Cast(torch.float32), part, Cast(torch.bfloat16)) for part in parts]
+    return nn.Sequential(*[layer for three in cast for layer in three][1:-1])
+
+
+class Half(nn.Module):
+    """A layer that computes in bfloat16 where that is good enough.
+
+    Args:
+        layer: any module.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute under autocast."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            made: Tensor = self.layer(x)
+            return made
+
+
+class ChannelsLast(nn.Module):
+    """Images in the memory order that tensor cores want."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reorder."""
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def _half(depth: int) -> nn.Sequential:
+    model = nn.Sequential(ChannelsLast(), *(Half(layer) for layer in resnet(depth)))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _sleepers(devices: int, layers: int) -> Workload:
+    model = partial(sleepers, layers, devices * FORWARD / _SLEPT, devices * BACKWARD / _SLEPT)
+    return Workload(model, partial(vectors, 16), _SLEPT)
+
+
+WORKLOADS = {
+    "resnet20": Workload(partial(resnet, 20), images, 128),
+    "resnet56": Workload(partial(resnet, 56), images, 128),
+    "half-resnet56": Workload(partial(_half, 56), images, 128),
+    "wide": Workload(wide, partial(vectors, WIDTH), 128),
+    "wide-halved": Workload(wide_halved, partial(vectors, WIDTH), 128),
+    "sleeper": _sleepers(1, 1),
+    "sleepers": _sleepers(STAGES, STAGES),
+    "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
+}
+
+
+def optimizer(lr: float = 0.01) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what everybody trains with."""
+    return partial(torch.optim.SGD, fused=True, lr=lr, momentum=0.9, weight_decay=5e-4)

@@ -1,0 +1,165 @@
+"""What the parts of a real model cost on this machine, measured.
+
+Does not know: methods, links: the model runs as a chain of parts, one after another, in this process, or in several at
+once, which then compete for the machine as the units of a run do.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from stalegrid.agents.build import build_agents
+from stalegrid.config import Settings
+from stalegrid.engines.distributed.handling import measure_handling
+from stalegrid.engines.distributed.job import Job
+from stalegrid.engines.distributed.launch import launch
+from stalegrid.engines.machine import computing, use_device
+from stalegrid.engines.recorded import recorded
+from stalegrid.engines.simulator import simulate
+from stalegrid.errors import ConfigError
+from stalegrid.observe.records import Nowhere
+from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import TRACE, read_trace
+from stalegrid.partition import finest
+from stalegrid.plans.material import cast_model, make_batches
+from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.task import Task
+from stalegrid.programs.actions import Kind
+from stalegrid.programs.grid import OBSERVER, Grid
+from stalegrid.seeds import kept
+from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
+
+PARTS = 16
+"""Parts that are fine enough for most cuts."""
+
+SMALLER = 4
+"""A batch of a fourth of the samples shows what does not grow with them."""
+
+LEAST = 2
+"""Samples; batch normalisation refuses one."""
+
+WARM_UP, REPEATS = 3, 9
+"""Updates that are not timed, and that are."""
+
+
+def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1) -> CostTable:
+    """Measure a model, cut into parts, on batches of its data.
+
+    Args:
+        task: what is trained; left as it is.
+        settings: batch size, type, device, threads and seed are used; cuts, if given, in place of the finest.
+        parts: how many at most.
+        copies: processes that do the same at once; 1 for this process alone.
+
+    Returns:
+        The median cost of every part.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    if parts < 1:
+        raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
+    if copies < 1:
+        raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
+    task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
+    device = use_device(settings.device, 0)
+    with computing(settings.threads), kept(device):
+        chain = _chain(task, settings, parts, copies)
+        whole = _measured(task, chain, device)
+        smaller = max(LEAST, settings.batch_size // SMALLER)
+        if smaller < settings.batch_size:
+            some = _measured(task, dataclasses.replace(chain, batch_size=smaller), device)
+            ratio = smaller / settings.batch_size
+            whole = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
+    return CostTable(settings.batch_size, tuple(whole), measure_handling() if device.type == "cpu" else 0.0)
+
+
+def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
+    """Return what a forward or backward takes besides what grows with its samples, from two sizes of batch."""
+    passes = [(some.forward, whole.forward), (some.backward, whole.backward)]
+    return max(0.0, sum(part - ratio * all_of_it for part, all_of_it in passes) / (1 - ratio) / len(passes))
+
+
+def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
+    plan = make_plan(task, chain)
+    timeline = _here(task, chain, plan, device) if chain.engine == "simulator" else _at_once(task, chain, plan)
+    return [_cost(plan, k, timeline, device) for k in range(plan.grid.stages)]
+
+
+def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Timeline:
+    timeline = Timeline()
+    agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
+    simulate(plan.program, recorded(agents, timeline, device))
+    return timeline
+
+
+def _at_once(task: Task, chain: Settings, plan: Plan) -> Timeline:
+    with tempfile.TemporaryDirectory(prefix="stalegrid-profile-") as folder:
+        launch(Job(task, dataclasses.replace(chain, trace=True), plan, Nowhere, Path(folder)), plan.grid.groups)
+        return read_trace(Path(folder) / TRACE)
+
+
+def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:
+    """Return settings that run the parts one after another, in each of some groups that do not talk."""
+    batches = make_batches(task, settings, Grid(1, 1), 1)
+    cuts = settings.cuts
+    if cuts is None:
+        cuts = list(finest(cast_model(task, settings), batches.inputs(0, 0), parts))
+    unchanged = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings) if f.name in _KEPT}
+    updates = WARM_UP + REPEATS
+    return Settings(
+        **unchanged,
+        method="gpipe",
+        mixing="none",
+        groups=copies,
+        stages=len(cuts) + 1,
+        cuts=cuts,
+        micro_batches=1,
+        updates=updates,
+        engine="simulator" if copies == 1 else "processes",
+        gap=False,
+        log_every=updates,
+        evaluate_every=0,
+    )
+
+
+_KEPT = ("batch_size", "dtype", "device", "threads", "seed")
+
+
+def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> Cost:
+    taken: dict[Kind, list[int]] = defaultdict(list)
+    for span in timeline.spans:
+        if span.unit.stage == stage and span.unit != OBSERVER and span.index >= WARM_UP:
+            taken[span.kind].append(span.end - span.start)
+    sizes = [sum(spec.nbytes for spec in layout) for layout in plan.partition.layouts]
+    read = plan.stages[stage]
+    milliseconds = {kind: median(times) / NANOSECONDS for kind, times in taken.items()}
+    return Cost(
+        forward=milliseconds[Kind.FORWARD],
+        backward=milliseconds[Kind.BACKWARD],
+        update=milliseconds[Kind.UPDATE],
+        mix=_mixing(torch.zeros(read.mixed, dtype=read.dtype, device=device)),
+        input=sizes[stage - 1] if stage else 0,
+        output=sizes[stage] if stage < len(sizes) else 0,
+        parameters=read.numel * read.dtype.itemsize,
+        graph=plan.held[stage],
+        name=plan.partition.names[stage - 1] if stage else "input",
+    )
+
+
+def _mixing(vector: torch.Tensor) -> float:
+    """Return the milliseconds of averaging a vector with that of one other group."""
+    other = vector.clone()
+    times: list[float] = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        vector.add_(other - vector, alpha=0.5)
+        if vector.is_cuda:
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return median(times)

@@ -1,0 +1,295 @@
+"""Which grid, method and staleness suit given devices: every candidate in virtual time, and one recommended.
+
+Does not know: models, tensors, processes; costs say all about the model.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from stalegrid.config import Settings
+from stalegrid.consensus.lateral import make_lateral, mixing_name
+from stalegrid.errors import ConfigError
+from stalegrid.methods import methods
+from stalegrid.methods.methods import Method
+from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.programs.grid import Grid
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule
+from stalegrid.stages.views import View, find_view
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.disturbances import Disturbances, has_units
+from stalegrid.timing.estimate import Estimate, estimate, long_enough
+
+USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
+"""Methods that are compared unless the user names others."""
+
+WORTH = 1.1
+"""How much faster than the best synchronous method a stale one must be to be recommended."""
+
+STATES = {"sgd": 1, "adam": 2, "adamw": 2, "nadam": 2}
+"""Vectors that an optimizer keeps for each of parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to use the devices.
+
+    Attributes:
+        settings: that train so.
+        grid: likewise.
+        schedule: how far stages run ahead.
+        cuts: names of the parts that begin stages 1..K-1.
+        estimate: what it takes.
+        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
+        samples_per_second: of all groups together.
+    """
+
+    settings: Settings
+    grid: Grid
+    schedule: Schedule
+    cuts: tuple[str, ...]
+    estimate: Estimate
+    memory: tuple[int, ...]
+    samples_per_second: float
+
+    @property
+    def staleness(self) -> tuple[int, ...]:
+        """Staleness of each stage in updates, at most."""
+        return tuple(self.schedule.bound(k) for k in range(self.schedule.stages))
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether it computes what one device would: no gradient is late, and groups are never apart."""
+        together = self.grid.groups == 1 or self.settings.mixing == methods.ALL_REDUCE
+        return together and not methods.find(self.settings.method).stale
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    Args:
+        table: what the model costs.
+        devices: how many there are.
+        names: of the methods to compare.
+        memory: bytes that a device has for training; None for enough.
+        states: vectors that the optimizer keeps for each of parameters.
+
+    Raises:
+        ConfigError: a number has no meaning.
+    """
+
+    table: CostTable
+    devices: int
+    names: tuple[str, ...] = USUAL
+    memory: int | None = None
+    states: int = 1
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise ConfigError(f"a plan is for at least one device (devices: {self.devices})")
+        if self.memory is not None and self.memory < 1:
+            raise ConfigError(f"a device needs memory (memory: {self.memory} bytes)")
+        for name in self.names:
+            methods.find(name)
+
+
+def candidates(question: Question, settings: Settings) -> list[Candidate]:
+    """Estimate every combination of grid, method, micro-batches and staleness that uses the devices.
+
+    Args:
+        question: what is asked.
+        settings: links, jitter, slow units, mixing, batch size and whatever else is the same for all; a grid or a
+            staleness given there is kept.
+
+    Returns:
+        All that run, fastest first.
+
+    Raises:
+        ConfigError: none runs, or what is given makes no sense.
+    """
+    check_share(settings.within)
+    found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
+    if not found:
+        raise ConfigError(
+            f"nothing to plan: no method runs on a grid of these devices (devices: {question.devices}, parts of the "
+            f"model: {len(question.table.parts)}, methods: {', '.join(question.names)})"
+        )
+    return found
+
+
+def fitting(found: Sequence[Candidate], memory: int | None) -> list[Candidate]:
+    """Return those whose stages have room.
+
+    Raises:
+        ConfigError: none has.
+    """
+    fit = [c for c in found if memory is None or max(c.memory) <= memory]
+    if not fit:
+        least = min(max(c.memory) for c in found)
+        raise ConfigError(
+            f"nothing fits into the memory (memory: {memory} bytes, the least that any needs: {least}); use more "
+            "stages, smaller batches, or view recomputed"
+        )
+    return fit
+
+
+def recommend(fit: Sequence[Candidate], within: float) -> tuple[Candidate, str]:
+    """Return one candidate and the reason.
+
+    Args:
+        fit: those that fit, fastest first.
+        within: share of the best throughput that may be missed for less staleness.
+    """
+    exact = [c for c in fit if c.synchronous]
+    others = [c for c in fit if not c.synchronous]
+    near = [c for c in fit if c.samples_per_second >= (1 - within) * fit[0].samples_per_second]
+    best = min(near, key=lambda c: (not c.synchronous, sum(c.staleness), max(c.memory)))
+    if not exact:
+        return best, "nothing synchronous was compared or fits; it has the least staleness of what is about as fast"
+    if not others:
+        return exact[0], "the fastest; nothing stale was compared or fits"
+    gain = others[0].samples_per_second / exact[0].samples_per_second
+    if best.synchronous or gain < WORTH:
+        faster = f"only {gain - 1:.0%} faster" if gain > 1 else "not faster"
+        return exact[0], (
+            f"synchronous training is better here: what is stale or lets groups drift apart is {faster} (worth it from "
+            f"{WORTH - 1:.0%})"
+        )
+    gain = best.samples_per_second / exact[0].samples_per_second
+    return best, (
+        f"{gain:.2f} times as fast as the best synchronous method ({_name(exact[0])}), and the least stale of what is "
+        f"within {within:.0%} of the fastest"
+    )
+
+
+def shortened(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:
+    """Return the fastest of each method, and the recommended one, in their order."""
+    fastest: dict[str, Candidate] = {}
+    for candidate in found:
+        fastest.setdefault(candidate.settings.method, candidate)
+    return [c for c in found if c is best or c is fastest[c.settings.method]]
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.settings.method} on {candidate.grid.groups} x {candidate.grid.stages}"
+
+
+def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
+    for grid in _grids(question, settings):
+        disturbances = Disturbances.parse(settings, grid, settings.seed)
+        table = question.table.of_batch(settings.batch_size)
+        devices = Devices(disturbances, table.cut(grid.stages, settings.cuts), table.handling)
+        for name in question.names:
+            method = methods.find(name)
+            if _runs(method, grid, settings):
+                made = list(_of_method(question, settings, method, grid, devices))
+                # Of a method that flushes only the best number of micro-batches is of interest.
+                made.sort(key=lambda c: -c.samples_per_second)
+                yield from made if method.stale else made[:1]
+
+
+def _grids(question: Question, settings: Settings) -> list[Grid]:
+    """Return the grids that the devices can form, and of these those that have the units which are named, if any do."""
+    found: list[Grid] = []
+    for stages in _divisors(question.devices):
+        groups = question.devices // stages
+        asked = settings.stages in (None, stages) and settings.groups in (None, groups)
+        if asked and stages <= len(question.table.parts) and _as_long(settings, stages):
+            found.append(Grid(groups, stages))
+    return [grid for grid in found if has_units(settings, grid)] or found
+
+
+def _as_long(settings: Settings, stages: int) -> bool:
+    """Return whether what is given for each stage is given for so many."""
+    given = (settings.staleness, settings.queues, None if settings.cuts is None else [*settings.cuts, ""])
+    return all(len(numbers) == stages for numbers in given if isinstance(numbers, list))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _runs(method: Method, grid: Grid, settings: Settings) -> bool:
+    if method.max_groups is not None and grid.groups > method.max_groups:
+        return False
+    if method.max_stages is not None and grid.stages > method.max_stages:
+        return False
+    if len(grid) > 1 and method.name == "sgd":
+        return False  # one stage after the other: never faster than one device
+    pipeline = method.stale or method.micro_batches > 1
+    if grid.stages == 1 and pipeline and not (method.stale and grid.groups > 1):
+        return False
+    return grid.groups == 1 or method.mixing != methods.NO_MIXING or settings.mixing is not None
+
+
+def _of_method(
+    question: Question, settings: Settings, method: Method, grid: Grid, devices: Devices
+) -> Iterator[Candidate]:
+    view = find_view(settings.view or method.view)
+    mixing = mixing_name(method, settings, grid)
+    lateral = partial(make_lateral, mixing, settings, grid)
+    assert devices.costs is not None
+    seen: set[Schedule] = set()
+    for micro in _micro_batches(method, grid, settings):
+        for staleness in _vectors(method, grid, settings):
+            ahead: list[int] | None
+            if staleness == "auto":
+                ahead = devices.enough_staleness(method, grid, view, micro, lateral, settings.within)
+            else:
+                ahead = staleness
+            schedule = methods.schedule(method, grid.stages, ahead, settings.queues, micro, view.delay)
+            if schedule in seen or not _allowed(view, schedule):
+                continue
+            seen.add(schedule)
+            updates = long_enough(schedule, ESTIMATED)
+            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
+            made = estimate(program, devices.time_model(program))
+            chosen = replace(
+                settings,
+                method=method.name,
+                groups=grid.groups,
+                stages=grid.stages,
+                staleness=[w - 1 for w in schedule.windows] if method.stale else None,
+                queues=None,
+                micro_batches=micro,
+                cuts=[cost.name for cost in devices.costs[1:]],
+                mixing=mixing,
+            )
+            memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
+            rate = 1000 * grid.groups * settings.batch_size / made.batch if made.batch else float("inf")
+            yield Candidate(chosen, grid, schedule, tuple(chosen.cuts or ()), made, tuple(memory), rate)
+
+
+def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:
+    if settings.micro_batches is not None:
+        return (settings.micro_batches,)
+    if method.stale or method.micro_batches == 1:
+        return (method.micro_batches,)
+    whole = [m for m in range(1, settings.batch_size + 1) if settings.batch_size % m == 0]
+    return [m for m in whole if grid.stages <= m <= 4 * grid.stages] or whole[-1:]
+
+
+def _allowed(view: type[View], schedule: Schedule) -> bool:
+    try:
+        view.check(schedule)
+    except ConfigError:
+        return False
+    return True
+
+
+def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[int] | Literal["auto"] | None]:
+    if not method.stale or settings.queues is not None:
+        return (None,)
+    if settings.staleness is not None:
+        return (settings.staleness,)
+    return (None, "auto") if grid.stages > 1 else (None,)
+
+
+def _memory(question: Question, schedule: Schedule, view: type[View], stage: int, cost: Cost) -> int:
+    kept = view.kept(schedule, stage)
+    own = cost.parameters * (2 + question.states)
+    flying = (kept.graphs * cost.graph + kept.inputs * cost.input) // schedule.micro_batches
+    return own + flying + kept.copies * cost.parameters

@@ -1,0 +1,109 @@
+"""Tables of costs and candidates for the console.
+
+Does not know: how their numbers were made.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from stalegrid.config import DeviceSettings
+from stalegrid.methods.methods import NO_MIXING, find
+from stalegrid.observe.stream import Stream, console
+from stalegrid.planner.planning import Candidate
+from stalegrid.timing.costs import CostTable
+
+
+def plain(*columns: str) -> Table:
+    """Return an empty table."""
+    return Table(*columns, box=box.SIMPLE, pad_edge=False)
+
+
+def wide() -> Console:
+    """Return a console whose tables are not squeezed where nobody sees its edge."""
+    return console(width=None if Stream("stdout").isatty() else 200)
+
+
+def costs(table: CostTable) -> Table:
+    """Show what the parts of a model cost."""
+    shown = plain("part", "forward ms", "backward ms", "update ms", "mix ms", "output kB", "parameters kB", "graph kB")
+    for part in table.parts:
+        times = (part.forward, part.backward, part.update, part.mix)
+        sizes = (part.output, part.parameters, part.graph)
+        shown.add_row(part.name, *(f"{ms:.3g}" for ms in times), *(f"{size / 1000:,.0f}" for size in sizes))
+    return shown
+
+
+def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, float]) -> Table:
+    """Show candidates, fastest first.
+
+    Args:
+        found: which.
+        best: the recommended one, which is marked.
+        measured: milliseconds a batch on real processes, by position in ``found``.
+    """
+    heads = [
+        "",
+        "method",
+        "S x K",
+        "M",
+        "ms/batch",
+        "samples/s",
+        "busy",
+        "waiting",
+        "sending",
+        "staleness",
+        "MB a stage",
+    ]
+    shown = plain(*heads, *(["measured", "estimated/measured"] if measured else []))
+    for i, c in enumerate(found):
+        shares = (c.estimate.busy, c.estimate.waiting, c.estimate.sending)
+        row = [
+            "*" if c is best else "",
+            c.settings.method,
+            f"{c.grid.groups} x {c.grid.stages}",
+            str(c.schedule.micro_batches),
+            f"{c.estimate.batch:.4g}",
+            f"{c.samples_per_second:,.4g}",
+            *(f"{share:.0%}" for share in shares),
+            _runs(c.staleness),
+            _runs([f"{size / 1e6:.3g}" for size in c.memory]),
+        ]
+        if measured:
+            seen = measured.get(i)
+            row += ["", ""] if seen is None else [f"{seen:.4g} ms", f"{c.estimate.batch / seen:.3f}"]
+        shown.add_row(*row)
+    return shown
+
+
+def command(candidate: Candidate) -> str:
+    """Return the options of ``stalegrid train`` that say what a candidate is."""
+    chosen = {"method": candidate.settings.method, "groups": candidate.grid.groups, "stages": candidate.grid.stages}
+    modelled = {field.name for field in fields(DeviceSettings)}
+    for field in fields(candidate.settings):
+        value = getattr(candidate.settings, field.name)
+        if value != field.default and field.name not in modelled:
+            chosen.setdefault(field.name, value)
+    method = find(candidate.settings.method)
+    usual = {"micro_batches": method.micro_batches, "mixing": method.mixing, "cuts": []}
+    if candidate.grid.groups == 1:
+        usual["mixing"] = NO_MIXING
+    options = (
+        f"--{name.replace('_', '-')} {_written(value)}" for name, value in chosen.items() if value != usual.get(name)
+    )
+    return "stalegrid train " + " ".join(options)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list) and not any(isinstance(entry, list) for entry in value):
+        return ",".join(map(str, value))
+    return shlex.quote(json.dumps(value) if isinstance(value, list | bool) else str(value))
+
+
+def _runs(values: Sequence[object]) -> str:
+    return ",".join(map(str, values)) if len(values) <= 8 else f"{values[0]},{values[1]},...,{values[-1]}"

@@ -1,0 +1,144 @@
+"""What a run knows of its devices: what stages cost there, what disturbs them, how much staleness they need.
+
+Does not know: tensors, engines.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stalegrid.config import Settings
+from stalegrid.errors import ConfigError
+from stalegrid.methods import methods
+from stalegrid.methods.methods import Method
+from stalegrid.programs.actions import Edge
+from stalegrid.programs.grid import Grid
+from stalegrid.programs.lateral import Lateral
+from stalegrid.programs.pipeline import Program
+from stalegrid.stages.views import View
+from stalegrid.timing.clock import TimeModel, message_bytes
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.disturbances import Disturbances
+from stalegrid.timing.estimate import estimate, long_enough
+from stalegrid.timing.tune import least_staleness
+
+ESTIMATED = 200
+"""Updates over which a throughput is estimated, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The devices of a run.
+
+    Args:
+        disturbances: what makes them unequal and late.
+        costs: of each stage; None where none are known.
+        handling: milliseconds of a unit's own time for each MB that it sends or receives.
+    """
+
+    disturbances: Disturbances
+    costs: tuple[Cost, ...] | None
+    handling: float = 0.0
+
+    def time_model(self, program: Program, nbytes: Callable[[Edge], int] | None = None) -> TimeModel:
+        """Return what a program's actions take and its messages weigh, where costs are known.
+
+        Args:
+            program: whose.
+            nbytes: of every message of an edge; what the costs say if left out.
+        """
+        assert self.costs is not None
+        weigh = message_bytes(self.costs, program) if nbytes is None else nbytes
+        return TimeModel(self.costs, program.schedule.micro_batches, self.handling, weigh, self.disturbances)
+
+    def enough_staleness(
+        self,
+        method: Method,
+        grid: Grid,
+        view: type[View],
+        micro_batches: int,
+        lateral: Callable[[int], Lateral],
+        within: float,
+    ) -> list[int]:
+        """Return the least staleness that is about as fast as any.
+
+        Args:
+            method: that has a staleness.
+            grid: of the run.
+            view: of late backwards.
+            micro_batches: M.
+            lateral: when groups exchange in a run of so many updates.
+            within: share of the best throughput that may be missed.
+
+        Raises:
+            ConfigError: no costs are known, or the share is none.
+        """
+        if not method.stale:
+            raise ConfigError(
+                f"{method.name} flushes at every update and has no staleness (staleness: auto); leave it out"
+            )
+        if self.costs is None:
+            raise ConfigError(
+                "staleness auto is estimated from costs (costs: None); measure them with stalegrid profile --out FILE, "
+                "and give --costs FILE"
+            )
+        check_share(within)
+
+        def batch(staleness: list[int]) -> float:
+            schedule = methods.schedule(method, grid.stages, staleness, None, micro_batches, view.delay)
+            updates = long_enough(schedule, ESTIMATED)
+            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
+            return estimate(program, self.time_model(program)).batch
+
+        return least_staleness(grid.stages, batch, within)
+
+
+def check_share(within: float) -> None:
+    """Check a share of the best throughput that may be missed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not 0 <= within < 1:
+        raise ConfigError(f"within is a share of the throughput, from 0 to below 1 (within: {within})")
+
+
+def settle_devices(settings: Settings, grid: Grid, table: CostTable | None) -> tuple[Devices, list[str] | None]:
+    """Settle and check what is known of the devices.
+
+    Args:
+        settings: of the run.
+        grid: of the run.
+        table: what the model costs; what the settings name if left out.
+
+    Returns:
+        The devices, and the names where the model is cut, if that is settled.
+
+    Raises:
+        ConfigError: what is asked for has no meaning, or not on this engine.
+    """
+    disturbances = Disturbances.parse(settings, grid, settings.seed)
+    if table is None and settings.costs is not None:
+        table = CostTable.read(settings.costs)
+    _check(settings, disturbances, table)
+    if table is None:
+        return Devices(disturbances, None), settings.cuts
+    table = table.of_batch(max(1, settings.batch_size))
+    if len(table.parts) == grid.stages and (settings.cuts is not None or not table.named):
+        return Devices(disturbances, table.parts, table.handling), settings.cuts
+    costs = table.cut(grid.stages, settings.cuts)
+    return Devices(disturbances, costs, table.handling), [cost.name for cost in costs[1:]]
+
+
+def _check(settings: Settings, disturbances: Disturbances, table: CostTable | None) -> None:
+    virtual = settings.engine == "simulator"
+    if virtual and table is None and disturbances != Disturbances(seed=settings.seed):
+        raise ConfigError(
+            "slow, jitter, stalls, links and outages need a clock, which the simulator has only where costs are known; "
+            "measure them with stalegrid profile --out FILE, and give --costs FILE"
+        )
+    if not virtual and (settings.link or settings.lateral_link or settings.outages):
+        raise ConfigError(
+            "links and outages are not emulated on processes (link, lateral_link, outages); take engine simulator"
+        )
+    if settings.emulate and (virtual or table is None):
+        raise ConfigError("emulate is for processes and needs costs; give --engine processes --costs FILE")

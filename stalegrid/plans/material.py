@@ -1,0 +1,108 @@
+"""What a task brings, as a run takes it: its model in the type of the run, its data in batches, both checked.
+
+Does not know: grids beyond their number of groups, stages, methods, engines.
+"""
+
+from contextlib import suppress
+from functools import partial
+
+import torch
+from torch import nn
+
+from stalegrid.config import Settings
+from stalegrid.data import Batches, Slices
+from stalegrid.data.repeating import check_repeats
+from stalegrid.errors import ConfigError, DataError
+from stalegrid.objects import labels
+from stalegrid.objects.aliases import check_functions, check_hooks, check_memory, check_readers
+from stalegrid.objects.copies import cast, copied
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Grid
+from stalegrid.seeds import drawing
+
+TEST_BATCH = 125
+"""Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
+
+
+def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int) -> Batches:
+    """Return the training batches of every group."""
+    return Batches(
+        task.data,
+        groups=grid.groups,
+        batch_size=settings.batch_size,
+        micro_batches=micro_batches,
+        seed=settings.seed,
+        augment=task.augment,
+        dtype=dtype_of(settings),
+    )
+
+
+def make_test(task: Task, settings: Settings) -> Slices | None:
+    """Return the test data in slices, if there is any."""
+    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(settings))
+
+
+def dtype_of(settings: Settings) -> torch.dtype | None:
+    """Return the type that floating parameters and data are cast to; None where they keep their own."""
+    found: torch.dtype | None = None if settings.dtype is None else getattr(torch, settings.dtype)
+    return found
+
+
+def check_data(task: Task, settings: Settings) -> None:
+    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
+    check_repeats(task.data, "training data", settings.seed)
+    if task.test is not None:
+        check_repeats(task.test, "test data", 0)
+
+
+def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
+    """Measure the first slice of the test data, so that what it does not fit comes before training."""
+    if test is None:
+        return
+    if not len(test):
+        raise ConfigError("the test data is empty (samples: 0); leave it out")
+    inputs, targets = test[0]
+    try:
+        with torch.no_grad():
+            made = copied(model).eval()(*inputs)
+            outputs = made if isinstance(made, tuple) else (made,)
+            with labels.named(outputs[0], targets, partial(test.indices, 0), task.loss):
+                task.fresh().loss(*outputs, targets)
+    except DataError as problem:
+        raise DataError(f"test data: {problem}") from problem
+    except Exception as problem:  # model and loss are the user's: anything can be raised
+        raise ConfigError(f"the model or the loss does not accept the test data: {problem}") from problem
+
+
+def check_optimizer(task: Task, model: nn.Module) -> None:
+    """Refuse an optimizer that keeps the user's own model to look at, or is hooked with what does.
+
+    Args:
+        task: what is trained.
+        model: a copy of its model, for whose parameters an optimizer is built.
+
+    Raises:
+        ConfigError: it reaches a module, parameter or buffer beside those that it is given.
+    """
+    kept: list[object] = []
+    with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
+        optimizer = task.fresh().optimizer([p for p in model.parameters() if p.requires_grad])
+        kept = [value for name, value in vars(optimizer).items() if name not in ("param_groups", "state")]
+        kept.append(type(optimizer).step)
+    check_readers(task.model, optimizer=kept)
+
+
+def cast_model(task: Task, settings: Settings) -> nn.Module:
+    """Return a copy of the model in the type of the run.
+
+    Raises:
+        ConfigError: it has complex parameters, a copy would not be what it is, or the loss or the scheduler reads it.
+    """
+    complex_ones = [name for name, p in task.model.named_parameters() if p.is_complex()]
+    if complex_ones:
+        raise ConfigError(f"complex parameters cannot be trained (parameter: {complex_ones[0]}); hold two real ones")
+    check_hooks(task.model)
+    check_functions(task.model)
+    check_memory(task.model)
+    check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
+    return cast(copied(task.model), dtype_of(settings))

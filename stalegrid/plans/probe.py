@@ -1,0 +1,386 @@
+"""A trial of one update on copies of the stages, so that what cannot work is said before any process starts.
+
+Does not know: groups, engines, messages.
+
+It also shows whether late backwards are exact: a stage is forwarded, its weights are overwritten with noise, and its
+backward must still give the gradients of an undisturbed one.  A custom autograd function that keeps a parameter in its
+context, or activation checkpointing, fails this.  Where graphs are made by a second forward, it must repeat the first.
+
+And it shows what training would change: a frozen parameter that the forward itself changes travels like a buffer.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stalegrid.errors import ConfigError, DataError, TrainingError
+from stalegrid.objects import labels, losses
+from stalegrid.objects.copies import copied, tensors_of
+from stalegrid.objects.held import changes, held
+from stalegrid.objects.leaves import leaves
+from stalegrid.objects.renewing import renewed
+from stalegrid.plans.sorting import check_sorting
+from stalegrid.plans.task import Task
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.pipeline import Program
+from stalegrid.seeds import drawing
+from stalegrid.stages.corrections import Correction, Maker, Update
+from stalegrid.stages.recomputing import RecomputingStage
+from stalegrid.stages.site import Site
+from stalegrid.stages.stage import Stage
+from stalegrid.stages.views import View
+from stalegrid.stages.views.stashed import Stashed
+from stalegrid.stages.weights import Weights
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of a stage.
+
+    Args:
+        weights: of the copy.
+        optimizer: over them.
+        graph: bytes that one batch in flight holds with its graph.
+        inputs: bytes of a batch's inputs.
+        reads_forwarded: whether a correction reads the weights of every forward.
+        sparse: a parameter whose gradient is sparse; None if there is none.
+    """
+
+    weights: Weights
+    optimizer: Optimizer
+    graph: int
+    inputs: int
+    reads_forwarded: bool
+    sparse: str | None
+
+
+def probe(
+    task: Task,
+    program: Program,
+    view: type[View],
+    corrections: Sequence[Maker],
+    stages: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    targets: Tensor,
+    samples: Callable[[], Tensor] | None = None,
+    *,
+    learning: bool = False,
+) -> list[Probed]:
+    """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
+
+    Args:
+        task: what is trained; left as it is, state of its functions included.
+        program: how.
+        view: which weights late backwards see.
+        corrections: of each unit.
+        stages: the model, cut.
+        inputs: a batch.
+        targets: of that batch.
+        samples: returns which samples of the data they are, for errors.
+        learning: whether a learner forwards, at weights that are not its own.
+
+    Returns:
+        What came of each stage.
+
+    Raises:
+        ConfigError: something fails, or a late backward would not be what it is said to be.
+    """
+    probed: list[Probed] = []
+    for k, module in enumerate(stages):
+        asked = _Asked(task, program, k, module, targets if k == len(stages) - 1 else None, samples)
+        asked = dataclasses.replace(asked, moving=_moving(_Trial(asked), inputs))
+        trial = _Trial(asked)
+        with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
+            outputs = trial.forward(inputs)
+            trial.recompute()
+        _check_leaves(task, trial)
+        if view.elsewhere or learning:
+            _check_reading(k, _Trial(asked), inputs)
+        graph = trial.stage.nbytes
+        with _said(f"a backward of this stage fails (stage: {k})"):
+            trial.backward(outputs)
+        _check_gradients(k, trial)
+        sparse = trial.sparse()
+        if program.recomputes(k):
+            _check_repeats(k, _Trial(asked), inputs)
+        elif sparse is None and program.schedule.bound(0 if view.ahead_of_all else k):
+            _check_late(k, trial, _Trial(asked), inputs)
+        view(trial.site)
+        own = _corrections(trial.site, renewed(tuple(corrections)))
+        if asked.targets is None:
+            _receive(own, outputs)
+        check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
+        _step(trial.task, trial.site, own)
+        reads = any(c.needs_forwarded for c in own)
+        nbytes = sum(x.nbytes for x in inputs)
+        weights = trial.site.weights
+        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse))
+        inputs = outputs
+    return probed
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What trials of a stage are made of.
+
+    Args:
+        task: what is trained.
+        program: how.
+        stage: its number.
+        module: of the stage.
+        targets: of the batch, on the last stage.
+        samples: returns which they are.
+        moving: frozen parameters that its forward changes.
+    """
+
+    task: Task
+    program: Program
+    stage: int
+    module: nn.Module
+    targets: Tensor | None
+    samples: Callable[[], Tensor] | None = None
+    moving: frozenset[str] = frozenset()
+
+
+class _Trial:
+    """A copy of a stage, and of the functions of the task, on which to try things."""
+
+    def __init__(self, asked: _Asked) -> None:
+        own, program, stage = copied(asked.module), asked.program, asked.stage
+        self.task = asked.task.fresh()
+        self._head = None if asked.targets is None else _head(self.task, asked.targets, asked.samples)
+        with _said("the optimizer cannot be built"):
+            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
+        kind = RecomputingStage if program.recomputes(stage) else Stage
+        view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
+        self.stage = kind(own, self.site.weights, view, stage == 0)
+
+    def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
+        with drawing(CPU, 0, "probe", batch):
+            outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
+        return outputs
+
+    def recompute(self) -> None:
+        """Make the graph of batch 0, drawing what its forward drew."""
+        with drawing(CPU, 0, "probe", 0):
+            self.stage.recompute(0)
+
+    def disturb(self) -> None:
+        """Overwrite the weights with noise, as an update would."""
+        self.site.versions.overwriting()
+        weights = self.site.weights
+        with drawing(CPU, 0, "disturbance"):
+            weights.flat[: weights.trained].normal_()
+        weights.version += 1
+
+    def backward(self, outputs: tuple[Tensor, ...]) -> None:
+        with drawing(CPU, 0, "probe"):
+            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return those of the parameters, then those of the inputs."""
+        return [*(p.grad for p in self.site.weights.module.parameters()), *self.below]
+
+    def sparse(self) -> str | None:
+        """Return the name of a parameter whose gradient is sparse, if there is one."""
+        places = self.site.weights.places()
+        return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
+
+
+def _head(task: Task, targets: Tensor, samples: Callable[[], Tensor] | None) -> Any:
+    def head(*outputs: Tensor) -> Tensor:
+        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
+        try:
+            with known:
+                loss = task.loss(*outputs, targets)
+        except DataError:
+            raise
+        except Exception as problem:  # the loss is the user's: anything can be raised
+            shapes = ", ".join(str(tuple(y.shape)) for y in outputs)
+            raise ConfigError(
+                f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
+            ) from problem
+        if (wrong := losses.fault(loss)) is not None:
+            raise ConfigError(wrong)
+        return loss
+
+    return head
+
+
+def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse a forward that changes trained parameters, where it would change a copy of them that is thrown away."""
+    weights = trial.site.weights
+    before = weights.flat.clone()
+    trial.forward(inputs, batch=2)
+    moved = [e.name for e, p in weights.places() if not _same([p.detach()], [e.view(before)])]
+    if moved:
+        raise ConfigError(
+            f"the forward changes a trained parameter in place (stage: {stage}, name: {moved[0]}), as an embedding "
+            "with max_norm does, which a view that forwards at other weights, or a learner, would lose; take view "
+            "stashed on a grid, or do it in the optimizer"
+        )
+
+
+def _moving(trial: _Trial, inputs: tuple[Tensor, ...]) -> frozenset[str]:
+    """Return the frozen parameters that a forward changes, such as moving averages of those that are trained."""
+    weights = trial.site.weights
+    before = {name: tensor.clone() for name, tensor in weights.still().items()}
+    if not before:
+        return frozenset()
+    with _said(f"a stage cannot be forwarded (stage: {trial.site.unit.stage})"):
+        trial.forward(inputs)
+        weights.flat[: weights.trained] *= 1.0625  # as little as an update; an average of equals would not change
+        trial.forward(inputs, batch=1)
+    now = tensors_of(weights.module)
+    changed = {n: now[n] for n, old in before.items() if now[n].shape != old.shape or not _same([now[n]], [old])}
+    for name, tensor in changed.items():
+        if not isinstance(tensor, nn.Parameter) or tensor.dtype != weights.flat.dtype:
+            raise ConfigError(
+                f"the forward changes a tensor of another type than the parameters (name: {name}, type: "
+                f"{tensor.dtype}, parameters: {weights.flat.dtype}), which replicas cannot share; give it their type"
+            )
+    return frozenset(changed)
+
+
+def _check_leaves(task: Task, trial: _Trial) -> None:
+    """Refuse a graph that gives gradients to what nobody trains."""
+    stage = trial.stage
+    known = {id(x) for x in [*trial.site.weights.module.parameters(), *stage.inputs(0)]}
+    foreign = [leaf for leaf in leaves(stage.outputs(0)) if id(leaf) not in known]
+    if not foreign:
+        return
+    loss = trial.task.loss.named_parameters() if isinstance(trial.task.loss, nn.Module) else ()
+    names = {id(p): f"the model's own {n}" for n, p in task.model.named_parameters()}
+    names |= {id(p): f"{n} of the loss" for n, p in loss}
+    shown = names.get(id(foreign[0]), f"a tensor of shape {tuple(foreign[0].shape)}")
+    raise ConfigError(
+        f"the loss or the forward has a gradient for what nobody trains (it is: {shown}); make it a parameter of the "
+        "model and read it there: what a loss needs of parameters, such as a penalty, is an output of the model"
+    )
+
+
+def _check_gradients(stage: int, trial: _Trial) -> None:
+    trained = trial.site.weights.trainable()
+    if trained and all(p.grad is None for p in trained):
+        raise ConfigError(
+            f"no parameter of a stage has a gradient (stage: {stage}), so it would not be trained: its outputs depend "
+            "on none, or its forward runs under no_grad or detaches them"
+        )
+
+
+def _check_late(stage: int, exact: _Trial, late: _Trial, inputs: tuple[Tensor, ...]) -> None:
+    """Hold a backward after another forward and a change of the weights against the one without."""
+    outputs = late.forward(inputs)
+    with _said(f"a second forward of this stage fails (stage: {stage})"):
+        late.forward(inputs, batch=1)
+    late.disturb()
+    with _said(f"a late backward of this stage fails (stage: {stage})"):
+        late.backward(outputs)
+    if not _same(exact.gradients(), late.gradients()):
+        raise ConfigError(
+            f"a late backward of this stage would not see the weights of its forward (stage: {stage}): activation "
+            "checkpointing, or a custom autograd function that keeps a parameter in its context instead of "
+            "save_for_backward; change that, give the stage staleness 0, or take view recomputed"
+        )
+
+
+def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
+    """Hold the second forward of a batch, with another one in between, against the first."""
+    module = trial.site.weights.module
+    before = held(module)
+    first = trial.forward(inputs)
+    remembered = [name for name in changes(before, held(module)) if name not in tensors_of(module)]
+    trial.forward(inputs, batch=1)
+    trial.recompute()
+    if not _same(first, trial.stage.outputs(0)):
+        raise ConfigError(
+            f"a second forward of the same batch gives other outputs (stage: {stage}): its forward reads a buffer "
+            "or an attribute that it also changes, or draws random numbers of its own; take view stashed"
+        )
+    if remembered:
+        raise ConfigError(
+            f"a second forward of the same batch would change an attribute once more (stage: {stage}, attribute: "
+            f"{remembered[0]}); keep it in a buffer, which a second forward leaves as it is, or take view stashed"
+        )
+
+
+def _same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
+    return all(
+        a is b or (a is not None and b is not None and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _corrections(site: Site, corrections: Sequence[Maker]) -> list[Correction]:
+    with _said("a correction cannot be built"):
+        made = [make(site) for make in corrections]
+    schedule = site.schedule
+    one_version = schedule.micro_batches == 1 or schedule.flush or schedule.delay
+    if not one_version and any(c.needs_forwarded for c in made):
+        raise ConfigError(
+            f"a correction reads the weights that its batch was forwarded at, and the batches of an update may differ "
+            f"in them (micro_batches: {schedule.micro_batches}); take micro_batches 1"
+        )
+    return made
+
+
+def _receive(corrections: Sequence[Correction], outputs: tuple[Tensor, ...]) -> None:
+    """Let the corrections receive the gradients of a stage's outputs once."""
+    given = tuple(torch.ones_like(y) for y in outputs if y.is_floating_point())
+    for correction in corrections:
+        with _said(f"{type(correction).__name__}.received fails"):
+            shapes = [tuple(g.shape) for g in correction.received(given)]
+        if shapes != [tuple(g.shape) for g in given]:
+            raise ConfigError(
+                f"{type(correction).__name__}.received must return a gradient for each that it is given, of its shape "
+                f"(given: {[tuple(g.shape) for g in given]}, returned: {shapes})"
+            )
+
+
+def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
+    """Step the corrections, the optimizer and the scheduler once."""
+    update = Update(0, 0, site.weights.flat.clone())
+    with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
+        scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        _check_length(scheduler, site.updates)
+        for correction in corrections:
+            correction.correct(update)
+            float(correction.rate(update))
+        site.optimizer.step()
+        for correction in corrections:
+            correction.stepped(update)
+        if scheduler is not None:
+            scheduler.step()
+    try:
+        site.weights.check()
+    except TrainingError as problem:
+        raise ConfigError(str(problem)) from problem
+
+
+def _check_length(scheduler: LRScheduler | None, updates: int) -> None:
+    steps = getattr(scheduler, "total_steps", None)
+    if isinstance(steps, int) and steps < updates:
+        raise ConfigError(
+            f"the schedule is shorter than the run (total_steps: {steps}, updates: {updates}), and it is stepped after "
+            "every update"
+        )
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn whatever the user's own factories raise into an error of configuration."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as problem:
+        raise ConfigError(f"{what}: {problem}") from problem

@@ -1,0 +1,368 @@
+"""A run of learners and parameter servers made definite: every choice settled and checked before any process starts.
+
+Does not know: engines, processes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from stalegrid.config import Settings
+from stalegrid.errors import ConfigError
+from stalegrid.methods.methods import ServerMethod
+from stalegrid.objects.copies import copied
+from stalegrid.observe.state import check_saved
+from stalegrid.observe.takes import Takes
+from stalegrid.partition import partition
+from stalegrid.partition.sharding import Shard, split
+from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.plan import chosen_corrections, corrections_of, make_watch, refuse, refuse_sparse, updates_of
+from stalegrid.plans.probe import probe
+from stalegrid.plans.sorting import check_sorting
+from stalegrid.plans.task import Task
+from stalegrid.plans.unequal import tell_unequal
+from stalegrid.programs.actions import Edge
+from stalegrid.programs.deliveries import read_order
+from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs.live import Live
+from stalegrid.programs.messages import Layout, flat_layout
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import gpipe
+from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
+from stalegrid.programs.softsync import Rules
+from stalegrid.seeds import drawing
+from stalegrid.stages.corrections import Maker
+from stalegrid.stages.views.current import Current
+from stalegrid.stages.weights import StageLayout, Weights
+from stalegrid.timing.arrivals import ServedTimes, drawn
+from stalegrid.timing.costs import Cost, CostTable
+
+LEARNERS = 4
+"""As many as there are where the user names no number."""
+
+NOMINAL = Cost(forward=1.0, backward=2.0)
+"""What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
+
+GRID = (
+    "groups",
+    "stages",
+    "staleness",
+    "queues",
+    "view",
+    "mixing",
+    "topology",
+    "edges",
+    "matrix",
+    "period",
+    "lag",
+    "mix_momentum",
+    "micro_batches",
+    "cuts",
+    "lateral_link",
+)
+"""Settings of the methods that train a grid."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What messages consist of.
+
+    Args:
+        shards: what each server has.
+        counters: elements of the model's buffers of whole numbers.
+        reported: gradients, and learners found to be gone, between two reports at most.
+        dtype: of parameters.
+    """
+
+    shards: tuple[Shard, ...]
+    counters: int
+    reported: int
+    dtype: torch.dtype
+
+    def layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of."""
+        match edge.name:
+            case "push":
+                shard = self.shards[edge.target.stage]
+                numel = shard.stop - shard.start + shard.buffers
+                return (
+                    flat_layout(numel, self.dtype)
+                    + self._counted(edge.target.stage)
+                    + flat_layout(3, torch.float64)
+                    + flat_layout(len(shard.names), torch.uint8)
+                )
+            case "weights":
+                shard = self.shards[edge.source.stage]
+                return flat_layout(shard.stop - shard.start, self.dtype)
+            case "turn":
+                return flat_layout(2, torch.int64)
+            case "report":
+                return Takes.layout(self.reported)
+        assert edge.name == "snapshot"
+        shard = self.shards[edge.source.stage]
+        return flat_layout(shard.layout.numel, self.dtype) + self._counted(edge.source.stage)
+
+    def nbytes(self, edge: Edge) -> int:
+        """Return the bytes of every message of an edge."""
+        return sum(spec.nbytes for spec in self.layout(edge))
+
+    def _counted(self, server: int) -> Layout:
+        return flat_layout(0 if server else self.counters, torch.int64)
+
+
+@dataclass(frozen=True)
+class ServedPlan:
+    """What every process of a run agrees on.
+
+    Args:
+        method: the published method.
+        splits: n; a gradient usually is about so stale.
+        program: what is due.
+        shapes: what messages consist of.
+        updates: of the whole run; a record that is repeated may hold fewer.
+        updates_per_epoch: updates that take as many samples as the training data has.
+        devices: what is known of them.
+        time_model: what actions take and messages weigh; None where no costs are known.
+        momentum: of each learner; None where the server has it.
+        corrections: of every gradient, as they are written.
+    """
+
+    method: ServerMethod
+    splits: int
+    program: Served
+    shapes: Shapes
+    updates: int
+    updates_per_epoch: float
+    devices: Devices
+    time_model: ServedTimes | None
+    momentum: float | None
+    corrections: tuple[str, ...]
+
+    @property
+    def rules(self) -> Rules:
+        """When servers update, and whom they answer."""
+        return self.program.rules
+
+    @property
+    def grid(self) -> Grid:
+        """The learners, which are groups of one stage."""
+        return Grid(self.rules.learners, 1)
+
+    @property
+    def stages(self) -> tuple[StageLayout, ...]:
+        """How the vectors of the servers read."""
+        return tuple(shard.layout for shard in self.shapes.shards)
+
+    @property
+    def owners(self) -> list[list[Unit]]:
+        """The server that has each shard."""
+        return [[shard] for shard in self.program.shards]
+
+    def layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of."""
+        return self.shapes.layout(edge)
+
+
+@drawing(torch.device("cpu"), 0, "plan")
+def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> ServedPlan:
+    """Settle and check every choice of a run.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        method: of the settings.
+
+    Raises:
+        ConfigError: something cannot be run; the message says what, its value, and the remedy.
+    """
+    refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
+    rules, splits = rules_of(settings, method)
+    grid = Grid(rules.learners, 1)
+    batches = make_batches(task, settings, grid, 1)
+    samples = batches.updates_per_epoch * rules.learners * settings.batch_size
+    check_data(task, settings)
+    per_epoch = updates_per_epoch(settings, method, samples)
+    updates = updates_of(settings, per_epoch)
+    model, test = cast_model(task, settings), make_test(task, settings)
+    check_optimizer(task, model)
+    watch = make_watch(test, settings, per_epoch)
+    texts = chosen_corrections(method.corrections, settings)
+    weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)
+    check_saved(model)
+    check_test(task, model, test)
+    tell_unequal(task.loss, batches, rules.gather, test)
+    reported = rules.gather * min(watch.report_every, updates) + rules.learners
+    shards = split(model, settings.servers, StageLayout.of(weights).names)
+    own = dict(model.named_parameters())
+    check_sorting(task, ({name: own[name] for name in shard.names} for shard in shards))
+    shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
+    devices, times = _devices(settings, grid, shapes)
+    blank = Served(rules, settings.servers, updates, watch)
+    program = _program(blank, settings, method, times)
+    return ServedPlan(
+        method,
+        splits,
+        program,
+        shapes,
+        updates,
+        per_epoch,
+        devices,
+        times if settings.costs is not None else None,
+        _momentum(task, model) if settings.momentum_at == "learner" else None,
+        tuple(texts),
+    )
+
+
+def rules_of(settings: Settings, method: ServerMethod) -> tuple[Rules, int]:
+    """Return when servers update and whom they answer, and n.
+
+    Raises:
+        ConfigError: a number is out of its range, or not the method's to choose.
+    """
+    learners = LEARNERS if settings.learners is None else settings.learners
+    if learners < 1:
+        raise ConfigError(f"there must be a learner (learners: {learners}); take 1 or more")
+    if settings.softsync is not None and not method.free:
+        raise ConfigError(f"{method.name} has no n of its own (softsync: {settings.softsync}); take method softsync")
+    splits = learners if method.splits is None else method.splits
+    if settings.softsync is not None:
+        splits = settings.softsync
+    if not 1 <= splits <= learners:
+        raise ConfigError(
+            f"an update averages over learners/n gradients, n from 1 to the learners (softsync: {splits}, learners: "
+            f"{learners})"
+        )
+    bound = 0 if method.synchronous else settings.max_staleness
+    if settings.max_staleness is not None and (settings.max_staleness < 0 or method.synchronous):
+        raise ConfigError(
+            f"a staleness bound is 0 or more, and hardsync's is 0 (method: {method.name}, max_staleness: "
+            f"{settings.max_staleness})"
+        )
+    return Rules(learners, learners // splits, bound), splits
+
+
+def updates_per_epoch(settings: Settings, method: ServerMethod, samples: int) -> float:
+    """Return how many updates take so many samples."""
+    rules, _ = rules_of(settings, method)
+    return samples / (rules.gather * max(1, settings.batch_size))
+
+
+def settle_served(plan: ServedPlan, settings: Settings) -> Settings:
+    """Write a plan's choices into settings, so that they run the same way again."""
+    return dataclasses.replace(
+        settings,
+        learners=plan.rules.learners,
+        softsync=plan.splits if plan.method.free else None,
+        corrections=list(plan.corrections) or ["none"],
+        staleness_rule=None,
+    )
+
+
+def served_corrections(texts: Sequence[str], task: Task, settings: Settings) -> tuple[Maker, ...]:
+    """Return what makes the corrections of a server.
+
+    Raises:
+        ConfigError: one has no meaning here.
+    """
+    if any(text.partition("=")[0].strip() == "shrink" for text in texts):
+        raise ConfigError("shrink scales what a stage receives, and learners have no stages; leave it out")
+    return corrections_of(texts, task, settings)
+
+
+def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Parameter]], Optimizer]:
+    """Return what makes the optimizer of a server: without momentum where the learners have it."""
+
+    def make(parameters: list[nn.Parameter]) -> Optimizer:
+        optimizer = task.optimizer(parameters)
+        if momentum is not None:
+            for group in optimizer.param_groups:
+                group["momentum"] = 0.0
+        return optimizer
+
+    return make
+
+
+def _momentum(task: Task, model: nn.Module) -> float:
+    task = task.fresh()
+    optimizer = task.optimizer([p for p in model.parameters() if p.requires_grad])
+    groups = optimizer.param_groups
+    plain = isinstance(optimizer, SGD) and not any(g["nesterov"] or g["dampening"] for g in groups)
+    if not plain or len({g["momentum"] for g in groups}) > 1 or not groups[0]["momentum"]:
+        raise ConfigError(
+            f"learners can have the momentum of SGD, not of Nesterov's, dampened or of other optimizers (optimizer: "
+            f"{type(optimizer).__name__}, momentum_at: learner); take momentum_at server"
+        )
+    momentum = float(groups[0]["momentum"])
+    _check_steady(task, server_optimizer(task, momentum)([nn.Parameter(torch.zeros(1))]))
+    return momentum
+
+
+def _check_steady(task: Task, optimizer: Optimizer) -> None:
+    """Check that the schedule does not give a server back the momentum that the learners have."""
+    if task.scheduler is None:
+        return
+    scheduler = task.scheduler(optimizer)
+    optimizer.step()
+    scheduler.step()
+    if any(group["momentum"] for group in optimizer.param_groups):
+        raise ConfigError(
+            f"the schedule sets the momentum too (scheduler: {type(scheduler).__name__}, momentum_at: learner); take "
+            "momentum_at server, or a schedule that leaves it alone, such as OneCycleLR with cycle_momentum=False"
+        )
+
+
+def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> Weights:
+    """Try one update of the whole model on a copy, and return its weights."""
+    batches = make_batches(task, settings, Grid(1, 1), 1)
+    program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
+    stages = partition(model, inputs, 1).stages(copied(model))
+    first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
+    (found,) = probe(task, program, Current, corrections, stages, *first, learning=True)
+    refuse_sparse(found, "servers average gradients as one vector")
+    return found.weights
+
+
+def _devices(settings: Settings, grid: Grid, shapes: Shapes) -> tuple[Devices, ServedTimes | None]:
+    nominal = None
+    if settings.costs is None and settings.engine == "simulator":
+        nominal = CostTable(max(1, settings.batch_size), (NOMINAL,))
+    devices, _ = settle_devices(settings, grid, nominal)
+    if devices.costs is None:
+        return devices, None
+    elements = [shard.stop - shard.start for shard in shapes.shards]
+    shares = tuple(numel / max(1, sum(elements)) for numel in elements)
+    return devices, ServedTimes(devices.costs, 1, devices.handling, shapes.nbytes, devices.disturbances, shares)
+
+
+def _program(blank: Served, settings: Settings, method: ServerMethod, times: ServedTimes | None) -> Served:
+    """Complete a program with its order, or leave that to the network."""
+    parts = (blank.rules, blank.servers, blank.updates, blank.watch)
+    if settings.deliveries is not None:
+        return _repeated(blank, settings)
+    if method.synchronous:
+        return Ordered(*parts, in_turn(blank.rules, blank.updates))
+    if settings.engine == "processes":
+        return Live(*parts)
+    assert times is not None
+    return Ordered(*parts, drawn(blank, times))
+
+
+def _repeated(blank: Served, settings: Settings) -> Ordered:
+    assert settings.deliveries is not None
+    if settings.engine != "simulator":
+        raise ConfigError("a record is repeated on the simulator (deliveries); take engine simulator")
+    order = read_order(settings.deliveries, blank.rules)
+    taken = sum(not delivery.gone for delivery in order)
+    updates = min(blank.updates, taken // blank.rules.gather)
+    if not updates:
+        raise ConfigError(f"the record holds no whole update (deliveries: {settings.deliveries}, gradients: {taken})")
+    program = Ordered(blank.rules, blank.servers, updates, blank.watch, order)
+    for _ in program.actions(DOOR):  # an order of another run shows on the way, before anything starts
+        pass
+    return program

@@ -1,0 +1,68 @@
+"""What is trained: the user's own model, data, loss and optimizer, as ordinary PyTorch objects.
+
+Does not know: grids, methods, engines.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
+
+from stalegrid.data import repeating
+from stalegrid.data.augment import CropAndFlip
+from stalegrid.objects.copies import attach, hooks_of
+from stalegrid.objects.renewing import renewed
+from stalegrid.stages.corrections import Maker
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Args:
+        model: maps a batch of inputs to a tensor or a tuple of tensors.
+        data: map-style training data of (input, target) pairs.
+        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        optimizer: parameters -> a torch optimizer; called once a unit.
+        scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
+        test: map-style test data; None for none.
+        augment: drawn anew for every epoch and sample; None for none.
+        corrections: the user's own, what makes each for a unit; they act after the named ones.
+    """
+
+    model: nn.Module
+    data: Dataset[Any]
+    loss: Callable[..., Tensor]
+    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    test: Dataset[Any] | None = None
+    augment: CropAndFlip | None = None
+    corrections: tuple[Maker, ...] = ()
+
+    def fresh(self) -> "Task":
+        """Return the same task with a loss and factories of its own, whose state nobody else shares.
+
+        Model, data and what makes corrections, which have a state of their own each, are shared.
+        """
+        own = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
+        functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, self.data, self.test))
+        loss, optimizer, scheduler = functions
+        return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        hooks = state.pop("hooks")
+        vars(self).update(state)
+        attach(self.model, hooks)
+
+
+def fingerprint(task: Task) -> str:
+    """Summarise a task's data: sizes and some of the samples, drawn alike in every process."""
+    return " ".join(map(repeating.fingerprint, (task.data, task.test)))

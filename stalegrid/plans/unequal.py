@@ -1,0 +1,92 @@
+"""Tells where a loss ignores targets, and a mean or an accuracy is another than one may think.
+
+Does not know: stages, how gradients are averaged.
+
+A loss that ignores some targets, or weighs them by class, averages over those that count.  Micro-batches and groups are
+averaged with equal weights, whatever counts in each, so the update is another than that of a loop over whole batches.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from stalegrid.data import Batches, Slices
+from stalegrid.errors import ConfigError
+from stalegrid.objects.labels import ignored_by
+
+Loss = Callable[..., Tensor]
+
+
+def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None) -> None:
+    """Warn of what the first update and the first slice of the test show.
+
+    Args:
+        loss: of the task; only a loss with an ``ignore_index`` leaves targets out.
+        batches: of every group.
+        groups: how many of them average their gradients.
+        test: data to measure on; None for none.
+
+    Raises:
+        ConfigError: the loss is a sum over samples, and several are averaged.
+    """
+    if getattr(loss, "reduction", "mean") == "sum":
+        _check_sum(groups * batches.micro_batches, test)
+    if ignored_by(loss) is None or batches.targets(0, 0).is_floating_point():
+        return
+    parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
+    _tell_means(loss, parts)
+    _tell_accuracy(loss, parts[0], "training")
+    if test is not None:
+        _tell_accuracy(loss, test[0][1], "test")
+
+
+def _check_sum(parts: int, test: Slices | None) -> None:
+    if parts > 1:
+        raise ConfigError(
+            f"the loss is a sum over samples (reduction: sum), and an update averages over several (batches: {parts}), "
+            "which is not the sum over all of them; take reduction mean and a rate as many times as large as a batch"
+        )
+    if test is not None:
+        _tell("the loss is a sum over samples (reduction: sum), so the test loss depends on how the data is sliced")
+
+
+def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
+    counts = [_count(loss, targets) for targets in parts]
+    if not all(counts):
+        _tell(
+            f"the loss ignores every target of a batch of the first update (ignore_index: {ignored_by(loss)}): its "
+            "mean over none is not a number; take larger batches or fewer micro-batches"
+        )
+    if len(set(counts)) > 1:
+        _tell(
+            "micro-batches and groups are averaged with equal weights, but not equally many of their targets count in "
+            f"the loss (from {min(counts):g} to {max(counts):g} in the first update, weighted by class): the update is "
+            "not that of the mean over all targets; for that take one micro-batch and one group"
+        )
+
+
+def _tell_accuracy(loss: Loss, targets: Tensor, what: str) -> None:
+    ignored = int(targets.eq(ignored_by(loss)).sum())
+    if targets.ndim == 1 and ignored:
+        _tell(
+            f"the {what} accuracy counts targets that the loss ignores as wrong (ignore_index: {ignored_by(loss)}, "
+            f"ignored: {ignored} of the first {len(targets)}); leave these samples out of the data"
+        )
+
+
+def _tell(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+def _count(loss: Loss, targets: Tensor) -> float:
+    """Return the number of targets that are not ignored, or the sum of the weights of their classes.
+
+    A target that is no class weighs nothing here: whoever computes the loss says whose it is.
+    """
+    kept = targets[targets != ignored_by(loss)]
+    weight = loss.weight if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else None
+    if weight is None:
+        return kept.numel()
+    classes = kept[(kept >= 0) & (kept < len(weight))].long()
+    return float(weight.detach().cpu()[classes].sum())

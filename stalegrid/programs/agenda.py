@@ -1,0 +1,66 @@
+"""What engines need of a program, whichever it is.
+
+Does not know: grids, servers, tensors, time.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stalegrid.programs.actions import Action, Edge, Hoped, Tag
+from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.watch import Watch
+
+
+class Agenda:
+    """What engines need of a program; by default of one that is known before the run.
+
+    Attributes:
+        watch: what the observer sees; None for no observer.
+    """
+
+    watch: Watch | None
+
+    @property
+    def units(self) -> list[Unit]:
+        """Those that train, in canonical order."""
+        raise NotImplementedError
+
+    @property
+    def agents(self) -> list[Unit]:
+        """All agents in canonical order, the observer last."""
+        return [*self.units, *([OBSERVER] if self.watch else [])]
+
+    def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
+        """Yield the agent's actions from the first to the last; where the next depends on what arrives, what may."""
+        raise NotImplementedError
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives, in canonical order."""
+        raise NotImplementedError
+
+    def due(self, edge: Edge) -> Iterator[Tag]:
+        """Yield the messages of an edge, from first to last."""
+        actions = (action for action in self.actions(edge.target) if isinstance(action, Action))
+        return (tag for action in actions for tag in action.needs if tag.edge == edge)
+
+    def heard(self, message: Any) -> None:
+        """Take note of a message that has arrived; what is due does not depend on it."""
+
+    def expendable(self, unit: Unit) -> bool:
+        """Return whether the others can go on without an agent: they cannot."""
+        return False
+
+    def lost(self, unit: Unit) -> None:
+        """Take note of an expendable agent that is gone."""
+
+    def late(self) -> bool:
+        """Take note that nothing came for as long as anything may take; return whether to go on all the same."""
+        return False
+
+    def endless(self, edge: Edge) -> bool:
+        """Return whether nobody knows how many messages an edge carries, so that the last one says that it is."""
+        return False
+
+    def port(self, edge: Edge) -> object:
+        """Return what edges share whose messages must leave one after another: nothing."""
+        return edge

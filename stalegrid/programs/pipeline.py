@@ -1,0 +1,138 @@
+"""What is due: the sequence of actions of every agent, and the messages between them.
+
+Does not know: tensors, time, ranks, what an action computes.
+
+A grid of units is a Kahn process network: every agent runs one fixed sequence of actions, every message travels on
+one first-in first-out edge, so what is computed depends on these sequences alone and never on timing.  Unit (s,k)
+runs, with ``w`` batches in flight before the first backward::
+
+    for n = 0, 1, ..., N-1:                       one round an update
+        [S(n)]                                    share with other groups, where mixing wants it early
+        for each of the M batches b of update n:
+            F(...)  until min(b + w, limit) forwards are issued
+            [G(b)]                                forward again, where the view makes graphs late
+            B(b)
+        [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
+        [L(n)] [V(n+1)]                           report, snapshot
+
+With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with staleness ``m_k``; with a flush (no
+forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from stalegrid.errors import ConfigError
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.grid import OBSERVER, Grid, Unit
+from stalegrid.programs.lateral import Lateral, NoLateral
+from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.watch import Watch, watched
+
+
+@dataclass(frozen=True)
+class Program(Agenda):
+    """The action sequences of every agent of a run.
+
+    Args:
+        grid: the units.
+        schedule: how far stages run ahead.
+        updates: N, updates that every unit makes.
+        lateral: when groups exchange.
+        watch: what the observer sees; None for no observer.
+        recompute: whether stages that have several batches in flight make their graphs by a second forward.
+    """
+
+    grid: Grid
+    schedule: Schedule
+    updates: int
+    lateral: Lateral = field(default_factory=NoLateral)
+    watch: Watch | None = None
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.schedule.stages != self.grid.stages:
+            raise ConfigError(
+                f"the schedule has another number of stages than the grid "
+                f"(schedule: {self.schedule.stages}, grid: {self.grid.stages})"
+            )
+        if self.updates < 1:
+            raise ConfigError(f"a run needs at least one update (updates: {self.updates})")
+
+    @property
+    def units(self) -> list[Unit]:
+        """Those that train, in canonical order."""
+        return list(self.grid)
+
+    def actions(self, agent: Unit) -> Iterator[Action]:
+        """Yield the agent's actions from the first to the last."""
+        if agent != OBSERVER:
+            return self._train(agent)
+        assert self.watch is not None
+        return self.watch.actions(self.units, self.updates)
+
+    def inbound(self, agent: Unit) -> list[Edge]:
+        """Return every edge on which the agent ever receives, in canonical order."""
+        if agent == OBSERVER:
+            return watched(self.units)
+        s, k = agent.group, agent.stage
+        edges = list(self.lateral.edges(agent))
+        if k > 0:
+            edges.append(Edge("activation", Unit(s, k - 1), agent))
+        if k < self.grid.stages - 1:
+            edges.append(Edge("gradient", Unit(s, k + 1), agent))
+        return sorted(edges)
+
+    def recomputes(self, stage: int) -> bool:
+        """Return whether a stage forwards every batch a second time, while its gradient may still be under way."""
+        return self.recompute and self.schedule.in_flight(stage) > 1
+
+    def _train(self, unit: Unit) -> Iterator[Action]:
+        micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
+        forward, backward = self._passes(unit)
+        issued = 0
+        for n in range(self.updates):
+            yield from self.lateral.opening(unit, n)
+            limit = (n + 1 if self.schedule.flush else self.updates) * micro
+            for b in range(n * micro, (n + 1) * micro):
+                while issued < min(b + window, limit):
+                    yield forward.action(issued)
+                    issued += 1
+                if self.recomputes(unit.stage):
+                    yield Action(Kind.RECOMPUTE, b)
+                yield backward.action(b)
+            yield from self.lateral.before_update(unit, n)
+            yield Action(Kind.UPDATE, n)
+            yield from self.lateral.after_update(unit, n)
+            if self.watch is not None:
+                yield from self.watch.seen(unit, n, self.updates)
+
+    def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
+        below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
+        first, last = unit.stage == 0, above.stage == self.grid.stages
+        forward = _Pass(
+            Kind.FORWARD,
+            None if first else Edge("activation", below, unit),
+            None if last else Edge("activation", unit, above),
+        )
+        backward = _Pass(
+            Kind.BACKWARD,
+            None if last else Edge("gradient", above, unit),
+            None if first else Edge("gradient", unit, below),
+        )
+        return forward, backward
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """The forwards or the backwards of a unit, which differ in their batch only."""
+
+    kind: Kind
+    needs: Edge | None
+    sends: Edge | None
+
+    def action(self, batch: int) -> Action:
+        needs = () if self.needs is None else (Tag(self.needs, batch),)
+        sends = () if self.sends is None else (Tag(self.sends, batch),)
+        return Action(self.kind, batch, needs, sends)

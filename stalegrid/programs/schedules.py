@@ -1,0 +1,107 @@
+"""How far each stage runs ahead of its own backwards, and how stale that makes its updates, in closed form.
+
+Does not know: groups, messages, tensors, time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stalegrid.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How far each stage runs ahead of its own backwards.
+
+    Args:
+        windows: per stage, batches in flight before the first backward (at least 1).
+        micro_batches: M, batches (micro-batches) an update averages over.
+        flush: whether no forward may cross an update, which makes gradients exact.
+        delay: for batches forwarded at a past version: how many versions before the one that their update changes;
+            0 to forward at the newest.
+    """
+
+    windows: tuple[int, ...]
+    micro_batches: int = 1
+    flush: bool = False
+    delay: int = 0
+
+    @property
+    def stages(self) -> int:
+        """K."""
+        return len(self.windows)
+
+    def version_of(self, stage: int, batch: int) -> int:
+        """Return the version at which a stage forwards a batch.
+
+        Batch b is forwarded just before B(b - m), when ``max(0, b - m) // M`` updates were applied; with a flush, when
+        all updates before its own were.
+        """
+        update = batch // self.micro_batches
+        if self.flush:
+            return update
+        if self.delay:
+            return max(0, update - self.delay)
+        return max(0, batch - self.windows[stage] + 1) // self.micro_batches
+
+    def bound(self, stage: int) -> int:
+        """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M), or the delay."""
+        if self.flush:
+            return 0
+        return self.delay or -(-(self.windows[stage] - 1) // self.micro_batches)
+
+    def in_flight(self, stage: int) -> int:
+        """Return how many batches are at most between the forward and the backward of a stage."""
+        return self.windows[stage]
+
+    def queued(self, stage: int) -> int:
+        """Return how many activations at most wait for a stage, or are under way to it, once gradients flow.
+
+        Stage k-1 forwards batch ``b + m_{k-1}`` only after it has used the gradient of batch ``b - 1``, for which
+        stage k must have forwarded batch ``b - 1 + m_k``: so at most ``m_{k-1} - m_k + 1`` lie between.  This is the
+        bounded queue with back-pressure of arXiv 1909.02625, where neither the activation that a stage is about to
+        take nor the one that was just sent is counted.  Before the first gradient, and in every round of a flush, it
+        is the whole window of stage k-1.
+        """
+        if not stage or self.flush:
+            return self.windows[stage - 1] if stage else 0
+        return self.windows[stage - 1] - self.windows[stage] + 1
+
+    @property
+    def all_busy(self) -> bool:
+        """Whether all stages can compute at once in the steady state: m_k >= m_{k+1} + 1, and no flush."""
+        pairs = zip(self.windows, self.windows[1:], strict=False)
+        return not self.flush and all(a > b for a, b in pairs)
+
+
+def stale(staleness: Sequence[int], micro_batches: int = 1) -> Schedule:
+    """Build the schedule of fully decoupled backpropagation.
+
+    Args:
+        staleness: m_k per stage, in batches.
+        micro_batches: M, batches an update averages over.
+
+    Raises:
+        ConfigError: negative or increasing along the stages; an increasing vector deadlocks.
+    """
+    shown = ",".join(map(str, staleness))
+    for k, m in enumerate(staleness):
+        if m < 0:
+            raise ConfigError(f"staleness is negative (staleness: {shown}, stage: {k}); use 0 or more")
+        if k and staleness[k - 1] < m:
+            raise ConfigError(
+                f"staleness increases along the stages (staleness: {shown}, stage {k - 1}: {staleness[k - 1]}, "
+                f"stage {k}: {m}): stage {k - 1} would wait for a gradient of a batch it has not sent; "
+                "give a list that never increases, such as 2(K-1-k)"
+            )
+    return Schedule(tuple(m + 1 for m in staleness), micro_batches)
+
+
+def gpipe(stages: int, micro_batches: int) -> Schedule:
+    """Build GPipe: all forwards of an update, then all backwards."""
+    return Schedule((micro_batches,) * stages, micro_batches, flush=True)
+
+
+def one_f_one_b(stages: int, micro_batches: int) -> Schedule:
+    """Build 1F1B with a flush: at most K - k batches in flight at stage k."""
+    return Schedule(tuple(min(micro_batches, stages - k) for k in range(stages)), micro_batches, flush=True)

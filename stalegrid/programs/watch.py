@@ -1,0 +1,56 @@
+"""What units tell the observer, and when.
+
+Does not know: what a report or a snapshot says.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.grid import OBSERVER, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the observer sees.
+
+    Args:
+        report_every: updates between two reports of a unit.
+        snapshot_every: updates between two snapshots of the parameters; the last version always has one.
+        chunks: evaluation steps a snapshot takes, so that an engine can run others in between.
+    """
+
+    report_every: int = 1
+    snapshot_every: int | None = None
+    chunks: int = 0
+
+    def reports(self, update: int, updates: int) -> bool:
+        """Return whether units report after this update of so many."""
+        return update + 1 == updates or (update + 1) % self.report_every == 0
+
+    def snapshots(self, version: int, updates: int) -> bool:
+        """Return whether units send their parameters at this version."""
+        return version == updates or (self.snapshot_every is not None and version % self.snapshot_every == 0)
+
+    def seen(self, unit: Unit, update: int, updates: int) -> Iterator[Action]:
+        """Yield what a unit tells the observer after an update."""
+        if self.reports(update, updates):
+            yield Action(Kind.REPORT, update, sends=(Tag(Edge("report", unit, OBSERVER), update),))
+        if self.snapshots(update + 1, updates):
+            yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
+
+    def actions(self, units: Sequence[Unit], updates: int) -> Iterator[Action]:
+        """Yield the observer's actions."""
+        for n in range(updates):
+            if self.reports(n, updates):
+                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in units))
+            if self.snapshots(n + 1, updates):
+                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in units)
+                yield Action(Kind.COLLECT, n + 1, needs)
+                for chunk in range(self.chunks):
+                    yield Action(Kind.EVALUATE, chunk)
+
+
+def watched(units: Iterable[Unit]) -> list[Edge]:
+    """Return every edge on which the observer receives from units, in canonical order."""
+    return sorted(Edge(name, unit, OBSERVER) for unit in units for name in ("report", "snapshot"))

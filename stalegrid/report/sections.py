@@ -1,0 +1,209 @@
+"""What the report of a run says, part by part.
+
+Does not know: files, how pictures are drawn, what a page looks like.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from stalegrid.observe.names import names
+from stalegrid.observe.records import VIRTUAL, Record
+from stalegrid.observe.shares import shares
+from stalegrid.observe.summed import Staleness, Summed
+from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
+from stalegrid.report.gantt import gantt, steady
+from stalegrid.report.page import either, facts, figures, page, section, table, text
+from stalegrid.report.told import Team, Told
+
+EPOCHS = ("epoch", "epochs")
+CLOCK = (VIRTUAL, "virtual seconds")
+
+
+def report(run: Told) -> str:
+    """Return the page."""
+    name = " on ".join(str(run.config[key]) for key in ("method", "data") if run.config.get(key)) or "A run"
+    parts = [
+        text("h1", name),
+        text("p", _subtitle(run)),
+        facts(_headline(run)),
+        section("Learning", [*figures(_learning(run, *EPOCHS)), *figures(_learning(run, *CLOCK))]),
+        _staleness(run) if run.team is None else _served_staleness(run, run.team),
+        section("Gap", figures(_gap(run)), _GAP),
+        section("Consensus", figures(_consensus(run)), _CONSENSUS),
+        _timeline(run),
+        section("Configuration", [table(("setting", "value"), _settings(run.config))]),
+    ]
+    return page(f"{name}: report", (part for part in parts if part))
+
+
+_GAP = (
+    "How far the weights of a stage moved between the forward of a batch and the update that used it: L2 norm, mean "
+    "over groups."
+)
+_CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
+
+
+_SERVED_STALENESS = (
+    "Share of the gradients by their staleness tau = i - j, in updates: computed at version j of the weights, taken at "
+    "version i. With n-softsync it is about n on average, and rarely above 2n."
+)
+
+
+def _subtitle(run: Told) -> str:
+    """Say what was trained how, and how much of it is done."""
+    config = run.config
+    grid = f"{config.get('groups')} x {config.get('stages')} (groups x stages)"
+    described = [grid if run.team is None else str(run.team)]
+    described += [str(config[key]) for key in ("model", "engine", "dtype") if config.get(key)]
+    if not run.train:
+        return f"{', '.join(described)}. Nothing has been reported yet."
+    last, name = run.train[-1], "updates" if config.get("updates") else "epochs"
+    done = last["update"] if config.get("updates") else last["epoch"]
+    asked = config.get(name) or done
+    finished = "" if done >= asked else " Not finished: this is what there is so far."
+    return f"{', '.join(described)}. {_count(done)} of {_count(asked)} {name}.{finished}"
+
+
+def _headline(run: Told) -> Iterator[tuple[str, str]]:
+    newest: Record = {}
+    for record in sorted((*run.train[-1:], *run.test[-1:]), key=lambda record: float(record["seconds"])):
+        newest |= record
+    forms = (
+        ("test_accuracy", "test accuracy", lambda value: f"{value:.2%}"),
+        ("test_loss", "test loss", lambda value: f"{value:.4g}"),
+        ("loss", "training loss", lambda value: f"{value:.4g}"),
+        ("update", "updates", lambda value: f"{value:,}"),
+        ("seconds", "time", _duration),
+        (VIRTUAL, "virtual time", _duration),
+        ("samples_per_second", "samples/s", lambda value: f"{value:,.4g}"),
+    )
+    yield "method", str(run.config.get("method"))
+    yield from _who(run)
+    yield from ((name, form(newest[key])) for key, name, form in forms if newest.get(key) is not None)
+
+
+def _who(run: Told) -> Iterator[tuple[str, str]]:
+    team = run.team
+    if team is None:
+        yield "groups x stages", f"{run.config.get('groups')} x {run.config.get('stages')}"
+        return
+    yield from (("learners", str(team.learners)), ("servers", str(team.servers)), ("n", str(team.splits)))
+    if lost := [f"learner {number}" for record in run.train for number in record.get("lost", ())]:
+        yield "lost", ", ".join(lost)
+
+
+def _learning(run: Told, key: str, label: str) -> Iterator[tuple[str, str]]:
+    for name, percent, lines in (
+        ("Loss", False, (("training", run.train, "loss"), ("test", run.test, "test_loss"))),
+        ("Accuracy", True, (("training", run.train, "train_accuracy"), ("test", run.test, "test_accuracy"))),
+    ):
+        drawn = [Curve(line, points) for line, records, value in lines if (points := _points(records, key, value))]
+        if drawn:
+            title = f"{name} over {label}"
+            yield title, curves(title, drawn, label, name.lower(), percent)
+
+
+def _staleness(run: Told) -> str:
+    stages = _by_stage(run.train)
+    most = max((len(summed.histogram) - 1 for summed in stages.values()), default=0)
+    drawn = []
+    for stage, summed in stages.items():
+        mean = summed.record()["mean"]
+        name = f"stage {stage}: mean {mean:.3g}"
+        drawn.append((name, bars(f"Staleness of {name}", summed.histogram, most)))
+    note = (
+        "Share of the batches by their staleness: updates between the forward of a batch and the update that used it."
+    )
+    return section("Staleness", figures(drawn, small=True), note)
+
+
+def _served_staleness(run: Told, team: Team) -> str:
+    limit = 2 * team.splits
+    staleness = Staleness(limit)
+    for record in run.train:
+        staleness.add(record["staleness"])
+    told = staleness.record()
+    if not told["staleness"]:
+        return ""
+    every = told["staleness_of_all"]
+    above = f"{100 * every['above_limit']:.3g}% above 2n = {limit}"
+    name = f"all learners: mean {every['mean']:.3g}, maximum {every['max']}, {above}"
+    whole = histogram(f"Staleness of {name}", every["histogram"], ("2n", limit), "staleness", "gradients")
+    drawn = []
+    for one in told["staleness"]:
+        title = f"learner {one['learner']}: mean {one['mean']:.3g}"
+        drawn.append((title, bars(f"Staleness of {title}", one["histogram"], every["max"])))
+    return section("Staleness", [*figures([(name, whole)]), *figures(drawn, small=True)], _SERVED_STALENESS)
+
+
+def _gap(run: Told) -> Iterator[tuple[str, str]]:
+    lines: dict[int, list[tuple[float, float]]] = {}
+    for record in run.train:
+        for stage, summed in _by_stage([record]).items():
+            if summed.gaps:
+                lines.setdefault(stage, []).append((record["epoch"], sum(summed.gaps) / len(summed.gaps)))
+    if lines:
+        drawn = [Curve(f"stage {stage}", points) for stage, points in lines.items()]
+        yield "Gap over epochs", curves("Gap over epochs", drawn, "epochs", "gap")
+
+
+def _consensus(run: Told) -> Iterator[tuple[str, str]]:
+    points = _points(run.test, "epoch", "consensus_distance")
+    if points and (run.config.get("groups") or 1) > 1:
+        title = "Consensus distance over epochs"
+        yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
+
+
+def _timeline(run: Told) -> str:
+    timeline = run.timeline
+    if timeline is None or not (found := shares(timeline)):
+        return ""
+    wide, narrow = steady(timeline), steady(timeline, rounds=2)
+    kind = "virtual" if timeline.virtual else "real"
+    left_out = f" The first {len(wide.units)} of {len(found)} units." if len(found) > len(wide.units) else ""
+    pictures = either(
+        gantt("Timeline of some rounds", timeline, wide), gantt("Timeline of two rounds", timeline, narrow, WIDTH)
+    )
+    named = names(s.unit for s in found)
+    rows = [(named[s.unit], f"{s.busy:.1%}", f"{s.waiting:.1%}", f"{s.communicating:.1%}") for s in found]
+    numbers = table(("unit", "busy", "waiting", "communicating"), rows, numbers=True)
+    who = "unit (group, stage)" if run.team is None else "server and learner"
+    note = (
+        f"What every {who} did when, in the middle of the run, in {kind} time.{left_out} Below, how it "
+        "spent the whole run: communicating is waiting for a message that is under way."
+    )
+    return section("Timeline", [pictures, numbers], note)
+
+
+def _settings(config: Record) -> Iterator[tuple[str, str]]:
+    return ((str(name), _shown(value)) for name, value in config.items())
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _by_stage(records: Sequence[Record]) -> dict[int, Summed]:
+    """Sum up the staleness of every stage over reports and groups."""
+    found: dict[int, Summed] = {}
+    for record in records:
+        for unit, seen in record["staleness"].items():
+            found.setdefault(int(unit.strip("()").split(",")[1]), Summed()).add(seen)
+    return found
+
+
+def _points(records: Sequence[Record], x: str, y: str) -> list[tuple[float, float]]:
+    return [(r[x], r[y]) for r in records if r.get(x) is not None and r.get(y) is not None]
+
+
+def _count(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

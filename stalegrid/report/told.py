@@ -1,0 +1,182 @@
+"""What the folder of a run tells, finished or not.
+
+Does not know: what is made of it, whether the run still goes on.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stalegrid.errors import DataError
+from stalegrid.methods.methods import find_served
+from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED
+from stalegrid.observe.records import VIRTUAL, Record
+from stalegrid.observe.timeline import Timeline
+from stalegrid.observe.trace import TRACE, read_trace
+from stalegrid.written.files import exists
+from stalegrid.written.kept import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, read_json, read_lines, read_yaml
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who trains where learners do, with parameter servers.
+
+    Args:
+        learners: lambda.
+        servers: over which the parameters are split.
+        splits: n.
+    """
+
+    learners: int
+    servers: int
+    splits: int
+
+    def __str__(self) -> str:
+        several = "s" if self.learners > 1 else "", "s" if self.servers > 1 else ""
+        return f"{self.learners} learner{several[0]}, {self.servers} server{several[1]}, n = {self.splits}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the folder of a run tells.
+
+    Attributes:
+        config: the settled configuration.
+        train: records of reports.
+        test: records of evaluations.
+        timeline: None if there is no trace.
+    """
+
+    config: Record
+    train: list[Record]
+    test: list[Record]
+    timeline: Timeline | None = None
+
+    @property
+    def team(self) -> Team | None:
+        """Learners and servers; None of a grid."""
+        method = find_served(self.config["method"])
+        if method is None:
+            return None
+        learners, servers = (self.config.get(name) or 1 for name in ("learners", "servers"))
+        return Team(learners, servers, self.config.get("softsync") or method.splits or learners)
+
+
+def read_told(folder: Path) -> Told:
+    """Read the folder of a run.
+
+    Raises:
+        DataError: it is of no run, or a file in it cannot be read.
+    """
+    config = read_config(folder)
+    records = read_metrics(folder)
+    trace = folder / TRACE
+    return Told(
+        config,
+        [record for record in records if record["kind"] == "train"],
+        [record for record in records if record["kind"] == "test"],
+        read_trace(trace) if exists(trace) else None,
+    )
+
+
+def read_config(folder: Path) -> Record:
+    """Read the settled configuration of a run.
+
+    Raises:
+        DataError: the folder is of no run.
+    """
+    try:
+        config: Record = checked(read_yaml(folder / CONFIG), _CONFIG, folder / CONFIG)
+    except DataError as problem:
+        raise DataError(
+            f"this is not the folder of a run (folder: {folder}): {problem}; name one that --out made"
+        ) from problem
+    return config
+
+
+def read_metrics(folder: Path) -> list[Record]:
+    """Read the records of a run so far.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    path = folder / METRICS
+    records = read_lines(path, {"kind": TEXT}) if exists(path) else []
+    for number, record in enumerate(records, start=1):
+        checked(record, _RECORDS.get(record["kind"], {}), path, f"line {number}")
+    return records
+
+
+def read_summary(folder: Path) -> Record:
+    """Read the summary of a run.
+
+    Raises:
+        DataError: it cannot be read, or is none.
+    """
+    summary: Record = read_json(folder / SUMMARY, _SUMMARY)
+    return summary
+
+
+def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
+
+    Raises:
+        DataError: a file cannot be read, or holds something else.
+    """
+    return _tensors(folder / MODEL), _tensors(folder / UNSAVED) if exists(folder / UNSAVED) else {}
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
+
+
+_CONFIG = {
+    "method": TEXT,
+    **dict.fromkeys(("data", "model", "engine", "dtype"), Maybe(TEXT)),
+    **dict.fromkeys(("groups", "stages", "learners", "servers", "softsync", "updates"), Maybe(WHOLE)),
+    "epochs": Maybe(NUMBER),
+}
+
+_UNIT = Kind("the name of a unit", lambda name: bool(re.fullmatch(r"\(\d{1,9},\d{1,9}\)", str(name))))
+
+_HISTOGRAM = Kind(
+    "a list of counts that are not all 0",
+    lambda value: isinstance(value, list) and all(COUNT.test(count) for count in value) and any(value),
+)
+
+_RECORDS = {
+    "train": {
+        "update": COUNT,
+        "epoch": NUMBER,
+        "seconds": NUMBER,
+        **dict.fromkeys(("loss", "train_accuracy", "samples_per_second", VIRTUAL), Maybe(NUMBER)),
+        "lost": Maybe([COUNT]),
+        "staleness": {
+            _UNIT: {
+                "histogram": _HISTOGRAM,
+                "gap": Maybe(NUMBER),
+                "gap_max": Maybe(NUMBER),
+                "held": Maybe(NUMBER),
+            }
+        },
+    },
+    "test": {
+        "epoch": NUMBER,
+        "seconds": NUMBER,
+        **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", VIRTUAL), Maybe(NUMBER)),
+    },
+}
+
+_SUMMARY = {
+    "version": COUNT,
+    "updates": COUNT,
+    **dict.fromkeys(("test_loss", "test_accuracy", "train_loss", "samples_per_second"), Maybe(NUMBER)),
+    "staleness": [dict.fromkeys(("max", "gap", "held"), Maybe(NUMBER))],
+}

@@ -1,0 +1,87 @@
+"""What a unit's updates are made of: the version each batch was forwarded at, and how far the weights moved since.
+
+Does not know: gradients, optimizers, other units.
+
+Staleness is taken from version stamps, at every update, and held against the declared bound.  The gap
+``||w_now - w_forward||`` needs the old weights: it is measured for one batch at a time, so that it costs one copy.
+"""
+
+from torch import Tensor
+
+from stalegrid.errors import StalenessExceeded
+from stalegrid.observe.records import Loss, Tally
+from stalegrid.stages.site import Site
+
+
+class Ledger:
+    """Notes forwards and updates of one unit, and passes what it finds to a tally.
+
+    Args:
+        site: of the unit.
+        tally: what is reported.
+        measure_gap: whether to measure the gap, of the batches of an update in turn.
+        hold_all: whether corrections read the weights of every batch's forward.
+    """
+
+    def __init__(self, site: Site, tally: Tally, *, measure_gap: bool, hold_all: bool) -> None:
+        self._unit = site.unit
+        self._bound = site.bound
+        self._micro_batches = site.schedule.micro_batches
+        self._weights = site.weights
+        self._versions = site.versions
+        self._tally = tally
+        self._measure_gap = measure_gap and site.bound > 0
+        self._hold_all = hold_all
+        self._forwarded: dict[int, int] = {}  # version of each batch that no update has used
+        self._losses: dict[int, Loss] = {}
+        self._sample: int | None = None  # the batch whose gap is measured next
+        self._samples = 0  # measured so far
+
+    def forwarded(self, batch: int, version: int, loss: Loss | None) -> None:
+        """Note that a batch was forwarded at a version."""
+        self._forwarded[batch] = version
+        if loss is not None:
+            self._losses[batch] = loss
+        if self._measure_gap and self._sample is None and self._is_turn(batch):
+            self._sample = batch
+        if self._holds(batch):
+            self._versions.hold(version)
+
+    def oldest(self, batches: list[int]) -> int:
+        """Return the oldest version that any of the batches was forwarded at."""
+        return min(self._forwarded[b] for b in batches)
+
+    def updating(self, batches: list[int]) -> None:
+        """Note that the present version is about to be changed by the gradients of some batches.
+
+        Raises:
+            StalenessExceeded: one is staler than declared.
+        """
+        now = self._weights.version
+        for batch in batches:
+            version = self._forwarded.pop(batch)
+            if now - version > self._bound:
+                raise StalenessExceeded(
+                    f"a gradient is staler than declared (unit: {self._unit}, batch: {batch}, version: {now}, "
+                    f"staleness: {now - version}, bound: {self._bound})"
+                )
+            self._tally.used(batch, now, version, self._losses.pop(batch, None))
+            if batch == self._sample:
+                self._tally.moved(self._gap(version))
+            if self._holds(batch):
+                self._versions.release(version)
+            if batch == self._sample:
+                self._sample, self._samples = None, self._samples + 1
+
+    def _is_turn(self, batch: int) -> bool:
+        """Return whether a batch is of the steady state, and the one of its update whose turn it is."""
+        update, place = divmod(batch, self._micro_batches)
+        return update >= self._bound and place == self._samples % self._micro_batches
+
+    def _holds(self, batch: int) -> bool:
+        return self._hold_all or batch == self._sample
+
+    def _gap(self, version: int) -> Tensor:
+        trained = self._weights.trained
+        moved = self._weights.flat[:trained] - self._versions.read(version)[:trained]
+        return moved.double().square().sum().sqrt()

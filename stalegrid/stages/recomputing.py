@@ -1,0 +1,73 @@
+"""A stage that forwards every batch twice: once for the stage above, once for the backward.
+
+Does not know: other stages, schedules, when the second forward is due.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from stalegrid.stages.stage import Head, Stage, Tensors, size_of
+from stalegrid.stages.views import View
+from stalegrid.stages.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch of which only the inputs are kept."""
+
+    inputs: Tensors
+    head: Head | None
+
+
+class RecomputingStage(Stage):
+    """A stage that keeps the inputs of a batch, and makes its graph by a second forward just before the backward.
+
+    The second forward uses the weights of its time, draws the same random numbers where both are keyed alike, and
+    leaves buffers (such as running statistics) as it found them.
+    """
+
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
+        super().__init__(module, weights, view, first)
+        self._kept: dict[int, Waiting] = {}
+
+    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
+        """Forward a batch without a graph; see :meth:`Stage.forward`.
+
+        Raises:
+            RuntimeError: the model changes its inputs in place, so that they could not be forwarded again.
+        """
+        version, vector = self.view.forwarding(batch)
+        leaves = self._cut(inputs)
+        modified = [x._version for x in leaves]
+        # Not without gradients: some kernels then compute other bits than the second forward will.
+        with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
+            outputs = self._run(leaves, head)
+            made = tuple(self._own(y) for y in outputs)
+        if modified != [x._version for x in leaves]:
+            raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
+        self._kept[batch] = Waiting(leaves, head)
+        return made, version
+
+    def recompute(self, batch: int) -> None:
+        """Forward a batch again, and keep its graph."""
+        kept = self._kept.pop(batch)
+        floating, counters = self.weights.flat[self.weights.trained :], self.weights.counters().values()
+        statistics = floating.clone()
+        counts = [(counter, counter.clone(), counter._version) for counter in counters]
+        self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
+        floating.copy_(statistics)
+        for counter, value, modified in counts:
+            if counter._version != modified:  # the graph may need what did not change
+                counter.copy_(value)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for batches in flight, without copies of the weights."""
+        return super().nbytes + sum(size_of(kept.inputs) for kept in self._kept.values())
+
+
+def _forget(saved: Any) -> Any:
+    """Keep nothing for a backward, which never comes."""

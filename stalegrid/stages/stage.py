@@ -1,0 +1,208 @@
+"""Forward and backward of one stage, cut from its neighbours' graphs.
+
+Does not know: other stages, schedules, optimizers, messages.
+
+PyTorch refuses a backward through a graph whose weights were changed in place.  Around the forward, saved tensors that
+view the stage's parameters are therefore replaced by their place in the vector, and read back at the backward from
+whichever vector the view names.  Everything else that a graph saves is kept, and still checked against in-place
+changes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from stalegrid.objects.held import tensors_held
+from stalegrid.stages.views import View
+from stalegrid.stages.weights import Weights
+
+Tensors = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+"""None where nothing depends on a tensor: what feeds it alone gets no gradient either, which is not one of zero."""
+Head = Callable[..., Tensor]
+"""On the last stage: outputs -> loss, shape ()."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A saved tensor that views the parameters: how to read it from any vector of their layout."""
+
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Any other saved tensor, and its modification counter when it was saved."""
+
+    tensor: Tensor
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A batch whose graph is kept, with the bytes of all that it keeps."""
+
+    inputs: Tensors
+    outputs: Tensors
+    version: int
+    nbytes: int
+
+
+class Stage:
+    """One stage: a module, its weights, and the batches in flight.
+
+    Args:
+        module: maps the tensors of the stage below to a tensor or a tuple of tensors; in the modes in which it trains.
+        weights: of that module.
+        view: which weights forwards use and late backwards see.
+        first: whether the inputs are data, which need no gradient.
+    """
+
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
+        self.module = module
+        self.weights = weights
+        self.view = view
+        self._first = first
+        self._graphs: dict[int, Graph] = {}
+        self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
+        self._lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
+        self._seen = weights.flat  # what the backward under way reads parameters from
+
+    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
+        """Forward a batch and keep its graph.
+
+        Args:
+            batch: its index.
+            inputs: activations of the stage below, or data.
+            head: on the last stage, outputs -> loss, shape ().
+
+        Returns:
+            The outputs, cut from the graph (with a head, the loss alone), and the version they were made at.
+        """
+        version, vector = self.view.forwarding(batch)
+        with self.weights.showing(vector):
+            outputs = self._make_graph(batch, inputs, head, version)
+            return tuple(self._own(y) for y in outputs), version
+
+    def recompute(self, batch: int) -> None:
+        """Do nothing: the graph is there."""
+
+    def outputs(self, batch: int) -> Tensors:
+        """Return what the graph of a batch in flight made."""
+        return self._graphs[batch].outputs
+
+    def inputs(self, batch: int) -> Tensors:
+        """Return what the graph of a batch in flight was made of, besides parameters."""
+        return self._graphs[batch].inputs
+
+    def backward(self, batch: int, gradients: Gradients) -> Gradients:
+        """Backpropagate a batch in flight, adding to the gradients of the parameters.
+
+        Args:
+            batch: its index.
+            gradients: of the floating outputs, in order.
+
+        Returns:
+            The gradients of the floating inputs, in order; none on the first stage.
+        """
+        graph = self._graphs.pop(batch)
+        floating = [y for y in graph.outputs if y.is_floating_point()]
+        given = zip(floating, gradients, strict=True)
+        pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
+        self._seen = self.view.seen(graph.version)
+        late = self._seen is not self.weights.flat or graph.version != self.weights.version
+        if pairs:
+            with _no_forward() if late else nullcontext():
+                torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
+        self._seen = self.weights.flat
+        self.view.finished(graph.version)
+        return () if self._first else tuple(x.grad for x in graph.inputs if x.is_floating_point())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for batches in flight, without copies of the weights."""
+        return sum(graph.nbytes for graph in self._graphs.values())
+
+    def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
+        leaves = self._cut(inputs)
+        with saved_tensors_hooks(self._pack, self._unpack):
+            outputs = self._run(leaves, head)
+        self._graphs[batch] = Graph(leaves, outputs, version, self._weigh(leaves, outputs))
+        return outputs
+
+    def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
+        """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
+        elsewhere = self._lasting | _storages(leaves)
+        saved, self._saved = self._saved | _storages(outputs), {}
+        return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
+
+    def _cut(self, inputs: Tensors) -> Tensors:
+        return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
+
+    def _run(self, inputs: Tensors, head: Head | None) -> Tensors:
+        made = self.module(*inputs)
+        outputs = made if isinstance(made, tuple) else (made,)
+        return outputs if head is None else (head(*outputs),)
+
+    def _own(self, output: Tensor) -> Tensor:
+        """Cut an output from its graph, and copy what a later forward or update may change: the receiver keeps it.
+
+        What has a gradient is made anew by each forward, unless the module holds its memory.  What has none may be
+        anything: an attribute, an input, a tensor that some function remembers.
+        """
+        fresh = output.requires_grad and output.untyped_storage().data_ptr() not in self._lasting
+        return output.detach() if fresh else output.detach().clone()
+
+    def _pack(self, tensor: Tensor) -> Place | Saved:
+        offset = self.weights.locate(tensor)
+        if offset is None:
+            self._saved |= _storages([tensor])
+            # Detached, because a saved output that kept itself would be a cycle that is never freed.
+            return Saved(tensor.detach(), tensor._version)
+        return Place(offset, tuple(tensor.shape), tensor.stride())
+
+    def _unpack(self, packed: Place | Saved) -> Tensor:
+        if isinstance(packed, Place):
+            return self._seen.as_strided(packed.shape, packed.stride, self._seen.storage_offset() + packed.offset)
+        if packed.tensor._version != packed.modified:
+            raise RuntimeError(
+                "a tensor needed by the backward was modified in place by the model "
+                f"(shape: {tuple(packed.tensor.shape)}); use the out-of-place form of that operation"
+            )
+        return packed.tensor
+
+
+@contextmanager
+def _no_forward() -> Iterator[None]:
+    """Refuse the forward of any module for a while, without a mark on the user's modules."""
+
+    def refuse(module: nn.Module, inputs: object) -> None:
+        raise RuntimeError(
+            f"the model runs a forward again in its backward (module: {type(module).__name__}), as activation "
+            "checkpointing does, with weights that have changed since; do not checkpoint inside a stale stage, or take "
+            "view recomputed"
+        )
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Return the bytes of each tensor's memory, once a storage."""
+    storages = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
+    return {s.data_ptr(): s.nbytes() for s in storages}
+
+
+def size_of(tensors: Tensors) -> int:
+    """Return the bytes of tensors that may share one buffer with others."""
+    return sum(t.nbytes for t in tensors)

@@ -1,0 +1,88 @@
+"""What a view answers: which weights a forward uses, and which a late backward sees.
+
+Does not know: batches' tensors, other stages, what any particular view does.
+
+Between the forward of a batch and its backward the weights of stage k change ``m_k`` times.  A view is a small class
+that overrides what it does differently from the plainest answer, the weights of now at both.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from stalegrid.programs.schedules import Schedule
+from stalegrid.stages.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a stage holds at most, besides its weights, gradients and optimizer state.
+
+    Args:
+        graphs: of batches in flight, with everything they save for the backward.
+        inputs: of batches in flight that have no graph.
+        copies: vectors as large as the parameters.
+    """
+
+    graphs: int
+    inputs: int
+    copies: int
+
+
+class View:
+    """The weights of now at the forward and at the backward; inherit and override.
+
+    Args:
+        site: where it acts.
+
+    Attributes:
+        recomputes: whether the graph of a late backward is made by a second forward.
+        delay: versions between the weights that an update changes and those its batches are forwarded at; 0 to
+            forward at the weights of now.
+        holds: whether the versions of all batches in flight are held anyway.
+        elsewhere: whether forwards use other weights than those of now.
+        ahead_of_all: whether stages that are not stale use other weights than those of now too, where others are stale.
+    """
+
+    recomputes: ClassVar[bool] = False
+    delay: ClassVar[int] = 0
+    holds: ClassVar[bool] = False
+    elsewhere: ClassVar[bool] = False
+    ahead_of_all: ClassVar[bool] = False
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.weights = site.weights
+
+    @classmethod
+    def check(cls, schedule: Schedule) -> None:
+        """Check that the view makes sense with a schedule.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
+    @classmethod
+    def kept(cls, schedule: Schedule, stage: int) -> Kept:
+        """Return what a stage of such a schedule holds at most."""
+        return Kept(graphs=schedule.in_flight(stage), inputs=0, copies=0)
+
+    def forwarding(self, batch: int) -> tuple[int, Tensor]:
+        """Return the version and the vector of parameters that the forward of a batch uses, now."""
+        return self.weights.version, self.weights.flat
+
+    def seen(self, version: int) -> Tensor:
+        """Return the vector of parameters that the backward of a batch forwarded at this version uses, now."""
+        return self.weights.flat
+
+    def finished(self, version: int) -> None:
+        """Note that a batch forwarded at this version had its backward."""
+
+    def overwriting(self) -> None:
+        """Note that the present version is about to be overwritten."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors that the view itself keeps."""
+        return 0

@@ -1,0 +1,293 @@
+"""The parameters of a stage in one vector, and the past versions of it that somebody still needs.
+
+Does not know: batches, messages, optimizers, other stages, who needs a version and what for.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.objects import spectral
+from stalegrid.objects.copies import tensors_of
+from stalegrid.programs.messages import ALIGNMENT, aligned
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one parameter or floating buffer lies in the vector."""
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def view(self, flat: Tensor) -> Tensor:
+        """Return the tensor as a view of a vector of this layout."""
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.offset)
+
+
+class Weights:
+    """All parameters that are trained, then all floating buffers, of a module as views of one vector.
+
+    A version copy, a mix or a message is then one operation.  Every tensor starts on a cache line; the padding
+    between them stays 0.  What stays where it is: frozen parameters, which nobody needs to send, other buffers (such as
+    BatchNorm's counter of batches), and buffers of another type than the parameters.
+
+    Args:
+        module: its trained parameters and floating buffers are moved into the vector, in place.
+        moving: names of frozen parameters that the forward changes by itself, such as a moving average of others;
+            they are treated like floating buffers.
+
+    Attributes:
+        flat: the vector, shape (numel,).
+        entries: where each tensor lies, parameters first.
+        trained: elements at the start of the vector that hold trained parameters.
+        mixed: elements at its start whose mean over replicas has a meaning; the rest are the vectors of spectral norms.
+        version: updates applied so far.
+
+    Raises:
+        ConfigError: trained parameters have different types or devices.
+    """
+
+    def __init__(self, module: nn.Module, moving: Collection[str] = ()) -> None:
+        self.module = module
+        parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+        buffers = dict(module.named_buffers())
+        dtype, device = _kind(parameters, [*frozen.values(), *buffers.values()])
+        fitting = {n: b for n, b in buffers.items() if b.dtype == dtype}
+        alone = spectral.vectors(module)
+        followers = {
+            **{n: p for n, p in frozen.items() if n in moving},
+            **{n: b for n, b in fitting.items() if n not in alone},
+            **{n: b for n, b in fitting.items() if n in alone},
+        }
+        # Walking through the modules costs more than a small update; what they hold may not be replaced.
+        self._parameters = list(module.parameters())
+        self._trainable = list(parameters.values())
+        self._counters = {n: b for n, b in buffers.items() if not (b.is_floating_point() or b.is_complex())}
+        rest = {n: t for n, t in {**frozen, **buffers}.items() if n not in followers and n not in self._counters}
+        self._still = {n: (t, t._version) for n, t in rest.items()}
+        self.entries, numel = _place({**parameters, **followers}, dtype.itemsize)
+        ends = {e.name: e.offset for e in self.entries}
+        self.trained = next((ends[n] for n in followers), numel)
+        self.mixed = next((ends[n] for n in followers if n in alone), numel)
+        self.flat = torch.zeros(numel, dtype=dtype, device=device)
+        self.version = 0
+        for entry in self.entries:
+            tensor, view = {**parameters, **followers}[entry.name], entry.view(self.flat)
+            view.copy_(tensor.detach())
+            tensor.data = view
+
+    def counters(self) -> dict[str, Tensor]:
+        """Return the buffers of whole numbers, such as BatchNorm's counter of batches."""
+        return self._counters
+
+    def still(self) -> dict[str, Tensor]:
+        """Return what is neither in the vector nor a counter, and must not change while it trains."""
+        return {name: tensor for name, (tensor, _) in self._still.items()}
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Return the parameters that an optimizer updates."""
+        return self._trainable
+
+    def counted(self) -> Tensor:
+        """Return a copy of the buffers of whole numbers, as one vector of int64."""
+        counters = [b.flatten().to(torch.int64) for b in self.counters().values()]
+        return torch.cat([torch.empty(0, dtype=torch.int64, device=self.flat.device), *counters])
+
+    def places(self) -> list[tuple[Entry, nn.Parameter]]:
+        """Return where each trained parameter lies."""
+        return list(zip(self.entries, self._trainable, strict=False))
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for p in self._parameters:
+            p.grad = None
+
+    def check(self) -> None:
+        """Check that the module still computes with the vector.
+
+        Raises:
+            TrainingError: a tensor was replaced instead of changed in place, or one changed that should not.
+        """
+        tensors = tensors_of(self.module)
+        gone = [n for n in (*(e.name for e in self.entries), *self._counters, *self._still) if n not in tensors]
+        if gone:
+            raise TrainingError(f"the model has lost a tensor in training (name: {gone[0]}); change it in place")
+        replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
+        replaced += [n for n, kept in {**self._counters, **self.still()}.items() if tensors[n] is not kept]
+        if (found := len(tensors)) != len(self.entries) + len(self._counters) + len(self._still):
+            raise TrainingError(
+                f"the model has registered a tensor in training (tensors: {found}), which the measured and saved model "
+                "would not have; make it in __init__"
+            )
+        if replaced:
+            raise TrainingError(
+                f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
+            )
+        self.check_still()
+
+    def check_still(self) -> None:
+        """Check that what should not change has not, without a walk through the module.
+
+        Raises:
+            TrainingError: something has changed in place.
+        """
+        for name, (tensor, modified) in self._still.items():
+            if tensor._version != modified:
+                raise TrainingError(
+                    f"the model changes a tensor that it left alone at the start (name: {name}), so that other "
+                    "replicas and the saved model would not have it; make it a floating buffer of the parameters' type"
+                )
+
+    @contextmanager
+    def showing(self, vector: Tensor) -> Iterator[None]:
+        """Let the module compute with the parameters in another vector for a while; buffers stay the present ones."""
+        if vector is self.flat:
+            yield
+            return
+        present, changes = self.flat[: self.trained].clone(), self.changes()
+        self.flat[: self.trained] = vector[: self.trained]
+        try:
+            yield
+        finally:
+            self.flat[: self.trained] = present
+        self.check_unchanged(changes)
+
+    def changes(self) -> int:
+        """Return how often the module, or an optimizer, has changed trained parameters in place."""
+        return sum(p._version for p in self._trainable)
+
+    def check_unchanged(self, changes: int) -> None:
+        """Check that a forward at other weights than one's own has not changed them, which would be lost.
+
+        Args:
+            changes: before it, see :meth:`changes`.
+
+        Raises:
+            TrainingError: it has.
+        """
+        if self.changes() != changes:
+            raise TrainingError(
+                "a forward has changed a trained parameter in place, which would be lost here; take view stashed on a "
+                "grid, or do it in the optimizer"
+            )
+
+    def locate(self, tensor: Tensor) -> int | None:
+        """Return the offset in the vector at which the tensor views parameters, or None if it views none.
+
+        Parameters viewed as another type, or negated, count as none.
+        """
+        if tensor.untyped_storage().data_ptr() != self.flat.untyped_storage().data_ptr():
+            return None
+        if tensor.dtype != self.flat.dtype or tensor.is_neg():
+            return None
+        offset = int(tensor.storage_offset())
+        return offset if offset < self.trained else None
+
+
+@dataclass(frozen=True, slots=True)
+class StageLayout:
+    """How to read the vector, and the other buffers, of a stage that lives elsewhere.
+
+    Args:
+        entries: trained parameters and what follows them in the vector.
+        numel: its elements, padding included.
+        trained: elements of it that are trained.
+        mixed: elements of it whose mean over replicas has a meaning.
+        dtype: of the vector.
+        counters: names and shapes of the buffers of whole numbers.
+    """
+
+    entries: tuple[Entry, ...]
+    numel: int
+    trained: int
+    mixed: int
+    dtype: torch.dtype
+    counters: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, weights: Weights) -> "StageLayout":
+        """Describe a stage."""
+        counters = tuple((name, tuple(b.shape)) for name, b in weights.counters().items())
+        flat = weights.flat
+        return cls(tuple(weights.entries), flat.numel(), weights.trained, weights.mixed, flat.dtype, counters)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of what lies in the vector."""
+        return frozenset(entry.name for entry in self.entries)
+
+    @property
+    def parameters(self) -> int:
+        """How many tensors are trained."""
+        return sum(entry.offset < self.trained for entry in self.entries)
+
+
+def _kind(trained: dict[str, nn.Parameter], others: Iterable[Tensor]) -> tuple[torch.dtype, torch.device]:
+    """Return the type and device of the vector: that of what is trained, or of what else there is."""
+    kinds = {(p.dtype, p.device) for p in trained.values()}
+    if len(kinds) > 1:
+        shown = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        raise ConfigError(f"all trained parameters of a stage must share one type and device ({shown}); name a dtype")
+    floating = ((t.dtype, t.device) for t in others if t.is_floating_point())
+    return kinds.pop() if kinds else next(floating, (torch.float32, torch.device("cpu")))
+
+
+def _place(tensors: dict[str, Tensor], size: int) -> tuple[list[Entry], int]:
+    entries: list[Entry] = []
+    offset = 0
+    assert ALIGNMENT % size == 0
+    for name, tensor in tensors.items():
+        dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
+        entries.append(Entry(name, offset, tuple(tensor.shape), dense.stride()))
+        offset += aligned(tensor.numel() * size) // size
+    return entries, offset
+
+
+class Versions:
+    """Past versions of the parameters of a stage, for whoever holds them.
+
+    A version is copied only when an update is about to overwrite it while somebody holds it.
+
+    Args:
+        weights: whose versions.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._holders: Counter[int] = Counter()
+        self._copies: dict[int, Tensor] = {}
+
+    def hold(self, version: int) -> None:
+        """Keep a version, the present one or one that is held already, until as many releases."""
+        assert version == self._weights.version or version in self._copies
+        self._holders[version] += 1
+
+    def release(self, version: int) -> None:
+        """Undo one hold, and forget the version with the last one."""
+        self._holders[version] -= 1
+        if not self._holders[version]:
+            del self._holders[version]
+            self._copies.pop(version, None)
+
+    def read(self, version: int) -> Tensor:
+        """Return the vector of a held version: a copy, or the weights of now where they still are that version."""
+        return self._weights.flat if version == self._weights.version else self._copies[version]
+
+    def overwriting(self) -> None:
+        """Copy the present version, which is about to be overwritten, if somebody holds it."""
+        version = self._weights.version
+        if version in self._holders:
+            self._copies[version] = self._weights.flat[: self._weights.trained].clone()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copies."""
+        return sum(copy.nbytes for copy in self._copies.values())

@@ -1,0 +1,204 @@
+"""Which plain loop says what a run computes, and how it is called.
+
+Does not know: engines, agents, how any loop works.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from stalegrid.config import Settings
+from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.engines.machine import use_device
+from stalegrid.plans.material import cast_model, make_batches
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan, server_optimizer
+from stalegrid.plans.task import Task
+from stalegrid.programs.serving import Ordered
+from stalegrid.seeds import drawing
+from stalegrid.studies.reference.async_nesterov import async_nesterov
+from stalegrid.studies.reference.ddg import ddg
+from stalegrid.studies.reference.dsp import dsp
+from stalegrid.studies.reference.fdg import fdg
+from stalegrid.studies.reference.features_replay import features_replay
+from stalegrid.studies.reference.grid import grid
+from stalegrid.studies.reference.hardsync import hardsync
+from stalegrid.studies.reference.paci import paci
+from stalegrid.studies.reference.pipedream import pipedream
+from stalegrid.studies.reference.pipedream_2bw import pipedream_2bw
+from stalegrid.studies.reference.pipemare import pipemare
+from stalegrid.studies.reference.pipeoptim import pipeoptim
+from stalegrid.studies.reference.softsync import softsync
+from stalegrid.studies.reference.spectrain import spectrain
+from stalegrid.studies.reference.synchronous import synchronous
+
+Trained = tuple[list[list[nn.Module]], list[list[float]]]
+"""Stage modules [s][k] and losses [s][n]."""
+
+OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
+    "dsp": dsp,
+    "fdg": fdg,
+    "ddg": ddg,
+    "features-replay": features_replay,
+    "pipedream": pipedream,
+    "pipedream-2bw": pipedream_2bw,
+    "pipemare": pipemare,
+    "spectrain": spectrain,
+    "pipeoptim": pipeoptim,
+    "async-nesterov": async_nesterov,
+    "paci": paci,
+}
+"""The loops of one group, by method."""
+
+
+def plain_loop(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Callable[[], Trained] | None:
+    """Return the loop that computes the same as a run, ready to be called; None where there is none.
+
+    Args:
+        task: what is trained.
+        settings: how, settled.
+        plan: of both.
+    """
+    if settings.clip is not None or task.corrections:
+        return None
+    task = task.fresh()
+    if isinstance(plan, ServedPlan):
+        return _served(task, settings, plan)
+    common = _common(task, settings, plan)
+    if plan.schedule.flush:
+        return _synchronous(plan, common)
+    own = _own_arguments(plan, settings)
+    if own is not None:
+        return partial(_alone, OWN[plan.method.name], {**_of_one_group(common), **own})
+    return _grid(plan, settings, common)
+
+
+def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Trained] | None:
+    """Return the loop of learners and a server, where the order of deliveries is known."""
+    rules, program = plan.rules, plan.program
+    device = use_device(settings.device, 0)
+    samples = make_batches(task, settings, plan.grid, 1)
+    common: dict[str, Any] = {
+        "model": cast_model(task, settings).to(device),
+        "learners": rules.learners,
+        "N": program.updates,
+        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
+        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "loss": task.loss,
+        "optimizer": server_optimizer(task, plan.momentum),
+        "scheduler": task.scheduler,
+        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+        "momentum": plan.momentum,
+    }
+    rule = _rule(plan.corrections)
+    if plan.method.synchronous:
+        return partial(_server, hardsync, common) if rule == "constant" else None
+    if (
+        rule is None
+        or rules.bound is not None
+        or not isinstance(program, Ordered)
+        or any(d.gone for d in program.order)
+    ):
+        return None
+    order = [delivery.learner for delivery in program.order]
+    return partial(_server, softsync, {**common, "order": order, "c": rules.gather, "rule": rule})
+
+
+def _rule(corrections: Sequence[str]) -> str | tuple[str, float] | None:
+    """Return the rule of the loop that is all the corrections; None where there is no such."""
+    if not corrections:
+        return "constant"
+    name, _, number = corrections[0].partition("=")
+    found: dict[str, str | tuple[str, float]] = {
+        "none": "constant",
+        "inverse-staleness": "inverse",
+        "exponential-staleness": ("exponential", float(number or 0.1)),
+        "dc-asgd": ("dc", float(number or 0.04)),
+    }
+    return None if len(corrections) > 1 else found.get(name)
+
+
+def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[str, Any]) -> Trained:
+    model, losses = loop(**arguments)
+    return [[model]], [losses]
+
+
+def _common(task: Task, settings: Settings, plan: Plan) -> dict[str, Any]:
+    device = use_device(settings.device, 0)
+    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
+    return {
+        "stages": plan.partition.stages(cast_model(task, settings).to(device)),
+        "N": plan.program.updates,
+        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
+        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "loss": task.loss,
+        "optimizer": task.optimizer,
+        "scheduler": task.scheduler,
+        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+    }
+
+
+def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
+    """Return the loop of exact gradients, which averages over groups or has one."""
+    if plan.grid.groups > 1 and not isinstance(plan.program.lateral, AllReduce):
+        return None
+    return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, **common)
+
+
+def _own_arguments(plan: Plan, settings: Settings) -> dict[str, Any] | None:
+    """Return what the method's own loop takes besides the rest; None where the run is not the method's own."""
+    method, micro = plan.method, plan.schedule.micro_batches
+    if plan.grid.groups > 1 or method.name not in OWN or plan.view != method.view:
+        return None
+    ahead = [w - 1 for w in plan.schedule.windows]
+    texts = settings.corrections or []
+    numbers = dict(text.partition("=")[::2] for text in texts)
+    if len(numbers) < len(texts):  # one acts twice
+        return None
+    if method.name == "pipedream-2bw":
+        return None if numbers else {"M": micro}
+    if method.name == "paci":
+        return None if numbers else {"M": micro, "m": ahead}
+    if micro > 1 or numbers.keys() != {text.partition("=")[0] for text in method.corrections}:
+        return None
+    if method.name == "fdg":
+        return {"m": ahead, "beta": float(numbers["shrink"] or 0.5)}
+    if method.name == "pipemare":
+        return {"m": ahead, "anneal": float(numbers["pipemare-rate"] or max(1.0, plan.program.updates / 4))}
+    return {"m": ahead}
+
+
+def _of_one_group(common: dict[str, Any]) -> dict[str, Any]:
+    """Leave the group out of what the loops of several take."""
+    return {
+        **common,
+        "inputs": partial(common["inputs"], 0),
+        "targets": partial(common["targets"], 0),
+        "drawing": partial(common["drawing"], 0),
+    }
+
+
+def _alone(loop: Callable[..., tuple[list[nn.Module], list[float]]], arguments: dict[str, Any]) -> Trained:
+    modules, losses = loop(**arguments)
+    return [modules], [losses]
+
+
+def _grid(plan: Plan, settings: Settings, common: dict[str, Any]) -> Callable[[], Trained] | None:
+    """Return the loop of several groups that mix parameters, or of one."""
+    lateral = plan.program.lateral
+    covered = plan.view in ("stashed", "current") and plan.schedule.micro_batches == 1
+    if not covered or settings.corrections or isinstance(lateral, AllReduce):
+        return None
+    mixing: dict[str, Any] = {}
+    if isinstance(lateral, Averaging):
+        mixing = {
+            "P": lateral.mixing.weights,
+            "adapt_first": lateral.adapt_first,
+            "H": lateral.period,
+            "c": lateral.lag,
+            "mix_momentum": plan.mix_momentum,
+        }
+    m = [w - 1 for w in plan.schedule.windows]
+    return partial(grid, S=plan.grid.groups, m=m, view=plan.view, **mixing, **common)

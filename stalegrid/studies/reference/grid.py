@@ -1,0 +1,126 @@
+"""The grid of S groups x K stages as one plain loop of lock-step rounds.
+
+Does not know: programs, agents, messages; it shares no code with what it is there to check.
+
+Fully decoupled backpropagation with consensus averaging: Pham and Ahn, arXiv 2509.05679.  Staleness m_k of
+stage k: Xu, Huo and Huang, arXiv 1909.02625.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stalegrid.studies.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
+
+
+def grid(
+    stages: list[nn.Module],
+    *,
+    S: int,
+    m: Sequence[int],
+    N: int,
+    inputs: Callable[[int, int], Tensors],
+    targets: Callable[[int, int], Tensor],
+    loss: Callable[..., Tensor],
+    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    view: str = "stashed",
+    P: Callable[[int], NDArray[np.float64]] | None = None,
+    adapt_first: bool = False,
+    H: int = 1,
+    c: int = 0,
+    mix_momentum: bool = False,
+    drawing: Callable[[int, int, int], AbstractContextManager[None]],
+) -> tuple[list[list[nn.Module]], list[list[float]]]:
+    """Train S copies of K stages for N rounds.
+
+    Args:
+        stages: f_0 .. f_{K-1}, each from the outputs of the one before; left as they are.
+        S: groups.
+        m: staleness of each stage in updates, non-increasing.
+        N: updates; update n uses batch n.
+        inputs: (s, b) -> inputs of batch b of group s.
+        targets: (s, b) -> its targets.
+        loss: (outputs, targets) -> mean over the samples.
+        optimizer: parameters of a unit -> its optimizer.
+        scheduler: optimizer -> what is stepped after each update.
+        view: weights that a backward reads: ``stashed`` of the batch's forward, or ``current``.
+        P: mixing turn -> S x S shares; None for no mixing.
+        adapt_first: mix what the optimizer's step made (adapt-then-combine) instead of what it started from.
+        H: updates from one mixing to the next.
+        c: age of the neighbours' values, in updates.
+        mix_momentum: whether momentum buffers, or Adam's first moments, are mixed like parameters.
+        drawing: (s, k, b) -> the context in which a forward draws.
+
+    Returns:
+        The trained stages [s][k] and the losses [s][n].
+    """
+    K, statistics = len(stages), [sum(b.is_floating_point() for b in f.buffers()) for f in stages]
+    units = [(s, k) for s in range(S) for k in range(K)]
+    w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
+    step = {(s, k): optimizer([p for p in w[s][k].parameters() if p.requires_grad]) for s, k in units}
+    rate = {u: scheduler(step[u]) for u in units} if scheduler else {}
+    flying: dict[tuple[int, int, int], Pass] = {}
+    losses: list[list[float]] = [[] for _ in range(S)]
+    X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
+
+    def mixed() -> dict[tuple[int, int], list[Tensor]]:
+        return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
+
+    for n in range(N):
+        if not adapt_first:
+            X.append(copy.deepcopy(mixed()))
+        for k in range(K):
+            for s in range(S):
+                for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
+                    x = flying[s, k - 1, b].y if k else inputs(s, b)
+                    with drawing(s, k, b):
+                        new = forward(w[s][k], x, k > 0)
+                        if k == K - 1:
+                            new = new._replace(y=(loss(*new.y, targets(s, b)),))
+                            losses[s].append(new.y[0].item())
+                    flying[s, k, b] = new
+        for s in range(S):
+            g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
+            for k in reversed(range(K)):
+                g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
+        for u in units:
+            step[u].step()
+            step[u].zero_grad()
+            if rate:
+                rate[u].step()
+        if adapt_first:
+            X.append(copy.deepcopy(mixed()))
+        if P is not None and (n + 1) % H == 0 and n >= c:
+            share = P((n + 1) // H - 1)
+            for (s, k), values in mixed().items():
+                for i, value in enumerate(values):
+                    delta = torch.zeros_like(value)
+                    for r in range(S):
+                        if r != s and share[s, r] != 0:
+                            gap = X[0][r, k][i] - X[-1][s, k][i]
+                            if i >= len(values) - statistics[k]:
+                                alike = X[0][r, k][i] == X[0][s, k][i]
+                                gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)
+                            delta = delta + gap * float(share[s, r])
+                    value.copy_(value + delta)
+    return w, losses
+
+
+def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
+    """Return the tensors themselves that groups mix; a momentum that is not there yet is a zero."""
+    trained = [p for p in f.parameters() if p.requires_grad]
+    states = [momentum.state[p] for p in trained] if momentum else []
+    for p, v in zip(trained, states, strict=False):
+        if isinstance(momentum, torch.optim.SGD) and v.get("momentum_buffer") is None:
+            v["momentum_buffer"] = torch.zeros_like(p.data)
+    moments = [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]
+    return [p.data for p in trained] + moments + [b for b in f.buffers() if b.is_floating_point()]

@@ -1,0 +1,86 @@
+"""What a candidate takes on real processes of this machine, by the same measure as its estimate.
+
+Does not know: how anything is estimated.
+"""
+
+import dataclasses
+import tempfile
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stalegrid.config import Settings
+from stalegrid.data import ArrayDataset
+from stalegrid.methods.methods import find
+from stalegrid.observe.trace import TRACE, read_trace
+from stalegrid.planner.planning import Candidate
+from stalegrid.plans.task import Task
+from stalegrid.programs.actions import Kind
+from stalegrid.programs.grid import Unit
+from stalegrid.timing.costs import NANOSECONDS, CostTable
+from stalegrid.timing.estimate import long_enough, steady
+from stalegrid.train import execute
+
+
+def rehearse(task: Task, candidate: Candidate, updates: int) -> float:
+    """Train for a while on real processes, and return milliseconds a batch.
+
+    Args:
+        task: what is trained.
+        candidate: how.
+        updates: how long, at least; the middle half counts.
+    """
+    settings = dataclasses.replace(candidate.settings, costs=None)
+    return _run(task, settings, long_enough(candidate.schedule, updates))
+
+
+def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
+    """Let real processes sleep for what the costs say, and return milliseconds a batch.
+
+    Args:
+        candidate: how.
+        table: what the model costs.
+        updates: how long, at least; the middle half counts.
+    """
+    grid = candidate.grid
+    batch = candidate.schedule.micro_batches
+    with tempfile.TemporaryDirectory(prefix="stalegrid-costs-") as folder:
+        path = Path(folder) / "costs.yaml"
+        CostTable(batch, table.cut(grid.stages, candidate.cuts)).write(path)
+        cuts = [str(k) for k in range(1, grid.stages)]
+        settings = dataclasses.replace(candidate.settings, costs=path, cuts=cuts, emulate=True, batch_size=batch)
+        task = _small(candidate, batch * grid.groups)
+        return _run(task, settings, long_enough(candidate.schedule, updates))
+
+
+def _run(task: Task, settings: Settings, updates: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="stalegrid-rehearsal-") as folder:
+        out = Path(folder) / "run"
+        short = dataclasses.replace(
+            settings,
+            engine="processes",
+            updates=updates,
+            trace=True,
+            gap=False,
+            log_every=updates,
+            evaluate_every=0,
+            out=out,
+        )
+        execute(dataclasses.replace(task, scheduler=None, test=None), short, quiet=True)
+        ends: dict[Unit, list[int]] = defaultdict(list)
+        for span in read_trace(out / TRACE).spans:
+            if span.kind is Kind.UPDATE:
+                ends[span.unit].append(span.end)
+    return max(map(steady, ends.values())) / NANOSECONDS
+
+
+def _small(candidate: Candidate, samples: int) -> Task:
+    """Return a task with a layer a stage, whose arithmetic takes next to no time."""
+    optimizer: Any = getattr(torch.optim, find(candidate.settings.method).optimizer or "Adam")
+    data = ArrayDataset(torch.zeros(samples, 16), torch.zeros(samples, dtype=torch.int64), 16)
+    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(candidate.grid.stages)))
+    return Task(model, data, nn.CrossEntropyLoss(), partial(optimizer, lr=0.001))

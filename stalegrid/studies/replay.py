@@ -1,0 +1,93 @@
+"""A run with parameter servers once more, on the simulator, in the order that the run recorded.
+
+Does not know: how either run trains.
+"""
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stalegrid.config import DeviceSettings, RunConfig, Settings
+from stalegrid.errors import ConfigError, DataError
+from stalegrid.methods.methods import find_served
+from stalegrid.observe.state import saved, unsaved
+from stalegrid.plans.served import rules_of
+from stalegrid.plans.task import Task
+from stalegrid.programs.deliveries import DELIVERIES, first_updates
+from stalegrid.report.told import read_config, read_model, read_summary
+from stalegrid.train import execute
+
+ELSEWHERE = ("processes", "trace", "out", *(field.name for field in fields(DeviceSettings)))
+"""What concerns the devices of the recorded run, and no number."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A run held against its replay.
+
+    Attributes:
+        version: of the model that both have.
+        difference: largest absolute difference of any parameter or buffer.
+        equal: whether all have the same bits.
+    """
+
+    version: int
+    difference: float
+    equal: bool
+
+
+def recorded_config(folder: Path) -> RunConfig:
+    """Return how a run was trained and what.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ConfigError: it is of no run, or of one whose model and data are not named.
+    """
+    found = read_config(folder)
+    if "model" not in found:
+        raise ConfigError(
+            f"the run says nothing of its model and data (folder: {folder}), it was started from Python; repeat it "
+            f'with train(..., engine="simulator", deliveries="{folder / DELIVERIES}")'
+        )
+    return RunConfig(**{field.name: found[field.name] for field in fields(RunConfig) if field.name in found})
+
+
+def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False) -> Replayed:
+    """Repeat a run up to the version of its last model, and compare the models.
+
+    Args:
+        task: what was trained.
+        settings: how, as the run wrote them down.
+        folder: of the run.
+        quiet: whether to print nothing.
+
+    Raises:
+        ConfigError: the folder holds no such run, or nothing to compare with yet.
+    """
+    method = find_served(settings.method)
+    if method is None:
+        raise ConfigError(
+            f"the order of a grid is fixed by its program, there is none to replay (method: {settings.method}); run it "
+            "again with train --config, or see verify"
+        )
+    try:
+        version, (state, rest) = read_summary(folder)["version"], read_model(folder)
+    except DataError as problem:
+        raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
+    usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ELSEWHERE}
+    with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:
+        record = Path(scratch) / DELIVERIES
+        rules, _ = rules_of(settings, method)
+        record.write_text(first_updates(folder / DELIVERIES, rules, version))
+        again = dataclasses.replace(settings, **usual, engine="simulator", deliveries=record)
+        model = execute(task, again, quiet=quiet).model
+    recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}
+    pairs = [(recorded[name], found[name]) for name in recorded]
+    worst = max((float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+    return Replayed(version, worst, all(torch.equal(a, b) for a, b in pairs))

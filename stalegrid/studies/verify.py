@@ -1,0 +1,148 @@
+"""The same run on the simulator, on real processes and as plain loops, compared bit for bit.
+
+Does not know: how any of them works.
+"""
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stalegrid.config import Settings
+from stalegrid.engines.machine import computing
+from stalegrid.methods.methods import ServerMethod, find_served
+from stalegrid.observe.folder import METRICS, UNITS
+from stalegrid.plans.plan import Plan, make_plan, settle
+from stalegrid.plans.served import ServedPlan, make_served_plan
+from stalegrid.plans.task import Task
+from stalegrid.programs.deliveries import DELIVERIES
+from stalegrid.studies.loops import Trained, plain_loop
+from stalegrid.train import execute
+
+Losses = list[list[float]]
+"""By update, by group."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The numbers of one run.
+
+    Args:
+        parameters: parameters and running statistics, by (group, name).
+        losses: of every update and group.
+    """
+
+    parameters: dict[tuple[int, str], Tensor]
+    losses: Losses
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one run is from the simulator's.
+
+    Args:
+        name: of the run.
+        parameter: largest absolute difference of any parameter or running statistic.
+        loss: largest absolute difference of any loss.
+        equal: whether every number has the same bits.
+    """
+
+    name: str
+    parameter: float
+    loss: float
+    equal: bool
+
+
+def verify(task: Task, settings: Settings) -> list[Difference]:
+    """Run a configuration every way there is and compare.
+
+    Args:
+        task: what is trained.
+        settings: how; the engine is chosen here, the output folder is not used.
+
+    Returns:
+        The difference of the processes, and of the plain loops where there are such, from the simulator's run.
+    """
+    settings = dataclasses.replace(settings, out=None, log_every=1)
+    method = find_served(settings.method)
+    if method is not None:
+        return _verify_served(task, settings, method)
+    with computing(settings.threads):
+        plan = make_plan(task, settings)
+    settings = settle(plan, settings)
+    simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
+    processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
+    return [compare("processes", simulated, processes), *_loops(task, settings, plan, simulated)]
+
+
+def _verify_served(task: Task, settings: Settings, method: ServerMethod) -> list[Difference]:
+    """Let processes make an order, and repeat it."""
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, computing(settings.threads):
+        folder = Path(name) / "run"
+        live = dataclasses.replace(settings, engine="processes", out=folder)
+        plan = make_served_plan(task, live, method)
+        execute(task, live, quiet=True, keep_units=True)
+        processes = read_outcome(folder, plan)
+        again = dataclasses.replace(settings, engine="simulator", deliveries=folder / DELIVERIES)
+        repeated = make_served_plan(task, again, method)
+        simulated = run_engine(task, again, repeated)
+        return [compare("processes", simulated, processes), *_loops(task, again, repeated, simulated)]
+
+
+def _loops(task: Task, settings: Settings, plan: Plan | ServedPlan, simulated: Outcome) -> list[Difference]:
+    loop = plain_loop(task, settings, plan)
+    if loop is None:
+        return []
+    with computing(settings.threads):
+        return [compare("plain loops", simulated, outcome_of(loop()))]
+
+
+def run_engine(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Outcome:
+    """Run on the engine of the settings and read every unit's numbers back."""
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
+        folder = Path(name) / "run"
+        execute(task, dataclasses.replace(settings, out=folder), quiet=True, keep_units=True)
+        return read_outcome(folder, plan)
+
+
+def read_outcome(folder: Path, plan: Plan | ServedPlan) -> Outcome:
+    """Read every unit's numbers from the folder of a run that kept them and reported every update."""
+    vectors = load_file(folder / UNITS)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    parameters: dict[tuple[int, str], Tensor] = {}
+    for units, layout in zip(plan.owners, plan.stages, strict=True):
+        for group, unit in enumerate(units):
+            for entry in layout.entries:
+                parameters[group, entry.name] = entry.view(vectors[str(unit)]).clone()
+    return Outcome(parameters, [line["group_loss"] for line in lines if line["kind"] == "train"])
+
+
+def outcome_of(trained: Trained) -> Outcome:
+    """Read every unit's numbers from what the plain loops leave."""
+    modules, losses = trained
+    parameters = {
+        (s, name): tensor.detach()
+        for s, group in enumerate(modules)
+        for module in group
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+        if tensor.is_floating_point()
+    }
+    return Outcome(parameters, [list(row) for row in zip(*losses, strict=True)])
+
+
+def compare(name: str, expected: Outcome, found: Outcome) -> Difference:
+    """Compare two outcomes bit for bit."""
+    # Plain loops have frozen parameters too.
+    worst, equal = 0.0, expected.parameters.keys() <= found.parameters.keys()
+    for key in expected.parameters.keys() & found.parameters.keys():
+        a, b = expected.parameters[key].cpu(), found.parameters[key].cpu()
+        equal = equal and torch.equal(a, b)
+        worst = max(worst, float((a.double() - b.double()).abs().max()))
+    losses = [torch.tensor(o.losses, dtype=torch.float64) for o in (expected, found)]
+    equal = equal and torch.equal(*losses)
+    return Difference(name, worst, float((losses[0] - losses[1]).abs().max()), equal)

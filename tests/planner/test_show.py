@@ -1,0 +1,197 @@
+import shlex
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from stalegrid.cli import make_parser
+from stalegrid.commands.options import bracket, config_of
+from stalegrid.config import RunConfig, Settings
+from stalegrid.consensus.lateral import mixing_name
+from stalegrid.methods import methods
+from stalegrid.planner import show
+from stalegrid.planner.planning import Candidate, Question, candidates
+from stalegrid.programs.grid import Grid
+from stalegrid.programs.schedules import Schedule, stale
+from stalegrid.stages.views import find_view
+from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.estimate import Estimate
+
+
+def written(table: Table) -> list[list[str]]:
+    """Return the cells of a table, line by line."""
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def candidate(rate: float = 1234.5, staleness: tuple[int, ...] = (2, 0), groups: int = 3) -> Candidate:
+    stages = len(staleness)
+    times = Estimate(batch=12.3456, total=99.0, busy=0.625, sending=0.125, actions=1, updated=(1.0,))
+    settings = Settings(method="pham-ahn", groups=groups, stages=stages, staleness=list(staleness))
+    schedule: Schedule = stale(staleness, 2)
+    cuts = tuple(f"p{k}" for k in range(1, stages))
+    return Candidate(settings, Grid(groups, stages), schedule, cuts, times, (1_234_567,) * stages, rate)
+
+
+def test_costs_are_shown_part_by_part() -> None:
+    part = Cost(
+        forward=1.23456, backward=0.5, update=0.0625, mix=3, output=1500, parameters=2_000_400, graph=999, name="fc"
+    )
+    heads, row = written(show.costs(CostTable(8, (part,))))
+    assert row == ["fc", "1.23", "0.5", "0.0625", "3", "2", "2,000", "1"]
+    assert heads == [
+        "part",
+        "forward ms",
+        "backward ms",
+        "update ms",
+        "mix ms",
+        "output kB",
+        "parameters kB",
+        "graph kB",
+    ]
+
+
+def test_candidates_are_shown_with_the_recommended_one_marked() -> None:
+    found = [candidate(), candidate(7.0, groups=1)]
+    heads, first, second = written(show.candidates(found, found[1], {}))
+    named = dict(zip(heads, first, strict=True))
+    assert named == {
+        "": "",
+        "method": "pham-ahn",
+        "S x K": "3 x 2",
+        "M": "2",
+        "ms/batch": "12.35",
+        "samples/s": "1,234",
+        "busy": "62%",
+        "waiting": "25%",
+        "sending": "12%",
+        "staleness": "1,0",  # in updates of two batches
+        "MB a stage": "1.23,1.23",
+    }
+    assert (second[0], second[2], second[5]) == ("*", "1 x 2", "7")
+
+
+def test_what_was_measured_is_shown_beside_the_estimate() -> None:
+    found = [candidate(), candidate(), candidate()]
+    heads, *rows = written(show.candidates(found, found[0], {0: 24.6912, 2: 6.1728}))
+    assert heads[-2:] == ["measured", "estimated/measured"]
+    assert [row[-2:] for row in rows] == [["24.69 ms", "0.500"], ["", ""], ["6.173 ms", "2.000"]]
+
+
+def test_many_stages_are_abbreviated() -> None:
+    eight, nine = (candidate(staleness=tuple(range(2 * n, 0, -2))) for n in (8, 9))
+    for c, shown in ((eight, "8,7,6,5,4,3,2,1"), (nine, "9,8,...,1")):
+        heads, row = written(show.candidates([c], c, {}))
+        assert row[heads.index("staleness")] == shown
+
+
+def test_tables_fit_a_console() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(show.candidates([candidate()], candidate(), {0: 1.0}))
+    assert "estimated/measured" in captured.get()
+
+
+@cache
+def planned(devices: int, *names: str, batch_size: int = 32, **asked: Any) -> list[Candidate]:
+    parts = tuple(Cost(forward=1, backward=2, name=f"layer.{i}") for i in range(3))
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    return candidates(Question(CostTable(batch_size, parts), devices, names), Settings(batch_size=batch_size, **lists))
+
+
+def parsed(command: str) -> RunConfig:
+    """Return what the command line makes of a command."""
+    program, name, *arguments = shlex.split(command)
+    assert program == "stalegrid"
+    return config_of(make_parser().parse_args(bracket([name, *arguments]))[name])
+
+
+def settled(settings: Settings) -> dict[str, Any]:
+    """Return what settings come to, with what the method says of what they leave open."""
+    method = methods.find(settings.method)
+    groups, stages = settings.groups or method.shape[0], settings.stages or method.shape[1]
+    micro = settings.micro_batches or method.micro_batches
+    view = settings.view or method.view
+    staleness = settings.staleness
+    assert staleness != "auto"
+    schedule = methods.schedule(method, stages, staleness, settings.queues, micro, find_view(view).delay)
+    mixing = mixing_name(method, settings, Grid(groups, stages))
+    cuts = settings.cuts or []
+    return {
+        "method": method.name,
+        "shape": (groups, stages),
+        "view": view,
+        "mixing": mixing,
+        "schedule": schedule,
+        "cuts": cuts,
+    }
+
+
+COMMANDS: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
+    "one-device": (1, ("sgd",), {}),
+    "data-parallel": (4, ("data-parallel",), {}),
+    "gpipe": (2, ("gpipe",), {}),
+    "1f1b": (6, ("1f1b",), {"stages": 2, "micro_batches": 8}),
+    "pipedream": (3, ("pipedream",), {"link": (2.0,)}),
+    "pham-ahn": (4, ("pham-ahn",), {"stages": 2}),
+    "groups": (3, ("pham-ahn",), {"stages": 1}),
+    "staleness": (3, ("ddg",), {"staleness": (5, 1, 0)}),
+    "queues": (3, ("dsp",), {"queues": (0, 1, 0)}),
+    "cuts": (2, ("pipedream",), {"cuts": ("layer.1",)}),
+    "accumulating": (2, ("paci",), {}),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_the_command_line_reads_a_shown_command_as_the_candidate(case: str) -> None:
+    devices, names, asked = COMMANDS[case]
+    for found in planned(devices, *names, **asked):
+        assert settled(parsed(show.command(found))) == settled(found.settings)
+        assert settled(found.settings)["schedule"] == found.schedule
+
+
+def test_a_command_says_what_is_not_usual_and_no_more() -> None:
+    found = planned(2, "pham-ahn", stages=2, staleness=(2, 0))
+    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --cuts layer.1"
+    assert sorted(map(show.command, found)) == [f"stalegrid train {expected}"]
+    asked = RunConfig(nesterov=True, data_dir="some where")
+    (found_one,) = candidates(Question(CostTable(32, (Cost(forward=1, backward=2),)), 1, ("sgd",)), asked)
+    said = show.command(found_one)
+    assert said == "stalegrid train --method sgd --groups 1 --stages 1 --data-dir 'some where' --nesterov true"
+
+
+def test_a_command_of_the_command_line_keeps_model_data_and_training_but_not_devices() -> None:
+    asked = RunConfig(
+        batch_size=8,
+        lr=0.25,
+        model="convnet",
+        nesterov=True,
+        data_dir="some where",
+        matrix=[[0.5, 0.5], [0.5, 0.5]],
+        topology="matrix",
+        slow="0=2",
+        link=[1.0, 2.0],
+        jitter=0.5,
+    )
+    table = CostTable(8, (Cost(forward=1, backward=2, name="fc"),))
+    (found,) = candidates(Question(table, 2, ("pham-ahn",)), asked)
+    usual = {"mixing": None, "micro_batches": None, "cuts": None, "slow": None, "link": None, "jitter": 0.0}
+    assert parsed(show.command(found)) == replace(found.settings, **usual)
+
+
+LOST: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
+    "mixing": (2, ("pham-ahn",), {"mixing": "adapt-then-combine"}),
+    "mixing-needed": (2, ("pipedream",), {"stages": 1, "mixing": "all-reduce"}),
+    "view": (2, ("pipedream",), {"view": "current"}),
+    "one-micro-batch": (2, ("gpipe",), {"micro_batches": 1}),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_a_shown_command_says_what_else_was_asked_for(case: str) -> None:
+    devices, names, asked = LOST[case]
+    for found in planned(devices, *names, **asked):
+        assert settled(parsed(show.command(found))) == settled(found.settings)

@@ -1,0 +1,106 @@
+"""The optimizer of the command line, by name, number and method."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
+
+from stalegrid.config import RunConfig
+from stalegrid.errors import ConfigError
+from stalegrid.methods.methods import METHODS
+from stalegrid.recipes.recipe import make_task
+
+
+def optimizer(**options: Any) -> Optimizer:
+    return make_task(RunConfig(**options)).optimizer([nn.Parameter(torch.zeros(2))])
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    return optimizer(**options).param_groups[0]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_unless_named_the_optimizer_is_the_methods_or_sgd_with_momentum(method: Any) -> None:
+    made = optimizer(method=method.name)
+    group = made.param_groups[0]
+    if method.name == "async-nesterov":
+        assert type(made) is NAdam
+        assert (group["lr"], group["betas"], group["decoupled_weight_decay"]) == (0.002, (0.99, 0.999), True)
+    else:
+        assert type(made) is SGD
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.05, 0.9, False)
+    assert group["weight_decay"] == 5e-4
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", SGD), ("adam", Adam), ("adamw", AdamW), ("nadam", NAdam)])
+def test_an_optimizer_by_name(name: Any, kind: type[Optimizer]) -> None:
+    made = optimizer(optimizer=name)
+    assert type(made) is kind
+    group = made.param_groups[0]
+    assert group["lr"] == (0.05 if name == "sgd" else 0.002)
+    assert group.get("momentum", group.get("betas", (None,))[0] if name != "sgd" else None) == 0.9
+    assert group["weight_decay"] == 5e-4
+    if name != "sgd":
+        assert group["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam"])
+def test_numbers_of_the_users_own(name: Any) -> None:
+    group = chosen(optimizer=name, lr=0.25, momentum=0.5, weight_decay=0.125)
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
+    assert (group["momentum"] if name == "sgd" else group["betas"][0]) == 0.5
+
+
+def test_a_momentum_of_zero_is_one_of_the_users_own() -> None:
+    assert chosen(momentum=0.0)["momentum"] == 0.0
+    assert chosen(optimizer="adam", momentum=0.0)["betas"] == (0.0, 0.999)
+    assert chosen(lr=0.0)["lr"] == 0.0
+
+
+def test_another_optimizer_for_the_method_has_the_methods_momentum() -> None:
+    assert chosen(method="async-nesterov", optimizer="sgd")["momentum"] == 0.99
+    assert chosen(method="async-nesterov", momentum=0.5)["betas"] == (0.5, 0.999)
+
+
+def test_nesterov_is_for_sgd() -> None:
+    assert chosen(nesterov=True)["nesterov"] is True
+    with pytest.raises(ConfigError, match=r"nesterov is for sgd \(optimizer: adam\); nadam is Adam with"):
+        make_task(RunConfig(optimizer="adam", nesterov=True))
+    with pytest.raises(ConfigError, match=r"\(optimizer: nadam\)"):
+        make_task(RunConfig(method="async-nesterov", nesterov=True))
+
+
+def rates(config: RunConfig, updates: int) -> list[float]:
+    """Return the rate before each update."""
+    task = make_task(config)
+    optimizer = task.optimizer([nn.Parameter(torch.zeros(1))])
+    assert task.scheduler is not None
+    scheduler = task.scheduler(optimizer)
+    found = []
+    for _ in range(updates):
+        found.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_milestones_are_epochs_of_samples_seen_by_whoever() -> None:
+    # 1437 digits: 89 batches of 16 for one group; two learners make 44 each, an update takes two of these.
+    grid = RunConfig(method="sgd", schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0)
+    assert rates(grid, 178).index(0.1) == 89
+    served = RunConfig(
+        method="hardsync", learners=2, schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0
+    )
+    assert rates(served, 88).index(0.1) == 44
+
+
+def test_a_step_schedule_takes_a_tenth_at_a_half_and_at_three_quarters_where_no_milestones_are_named() -> None:
+    made = rates(RunConfig(method="sgd", schedule="step", updates=8, lr=1.0), 8)
+    assert made == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+def test_milestones_of_another_schedule_are_refused() -> None:
+    with pytest.raises(ConfigError, match="milestones are those of schedule step \\(schedule: cosine\\)"):
+        make_task(RunConfig(schedule="cosine", milestones=[1.0]))
