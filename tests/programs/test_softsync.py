@@ -19,7 +19,7 @@ from stalegrid.programs.messages import END, Message
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.softsync import Delivery, Rules, Turns
 from stalegrid.programs.watch import Watch
-from tests.test_program import dry_run
+from tests.programs.test_pipeline import dry_run
 
 RULES = st.builds(Rules, st.integers(1, 7), st.integers(1, 8), st.none() | st.integers(0, 4))
 

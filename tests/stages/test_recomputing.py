@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stalegrid.stages.stage import Stage
 from tests.sites import DRAWING, noise
-from tests.test_stage import Remembering, Residual, TwoLayers, TwoTanh, build, equal, gradients, stage_of, update
+from tests.stages.test_stage import Remembering, Residual, TwoLayers, TwoTanh, build, equal, gradients, stage_of, update
 
 
 def both(module: Callable[[], nn.Module], first: bool = False) -> tuple[Stage, Stage]:
