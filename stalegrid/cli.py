@@ -7,19 +7,16 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from textwrap import shorten
 
 from jsonargparse import ArgumentParser
 
 from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
-from stalegrid.commands.options import Command, bracket
+from stalegrid.commands.options import Command, Formatter, expanded
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.observe.stream import tell
 from stalegrid.version import __version__
-from stalegrid.written.kept import read_yaml
 
 COMMANDS: dict[str, Command] = {
     "train": train,
@@ -44,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Sequence[str]) -> int:
     command = given[0] if given and given[0] in COMMANDS else ""
     try:
-        chosen = make_parser().parse_args(bracket(_checked(_named(given))))
+        parser, known = make_parser()
+        words = _named(_checked(given))
+        if command:
+            words = [command, *expanded(words[1:], known[command])]
+        chosen = parser.parse_args(words)
         command = chosen.command
         return COMMANDS[command].run(chosen[command])
     except ConfigError as error:
@@ -75,18 +76,25 @@ def _complain(command: str, what: object) -> None:
     tell(f"stalegrid {command}: {what}" if command else f"stalegrid: {what}", "stderr")
 
 
-def make_parser() -> ArgumentParser:
-    """Return the parser of all commands."""
+def make_parser() -> tuple[ArgumentParser, dict[str, set[str]]]:
+    """Return the parser of all commands, and the options of each."""
     parser = ArgumentParser(
         exit_on_error=False, prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subcommands(dest="command")
+    known: dict[str, set[str]] = {}
     for name, command in COMMANDS.items():
-        sub = ArgumentParser(exit_on_error=False, description=command.ABOUT, usage=f"stalegrid {name} {command.USAGE}")
+        sub = ArgumentParser(
+            exit_on_error=False,
+            description=command.ABOUT,
+            usage=f"stalegrid {name} {command.USAGE}",
+            formatter_class=Formatter,
+        )
         command.ask(sub)
         commands.add_subcommand(name, sub, help=command.ABOUT)
-    return parser
+        known[name] = set(sub._option_string_actions)
+    return parser, known
 
 
 def _named(arguments: Sequence[str]) -> list[str]:
@@ -100,14 +108,9 @@ def _checked(arguments: Sequence[str]) -> Sequence[str]:
     """Refuse what the parser would fail at instead of refusing it.
 
     Raises:
-        ConfigError: an argument is not text, or a file of options cannot be read.
+        ConfigError: an argument is not text.
     """
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    for argument in arguments:
         if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
             raise ConfigError(f"an argument is not text in UTF-8 (argument: {argument!r}); write or rename it so")
-        option, _, value = argument.partition("=")
-        path = Path(argument if before == "--config" else value if option == "--config" else "")
-        with suppress(OSError):  # of a path that is none, which the parser says well
-            if path.is_file():  # and no pipe, which can be read but once
-                read_yaml(path)
     return arguments

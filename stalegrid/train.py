@@ -3,14 +3,13 @@
 Does not know: how any part works.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,39 +17,52 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from stalegrid.agents.build import build_agents
-from stalegrid.config import Settings
+from stalegrid.config import SHORT, Settings
+from stalegrid.consensus.matrices import Topology
+from stalegrid.consensus.mixing import Mixing
+from stalegrid.consensus.settings import MixingSettings
 from stalegrid.data import CropAndFlip
+from stalegrid.data.settings import TrainingSettings
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
-from stalegrid.engines.distributed.peers import layout_of_state
+from stalegrid.engines.distributed.peers import Measured, layout_of_state
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
 from stalegrid.engines.profile import profile
 from stalegrid.engines.recorded import recorded
+from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError, NonFiniteLoss
-from stalegrid.methods.methods import find_served
+from stalegrid.methods.method import Method, ServerMethod
+from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.records import Record
-from stalegrid.observe.results import announce, open_folder, sink_maker
+from stalegrid.observe.results import announce, make_sink, open_folder
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
+from stalegrid.plans.facts import facts, headline
+from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model
-from stalegrid.plans.plan import Plan, make_plan
-from stalegrid.plans.served import ServedPlan, make_served_plan
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task, fingerprint
+from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.report.told import read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages.corrections import Maker
+from stalegrid.stages.views import View
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import NANOSECONDS
+from stalegrid.timing.settings import DeviceSettings
 from stalegrid.written.files import exists
+from stalegrid.written.groups import groups_of
 
 
 @dataclass(frozen=True)
@@ -83,13 +95,34 @@ def train(
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
     augment: CropAndFlip | None = None,
+    method: str | Method | ServerMethod | MethodSettings | None = None,
+    groups: int | None = None,
+    stages: int | None = None,
+    staleness: Sequence[int] | Literal["auto"] | None = None,
+    view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
+    mixing: str | Mixing | type[Mixing] | MixingSettings | None = None,
+    topology: Topology | None = None,
+    learners: int | None = None,
+    batch_size: int | None = None,
+    epochs: float | None = None,
+    updates: int | None = None,
+    seed: int | None = None,
+    engine: Literal["processes", "simulator"] | EngineSettings | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    costs: Path | str | None = None,
+    out: Path | str | None = None,
+    grid: GridSettings | None = None,
+    servers: int | ServerSettings | None = None,
+    training: TrainingSettings | None = None,
+    devices: DeviceSettings | None = None,
+    output: OutputSettings | None = None,
     quiet: bool = False,
-    **settings: Any,
 ) -> Result:
     """Train a model on a grid of groups x stages.
 
-    Under torchrun the processes that run this script share the units; alone, it starts its own.
+    Under torchrun the processes that run this script share the units; alone, it starts its own.  Options stand in
+    groups; those of every day can also be given by themselves.
 
     Args:
         model: maps a batch of inputs to a tensor or a tuple of tensors; left as it is.
@@ -99,11 +132,29 @@ def train(
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.
         augment: crop and flip of the training images.
-        corrections: of gradients and learning rates, by name or as what makes the user's own for a unit, such as a
-            subclass of :class:`stalegrid.Correction`; named ones act first, then the own ones, then ``clip``; they take
-            the place of the method's, such as FDG's ``shrink``, which act if this is left out.
+        method: a published one by name, one of your own, or all that is said of it.
+        groups: S; short for ``grid=GridSettings(groups=...)``.
+        stages: K; likewise.
+        staleness: m_k per stage in batches; short for that of the method.
+        view: which weights a late backward sees, by name or as a class; likewise.
+        corrections: of gradients and learning rates, by name or as what makes them; likewise.
+        mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
+        topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
+        learners: of methods with parameter servers; short for that of the servers.
+        batch_size: samples of one group in one update; short for that of the training.
+        epochs: passes over the data; likewise.
+        updates: of every unit, instead of epochs; likewise.
+        seed: of everything that is drawn; likewise.
+        engine: processes or simulator, or all that is said of it.
+        device: short for that of the engine.
+        costs: table that ``stalegrid profile`` wrote; short for that of the devices.
+        out: folder for results; short for ``output=OutputSettings(folder=...)``.
+        grid: the units, and where the model is cut.
+        servers: how many parameter servers, or all that is said of them.
+        training: how much.
+        devices: what they are like, or shall be taken to be like.
+        output: what is told, and where.
         quiet: whether to print nothing.
-        settings: fields of :class:`stalegrid.config.Settings`, such as ``groups`` and ``stages``.
 
     Returns:
         The trained model and its summary, the same in every process.
@@ -114,16 +165,13 @@ def train(
         EngineError: a process died or stalled.
         OutputError: results cannot be written; what was written before stays.
     """
-    known = {f.name for f in dataclasses.fields(Settings)}
-    if unknown := set(settings) - known:
-        raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
-    if isinstance(corrections, str) or callable(corrections):
-        raise ConfigError(f"corrections is a list (corrections: {corrections!r}); put it into brackets")
-    own = tuple(c for c in corrections or () if not isinstance(c, str))
-    if corrections is not None:
-        settings["corrections"] = [c for c in corrections if isinstance(c, str)]
-    task = Task(model, data, loss, optimizer, scheduler, test, augment, own)
-    return execute(task, Settings(**settings), quiet=quiet)
+    given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
+    task = Task(model, data, loss, optimizer, scheduler, test, augment)
+    return execute(task, Settings.of(given), quiet=quiet)
+
+
+OPTIONS = (*groups_of(Settings), *SHORT)
+"""What :func:`train` takes beside the task."""
 
 
 def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: bool = False) -> Result:
@@ -131,27 +179,27 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
 
     Args:
         task: what is trained.
-        settings: how; a :class:`~stalegrid.config.RunConfig` is written to the folder whole.
+        settings: how; where they also say what, they are written to the folder whole.
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
     with ending_in_order():
-        if settings.engine == "processes" and torchrun.active():
+        if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(task, settings, quiet, keep_units)
         return _on_this_host(task, settings, quiet, keep_units)
 
 
 def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
     plan = prepare(task, settings)
-    with open_folder(settings.out) as folder, cursor_kept():
-        announce(plan, settings, folder, quiet)
-        sink = sink_maker(plan, folder, quiet, keep_units)
-        if settings.engine == "simulator":
-            _simulate(Job(task, settings, plan, sink, folder))
+    with open_folder(settings.output.folder) as folder, cursor_kept():
+        job = _job(task, settings, plan, folder, quiet, keep_units)
+        _announce(settings, plan, folder, quiet)
+        if settings.engine.virtual:
+            _simulate(job)
         else:
-            launch(Job(task, settings, plan, sink, folder), _processes(plan, settings))
-        model = cast_model(task, settings)
+            launch(job, _processes(plan, settings))
+        model = cast_model(task, settings.training)
         restore(model, *read_model(folder))
         return _result(model, task, settings, read_summary(folder))
 
@@ -162,65 +210,85 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     Raises:
         ConfigError: something cannot be run.
     """
-    if not 0 < settings.deadline < math.inf:
-        raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {settings.deadline})")
-    if settings.out is not None and exists(settings.out):
-        raise ConfigError(f"the output folder exists (out: {settings.out}); name a new one or remove it")
-    use_device(settings.device, 0)
+    engine, folder = settings.engine, settings.output.folder
+    if not 0 < engine.deadline < math.inf:
+        raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
+    if folder is not None and exists(folder):
+        raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
+    use_device(engine.device, 0)
     plan = _planned(task, settings)
-    if settings.engine == "processes" and not torchrun.active():
+    if not engine.virtual and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
 
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
-    method = find_served(settings.method)
-    with computing(settings.threads):
-        if method is not None:
-            return make_served_plan(task, settings, method)
-        measured = settings.staleness == "auto" and settings.costs is None
-        return make_plan(task, settings, profile(task, settings) if measured else None)
+    with computing(settings.engine.threads):
+        measured = settings.method.staleness == "auto" and settings.devices.costs is None
+        table = profile(task, settings, settings.engine) if measured else None
+        return plan_of(task, settings, table, virtual=settings.engine.virtual)
 
 
 def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
-    return len(plan.program.units) if settings.processes is None else settings.processes
+    return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes
+
+
+def _job(task: Task, settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool, keep_units: bool) -> Job:
+    limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
+    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, quiet, keep_units)
+    return Job(task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
+
+
+def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
+    line = headline(plan, settings.engine.kind, settings.engine.threads)
+    announce(line, plan.settled(settings).plain(), folder, quiet)
 
 
 def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
-    with torchrun.joined(settings.deadline) as peers:
+    with torchrun.joined(settings.engine.deadline) as peers:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
         peers.check_same("models", lambda: layout_of_state(task.model))
         peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            settings, plan = peers.agree(settings, lambda: prepare(task, settings), partial(_planned, task))
-            with peers.shared(lambda: open_folder(settings.out)) as folder:
+            plan = peers.agree(_asked(settings), lambda: prepare(task, settings), partial(_again, task, settings))
+            with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
                 if peers.rank == 0:
-                    announce(plan, settings, folder, quiet)
-                sink = sink_maker(plan, folder, quiet, keep_units)
-                summary = peers.run(Job(task, settings, plan, sink, folder), lambda: read_summary(folder))
-                model = cast_model(task, settings)
+                    _announce(settings, plan, folder, quiet)
+                job = _job(task, settings, plan, folder, quiet, keep_units)
+                summary = peers.run(job, lambda: read_summary(folder))
+                model = cast_model(task, settings.training)
                 if peers.rank == 0:
                     restore(model, *read_model(folder))
                 peers.take_state(model)
         return _result(model, task, settings, summary)
 
 
+def _asked(settings: Settings) -> str:
+    """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
+    return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())
+
+
+def _again(task: Task, settings: Settings, measured: Measured) -> Plan | ServedPlan:
+    with computing(settings.engine.threads):
+        return plan_of(task, measured.into(settings), measured.table)
+
+
 def _simulate(job: Job) -> None:
     """Run all agents here; in virtual time where costs are known."""
-    device = use_device(job.settings.device, 0)
-    program, model, traced = job.plan.program, job.plan.time_model, job.settings.trace
+    device = use_device(job.engine.device, 0)
+    program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
-    with computing(job.settings.threads), kept(device), closing(job.sink()) as sink:
+    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink:
         if model is None:
-            agents = build_agents(job.task, job.settings, job.plan, program.agents, device, sink)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink)
             with noted(agents, job.folder) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.settings, job.plan, program.agents, device, dated)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
     if traced:
@@ -238,4 +306,4 @@ def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -
             f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
             "rate or the staleness, or clip the gradients"
         )
-    return Result(model.eval(), summary, settings.out)
+    return Result(model.eval(), summary, settings.output.folder)

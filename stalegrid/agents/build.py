@@ -12,39 +12,32 @@ from stalegrid.agents import Agent
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
-from stalegrid.agents.pipeline import Exchange, Parts, PipelineUnit, Role
-from stalegrid.config import Settings
-from stalegrid.consensus.allreduce import GradientAveraging
-from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import AllReduce, Averaging
-from stalegrid.methods import methods
 from stalegrid.objects.copies import copied
 from stalegrid.objects.spectral import renew
 from stalegrid.observe.records import Sink, Tally, summarise
 from stalegrid.plans.material import cast_model, make_batches, make_test
-from stalegrid.plans.plan import Plan, chosen_corrections, corrections_of
+from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.seeds import drawing
+from stalegrid.stages.corrections import makers
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Stage
-from stalegrid.stages.views import VIEWS
-from stalegrid.stages.weights import Weights
 
 
 def build_agents(
-    task: Task, settings: Settings, plan: Plan | ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
+    task: Task, plan: Plan | ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
     Args:
         task: what is trained; left as it is.
-        settings: how.
-        plan: made of both.
+        plan: of the run.
         units: which agents, in the order they will be stepped.
         device: that they compute on.
         sink: where the observer writes.
@@ -53,55 +46,41 @@ def build_agents(
         The agents by unit, in the same order.
     """
     # The model is copied before any unit has its key, and with it generators, such as that of a kept np.random.rand.
-    with drawing(device, settings.seed, "build"):
+    with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
-            return build_served(task, settings, plan, units, device, sink)
-        return _build_grid(task, settings, plan, units, device, sink)
+            return build_served(task, plan, units, device, sink)
+        return _build_grid(task, plan, units, device, sink)
 
 
-def _build_grid(
-    task: Task, settings: Settings, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink
-) -> dict[Unit, Agent]:
-    model = cast_model(task, settings)
+def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink) -> dict[Unit, Agent]:
+    model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
-    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
+    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
 
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
         if unit == OBSERVER:
-            plain, test = copied(model).to(device), make_test(task, settings)
+            plain, test = copied(model).to(device), make_test(task, plan.training)
             mean = renew if plan.grid.groups > 1 else None
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches)
-        parts = _parts(own, settings, plan, unit, module)
+        parts = _parts(own, plan, unit, module)
         return PipelineUnit(role, parts, samples, loss, device)
 
-    return keyed(build, units, device, settings.seed)
+    return keyed(build, units, device, plan.training.seed)
 
 
-def _parts(task: Task, settings: Settings, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
+def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     site = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
     scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
-    corrections = tuple(
-        make(site) for make in corrections_of(chosen_corrections(plan.method.corrections, settings), task, settings)
-    )
+    corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)
-    ledger = Ledger(site, tally, measure_gap=settings.gap, hold_all=hold_all)
+    ledger = Ledger(site, tally, measure_gap=plan.gap, hold_all=hold_all)
     kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
-    stage = kind(module, site.weights, VIEWS[plan.view](site), first=unit.stage == 0)
-    exchange = _exchange(plan, unit, site.weights, site.optimizer)
+    stage = kind(module, site.weights, plan.view(site), first=unit.stage == 0)
+    momentum = Momentum(site.optimizer, site.weights.trainable()) if plan.momentum else None
+    exchange = plan.mixing.exchange(plan.turns, unit, site.weights, momentum)
     return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)
-
-
-def _exchange(plan: Plan, unit: Unit, weights: Weights, optimizer: torch.optim.Optimizer) -> Exchange | None:
-    match plan.program.lateral:
-        case Averaging() as rounds:
-            momentum = Momentum(optimizer, weights.trainable()) if plan.mix_momentum else None
-            return ParameterAveraging(rounds, weights, momentum)
-        case AllReduce(groups):
-            return GradientAveraging(groups, unit.group, weights)
-    assert plan.mixing == methods.NO_MIXING
-    return None

@@ -13,14 +13,13 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.config import Settings
 from stalegrid.objects.copies import copied
 from stalegrid.objects.spectral import renew
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.takes import Takes
 from stalegrid.partition.sharding import shard_of
 from stalegrid.plans.material import cast_model, make_batches, make_test
-from stalegrid.plans.served import ServedPlan, served_corrections, server_optimizer
+from stalegrid.plans.served import ServedPlan, served_makers, server_optimizer
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.programs.schedules import Schedule
@@ -30,11 +29,11 @@ from stalegrid.stages.weights import Versions, Weights
 
 
 def build_served(
-    task: Task, settings: Settings, plan: ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
+    task: Task, plan: ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
-    model = cast_model(task, settings)
-    samples = make_batches(task, settings, plan.grid, 1)
+    model = cast_model(task, plan.training)
+    samples = make_batches(task, plan.training, plan.grid.groups, 1)
     shards = plan.shapes.shards
     moving = plan.stages[0].names
 
@@ -42,22 +41,22 @@ def build_served(
         own, task_of_unit = copied(model).to(device), task.fresh()
         loss = loss_on(task_of_unit, device)
         if unit == OBSERVER:
-            test = make_test(task, settings)
+            test = make_test(task, plan.training)
             mean = renew if plan.rules.gather > 1 else None
             return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink, mean)
         if unit in plan.program.shards:
-            return Server(_parts(task_of_unit, settings, plan, unit, own))
+            return Server(_parts(task_of_unit, plan, unit, own))
         return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving)
 
-    return keyed(build, units, device, settings.seed)
+    return keyed(build, units, device, plan.training.seed)
 
 
-def _parts(task: Task, settings: Settings, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
+def _parts(task: Task, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
     layout = plan.stages[unit.stage]
     weights = Weights(shard_of(model, layout.names, buffers=unit == DOOR), layout.names)
     optimizer = server_optimizer(task, plan.momentum)(weights.trainable())
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
-    corrections = tuple(make(site) for make in served_corrections(plan.corrections, task, settings))
+    corrections = tuple(make(site) for make in served_makers(plan.corrections))
     scheduler = None if task.scheduler is None else task.scheduler(optimizer)
     return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)
 

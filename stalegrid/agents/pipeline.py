@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.consensus.mixing import Exchange
 from stalegrid.errors import TrainingError
 from stalegrid.objects import labels, losses
 from stalegrid.observe.records import Loss, Tally, count_correct
@@ -43,13 +44,6 @@ class Samples(Protocol):
 
     def checksum(self, group: int, batch: int) -> int:
         """Return 32 bits of what was just read of a batch."""
-
-
-class Exchange(Protocol):
-    """What lateral actions do to a unit's parameters or gradients."""
-
-    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
-        """Execute a share, a reduce or a mix."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stalegrid.commands.options import EVERYTHING, METHODS, add_fields, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.planner.show import plain, wide
+from stalegrid.observe.tables import plain, wide
 
 ABOUT = "train several methods on the same samples from the same weights"
 USAGE = "[RUN.yaml] --methods A,B --out DIR [options]"
@@ -23,9 +23,9 @@ def run(options: Namespace) -> int:
     from stalegrid.studies.comparison import failures, table
 
     config = config_of(options)
-    if config.out is None:
+    if config.output.folder is None:
         raise ConfigError("a comparison is kept in a folder (out: None); name one with --out DIR")
-    made = compare(config, options.methods, options.seeds, config.out)
+    made = compare(config, options.methods, options.seeds, config.output.folder)
     headings, *rows = table(made)
     shown = plain(*headings)
     for column in shown.columns:
@@ -35,6 +35,6 @@ def run(options: Namespace) -> int:
     console = wide()
     console.print(shown)
     failed = failures(made)
-    for line in (*(f"failed: {line}" for line in failed), f"table, numbers and plot are in {config.out}"):
+    for line in (*(f"failed: {line}" for line in failed), f"table, numbers and plot are in {config.output.folder}"):
         console.print(line, soft_wrap=True)
     return 1 if failed else 0

@@ -6,27 +6,31 @@ import os
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stalegrid.commands.options import DISTURBED, EXCHANGE, MACHINE, METHODS, MODEL, PIPELINE, add_fields, config_of
-from stalegrid.commands.profile import add_parts
-from stalegrid.config import RunConfig
+from stalegrid.commands.options import METHODS, MODEL, add_fields, config_of, fields_of
+from stalegrid.commands.profile import MACHINE, add_parts
 from stalegrid.errors import ConfigError
+from stalegrid.observe.tables import wide
 from stalegrid.planner import planning, show
 from stalegrid.planner.planning import Candidate
 from stalegrid.programs.grid import MOST
+from stalegrid.recipes.settings import RunConfig
 from stalegrid.timing.costs import CostTable
 
 ABOUT = "estimate which grid, method and staleness suit given devices"
-USAGE = "[options]"
+USAGE = "--units N [options]"
+
+_ASKED = ("grid", "method", "mixing", "devices")
+_LEFT_OUT = ("method.name", "method.corrections", "method.rule", "method.clip", "mixing.momentum", "devices.emulate")
 
 
 def ask(parser: ArgumentParser) -> None:
     """Add the options."""
-    add_fields(parser, [*MODEL, *MACHINE, *EXCHANGE, *DISTURBED, *PIPELINE])
+    add_fields(parser, [path for path in (*fields_of(*MODEL, *_ASKED), *MACHINE) if path not in _LEFT_OUT])
     add_parts(parser)
     parser.add_argument(
         "--copies", type=int, help="processes that measure at once; as many as devices, if there are cores for them"
     )
-    parser.add_argument("--devices", type=int, required=True, help="how many there are")
+    parser.add_argument("--units", type=int, required=True, help="how many devices there are, one a unit")
     parser.add_argument(METHODS, type=list[str], help="what to compare; a usual choice if left out")
     parser.add_argument("--memory", type=float, help="GB that a device has for training")
     parser.add_argument("--all", type=bool, default=False, help="show all candidates, not the best of each method")
@@ -37,34 +41,36 @@ def ask(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Plan."""
     from stalegrid.engines.profile import profile
-    from stalegrid.recipes.recipe import make_task
+    from stalegrid.recipes.task import make_task
 
     config = config_of(options)
-    if options.measure and (config.link or config.lateral_link or config.outages):
+    devices = config.devices
+    if options.measure and (devices.link or devices.lateral_link or devices.outages):
         raise ConfigError(
             f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"
         )
-    if not 1 <= options.devices <= MOST:
-        raise ConfigError(f"there are 1 to {MOST} devices (devices: {options.devices})")
+    if not 1 <= options.units <= MOST:
+        raise ConfigError(f"there are 1 to {MOST} devices (units: {options.units})")
     if options.memory is not None and not math.isfinite(options.memory):
         raise ConfigError(f"memory is a number of GB (memory: {options.memory}); leave it out where it is no limit")
-    if config.costs is None:
+    if config.devices.costs is None:
         # As many at once as there will be here: they compete for caches and memory as the units of a run do.
-        copies = options.copies or min(options.devices, max(1, (os.cpu_count() or 1) // config.threads))
-        table = profile(make_task(config), config, options.parts, copies)
+        copies = options.copies or min(options.units, max(1, (os.cpu_count() or 1) // config.engine.threads))
+        table = profile(make_task(config), config, config.engine, options.parts, copies)
     else:
-        table = CostTable.read(config.costs)
-        config = dataclasses.replace(config, batch_size=table.batch_size)
+        table = CostTable.read(config.devices.costs)
+        training = dataclasses.replace(config.training, batch_size=table.batch_size)
+        config = dataclasses.replace(config, training=training)
     memory = None if options.memory is None else round(options.memory * 1e9)
-    states = planning.STATES[config.optimizer or "sgd"]
+    states = planning.STATES.get(config.optimizer.name or "sgd", planning.UNKNOWN_STATES)
     names = planning.USUAL if options.methods is None else tuple(options.methods)
-    question = planning.Question(table, options.devices, names, memory, states)
+    question = planning.Question(table, options.units, names, memory, states)
     found = planning.fitting(planning.candidates(question, config), memory)
-    best, why = planning.recommend(found, config.within)
+    best, why = planning.recommend(found, config.method.within)
     shown = found if options.all else planning.shortened(found, best)
     chosen = [i for i, c in enumerate(shown) if i < options.measure or (options.measure and c is best)]
     measured = {i: _measured(config, shown[i], table, options.measure_updates) for i in chosen}
-    console = show.wide()
+    console = wide()
     console.print(show.candidates(shown, best, measured))
     for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
         console.print(line, soft_wrap=True)
@@ -73,10 +79,10 @@ def run(options: Namespace) -> int:
 
 def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
     """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
-    from stalegrid.recipes.recipe import make_task
+    from stalegrid.recipes.task import make_task
     from stalegrid.studies.rehearsal import emulate, rehearse
 
-    if config.costs is None:
+    if config.devices.costs is None:
         return rehearse(make_task(config), candidate, updates)
     return emulate(candidate, table, updates)
 

@@ -17,7 +17,7 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Replay."""
-    from stalegrid.recipes.recipe import make_task
+    from stalegrid.recipes.task import make_task
     from stalegrid.studies.replay import recorded_config, replay
 
     config = recorded_config(options.run)

@@ -1,13 +1,16 @@
 """Prints the program of each stage."""
 
+from dataclasses import replace
+
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from stalegrid.commands.options import add_fields
+from stalegrid.commands.options import add_fields, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.methods import methods
+from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.observe.stream import Stream, console
-from stalegrid.planner.show import plain
+from stalegrid.observe.tables import plain
+from stalegrid.plans.plan import grid_of
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
@@ -17,37 +20,49 @@ from stalegrid.stages.views import View, find_view
 MOST = 1000
 """Updates of a table."""
 
+_ASKED = (
+    "method.name",
+    "method.staleness",
+    "method.queues",
+    "method.view",
+    "method.micro_batches",
+    "grid.stages",
+    "training.updates",
+)
+
 ABOUT = "print the program of each stage as a tick table"
 USAGE = "[options]"
 
 
 def ask(parser: ArgumentParser) -> None:
     """Add the options."""
-    add_fields(parser, ("method", "stages", "staleness", "queues", "view", "micro_batches", "updates"))
+    add_fields(parser, _ASKED)
 
 
 def run(options: Namespace) -> int:
     """Print the table."""
-    method = methods.find(options.method)
-    stages = Grid(1, method.shape[1] if options.stages is None else options.stages).stages
-    if method.max_stages is not None and stages > method.max_stages:
-        raise ConfigError(f"{method.name} does not cut the model (stages: {stages})")
-    micro = method.micro_batches if options.micro_batches is None else options.micro_batches
-    view = find_view(options.view or method.view)
-    schedule = methods.schedule(method, stages, options.staleness, options.queues, micro, view.delay)
-    view.check(schedule)
-    updates = max(2, 8 // micro) if options.updates is None else options.updates
+    config = config_of(options)
+    asked, updates = config.method, config.training.updates
+    method = find_grid(asked.name)
+    stages = grid_of(method, replace(config.grid, groups=1)).stages
+    micro = method.micro_batches if asked.micro_batches is None else asked.micro_batches
+    view = find_view(method.view if asked.view is None else asked.view)
+    if asked.staleness == "auto":
+        raise ConfigError("a table has no costs to choose a staleness by (staleness: auto); see stalegrid plan")
+    chosen = schedule(method, stages, asked.staleness, asked.queues, micro, view.delay)
+    view.check(chosen)
+    updates = max(2, 8 // micro) if updates is None else updates
     if updates > MOST:
         raise ConfigError(f"a table shows at most {MOST} updates (updates: {updates})")
-    program = Program(Grid(1, stages), schedule, updates)
+    program = Program(Grid(1, stages), chosen, updates)
     rows = ticks(program)
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
     shown = console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
     shown.print(table)
-    shown.print(_forms(schedule, view))
-    shown.print(_busy(schedule))
+    shown.print(_forms(chosen, view))
+    shown.print(_busy(chosen))
     return 0
 
 

@@ -16,7 +16,7 @@ def ask(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Train."""
-    from stalegrid.recipes.recipe import make_task
+    from stalegrid.recipes.task import make_task
     from stalegrid.train import execute
 
     config = config_of(options)

@@ -2,11 +2,18 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stalegrid.commands.options import EVERYTHING, TIMED, add_fields, config_of
+from stalegrid.commands.options import EVERYTHING, add_fields, config_of, fields_of
 from stalegrid.observe.stream import console
-from stalegrid.planner.show import plain
+from stalegrid.observe.tables import plain
 
-_LEFT_OUT = ("out", "log_every", "engine", "trace", "deliveries", *TIMED)
+_LEFT_OUT = (
+    "output.folder",
+    "output.log_every",
+    "output.trace",
+    "engine.kind",
+    "servers.deliveries",
+    *fields_of("devices"),
+)
 
 ABOUT = "hold simulator, processes and plain loops against each other, bit for bit"
 USAGE = "[options]"
@@ -14,12 +21,12 @@ USAGE = "[options]"
 
 def ask(parser: ArgumentParser) -> None:
     """Add the options."""
-    add_fields(parser, [name for name in EVERYTHING if name not in _LEFT_OUT], {"updates": 12})
+    add_fields(parser, [path for path in EVERYTHING if path not in _LEFT_OUT], {"training.updates": 12})
 
 
 def run(options: Namespace) -> int:
     """Verify."""
-    from stalegrid.recipes.recipe import make_task
+    from stalegrid.recipes.task import make_task
     from stalegrid.studies.verify import verify
 
     config = config_of(options)

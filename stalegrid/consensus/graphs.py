@@ -6,17 +6,23 @@ A graph is undirected and connected, without self loops or double edges.  The ex
 one of Ying et al. 2021 (arXiv 2110.13363) with every edge taken both ways.
 """
 
+import reprlib
 from collections.abc import Callable, Iterable
 from itertools import combinations
 from math import isqrt
 from operator import index
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import networkx as nx
 
 from stalegrid.errors import ConfigError
+from stalegrid.written.groups import unknown
 
 Graph: TypeAlias = "nx.Graph[int]"
+if TYPE_CHECKING:
+    AnyGraph: TypeAlias = nx.Graph[Any]
+else:
+    AnyGraph = nx.Graph  # settings look at the types of their fields as they run, where it takes no argument
 Arc: TypeAlias = tuple[int, int]  # one direction of an edge
 
 
@@ -122,26 +128,53 @@ def from_edges(groups: int, edges: str | Iterable[Arc]) -> Graph:
     return graph
 
 
-def build(name: str, groups: int, edges: str | None = None) -> Graph:
-    """Build the graph of a named topology.
+def build(name: str, groups: int) -> Graph:
+    """Build the graph of a named topology, or of an edge list.
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of :data:`NAMES`, or an edge list such as ``0-1,1-2``; see :func:`from_edges`.
         groups: S, at least 1.
-        edges: the edge list, for topology ``edges`` and no other; see :func:`from_edges`.
 
     Raises:
-        ConfigError: an unknown name, an edge list missing or out of place, or whatever the topology refuses.
+        ConfigError: an unknown name, or whatever the topology refuses.
     """
-    if name not in NAMES:
-        raise ConfigError(f"unknown topology {name!r}; known are {', '.join(NAMES)}")
-    if name == "edges":
-        if edges is None:
-            raise ConfigError('topology edges needs an edge list, such as "0-1,1-2,2-0"')
-        return from_edges(groups, edges)
-    if edges is not None:
-        raise ConfigError(f"an edge list ({edges!r}) goes with topology edges, not {name}; drop one of the two")
-    return _BUILDERS[name](groups)
+    if name in _BUILDERS:
+        return _BUILDERS[name](groups)
+    if name[:1].isdecimal():
+        return from_edges(groups, name)
+    names = [*NAMES, "one-peer-exponential"]
+    raise ConfigError(f"{unknown('topology', name, names)}; or give an edge list, such as 0-1,1-2")
+
+
+def checked(graph: AnyGraph, groups: int) -> Graph:
+    """Return a graph of the user's, in the form of this file.
+
+    Args:
+        graph: over the groups 0..S-1.
+        groups: S.
+
+    Raises:
+        ConfigError: it is directed, has weights or double edges, is over something else than the groups, or whatever
+            :func:`from_edges` refuses.
+    """
+    if graph.is_directed():
+        raise ConfigError(
+            f"a directed graph has no rule here that keeps the groups' mean (topology: {type(graph).__name__}); make "
+            "it undirected with graph.to_undirected(), or give a mixing matrix whose rows and columns sum to 1"
+        )
+    if set(graph) != set(range(groups)):
+        raise ConfigError(
+            f"the graph's nodes must be the groups 0 to {groups - 1}, not {reprlib.repr(list(graph))}; relabel them "
+            "with networkx.convert_node_labels_to_integers, or train as many groups"
+        )
+    if graph.is_multigraph():
+        raise ConfigError("a graph may have one edge between two groups (topology: MultiGraph); take networkx.Graph")
+    if weighed := next(((a, b) for a, b, data in graph.edges(data=True) if "weight" in data), None):
+        raise ConfigError(
+            f"a graph's edges get Metropolis weights, not its own (edge: {weighed[0]}-{weighed[1]}); give the mixing "
+            "matrix, or leave the weights out"
+        )
+    return from_edges(groups, graph.edges)
 
 
 def components(graph: Graph) -> list[list[int]]:
@@ -209,5 +242,5 @@ _BUILDERS: dict[str, Callable[[int], Graph]] = {
     "star": star,
 }
 
-NAMES = (*_BUILDERS, "edges")
-"""The topologies that :func:`build` knows."""
+NAMES = tuple(_BUILDERS)
+"""The topologies that :func:`build` knows by name."""

@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 
 from stalegrid.consensus import graphs
 from stalegrid.errors import ConfigError
+from stalegrid.written.named import is_path, value_of
 
 Matrix: TypeAlias = NDArray[np.float64]
 
-TOPOLOGIES = (*graphs.NAMES, "one-peer-exponential", "matrix")
-"""The topologies that :func:`mixing` knows."""
+Topology = str | Sequence[Sequence[float]] | graphs.AnyGraph
+
+ONE_PEER = "one-peer-exponential"
+
+TOPOLOGIES = (*graphs.NAMES, ONE_PEER)
+"""The topologies that have a name."""
 
 _SUMS = 1e-9  # how far sums may be from 1, and mirrored entries from each other
 _NOTHING = 1e-12  # smaller than this is rounding of zero
@@ -29,7 +34,7 @@ _LEAST_GAP = 10 * _SUMS  # sums that are off by _SUMS can make a split matrix lo
 
 
 @dataclass(frozen=True, eq=False)
-class Mixing:
+class MixingMatrix:
     """Mixing matrices, one a mixing turn, repeated in a cycle; checked doubly stochastic and contracting.
 
     Row s holds the shares that group s takes, so ``matrices[t][s, r]`` is the weight of group r's parameters
@@ -63,7 +68,7 @@ class Mixing:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unpickled arrays are writable; the constructor makes them read-only again.
-        return Mixing, (self.matrices,)
+        return MixingMatrix, (self.matrices,)
 
     def weights(self, turn: int) -> Matrix:
         """Return the matrix (S, S) of a mixing turn, read-only."""
@@ -116,7 +121,7 @@ class Mixing:
         raise ConfigError(f"the mixing does not mix ({measure} = {self._left_by_cycle:.10g}): {reason}")
 
 
-def metropolis(graph: graphs.Graph) -> Mixing:
+def metropolis(graph: graphs.Graph) -> MixingMatrix:
     """Weigh every edge 1 / (1 + the larger degree of its ends); a group keeps the rest.
 
     Args:
@@ -133,10 +138,10 @@ def metropolis(graph: graphs.Graph) -> Mixing:
         matrix[s, r] = matrix[r, s] = 1.0 / (1 + max(graph.degree[s], graph.degree[r]))
     np.fill_diagonal(matrix, 0.0)
     np.fill_diagonal(matrix, 1.0 - matrix.sum(axis=1))
-    return Mixing((matrix,))
+    return MixingMatrix((matrix,))
 
 
-def one_peer_exponential(groups: int) -> Mixing:
+def one_peer_exponential(groups: int) -> MixingMatrix:
     """Average every group s with one other, s + 2^t (mod S), in turn t of a cycle of tau = ceil(log2 S).
 
     After a cycle all groups hold the mean exactly if S is a power of two.
@@ -150,10 +155,10 @@ def one_peer_exponential(groups: int) -> Mixing:
     graphs.check_groups(groups)
     itself = np.eye(groups)
     turns = max(1, (groups - 1).bit_length())  # ceil(log2 S), and one turn for a single group
-    return Mixing(tuple((itself + np.roll(itself, 2**turn, axis=1)) / 2 for turn in range(turns)))
+    return MixingMatrix(tuple((itself + np.roll(itself, 2**turn, axis=1)) / 2 for turn in range(turns)))
 
 
-def uniform(groups: int) -> Mixing:
+def uniform(groups: int) -> MixingMatrix:
     """Give every group the mean of all, 11^T/S.
 
     Args:
@@ -163,58 +168,51 @@ def uniform(groups: int) -> Mixing:
         ConfigError: fewer than one group.
     """
     graphs.check_groups(groups)
-    return Mixing((np.full((groups, groups), 1.0 / groups),))
+    return MixingMatrix((np.full((groups, groups), 1.0 / groups),))
 
 
-def from_rows(rows: Sequence[Sequence[float]]) -> Mixing:
+def from_rows(rows: Sequence[Sequence[float]]) -> MixingMatrix:
     """Take the user's own matrix.
 
     Args:
         rows: S rows of S shares; row s is what group s takes of each group.
 
     Raises:
-        ConfigError: not a rectangle of numbers, or whatever :class:`Mixing` refuses.
+        ConfigError: not a rectangle of numbers, or whatever :class:`MixingMatrix` refuses.
     """
     try:
         matrix = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a mixing matrix must be rows of numbers of one length: {error}") from None
-    return Mixing((matrix,))
+    return MixingMatrix((matrix,))
 
 
-def mixing(
-    topology: str,
-    groups: int,
-    edges: str | None = None,
-    matrix: Sequence[Sequence[float]] | None = None,
-) -> Mixing:
-    """Return the mixing of a named topology; graphs get Metropolis weights.
+def mixing_matrix(topology: Topology, groups: int) -> MixingMatrix:
+    """Return the mixing matrix of a topology; graphs get Metropolis weights.
 
     Args:
-        topology: one of :data:`TOPOLOGIES`.
+        topology: a name of :data:`TOPOLOGIES`; an edge list such as ``0-1,1-2``; a graph; rows of a matrix; or the path
+            ``PACKAGE.MODULE:NAME`` of one of these.
         groups: S, at least 1.
-        edges: the edge list, for topology ``edges`` and no other; see :func:`graphs.from_edges`.
-        matrix: the rows, for topology ``matrix`` and no other; see :func:`from_rows`.
 
     Raises:
-        ConfigError: an unknown topology, an argument missing or out of place, a matrix that is not S x S, or
-            whatever the topology refuses.
+        ConfigError: an unknown name, a graph or a matrix of another number of groups, or whatever these refuse.
     """
-    if topology not in TOPOLOGIES:
-        raise ConfigError(f"unknown topology {topology!r}; known are {', '.join(TOPOLOGIES)}")
-    if matrix is not None and topology != "matrix":
-        raise ConfigError(f"a mixing matrix goes with topology matrix, not {topology}; drop one of the two")
-    if topology in graphs.NAMES:
-        return metropolis(graphs.build(topology, groups, edges))
-    if edges is not None:
-        raise ConfigError(f"an edge list ({edges!r}) goes with topology edges, not {topology}; drop one of the two")
-    if topology == "one-peer-exponential":
+    if is_path(topology):
+        topology = value_of(topology, "topology")
+        topology = topology.tolist() if hasattr(topology, "tolist") else topology
+    if isinstance(topology, nx.Graph):
+        return metropolis(graphs.checked(topology, groups))
+    if not isinstance(topology, str):
+        return _of_groups(from_rows(topology), groups)
+    if topology == ONE_PEER:
         return one_peer_exponential(groups)
-    if matrix is None:
-        raise ConfigError(f"topology matrix needs a matrix; give {groups} rows of {groups} shares")
-    own = from_rows(matrix)
-    if len(own.weights(0)) != groups:
-        size = len(own.weights(0))
+    return metropolis(graphs.build(topology, groups))
+
+
+def _of_groups(own: MixingMatrix, groups: int) -> MixingMatrix:
+    size = len(own.weights(0))
+    if size != groups:
         raise ConfigError(f"the mixing matrix is {size} x {size} but there are {groups} groups; make them agree")
     return own
 

@@ -9,7 +9,7 @@ M (mix); :mod:`stalegrid.consensus.averaging` and :mod:`stalegrid.consensus.allr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stalegrid.consensus.matrices import Mixing
+from stalegrid.consensus.matrices import MixingMatrix
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
@@ -35,7 +35,7 @@ class Averaging:
         ConfigError: the period is below 1 or the lag below 0.
     """
 
-    mixing: Mixing
+    mixing: MixingMatrix
     adapt_first: bool
     period: int
     lag: int

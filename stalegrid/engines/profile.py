@@ -14,23 +14,28 @@ from statistics import median
 import torch
 
 from stalegrid.agents.build import build_agents
-from stalegrid.config import Settings
+from stalegrid.consensus.settings import MixingSettings
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.recorded import recorded
+from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
+from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.records import Nowhere
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.partition import finest
+from stalegrid.plans.choices import Choices
 from stalegrid.plans.material import cast_model, make_batches
 from stalegrid.plans.plan import Plan, make_plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Kind
-from stalegrid.programs.grid import OBSERVER, Grid
+from stalegrid.programs.grid import OBSERVER
+from stalegrid.programs.settings import GridSettings
 from stalegrid.seeds import kept
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
 
@@ -47,12 +52,13 @@ WARM_UP, REPEATS = 3, 9
 """Updates that are not timed, and that are."""
 
 
-def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1) -> CostTable:
+def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PARTS, copies: int = 1) -> CostTable:
     """Measure a model, cut into parts, on batches of its data.
 
     Args:
         task: what is trained; left as it is.
-        settings: batch size, type, device, threads and seed are used; cuts, if given, in place of the finest.
+        asked: batch size, type and seed are used; cuts, if given, in place of the finest.
+        engine: device and threads are used.
         parts: how many at most.
         copies: processes that do the same at once; 1 for this process alone.
 
@@ -66,17 +72,18 @@ def profile(task: Task, settings: Settings, parts: int = PARTS, copies: int = 1)
         raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
     if copies < 1:
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
-    task = dataclasses.replace(task, scheduler=None, test=None, corrections=())
-    device = use_device(settings.device, 0)
-    with computing(settings.threads), kept(device):
-        chain = _chain(task, settings, parts, copies)
-        whole = _measured(task, chain, device)
-        smaller = max(LEAST, settings.batch_size // SMALLER)
-        if smaller < settings.batch_size:
-            some = _measured(task, dataclasses.replace(chain, batch_size=smaller), device)
-            ratio = smaller / settings.batch_size
+    task = dataclasses.replace(task, scheduler=None, test=None)
+    device = use_device(engine.device, 0)
+    with computing(engine.threads), kept(device):
+        chain = _chain(task, asked, parts, copies)
+        whole = _measured(task, chain, engine, device)
+        batch_size = asked.training.batch_size
+        smaller = max(LEAST, batch_size // SMALLER)
+        if smaller < batch_size:
+            less = dataclasses.replace(chain, training=dataclasses.replace(chain.training, batch_size=smaller))
+            some, ratio = _measured(task, less, engine, device), smaller / batch_size
             whole = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
-    return CostTable(settings.batch_size, tuple(whole), measure_handling() if device.type == "cpu" else 0.0)
+    return CostTable(batch_size, tuple(whole), measure_handling() if device.type == "cpu" else 0.0)
 
 
 def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
@@ -85,50 +92,39 @@ def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
     return max(0.0, sum(part - ratio * all_of_it for part, all_of_it in passes) / (1 - ratio) / len(passes))
 
 
-def _measured(task: Task, chain: Settings, device: torch.device) -> list[Cost]:
+def _measured(task: Task, chain: Choices, engine: EngineSettings, device: torch.device) -> list[Cost]:
     plan = make_plan(task, chain)
-    timeline = _here(task, chain, plan, device) if chain.engine == "simulator" else _at_once(task, chain, plan)
+    timeline = _here(task, plan, device) if plan.grid.groups == 1 else _at_once(task, plan, engine)
     return [_cost(plan, k, timeline, device) for k in range(plan.grid.stages)]
 
 
-def _here(task: Task, chain: Settings, plan: Plan, device: torch.device) -> Timeline:
+def _here(task: Task, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
-    agents = build_agents(task, chain, plan, plan.program.agents, device, Nowhere())
+    agents = build_agents(task, plan, plan.program.agents, device, Nowhere())
     simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
 
-def _at_once(task: Task, chain: Settings, plan: Plan) -> Timeline:
+def _at_once(task: Task, plan: Plan, engine: EngineSettings) -> Timeline:
     with tempfile.TemporaryDirectory(prefix="stalegrid-profile-") as folder:
-        launch(Job(task, dataclasses.replace(chain, trace=True), plan, Nowhere, Path(folder)), plan.grid.groups)
+        launch(Job(task, plan, engine, False, True, Nowhere, Path(folder)), plan.grid.groups)
         return read_trace(Path(folder) / TRACE)
 
 
-def _chain(task: Task, settings: Settings, parts: int, copies: int) -> Settings:
-    """Return settings that run the parts one after another, in each of some groups that do not talk."""
-    batches = make_batches(task, settings, Grid(1, 1), 1)
-    cuts = settings.cuts
+def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
+    """Return what runs the parts one after another, in each of some groups that do not talk."""
+    cuts = asked.grid.cuts
     if cuts is None:
-        cuts = list(finest(cast_model(task, settings), batches.inputs(0, 0), parts))
-    unchanged = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings) if f.name in _KEPT}
+        batches = make_batches(task, asked.training, 1, 1)
+        cuts = list(finest(cast_model(task, asked.training), batches.inputs(0, 0), parts))
     updates = WARM_UP + REPEATS
-    return Settings(
-        **unchanged,
-        method="gpipe",
-        mixing="none",
-        groups=copies,
-        stages=len(cuts) + 1,
-        cuts=cuts,
-        micro_batches=1,
-        updates=updates,
-        engine="simulator" if copies == 1 else "processes",
-        gap=False,
-        log_every=updates,
-        evaluate_every=0,
+    return Choices(
+        method=MethodSettings(name="gpipe", micro_batches=1),
+        grid=GridSettings(groups=copies, stages=len(cuts) + 1, cuts=cuts),
+        mixing=MixingSettings(kind="none"),
+        training=dataclasses.replace(asked.training, updates=updates),
+        output=OutputSettings(gap=False, log_every=updates, evaluate_every=0),
     )
-
-
-_KEPT = ("batch_size", "dtype", "device", "threads", "seed")
 
 
 def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> Cost:

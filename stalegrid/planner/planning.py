@@ -5,22 +5,26 @@ Does not know: models, tensors, processes; costs say all about the model.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from stalegrid.config import Settings
-from stalegrid.consensus.lateral import make_lateral, mixing_name
+from stalegrid.consensus.choose import choose_mixing, find_mixing, turns_of
+from stalegrid.consensus.mixings import MIXINGS, NONE
 from stalegrid.errors import ConfigError
-from stalegrid.methods import methods
-from stalegrid.methods.methods import Method
+from stalegrid.methods.choose import Named, find_grid
+from stalegrid.methods.choose import schedule as schedule_of
+from stalegrid.methods.method import Method
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
 from stalegrid.programs.grid import Grid
+from stalegrid.programs.lateral import Lateral
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.settings import GridSettings
 from stalegrid.stages.views import View, find_view
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, has_units
 from stalegrid.timing.estimate import Estimate, estimate, long_enough
+from stalegrid.written.groups import text_of
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
 """Methods that are compared unless the user names others."""
@@ -30,6 +34,9 @@ WORTH = 1.1
 
 STATES = {"sgd": 1, "adam": 2, "adamw": 2, "nadam": 2}
 """Vectors that an optimizer keeps for each of parameters."""
+
+UNKNOWN_STATES = 2
+"""Of an optimizer of the user's own, as many as most keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,9 @@ class Candidate:
     @property
     def synchronous(self) -> bool:
         """Whether it computes what one device would: no gradient is late, and groups are never apart."""
-        together = self.grid.groups == 1 or self.settings.mixing == methods.ALL_REDUCE
-        return together and not methods.find(self.settings.method).stale
+        kind = self.settings.mixing.kind
+        together = self.grid.groups == 1 or (kind is not None and find_mixing(kind).averages_gradients)
+        return together and not find_grid(self.settings.method.name).stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ class Question:
 
     table: CostTable
     devices: int
-    names: tuple[str, ...] = USUAL
+    names: tuple[Named, ...] = USUAL
     memory: int | None = None
     states: int = 1
 
@@ -93,7 +101,7 @@ class Question:
         if self.memory is not None and self.memory < 1:
             raise ConfigError(f"a device needs memory (memory: {self.memory} bytes)")
         for name in self.names:
-            methods.find(name)
+            find_grid(name)
 
 
 def candidates(question: Question, settings: Settings) -> list[Candidate]:
@@ -110,12 +118,12 @@ def candidates(question: Question, settings: Settings) -> list[Candidate]:
     Raises:
         ConfigError: none runs, or what is given makes no sense.
     """
-    check_share(settings.within)
+    check_share(settings.method.within)
     found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
     if not found:
         raise ConfigError(
             f"nothing to plan: no method runs on a grid of these devices (devices: {question.devices}, parts of the "
-            f"model: {len(question.table.parts)}, methods: {', '.join(question.names)})"
+            f"model: {len(question.table.parts)}, methods: {', '.join(map(str, text_of(question.names)))})"
         )
     return found
 
@@ -169,23 +177,27 @@ def shortened(found: Sequence[Candidate], best: Candidate) -> list[Candidate]:
     """Return the fastest of each method, and the recommended one, in their order."""
     fastest: dict[str, Candidate] = {}
     for candidate in found:
-        fastest.setdefault(candidate.settings.method, candidate)
-    return [c for c in found if c is best or c is fastest[c.settings.method]]
+        fastest.setdefault(_method(candidate), candidate)
+    return [c for c in found if c is best or c is fastest[_method(c)]]
 
 
 def _name(candidate: Candidate) -> str:
-    return f"{candidate.settings.method} on {candidate.grid.groups} x {candidate.grid.stages}"
+    return f"{_method(candidate)} on {candidate.grid.groups} x {candidate.grid.stages}"
+
+
+def _method(candidate: Candidate) -> str:
+    return find_grid(candidate.settings.method.name).name
 
 
 def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
     for grid in _grids(question, settings):
-        disturbances = Disturbances.parse(settings, grid, settings.seed)
-        table = question.table.of_batch(settings.batch_size)
-        devices = Devices(disturbances, table.cut(grid.stages, settings.cuts), table.handling)
+        disturbances = Disturbances.parse(settings.devices, grid, settings.training.seed)
+        table = question.table.of_batch(settings.training.batch_size)
+        devices = Devices(disturbances, table.cut(grid.stages, settings.grid.cuts), table.handling)
         for name in question.names:
-            method = methods.find(name)
+            method = find_grid(name)
             if _runs(method, grid, settings):
-                made = list(_of_method(question, settings, method, grid, devices))
+                made = list(_of_method(question, settings, name, grid, devices))
                 # Of a method that flushes only the best number of micro-batches is of interest.
                 made.sort(key=lambda c: -c.samples_per_second)
                 yield from made if method.stale else made[:1]
@@ -196,15 +208,16 @@ def _grids(question: Question, settings: Settings) -> list[Grid]:
     found: list[Grid] = []
     for stages in _divisors(question.devices):
         groups = question.devices // stages
-        asked = settings.stages in (None, stages) and settings.groups in (None, groups)
+        asked = settings.grid.stages in (None, stages) and settings.grid.groups in (None, groups)
         if asked and stages <= len(question.table.parts) and _as_long(settings, stages):
             found.append(Grid(groups, stages))
-    return [grid for grid in found if has_units(settings, grid)] or found
+    return [grid for grid in found if has_units(settings.devices, grid)] or found
 
 
 def _as_long(settings: Settings, stages: int) -> bool:
     """Return whether what is given for each stage is given for so many."""
-    given = (settings.staleness, settings.queues, None if settings.cuts is None else [*settings.cuts, ""])
+    cuts = settings.grid.cuts
+    given = (settings.method.staleness, settings.method.queues, None if cuts is None else [*cuts, ""])
     return all(len(numbers) == stages for numbers in given if isinstance(numbers, list))
 
 
@@ -222,53 +235,60 @@ def _runs(method: Method, grid: Grid, settings: Settings) -> bool:
     pipeline = method.stale or method.micro_batches > 1
     if grid.stages == 1 and pipeline and not (method.stale and grid.groups > 1):
         return False
-    return grid.groups == 1 or method.mixing != methods.NO_MIXING or settings.mixing is not None
+    return grid.groups == 1 or find_mixing(method.mixing) is not NONE or settings.mixing.kind is not None
 
 
 def _of_method(
-    question: Question, settings: Settings, method: Method, grid: Grid, devices: Devices
+    question: Question, settings: Settings, name: Named, grid: Grid, devices: Devices
 ) -> Iterator[Candidate]:
-    view = find_view(settings.view or method.view)
-    mixing = mixing_name(method, settings, grid)
-    lateral = partial(make_lateral, mixing, settings, grid)
+    method = find_grid(name)
+    asked = settings.method
+    view = find_view(asked.view or method.view)
+    mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
+
+    def lateral(updates: int) -> Lateral:
+        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
+
     assert devices.costs is not None
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
             ahead: list[int] | None
             if staleness == "auto":
-                ahead = devices.enough_staleness(method, grid, view, micro, lateral, settings.within)
+                ahead = devices.enough_staleness(method, grid, view, micro, lateral, asked.within)
             else:
                 ahead = staleness
-            schedule = methods.schedule(method, grid.stages, ahead, settings.queues, micro, view.delay)
+            schedule = schedule_of(method, grid.stages, ahead, asked.queues, micro, view.delay)
             if schedule in seen or not _allowed(view, schedule):
                 continue
             seen.add(schedule)
             updates = long_enough(schedule, ESTIMATED)
             program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             made = estimate(program, devices.time_model(program))
+            cuts = [cost.name for cost in devices.costs[1:]]
             chosen = replace(
                 settings,
-                method=method.name,
-                groups=grid.groups,
-                stages=grid.stages,
-                staleness=[w - 1 for w in schedule.windows] if method.stale else None,
-                queues=None,
-                micro_batches=micro,
-                cuts=[cost.name for cost in devices.costs[1:]],
-                mixing=mixing,
+                method=replace(
+                    asked,
+                    name=name,
+                    staleness=[w - 1 for w in schedule.windows] if method.stale else None,
+                    queues=None,
+                    micro_batches=micro,
+                ),
+                grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
+                mixing=replace(settings.mixing, kind=mixing.name if mixing in MIXINGS else mixing),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
-            rate = 1000 * grid.groups * settings.batch_size / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(chosen.cuts or ()), made, tuple(memory), rate)
+            rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
+            yield Candidate(chosen, grid, schedule, tuple(cuts), made, tuple(memory), rate)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:
-    if settings.micro_batches is not None:
-        return (settings.micro_batches,)
+    if settings.method.micro_batches is not None:
+        return (settings.method.micro_batches,)
     if method.stale or method.micro_batches == 1:
         return (method.micro_batches,)
-    whole = [m for m in range(1, settings.batch_size + 1) if settings.batch_size % m == 0]
+    whole = [m for m in range(1, settings.training.batch_size + 1) if settings.training.batch_size % m == 0]
     return [m for m in whole if grid.stages <= m <= 4 * grid.stages] or whole[-1:]
 
 
@@ -281,10 +301,10 @@ def _allowed(view: type[View], schedule: Schedule) -> bool:
 
 
 def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[int] | Literal["auto"] | None]:
-    if not method.stale or settings.queues is not None:
+    if not method.stale or settings.method.queues is not None:
         return (None,)
-    if settings.staleness is not None:
-        return (settings.staleness,)
+    if settings.method.staleness is not None:
+        return (settings.method.staleness,)
     return (None, "auto") if grid.stages > 1 else (None,)
 
 

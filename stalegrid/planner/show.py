@@ -6,27 +6,17 @@ Does not know: how their numbers were made.
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from stalegrid.config import DeviceSettings
-from stalegrid.methods.methods import NO_MIXING, find
-from stalegrid.observe.stream import Stream, console
+from stalegrid.config import Settings, option_of
+from stalegrid.engines.settings import EngineSettings
+from stalegrid.methods.choose import find_grid
+from stalegrid.observe.tables import plain
 from stalegrid.planner.planning import Candidate
 from stalegrid.timing.costs import CostTable
-
-
-def plain(*columns: str) -> Table:
-    """Return an empty table."""
-    return Table(*columns, box=box.SIMPLE, pad_edge=False)
-
-
-def wide() -> Console:
-    """Return a console whose tables are not squeezed where nobody sees its edge."""
-    return console(width=None if Stream("stdout").isatty() else 200)
+from stalegrid.timing.settings import DeviceSettings
 
 
 def costs(table: CostTable) -> Table:
@@ -65,7 +55,7 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
         shares = (c.estimate.busy, c.estimate.waiting, c.estimate.sending)
         row = [
             "*" if c is best else "",
-            c.settings.method,
+            find_grid(c.settings.method.name).name,
             f"{c.grid.groups} x {c.grid.stages}",
             str(c.schedule.micro_batches),
             f"{c.estimate.batch:.4g}",
@@ -83,19 +73,20 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
 
 def command(candidate: Candidate) -> str:
     """Return the options of ``stalegrid train`` that say what a candidate is."""
-    chosen = {"method": candidate.settings.method, "groups": candidate.grid.groups, "stages": candidate.grid.stages}
-    modelled = {field.name for field in fields(DeviceSettings)}
-    for field in fields(candidate.settings):
-        value = getattr(candidate.settings, field.name)
-        if value != field.default and field.name not in modelled:
-            chosen.setdefault(field.name, value)
-    method = find(candidate.settings.method)
-    usual = {"micro_batches": method.micro_batches, "mixing": method.mixing, "cuts": []}
+    settings = candidate.settings
+    settings = replace(settings, devices=DeviceSettings(), engine=EngineSettings())
+    method, said = find_grid(settings.method.name), settings.plain()
+    usual: dict[str, object] = {"micro_batches": method.micro_batches, "kind": method.mixing, "cuts": []}
     if candidate.grid.groups == 1:
-        usual["mixing"] = NO_MIXING
-    options = (
-        f"--{name.replace('_', '-')} {_written(value)}" for name, value in chosen.items() if value != usual.get(name)
-    )
+        usual["kind"] = "none"
+    first = {"method.name": method.name, "grid.groups": candidate.grid.groups, "grid.stages": candidate.grid.stages}
+    rest = {
+        f"{group}.{field}": value
+        for group, fields in said.items()
+        for field, value in fields.items()
+        if value != usual.get(field)
+    }
+    options = (f"{option_of(Settings, path)} {_written(value)}" for path, value in {**first, **rest}.items())
     return "stalegrid train " + " ".join(options)
 
 

@@ -6,10 +6,10 @@ Does not know: tensors, engines.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stalegrid.config import Settings
+from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods import methods
-from stalegrid.methods.methods import Method
+from stalegrid.methods.choose import schedule as schedule_of
+from stalegrid.methods.method import Method
 from stalegrid.programs.actions import Edge
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.lateral import Lateral
@@ -19,6 +19,7 @@ from stalegrid.timing.clock import TimeModel, message_bytes
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances
 from stalegrid.timing.estimate import estimate, long_enough
+from stalegrid.timing.settings import DeviceSettings
 from stalegrid.timing.tune import least_staleness
 
 ESTIMATED = 200
@@ -79,12 +80,12 @@ class Devices:
         if self.costs is None:
             raise ConfigError(
                 "staleness auto is estimated from costs (costs: None); measure them with stalegrid profile --out FILE, "
-                "and give --costs FILE"
+                "and give --devices.costs FILE"
             )
         check_share(within)
 
         def batch(staleness: list[int]) -> float:
-            schedule = methods.schedule(method, grid.stages, staleness, None, micro_batches, view.delay)
+            schedule = schedule_of(method, grid.stages, staleness, None, micro_batches, view.delay)
             updates = long_enough(schedule, ESTIMATED)
             program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             return estimate(program, self.time_model(program)).batch
@@ -102,13 +103,24 @@ def check_share(within: float) -> None:
         raise ConfigError(f"within is a share of the throughput, from 0 to below 1 (within: {within})")
 
 
-def settle_devices(settings: Settings, grid: Grid, table: CostTable | None) -> tuple[Devices, list[str] | None]:
+def settle_devices(
+    asked: DeviceSettings,
+    grid: Grid,
+    cuts: list[str] | None,
+    training: TrainingSettings,
+    table: CostTable | None,
+    *,
+    virtual: bool,
+) -> tuple[Devices, list[str] | None]:
     """Settle and check what is known of the devices.
 
     Args:
-        settings: of the run.
+        asked: by the user.
         grid: of the run.
-        table: what the model costs; what the settings name if left out.
+        cuts: where the user cuts the model, if that is settled.
+        training: of the run.
+        table: what the model costs; what the user names if left out.
+        virtual: whether time is computed, not spent.
 
     Returns:
         The devices, and the names where the model is cut, if that is settled.
@@ -116,29 +128,28 @@ def settle_devices(settings: Settings, grid: Grid, table: CostTable | None) -> t
     Raises:
         ConfigError: what is asked for has no meaning, or not on this engine.
     """
-    disturbances = Disturbances.parse(settings, grid, settings.seed)
-    if table is None and settings.costs is not None:
-        table = CostTable.read(settings.costs)
-    _check(settings, disturbances, table)
+    disturbances = Disturbances.parse(asked, grid, training.seed)
+    if table is None and asked.costs is not None:
+        table = CostTable.read(asked.costs)
+    if virtual and table is None and disturbances != Disturbances(seed=training.seed):
+        raise ConfigError(
+            "slow, jitter, stalls, links and outages need a clock, which the simulator has only where costs are known; "
+            "measure them with stalegrid profile --out FILE, and give --devices.costs FILE"
+        )
+    _check(asked, table, virtual)
     if table is None:
-        return Devices(disturbances, None), settings.cuts
-    table = table.of_batch(max(1, settings.batch_size))
-    if len(table.parts) == grid.stages and (settings.cuts is not None or not table.named):
-        return Devices(disturbances, table.parts, table.handling), settings.cuts
-    costs = table.cut(grid.stages, settings.cuts)
+        return Devices(disturbances, None), cuts
+    table = table.of_batch(max(1, training.batch_size))
+    if len(table.parts) == grid.stages and (cuts is not None or not table.named):
+        return Devices(disturbances, table.parts, table.handling), cuts
+    costs = table.cut(grid.stages, cuts)
     return Devices(disturbances, costs, table.handling), [cost.name for cost in costs[1:]]
 
 
-def _check(settings: Settings, disturbances: Disturbances, table: CostTable | None) -> None:
-    virtual = settings.engine == "simulator"
-    if virtual and table is None and disturbances != Disturbances(seed=settings.seed):
-        raise ConfigError(
-            "slow, jitter, stalls, links and outages need a clock, which the simulator has only where costs are known; "
-            "measure them with stalegrid profile --out FILE, and give --costs FILE"
-        )
-    if not virtual and (settings.link or settings.lateral_link or settings.outages):
+def _check(asked: DeviceSettings, table: CostTable | None, virtual: bool) -> None:
+    if not virtual and (asked.link or asked.lateral_link or asked.outages):
         raise ConfigError(
             "links and outages are not emulated on processes (link, lateral_link, outages); take engine simulator"
         )
-    if settings.emulate and (virtual or table is None):
-        raise ConfigError("emulate is for processes and needs costs; give --engine processes --costs FILE")
+    if asked.emulate and (virtual or table is None):
+        raise ConfigError("emulate is for processes and needs costs; give --engine processes --devices.costs FILE")

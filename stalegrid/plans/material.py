@@ -1,6 +1,6 @@
 """What a task brings, as a run takes it: its model in the type of the run, its data in batches, both checked.
 
-Does not know: grids beyond their number of groups, stages, methods, engines.
+Does not know: grids, stages, methods, engines.
 """
 
 from contextlib import suppress
@@ -9,48 +9,47 @@ from functools import partial
 import torch
 from torch import nn
 
-from stalegrid.config import Settings
 from stalegrid.data import Batches, Slices
 from stalegrid.data.repeating import check_repeats
+from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import labels
 from stalegrid.objects.aliases import check_functions, check_hooks, check_memory, check_readers
 from stalegrid.objects.copies import cast, copied
 from stalegrid.plans.task import Task
-from stalegrid.programs.grid import Grid
 from stalegrid.seeds import drawing
 
 TEST_BATCH = 125
 """Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
 
 
-def make_batches(task: Task, settings: Settings, grid: Grid, micro_batches: int) -> Batches:
+def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batches: int) -> Batches:
     """Return the training batches of every group."""
     return Batches(
         task.data,
-        groups=grid.groups,
-        batch_size=settings.batch_size,
+        groups=groups,
+        batch_size=training.batch_size,
         micro_batches=micro_batches,
-        seed=settings.seed,
+        seed=training.seed,
         augment=task.augment,
-        dtype=dtype_of(settings),
+        dtype=dtype_of(training),
     )
 
 
-def make_test(task: Task, settings: Settings) -> Slices | None:
+def make_test(task: Task, training: TrainingSettings) -> Slices | None:
     """Return the test data in slices, if there is any."""
-    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(settings))
+    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(training))
 
 
-def dtype_of(settings: Settings) -> torch.dtype | None:
+def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     """Return the type that floating parameters and data are cast to; None where they keep their own."""
-    found: torch.dtype | None = None if settings.dtype is None else getattr(torch, settings.dtype)
+    found: torch.dtype | None = None if training.dtype is None else getattr(torch, training.dtype)
     return found
 
 
-def check_data(task: Task, settings: Settings) -> None:
+def check_data(task: Task, training: TrainingSettings) -> None:
     """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
-    check_repeats(task.data, "training data", settings.seed)
+    check_repeats(task.data, "training data", training.seed)
     if task.test is not None:
         check_repeats(task.test, "test data", 0)
 
@@ -92,7 +91,7 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
     check_readers(task.model, optimizer=kept)
 
 
-def cast_model(task: Task, settings: Settings) -> nn.Module:
+def cast_model(task: Task, training: TrainingSettings) -> nn.Module:
     """Return a copy of the model in the type of the run.
 
     Raises:
@@ -105,4 +104,4 @@ def cast_model(task: Task, settings: Settings) -> nn.Module:
     check_functions(task.model)
     check_memory(task.model)
     check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
-    return cast(copied(task.model), dtype_of(settings))
+    return cast(copied(task.model), dtype_of(training))

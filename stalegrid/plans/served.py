@@ -7,22 +7,33 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.config import Settings
+from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods.methods import ServerMethod
+from stalegrid.methods.choose import find
+from stalegrid.methods.method import ServerMethod
 from stalegrid.objects.copies import copied
 from stalegrid.observe.state import check_saved
 from stalegrid.observe.takes import Takes
 from stalegrid.partition import partition
 from stalegrid.partition.sharding import Shard, split
+from stalegrid.plans.choices import (
+    Choices,
+    chosen_corrections,
+    make_watch,
+    refuse,
+    refuse_sparse,
+    settled_training,
+    updates_of,
+)
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
-from stalegrid.plans.plan import chosen_corrections, corrections_of, make_watch, refuse, refuse_sparse, updates_of
 from stalegrid.plans.probe import probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
@@ -35,9 +46,10 @@ from stalegrid.programs.messages import Layout, flat_layout
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import gpipe
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
+from stalegrid.programs.settings import ServerSettings
 from stalegrid.programs.softsync import Rules
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections import Maker
+from stalegrid.stages.corrections import Maker, makers
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.weights import StageLayout, Weights
 from stalegrid.timing.arrivals import ServedTimes, drawn
@@ -49,24 +61,10 @@ LEARNERS = 4
 NOMINAL = Cost(forward=1.0, backward=2.0)
 """What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
 
-GRID = (
-    "groups",
-    "stages",
-    "staleness",
-    "queues",
-    "view",
-    "mixing",
-    "topology",
-    "edges",
-    "matrix",
-    "period",
-    "lag",
-    "mix_momentum",
-    "micro_batches",
-    "cuts",
-    "lateral_link",
-)
-"""Settings of the methods that train a grid."""
+GRID = {"method": ("staleness", "queues", "view", "micro_batches"), "devices": ("lateral_link",)}
+"""Settings of the methods that train a grid, beside those of the grid and of what its groups exchange."""
+
+C = TypeVar("C", bound=Choices)
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,8 @@ class ServedPlan:
         devices: what is known of them.
         time_model: what actions take and messages weigh; None where no costs are known.
         momentum: of each learner; None where the server has it.
-        corrections: of every gradient, as they are written.
+        corrections: of every gradient.
+        training: how much.
     """
 
     method: ServerMethod
@@ -142,7 +141,8 @@ class ServedPlan:
     devices: Devices
     time_model: ServedTimes | None
     momentum: float | None
-    corrections: tuple[str, ...]
+    corrections: tuple[str | Maker, ...]
+    training: TrainingSettings
 
     @property
     def rules(self) -> Rules:
@@ -168,43 +168,68 @@ class ServedPlan:
         """Return what every message of an edge consists of."""
         return self.shapes.layout(edge)
 
+    def settled(self, asked: C) -> C:
+        """Write the plan's choices into what was asked for, so that it runs the same way again."""
+        return dataclasses.replace(
+            asked,
+            training=settled_training(asked.training),
+            method=dataclasses.replace(
+                asked.method, corrections=list(self.corrections) or ["none"], rule=None, clip=None
+            ),
+            servers=dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits),
+        )
+
 
 @drawing(torch.device("cpu"), 0, "plan")
-def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> ServedPlan:
+def make_served_plan(
+    task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False
+) -> ServedPlan:
     """Settle and check every choice of a run.
 
     Args:
         task: what is trained.
-        settings: how.
-        method: of the settings.
+        asked: how.
+        table: what the model costs; what the devices' settings name if left out.
+        virtual: whether time is computed, not spent.
 
     Raises:
         ConfigError: something cannot be run; the message says what, its value, and the remedy.
     """
-    refuse(settings, GRID, f"{method.name} trains learners with parameter servers, not a grid")
-    rules, splits = rules_of(settings, method)
+    method = find(asked.method.name)
+    assert isinstance(method, ServerMethod)
+    why = f"{method.name} trains learners with parameter servers, not a grid"
+    for group in (asked.grid, asked.mixing):
+        refuse(group, why)
+    for name, fields in GRID.items():
+        refuse(getattr(asked, name), why, fields)
+    training = asked.training
+    rules, splits = rules_of(asked.servers, method)
     grid = Grid(rules.learners, 1)
-    batches = make_batches(task, settings, grid, 1)
-    samples = batches.updates_per_epoch * rules.learners * settings.batch_size
-    check_data(task, settings)
-    per_epoch = updates_per_epoch(settings, method, samples)
-    updates = updates_of(settings, per_epoch)
-    model, test = cast_model(task, settings), make_test(task, settings)
+    batches = make_batches(task, training, rules.learners, 1)
+    samples = batches.updates_per_epoch * rules.learners * training.batch_size
+    check_data(task, training)
+    per_epoch = updates_per_epoch(rules, training, samples)
+    updates = updates_of(training, per_epoch)
+    model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
-    watch = make_watch(test, settings, per_epoch)
-    texts = chosen_corrections(method.corrections, settings)
-    weights = _probe(task, settings, model, served_corrections(texts, task, settings), updates)
+    watch = make_watch(test, asked.output, per_epoch)
+    corrections = chosen_corrections(method.corrections, asked.method)
+    weights = _probe(task, training, model, served_makers(corrections), updates)
     check_saved(model)
     check_test(task, model, test)
     tell_unequal(task.loss, batches, rules.gather, test)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
-    shards = split(model, settings.servers, StageLayout.of(weights).names)
+    shards = split(model, asked.servers.number, StageLayout.of(weights).names)
     own = dict(model.named_parameters())
     check_sorting(task, ({name: own[name] for name in shard.names} for shard in shards))
     shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
-    devices, times = _devices(settings, grid, shapes)
-    blank = Served(rules, settings.servers, updates, watch)
-    program = _program(blank, settings, method, times)
+    known = table is not None or asked.devices.costs is not None
+    if virtual and not known:
+        table = CostTable(max(1, training.batch_size), (NOMINAL,))
+    devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
+    times = _times(devices, shapes)
+    blank = Served(rules, asked.servers.number, updates, watch)
+    program = _program(blank, asked.servers, method, times, virtual)
     return ServedPlan(
         method,
         splits,
@@ -213,66 +238,54 @@ def make_served_plan(task: Task, settings: Settings, method: ServerMethod) -> Se
         updates,
         per_epoch,
         devices,
-        times if settings.costs is not None else None,
-        _momentum(task, model) if settings.momentum_at == "learner" else None,
-        tuple(texts),
+        times if known else None,
+        _momentum(task, model) if asked.servers.momentum_at == "learner" else None,
+        corrections,
+        training,
     )
 
 
-def rules_of(settings: Settings, method: ServerMethod) -> tuple[Rules, int]:
+def rules_of(asked: ServerSettings, method: ServerMethod) -> tuple[Rules, int]:
     """Return when servers update and whom they answer, and n.
 
     Raises:
         ConfigError: a number is out of its range, or not the method's to choose.
     """
-    learners = LEARNERS if settings.learners is None else settings.learners
+    learners = LEARNERS if asked.learners is None else asked.learners
     if learners < 1:
         raise ConfigError(f"there must be a learner (learners: {learners}); take 1 or more")
-    if settings.softsync is not None and not method.free:
-        raise ConfigError(f"{method.name} has no n of its own (softsync: {settings.softsync}); take method softsync")
     splits = learners if method.splits is None else method.splits
-    if settings.softsync is not None:
-        splits = settings.softsync
+    if asked.softsync not in (None, splits) and not method.free:
+        raise ConfigError(f"{method.name} has no n of its own (softsync: {asked.softsync}); take method softsync")
+    splits = splits if asked.softsync is None else asked.softsync
     if not 1 <= splits <= learners:
         raise ConfigError(
             f"an update averages over learners/n gradients, n from 1 to the learners (softsync: {splits}, learners: "
             f"{learners})"
         )
-    bound = 0 if method.synchronous else settings.max_staleness
-    if settings.max_staleness is not None and (settings.max_staleness < 0 or method.synchronous):
+    bound = 0 if method.synchronous else asked.max_staleness
+    if asked.max_staleness is not None and (asked.max_staleness < 0 or method.synchronous):
         raise ConfigError(
             f"a staleness bound is 0 or more, and hardsync's is 0 (method: {method.name}, max_staleness: "
-            f"{settings.max_staleness})"
+            f"{asked.max_staleness})"
         )
     return Rules(learners, learners // splits, bound), splits
 
 
-def updates_per_epoch(settings: Settings, method: ServerMethod, samples: int) -> float:
+def updates_per_epoch(rules: Rules, training: TrainingSettings, samples: int) -> float:
     """Return how many updates take so many samples."""
-    rules, _ = rules_of(settings, method)
-    return samples / (rules.gather * max(1, settings.batch_size))
+    return samples / (rules.gather * max(1, training.batch_size))
 
 
-def settle_served(plan: ServedPlan, settings: Settings) -> Settings:
-    """Write a plan's choices into settings, so that they run the same way again."""
-    return dataclasses.replace(
-        settings,
-        learners=plan.rules.learners,
-        softsync=plan.splits if plan.method.free else None,
-        corrections=list(plan.corrections) or ["none"],
-        staleness_rule=None,
-    )
-
-
-def served_corrections(texts: Sequence[str], task: Task, settings: Settings) -> tuple[Maker, ...]:
+def served_makers(corrections: Sequence[str | Maker]) -> tuple[Maker, ...]:
     """Return what makes the corrections of a server.
 
     Raises:
         ConfigError: one has no meaning here.
     """
-    if any(text.partition("=")[0].strip() == "shrink" for text in texts):
+    if any(isinstance(c, str) and c.partition("=")[0].strip() == "shrink" for c in corrections):
         raise ConfigError("shrink scales what a stage receives, and learners have no stages; leave it out")
-    return corrections_of(texts, task, settings)
+    return makers(corrections)
 
 
 def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Parameter]], Optimizer]:
@@ -317,9 +330,11 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
         )
 
 
-def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequence[Maker], updates: int) -> Weights:
+def _probe(
+    task: Task, training: TrainingSettings, model: nn.Module, corrections: Sequence[Maker], updates: int
+) -> Weights:
     """Try one update of the whole model on a copy, and return its weights."""
-    batches = make_batches(task, settings, Grid(1, 1), 1)
+    batches = make_batches(task, training, 1, 1)
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
     stages = partition(model, inputs, 1).stages(copied(model))
     first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
@@ -328,40 +343,37 @@ def _probe(task: Task, settings: Settings, model: nn.Module, corrections: Sequen
     return found.weights
 
 
-def _devices(settings: Settings, grid: Grid, shapes: Shapes) -> tuple[Devices, ServedTimes | None]:
-    nominal = None
-    if settings.costs is None and settings.engine == "simulator":
-        nominal = CostTable(max(1, settings.batch_size), (NOMINAL,))
-    devices, _ = settle_devices(settings, grid, nominal)
+def _times(devices: Devices, shapes: Shapes) -> ServedTimes | None:
     if devices.costs is None:
-        return devices, None
+        return None
     elements = [shard.stop - shard.start for shard in shapes.shards]
     shares = tuple(numel / max(1, sum(elements)) for numel in elements)
-    return devices, ServedTimes(devices.costs, 1, devices.handling, shapes.nbytes, devices.disturbances, shares)
+    return ServedTimes(devices.costs, 1, devices.handling, shapes.nbytes, devices.disturbances, shares)
 
 
-def _program(blank: Served, settings: Settings, method: ServerMethod, times: ServedTimes | None) -> Served:
+def _program(
+    blank: Served, asked: ServerSettings, method: ServerMethod, times: ServedTimes | None, virtual: bool
+) -> Served:
     """Complete a program with its order, or leave that to the network."""
     parts = (blank.rules, blank.servers, blank.updates, blank.watch)
-    if settings.deliveries is not None:
-        return _repeated(blank, settings)
+    if asked.deliveries is not None:
+        if not virtual:
+            raise ConfigError("a record is repeated on the simulator (deliveries); take engine simulator")
+        return _repeated(blank, asked.deliveries)
     if method.synchronous:
         return Ordered(*parts, in_turn(blank.rules, blank.updates))
-    if settings.engine == "processes":
+    if not virtual:
         return Live(*parts)
     assert times is not None
     return Ordered(*parts, drawn(blank, times))
 
 
-def _repeated(blank: Served, settings: Settings) -> Ordered:
-    assert settings.deliveries is not None
-    if settings.engine != "simulator":
-        raise ConfigError("a record is repeated on the simulator (deliveries); take engine simulator")
-    order = read_order(settings.deliveries, blank.rules)
+def _repeated(blank: Served, record: Path) -> Ordered:
+    order = read_order(record, blank.rules)
     taken = sum(not delivery.gone for delivery in order)
     updates = min(blank.updates, taken // blank.rules.gather)
     if not updates:
-        raise ConfigError(f"the record holds no whole update (deliveries: {settings.deliveries}, gradients: {taken})")
+        raise ConfigError(f"the record holds no whole update (deliveries: {record}, gradients: {taken})")
     program = Ordered(blank.rules, blank.servers, updates, blank.watch, order)
     for _ in program.actions(DOOR):  # an order of another run shows on the way, before anything starts
         pass

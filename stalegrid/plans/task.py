@@ -17,7 +17,6 @@ from stalegrid.data import repeating
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.objects.copies import attach, hooks_of
 from stalegrid.objects.renewing import renewed
-from stalegrid.stages.corrections import Maker
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Task:
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
-        corrections: the user's own, what makes each for a unit; they act after the named ones.
     """
 
     model: nn.Module
@@ -42,12 +40,11 @@ class Task:
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
-    corrections: tuple[Maker, ...] = ()
 
     def fresh(self) -> "Task":
         """Return the same task with a loss and factories of its own, whose state nobody else shares.
 
-        Model, data and what makes corrections, which have a state of their own each, are shared.
+        Model and data are shared.
         """
         own = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
         functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, self.data, self.test))

@@ -22,7 +22,7 @@ CLOCK = (VIRTUAL, "virtual seconds")
 
 def report(run: Told) -> str:
     """Return the page."""
-    name = " on ".join(str(run.config[key]) for key in ("method", "data") if run.config.get(key)) or "A run"
+    name = " on ".join(str(name) for path in ("method.name", "data.name") if (name := run.asked(path))) or "A run"
     parts = [
         text("h1", name),
         text("p", _subtitle(run)),
@@ -52,15 +52,15 @@ _SERVED_STALENESS = (
 
 def _subtitle(run: Told) -> str:
     """Say what was trained how, and how much of it is done."""
-    config = run.config
-    grid = f"{config.get('groups')} x {config.get('stages')} (groups x stages)"
+    grid = f"{run.asked('grid.groups')} x {run.asked('grid.stages')} (groups x stages)"
     described = [grid if run.team is None else str(run.team)]
-    described += [str(config[key]) for key in ("model", "engine", "dtype") if config.get(key)]
+    told = (run.asked(path) for path in ("model.name", "engine.kind", "training.dtype"))
+    described += [str(name) for name in told if name]
     if not run.train:
         return f"{', '.join(described)}. Nothing has been reported yet."
-    last, name = run.train[-1], "updates" if config.get("updates") else "epochs"
-    done = last["update"] if config.get("updates") else last["epoch"]
-    asked = config.get(name) or done
+    last, name = run.train[-1], "updates" if run.asked("training.updates") else "epochs"
+    done = last["update"] if name == "updates" else last["epoch"]
+    asked = run.asked(f"training.{name}") or done
     finished = "" if done >= asked else " Not finished: this is what there is so far."
     return f"{', '.join(described)}. {_count(done)} of {_count(asked)} {name}.{finished}"
 
@@ -78,7 +78,7 @@ def _headline(run: Told) -> Iterator[tuple[str, str]]:
         (VIRTUAL, "virtual time", _duration),
         ("samples_per_second", "samples/s", lambda value: f"{value:,.4g}"),
     )
-    yield "method", str(run.config.get("method"))
+    yield "method", str(run.asked("method.name"))
     yield from _who(run)
     yield from ((name, form(newest[key])) for key, name, form in forms if newest.get(key) is not None)
 
@@ -86,7 +86,7 @@ def _headline(run: Told) -> Iterator[tuple[str, str]]:
 def _who(run: Told) -> Iterator[tuple[str, str]]:
     team = run.team
     if team is None:
-        yield "groups x stages", f"{run.config.get('groups')} x {run.config.get('stages')}"
+        yield "groups x stages", f"{run.asked('grid.groups')} x {run.asked('grid.stages')}"
         return
     yield from (("learners", str(team.learners)), ("servers", str(team.servers)), ("n", str(team.splits)))
     if lost := [f"learner {number}" for record in run.train for number in record.get("lost", ())]:
@@ -150,7 +150,7 @@ def _gap(run: Told) -> Iterator[tuple[str, str]]:
 
 def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     points = _points(run.test, "epoch", "consensus_distance")
-    if points and (run.config.get("groups") or 1) > 1:
+    if points and (run.asked("grid.groups") or 1) > 1:
         title = "Consensus distance over epochs"
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
 
@@ -177,7 +177,8 @@ def _timeline(run: Told) -> str:
 
 
 def _settings(config: Record) -> Iterator[tuple[str, str]]:
-    return ((str(name), _shown(value)) for name, value in config.items())
+    for group, fields in config.items():
+        yield from ((f"{group}.{name}", _shown(value)) for name, value in fields.items())
 
 
 def _shown(value: Any) -> str:

@@ -6,13 +6,13 @@ Does not know: what is made of it, whether the run still goes on.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.errors import DataError
-from stalegrid.methods.methods import find_served
 from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.timeline import Timeline
@@ -56,14 +56,22 @@ class Told:
     test: list[Record]
     timeline: Timeline | None = None
 
+    def asked(self, path: str) -> Any:
+        """Return what the configuration says of an option; None where it says nothing.
+
+        Args:
+            path: such as ``grid.groups``.
+        """
+        group, _, field = path.partition(".")
+        return self.config.get(group, {}).get(field)
+
     @property
     def team(self) -> Team | None:
         """Learners and servers; None of a grid."""
-        method = find_served(self.config["method"])
-        if method is None:
+        learners = self.asked("servers.learners")
+        if learners is None:
             return None
-        learners, servers = (self.config.get(name) or 1 for name in ("learners", "servers"))
-        return Team(learners, servers, self.config.get("softsync") or method.splits or learners)
+        return Team(learners, self.asked("servers.number") or 1, self.asked("servers.softsync") or 1)
 
 
 def read_told(folder: Path) -> Told:
@@ -137,11 +145,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
 
 
-_CONFIG = {
-    "method": TEXT,
-    **dict.fromkeys(("data", "model", "engine", "dtype"), Maybe(TEXT)),
-    **dict.fromkeys(("groups", "stages", "learners", "servers", "softsync", "updates"), Maybe(WHOLE)),
-    "epochs": Maybe(NUMBER),
+_CONFIG: dict[Any, Any] = {
+    Kind("the name of a group", lambda name: isinstance(name, str)): {},
+    "method": {"name": TEXT},
+    **dict.fromkeys(("data", "model", "optimizer"), Maybe({"name": Maybe(TEXT)})),
+    "engine": Maybe({"kind": Maybe(TEXT)}),
+    "grid": Maybe({"groups": Maybe(WHOLE), "stages": Maybe(WHOLE)}),
+    "servers": Maybe(dict.fromkeys(("learners", "number", "softsync"), Maybe(WHOLE))),
+    "training": Maybe({"updates": Maybe(WHOLE), "epochs": Maybe(NUMBER), "dtype": Maybe(TEXT)}),
 }
 
 _UNIT = Kind("the name of a unit", lambda name: bool(re.fullmatch(r"\(\d{1,9},\d{1,9}\)", str(name))))

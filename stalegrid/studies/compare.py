@@ -3,39 +3,44 @@
 Does not know: how a method trains, how results are shown.
 """
 
-import dataclasses
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stalegrid.config import RunConfig
+from stalegrid.consensus.choose import find_mixing
+from stalegrid.consensus.mixings import NONE
 from stalegrid.engines.distributed import torchrun
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.methods.methods import NO_MIXING, find
+from stalegrid.methods.choose import find_grid
+from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.records import Record
 from stalegrid.observe.stream import tell
 from stalegrid.plans.plan import Plan
 from stalegrid.programs.grid import Grid
-from stalegrid.recipes.recipe import make_task
+from stalegrid.programs.settings import GridSettings
+from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.task import make_task
 from stalegrid.report.pictures import check_pictures
 from stalegrid.studies.comparison import FAILURE, Run, write
 from stalegrid.train import execute, prepare
 from stalegrid.written.files import exists, write_text
+from stalegrid.written.groups import text_of
 from stalegrid.written.kept import checked, read_yaml, to_yaml
 
 OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
 """What a configuration says about its own method and no other."""
 
-FREE = ("processes", "deadline")
+FREE = ("engine.processes", "engine.deadline")
 """What changes no number, and may change when a comparison goes on."""
 
 SEEDS = 1000
 """Of a comparison, at most."""
 
-SETTLED = ("groups", "stages", "cuts")
-"""What a comparison settles once for all methods, where the user has not."""
+COMPARISON = "comparison.yaml"
+"""Says how all runs of a folder are trained."""
 
 
 def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, quiet: bool = False) -> Record:
@@ -47,7 +52,7 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
         base: how all are trained; its staleness, view, corrections and micro-batches are for its own method alone, its
             mixing also for methods that say nothing of groups.
         methods: names.
-        seeds: how many, from ``base.seed`` on.
+        seeds: how many, from the seed of ``base`` on.
         out: folder of the comparison.
         quiet: whether to print nothing.
 
@@ -61,10 +66,10 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     _check(base, methods, seeds)
     base, updates = _settle(_continued(base, out), methods)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "comparison.yaml", to_yaml(_plain(base)))
+    write_text(out / COMPARISON, to_yaml(base.plain()))
     runs = [
-        Run(dataclasses.replace(configuration(base, name), seed=seed), out / f"{name}-{seed}", updates)
-        for seed in range(base.seed, base.seed + seeds)
+        Run(_seeded(configuration(base, name), seed), out / f"{find_grid(name).name}-{seed}", updates)
+        for seed in range(base.training.seed, base.training.seed + seeds)
         for name in methods
     ]
     say = _mute if quiet else tell
@@ -72,7 +77,7 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
         say(line)
     comparison = write(base, runs, out)
     for number, run in enumerate(runs, 1):
-        title = f"run {number} of {len(runs)}: {run.config.method}, seed {run.config.seed}"
+        title = f"run {number} of {len(runs)}: {run.method}, seed {run.config.training.seed}"
         if run.summary() or run.failure():
             say(f"{title}: is finished already")
             continue
@@ -84,6 +89,15 @@ def compare(base: RunConfig, methods: Sequence[str], seeds: int, out: Path, *, q
     return comparison
 
 
+def _of_its_own(asked: MethodSettings, method: str) -> MethodSettings:
+    left: dict[str, Any] = dict.fromkeys(OWN)
+    return replace(asked, name=method, **left)
+
+
+def _seeded(config: RunConfig, seed: int) -> RunConfig:
+    return replace(config, training=replace(config.training, seed=seed))
+
+
 def configuration(base: RunConfig, method: str) -> RunConfig:
     """Return how a method is trained so that each update sees the samples that it sees on the grid of ``base``.
 
@@ -91,27 +105,34 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
         base: with groups and stages.
         method: its name; where it cannot have so many groups or stages, it has fewer, and larger batches.
     """
-    assert base.groups is not None
-    assert base.stages is not None
-    limits = find(method)
-    groups = base.groups if limits.max_groups is None else math.gcd(base.groups, limits.max_groups)
-    stages = base.stages if limits.max_stages is None else min(base.stages, limits.max_stages)
-    changed: dict[str, Any] = {"method": method, "groups": groups, "stages": stages, "out": None}
-    changed["batch_size"] = base.batch_size * (base.groups // groups)
-    if method != base.method:
-        changed |= dict.fromkeys(OWN if limits.mixing == NO_MIXING else (*OWN, "mixing"))
-    if groups < base.groups:
-        changed |= {"topology": "ring", "edges": None, "matrix": None}
-    if stages < base.stages:
-        changed["cuts"] = None
-    if base.processes is not None and groups * stages < base.groups * base.stages:
-        changed["processes"] = math.gcd(base.processes, groups * stages)
-    return dataclasses.replace(base, **changed)
+    whole, limits = base.grid, find_grid(method)
+    assert whole.groups is not None
+    assert whole.stages is not None
+    groups = whole.groups if limits.max_groups is None else math.gcd(whole.groups, limits.max_groups)
+    stages = whole.stages if limits.max_stages is None else min(whole.stages, limits.max_stages)
+    own = base.method if method == base.method.name else _of_its_own(base.method, method)
+    mixing = base.mixing
+    if method != base.method.name and find_mixing(limits.mixing) is not NONE:
+        mixing = replace(mixing, kind=None)
+    if groups < whole.groups:
+        mixing = replace(mixing, topology="ring")
+    processes = base.engine.processes
+    if processes is not None and groups * stages < whole.groups * whole.stages:
+        processes = math.gcd(processes, groups * stages)
+    return replace(
+        base,
+        method=own,
+        grid=GridSettings(groups=groups, stages=stages, cuts=whole.cuts if stages == whole.stages else None),
+        mixing=mixing,
+        training=replace(base.training, batch_size=base.training.batch_size * (whole.groups // groups)),
+        engine=replace(base.engine, processes=processes),
+        output=replace(base.output, folder=None),
+    )
 
 
 def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
-    for name in (base.method, *methods):
-        find(name)
+    for name in (base.method.name, *methods):
+        find_grid(name)
     shown = ",".join(methods)
     if not methods or len(set(methods)) < len(methods):
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
@@ -126,34 +147,37 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
     check_pictures("the plot")
 
 
-def _plain(base: RunConfig) -> Record:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(base).items() if k != "out"}
-
-
 def _continued(base: RunConfig, out: Path) -> RunConfig:
     """Settle what was settled when the folder was made, and refuse a folder of anything else."""
     if not exists(out):
         return base
-    if not exists(out / "comparison.yaml"):
+    if not exists(out / COMPARISON):
         raise ConfigError(f"the output folder exists and is of no comparison (out: {out}); name a new one or remove it")
-    before = checked(read_yaml(out / "comparison.yaml"), {}, out / "comparison.yaml")
-    base = dataclasses.replace(base, **{name: before.get(name) for name in SETTLED if getattr(base, name) is None})
-    for name, value in _plain(base).items():
-        if name not in FREE and before.get(name) != value:
+    before = RunConfig.of(checked(read_yaml(out / COMPARISON), {}, out / COMPARISON))
+    settled = {name: value for name, value in vars(before.grid).items() if getattr(base.grid, name) is None}
+    base = replace(base, grid=replace(base.grid, **settled))
+    there, here = _flat(before), _flat(base)
+    for name in sorted(there.keys() | here.keys()):
+        if name not in FREE and there.get(name) != here.get(name):
             raise ConfigError(
-                f"the output folder holds runs of another configuration (out: {out}, {name}: {before.get(name)} there, "
-                f"{value} here); name a new folder, or ask for the same"
+                f"the output folder holds runs of another configuration (out: {out}, {name}: {there.get(name)} there, "
+                f"{here.get(name)} here); name a new folder, or ask for the same"
             )
     return base
 
 
+def _flat(config: RunConfig) -> Record:
+    said = config.plain()
+    return {f"{group}.{name}": value for group, fields in said.items() for name, value in fields.items()}
+
+
 def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
     """Check every method, settle grid and cuts for all of them, and return N too."""
-    shapes = [find(name).shape for name in methods]
-    groups = max(s for s, _ in shapes) if base.groups is None else base.groups
-    stages = max(k for _, k in shapes) if base.stages is None else base.stages
+    shapes = [find_grid(name).shape for name in methods]
+    groups = max(s for s, _ in shapes) if base.grid.groups is None else base.grid.groups
+    stages = max(k for _, k in shapes) if base.grid.stages is None else base.grid.stages
     grid = Grid(groups, stages)
-    base = dataclasses.replace(base, groups=grid.groups, stages=grid.stages)
+    base = replace(base, grid=replace(base.grid, groups=grid.groups, stages=grid.stages))
     updates = 0
     for name in methods:
         config = configuration(base, name)
@@ -161,9 +185,9 @@ def _settle(base: RunConfig, methods: Sequence[str]) -> tuple[RunConfig, int]:
             plan = prepare(make_task(config), config)
         except ConfigError as problem:
             raise ConfigError(f"{name} cannot be compared: {problem}") from problem
-        if config.stages == base.stages:
+        if config.grid.stages == stages:
             assert isinstance(plan, Plan)
-            base = dataclasses.replace(base, cuts=list(plan.partition.names))
+            base = replace(base, grid=replace(base.grid, cuts=list(plan.partition.names)))
         updates = plan.program.updates
     return base, updates
 
@@ -174,10 +198,12 @@ def _mute(line: str) -> None:
 
 def _own(base: RunConfig) -> list[str]:
     """Say what is not for all methods."""
-    own = ", ".join(f"{name} {getattr(base, name)}" for name in OWN if getattr(base, name) is not None)
-    lines = [f"for {base.method} alone: {own}; every other method has its own"] if own else []
-    if base.mixing is not None:
-        lines.append(f"for {base.method} and methods that say nothing of groups: mixing {base.mixing}")
+    said, name = vars(base.method), text_of(base.method.name)
+    own = ", ".join(f"{field} {text_of(said[field])}" for field in OWN if said[field] is not None)
+    lines = [f"for {name} alone: {own}; every other method has its own"] if own else []
+    if base.mixing.kind is not None:
+        kind = text_of(base.mixing.kind)
+        lines.append(f"for {name} and methods that say nothing of groups: mixing {kind}")
     return lines
 
 
@@ -186,6 +212,10 @@ def _train(run: Run, quiet: bool) -> None:
     if run.folder.exists():
         shutil.rmtree(run.folder)
     try:
-        execute(make_task(run.config), dataclasses.replace(run.config, out=run.folder), quiet=quiet)
+        execute(
+            make_task(run.config),
+            replace(run.config, output=replace(run.config.output, folder=run.folder)),
+            quiet=quiet,
+        )
     except TrainingError as problem:
         write_text(run.folder / FAILURE, f"{type(problem).__name__}: {problem}\n")

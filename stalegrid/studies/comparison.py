@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stalegrid.config import RunConfig
+from stalegrid.methods.choose import find_grid
 from stalegrid.observe.folder import SUMMARY
 from stalegrid.observe.records import Record
+from stalegrid.recipes.settings import RunConfig
 from stalegrid.report.told import read_metrics, read_summary
 from stalegrid.written.files import MEBIBYTE, exists, read_text, replace, to_json, write_text
 
@@ -38,6 +39,11 @@ class Run:
     config: RunConfig
     folder: Path
     updates: int
+
+    @property
+    def method(self) -> str:
+        """The name of its method."""
+        return find_grid(self.config.method.name).name
 
     def summary(self) -> Record | None:
         """Return its summary, if it is finished well."""
@@ -70,11 +76,12 @@ def write(base: RunConfig, runs: Sequence[Run], out: Path) -> Record:
     """
     by_method: dict[str, list[Run]] = {}
     for run in runs:
-        by_method.setdefault(run.config.method, []).append(run)
+        by_method.setdefault(run.method, []).append(run)
     outcomes = [_outcome(same) for same in by_method.values()]
     seeds = len(runs) // len(by_method)
+    shape = f"{base.grid.groups} x {base.grid.stages} (groups x stages)"
     comparison: Record = {
-        "title": f"{base.model} on {base.data}, {base.groups} x {base.stages} (groups x stages), seeds: {seeds}",
+        "title": f"{base.model.name} on {base.data.name}, {shape}, seeds: {seeds}",
         "methods": outcomes,
         **_curves(by_method),
     }
@@ -90,13 +97,13 @@ def _outcome(runs: Sequence[Run]) -> Record:
     found = [(run, summary) for run in runs if (summary := run.summary())]
     summaries = [summary for _, summary in found]
     return {
-        "method": config.method,
-        "groups": config.groups,
-        "stages": config.stages,
-        "batch_size": config.batch_size,
+        "method": runs[0].method,
+        "groups": config.grid.groups,
+        "stages": config.grid.stages,
+        "batch_size": config.training.batch_size,
         "runs": len(runs),
-        "finished": {str(run.config.seed): summary for run, summary in found},
-        "failed": {str(run.config.seed): reason for run in runs if (reason := run.failure())},
+        "finished": {str(run.config.training.seed): summary for run, summary in found},
+        "failed": {str(run.config.training.seed): reason for run in runs if (reason := run.failure())},
         **{name: _spread([s[name] for s in summaries if s.get(name) is not None]) for name in NUMBERS},
         "staleness": _by_stage(summaries, "max", max),
         "gap": _by_stage(summaries, "gap", statistics.fmean),

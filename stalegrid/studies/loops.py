@@ -7,17 +7,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from stalegrid.config import Settings
-from stalegrid.consensus.rounds import AllReduce, Averaging
-from stalegrid.engines.machine import use_device
+from stalegrid.consensus.mixings import MIXINGS
+from stalegrid.consensus.rounds import Averaging
+from stalegrid.methods.published import METHODS
 from stalegrid.plans.material import cast_model, make_batches
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan, server_optimizer
 from stalegrid.plans.task import Task
 from stalegrid.programs.serving import Ordered
 from stalegrid.seeds import drawing
+from stalegrid.stages.views import find_view, name_of_view
+from stalegrid.stages.views.current import Current
+from stalegrid.stages.views.stashed import Stashed
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
@@ -53,35 +57,34 @@ OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
 """The loops of one group, by method."""
 
 
-def plain_loop(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Callable[[], Trained] | None:
+def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Callable[[], Trained] | None:
     """Return the loop that computes the same as a run, ready to be called; None where there is none.
 
     Args:
         task: what is trained.
-        settings: how, settled.
-        plan: of both.
+        plan: how.
+        device: that the loop computes on.
     """
-    if settings.clip is not None or task.corrections:
+    if not all(isinstance(correction, str) for correction in plan.corrections):
         return None
     task = task.fresh()
     if isinstance(plan, ServedPlan):
-        return _served(task, settings, plan)
-    common = _common(task, settings, plan)
+        return _served(task, plan, device)
+    common = _common(task, plan, device)
     if plan.schedule.flush:
         return _synchronous(plan, common)
-    own = _own_arguments(plan, settings)
+    own = _own_arguments(plan)
     if own is not None:
         return partial(_alone, OWN[plan.method.name], {**_of_one_group(common), **own})
-    return _grid(plan, settings, common)
+    return _grid(plan, common)
 
 
-def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Trained] | None:
+def _served(task: Task, plan: ServedPlan, device: torch.device) -> Callable[[], Trained] | None:
     """Return the loop of learners and a server, where the order of deliveries is known."""
     rules, program = plan.rules, plan.program
-    device = use_device(settings.device, 0)
-    samples = make_batches(task, settings, plan.grid, 1)
+    samples = make_batches(task, plan.training, plan.grid.groups, 1)
     common: dict[str, Any] = {
-        "model": cast_model(task, settings).to(device),
+        "model": cast_model(task, plan.training).to(device),
         "learners": rules.learners,
         "N": program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
@@ -89,10 +92,10 @@ def _served(task: Task, settings: Settings, plan: ServedPlan) -> Callable[[], Tr
         "loss": task.loss,
         "optimizer": server_optimizer(task, plan.momentum),
         "scheduler": task.scheduler,
-        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+        "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
         "momentum": plan.momentum,
     }
-    rule = _rule(plan.corrections)
+    rule = _rule([str(correction) for correction in plan.corrections])
     if plan.method.synchronous:
         return partial(_server, hardsync, common) if rule == "constant" else None
     if (
@@ -125,35 +128,39 @@ def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[
     return [[model]], [losses]
 
 
-def _common(task: Task, settings: Settings, plan: Plan) -> dict[str, Any]:
-    device = use_device(settings.device, 0)
-    samples = make_batches(task, settings, plan.grid, plan.schedule.micro_batches)
+def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
+    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
     return {
-        "stages": plan.partition.stages(cast_model(task, settings).to(device)),
+        "stages": plan.partition.stages(cast_model(task, plan.training).to(device)),
         "N": plan.program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
         "targets": lambda s, b: samples.targets(s, b).to(device),
         "loss": task.loss,
         "optimizer": task.optimizer,
         "scheduler": task.scheduler,
-        "drawing": lambda s, k, b: drawing(device, settings.seed, "forward", s, k, b),
+        "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
     }
 
 
 def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     """Return the loop of exact gradients, which averages over groups or has one."""
-    if plan.grid.groups > 1 and not isinstance(plan.program.lateral, AllReduce):
+    if plan.corrections or (plan.grid.groups > 1 and not _all_reduce(plan)):
         return None
     return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, **common)
 
 
-def _own_arguments(plan: Plan, settings: Settings) -> dict[str, Any] | None:
+def _all_reduce(plan: Plan) -> bool:
+    return plan.mixing in MIXINGS and plan.mixing.averages_gradients
+
+
+def _own_arguments(plan: Plan) -> dict[str, Any] | None:
     """Return what the method's own loop takes besides the rest; None where the run is not the method's own."""
     method, micro = plan.method, plan.schedule.micro_batches
-    if plan.grid.groups > 1 or method.name not in OWN or plan.view != method.view:
+    published = method in METHODS and method.name in OWN
+    if plan.grid.groups > 1 or not published or plan.view is not find_view(method.view):
         return None
     ahead = [w - 1 for w in plan.schedule.windows]
-    texts = settings.corrections or []
+    texts = [str(correction) for correction in plan.corrections]
     numbers = dict(text.partition("=")[::2] for text in texts)
     if len(numbers) < len(texts):  # one acts twice
         return None
@@ -161,7 +168,7 @@ def _own_arguments(plan: Plan, settings: Settings) -> dict[str, Any] | None:
         return None if numbers else {"M": micro}
     if method.name == "paci":
         return None if numbers else {"M": micro, "m": ahead}
-    if micro > 1 or numbers.keys() != {text.partition("=")[0] for text in method.corrections}:
+    if micro > 1 or numbers.keys() != {str(text).partition("=")[0] for text in method.corrections}:
         return None
     if method.name == "fdg":
         return {"m": ahead, "beta": float(numbers["shrink"] or 0.5)}
@@ -185,11 +192,11 @@ def _alone(loop: Callable[..., tuple[list[nn.Module], list[float]]], arguments: 
     return [modules], [losses]
 
 
-def _grid(plan: Plan, settings: Settings, common: dict[str, Any]) -> Callable[[], Trained] | None:
+def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     """Return the loop of several groups that mix parameters, or of one."""
     lateral = plan.program.lateral
-    covered = plan.view in ("stashed", "current") and plan.schedule.micro_batches == 1
-    if not covered or settings.corrections or isinstance(lateral, AllReduce):
+    covered = plan.view in (Stashed, Current) and plan.schedule.micro_batches == 1
+    if not covered or plan.corrections or plan.mixing not in MIXINGS or _all_reduce(plan):
         return None
     mixing: dict[str, Any] = {}
     if isinstance(lateral, Averaging):
@@ -198,7 +205,7 @@ def _grid(plan: Plan, settings: Settings, common: dict[str, Any]) -> Callable[[]
             "adapt_first": lateral.adapt_first,
             "H": lateral.period,
             "c": lateral.lag,
-            "mix_momentum": plan.mix_momentum,
+            "mix_momentum": plan.momentum,
         }
     m = [w - 1 for w in plan.schedule.windows]
-    return partial(grid, S=plan.grid.groups, m=m, view=plan.view, **mixing, **common)
+    return partial(grid, S=plan.grid.groups, m=m, view=name_of_view(plan.view), **mixing, **common)

@@ -15,7 +15,8 @@ from torch import nn
 
 from stalegrid.config import Settings
 from stalegrid.data import ArrayDataset
-from stalegrid.methods.methods import find
+from stalegrid.methods.choose import find_grid
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.planner.planning import Candidate
 from stalegrid.plans.task import Task
@@ -34,7 +35,8 @@ def rehearse(task: Task, candidate: Candidate, updates: int) -> float:
         candidate: how.
         updates: how long, at least; the middle half counts.
     """
-    settings = dataclasses.replace(candidate.settings, costs=None)
+    settings = candidate.settings
+    settings = dataclasses.replace(settings, devices=dataclasses.replace(settings.devices, costs=None))
     return _run(task, settings, long_enough(candidate.schedule, updates))
 
 
@@ -51,8 +53,13 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
     with tempfile.TemporaryDirectory(prefix="stalegrid-costs-") as folder:
         path = Path(folder) / "costs.yaml"
         CostTable(batch, table.cut(grid.stages, candidate.cuts)).write(path)
-        cuts = [str(k) for k in range(1, grid.stages)]
-        settings = dataclasses.replace(candidate.settings, costs=path, cuts=cuts, emulate=True, batch_size=batch)
+        asked = candidate.settings
+        settings = dataclasses.replace(
+            asked,
+            grid=dataclasses.replace(asked.grid, cuts=[str(k) for k in range(1, grid.stages)]),
+            devices=dataclasses.replace(asked.devices, costs=path, emulate=True),
+            training=dataclasses.replace(asked.training, batch_size=batch),
+        )
         task = _small(candidate, batch * grid.groups)
         return _run(task, settings, long_enough(candidate.schedule, updates))
 
@@ -62,13 +69,9 @@ def _run(task: Task, settings: Settings, updates: int) -> float:
         out = Path(folder) / "run"
         short = dataclasses.replace(
             settings,
-            engine="processes",
-            updates=updates,
-            trace=True,
-            gap=False,
-            log_every=updates,
-            evaluate_every=0,
-            out=out,
+            engine=dataclasses.replace(settings.engine, kind="processes"),
+            training=dataclasses.replace(settings.training, updates=updates),
+            output=OutputSettings(folder=out, trace=True, gap=False, log_every=updates, evaluate_every=0),
         )
         execute(dataclasses.replace(task, scheduler=None, test=None), short, quiet=True)
         ends: dict[Unit, list[int]] = defaultdict(list)
@@ -80,7 +83,7 @@ def _run(task: Task, settings: Settings, updates: int) -> float:
 
 def _small(candidate: Candidate, samples: int) -> Task:
     """Return a task with a layer a stage, whose arithmetic takes next to no time."""
-    optimizer: Any = getattr(torch.optim, find(candidate.settings.method).optimizer or "Adam")
+    optimizer: Any = getattr(torch.optim, find_grid(candidate.settings.method.name).optimizer or "Adam")
     data = ArrayDataset(torch.zeros(samples, 16), torch.zeros(samples, dtype=torch.int64), 16)
     model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(candidate.grid.stages)))
     return Task(model, data, nn.CrossEntropyLoss(), partial(optimizer, lr=0.001))

@@ -5,24 +5,23 @@ Does not know: how either run trains.
 
 import dataclasses
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from stalegrid.config import DeviceSettings, RunConfig, Settings
+from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.methods.methods import find_served
+from stalegrid.methods.choose import find
+from stalegrid.methods.method import ServerMethod
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.plans.served import rules_of
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES, first_updates
+from stalegrid.recipes.settings import RunConfig
 from stalegrid.report.told import read_config, read_model, read_summary
+from stalegrid.timing.settings import DeviceSettings
 from stalegrid.train import execute
-
-ELSEWHERE = ("processes", "trace", "out", *(field.name for field in fields(DeviceSettings)))
-"""What concerns the devices of the recorded run, and no number."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,10 @@ def recorded_config(folder: Path) -> RunConfig:
     if "model" not in found:
         raise ConfigError(
             f"the run says nothing of its model and data (folder: {folder}), it was started from Python; repeat it "
-            f'with train(..., engine="simulator", deliveries="{folder / DELIVERIES}")'
+            'with train(..., engine="simulator", servers=ServerSettings('
+            f'deliveries="{folder / DELIVERIES}"))'
         )
-    return RunConfig(**{field.name: found[field.name] for field in fields(RunConfig) if field.name in found})
+    return RunConfig.of(found)
 
 
 def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False) -> Replayed:
@@ -70,22 +70,27 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
     Raises:
         ConfigError: the folder holds no such run, or nothing to compare with yet.
     """
-    method = find_served(settings.method)
-    if method is None:
+    method = find(settings.method.name)
+    if not isinstance(method, ServerMethod):
         raise ConfigError(
-            f"the order of a grid is fixed by its program, there is none to replay (method: {settings.method}); run it "
+            f"the order of a grid is fixed by its program, there is none to replay (method: {method.name}); run it "
             "again with train --config, or see verify"
         )
     try:
         version, (state, rest) = read_summary(folder)["version"], read_model(folder)
     except DataError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
-    usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ELSEWHERE}
     with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:
         record = Path(scratch) / DELIVERIES
-        rules, _ = rules_of(settings, method)
+        rules, _ = rules_of(settings.servers, method)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
-        again = dataclasses.replace(settings, **usual, engine="simulator", deliveries=record)
+        again = dataclasses.replace(
+            settings,
+            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None),
+            servers=dataclasses.replace(settings.servers, deliveries=record),
+            devices=DeviceSettings(),
+            output=dataclasses.replace(settings.output, trace=False, folder=None),
+        )
         model = execute(task, again, quiet=quiet).model
     recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}
     pairs = [(recorded[name], found[name]) for name in recorded]

@@ -8,16 +8,18 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.config import Settings
-from stalegrid.engines.machine import computing
-from stalegrid.methods.methods import ServerMethod, find_served
+from stalegrid.engines.machine import computing, use_device
+from stalegrid.methods.choose import find
+from stalegrid.methods.method import ServerMethod
 from stalegrid.observe.folder import METRICS, UNITS
-from stalegrid.plans.plan import Plan, make_plan, settle
+from stalegrid.plans.plan import Plan, make_plan
 from stalegrid.plans.served import ServedPlan, make_served_plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
@@ -68,37 +70,48 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     Returns:
         The difference of the processes, and of the plain loops where there are such, from the simulator's run.
     """
-    settings = dataclasses.replace(settings, out=None, log_every=1)
-    method = find_served(settings.method)
-    if method is not None:
-        return _verify_served(task, settings, method)
-    with computing(settings.threads):
+    output = dataclasses.replace(settings.output, folder=None, log_every=1)
+    settings = dataclasses.replace(settings, output=output)
+    if isinstance(find(settings.method.name), ServerMethod):
+        return _verify_served(task, settings)
+    with computing(settings.engine.threads):
         plan = make_plan(task, settings)
-    settings = settle(plan, settings)
-    simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
-    processes = run_engine(task, dataclasses.replace(settings, engine="processes"), plan)
+    settings = plan.settled(settings)
+    simulated = run_engine(task, on(settings, "simulator"), plan)
+    processes = run_engine(task, on(settings, "processes"), plan)
     return [compare("processes", simulated, processes), *_loops(task, settings, plan, simulated)]
 
 
-def _verify_served(task: Task, settings: Settings, method: ServerMethod) -> list[Difference]:
+def on(settings: Settings, kind: Literal["simulator", "processes"]) -> Settings:
+    """Return the same settings on an engine."""
+    return dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, kind=kind))
+
+
+def into(settings: Settings, folder: Path) -> Settings:
+    """Return the same settings with a folder for results."""
+    return dataclasses.replace(settings, output=dataclasses.replace(settings.output, folder=folder))
+
+
+def _verify_served(task: Task, settings: Settings) -> list[Difference]:
     """Let processes make an order, and repeat it."""
-    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, computing(settings.threads):
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name, computing(settings.engine.threads):
         folder = Path(name) / "run"
-        live = dataclasses.replace(settings, engine="processes", out=folder)
-        plan = make_served_plan(task, live, method)
+        live = into(on(settings, "processes"), folder)
+        plan = make_served_plan(task, live)
         execute(task, live, quiet=True, keep_units=True)
         processes = read_outcome(folder, plan)
-        again = dataclasses.replace(settings, engine="simulator", deliveries=folder / DELIVERIES)
-        repeated = make_served_plan(task, again, method)
+        servers = dataclasses.replace(settings.servers, deliveries=folder / DELIVERIES)
+        again = dataclasses.replace(on(settings, "simulator"), servers=servers)
+        repeated = make_served_plan(task, again, virtual=True)
         simulated = run_engine(task, again, repeated)
         return [compare("processes", simulated, processes), *_loops(task, again, repeated, simulated)]
 
 
 def _loops(task: Task, settings: Settings, plan: Plan | ServedPlan, simulated: Outcome) -> list[Difference]:
-    loop = plain_loop(task, settings, plan)
+    loop = plain_loop(task, plan, use_device(settings.engine.device, 0))
     if loop is None:
         return []
-    with computing(settings.threads):
+    with computing(settings.engine.threads):
         return [compare("plain loops", simulated, outcome_of(loop()))]
 
 
@@ -106,7 +119,7 @@ def run_engine(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Outco
     """Run on the engine of the settings and read every unit's numbers back."""
     with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
         folder = Path(name) / "run"
-        execute(task, dataclasses.replace(settings, out=folder), quiet=True, keep_units=True)
+        execute(task, into(settings, folder), quiet=True, keep_units=True)
         return read_outcome(folder, plan)
 
 

@@ -129,14 +129,14 @@ class CostTable:
             raise ConfigError(f"the cost table has no part of that name (cut: {name!r}); there are: {', '.join(names)}")
         return names.index(name)
 
-    def text(self) -> str:
-        """Return the table as YAML, such as :meth:`read` reads."""
+    def plain(self) -> dict[str, Any]:
+        """Return the table as plain values, such as :meth:`parse` takes."""
         parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
-        return to_yaml({"batch_size": self.batch_size, "handling": self.handling, "parts": parts})
+        return {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
 
     def write(self, path: Path) -> None:
         """Write the table as YAML."""
-        write_text(path, self.text())
+        write_text(path, to_yaml(self.plain()))
 
     @classmethod
     def read(cls, path: Path) -> "CostTable":
@@ -150,12 +150,17 @@ class CostTable:
         except DataError as problem:
             raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
         try:
-            return cls._parse(content)
+            return cls.parse(content)
         except ConfigError as problem:
             raise ConfigError(f"{problem} (costs: {path})") from problem
 
     @classmethod
-    def _parse(cls, content: Any) -> "CostTable":
+    def parse(cls, content: Any) -> "CostTable":
+        """Return the table of plain values.
+
+        Raises:
+            ConfigError: they say something that has no meaning.
+        """
         if not isinstance(content, Mapping) or set(content) - {"batch_size", "handling", "parts"}:
             raise ConfigError("a cost table has the entries batch_size, handling and parts, and no others")
         size, handling, parts = content.get("batch_size"), content.get("handling", 0.0), content.get("parts")

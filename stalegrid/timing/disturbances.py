@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stalegrid.config import DeviceSettings
 from stalegrid.errors import ConfigError
 from stalegrid.programs.grid import Grid, Unit
 from stalegrid.seeds import derive
 from stalegrid.timing.costs import NANOSECONDS
+from stalegrid.timing.settings import DeviceSettings
 
 LARGEST_SIGMA = 10
 """With more, single actions would take longer than the universe has."""

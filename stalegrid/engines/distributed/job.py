@@ -19,8 +19,8 @@ from typing import IO
 
 import cloudpickle
 
-from stalegrid.config import Settings
 from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
 from stalegrid.observe.records import Sink
@@ -35,15 +35,19 @@ class Job:
 
     Args:
         task: what is trained.
-        settings: how.
-        plan: made of both.
+        plan: how.
+        engine: where.
+        emulate: whether actions take as long as the costs say.
+        trace: whether it is noted what every unit does when.
         sink: makes the place where the observer writes; called in the observer's process only.
         folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
     """
 
     task: Task
-    settings: Settings
     plan: Plan | ServedPlan
+    engine: EngineSettings
+    emulate: bool
+    trace: bool
     sink: Callable[[], Sink]
     folder: Path
 

@@ -57,7 +57,7 @@ def launch(job: Job, number: int) -> None:
         make_secret(folder)
         (folder / PATH).write_text(json.dumps([path for path in sys.path if isinstance(path, str)]))
         with _workers(folder, size, file.fileno(), interface) as processes:
-            patience = max(job.settings.deadline, BEGIN)
+            patience = max(job.engine.deadline, BEGIN)
             workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
             if not workers.watch():
                 raise workers.cause()

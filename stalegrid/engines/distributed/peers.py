@@ -2,8 +2,9 @@
 
 Does not know: how they met.
 
-The first one plans.  Its choices travel as settings that run the same way again, and each process makes its plan of
-them; the model travels as tensors in place.  So nothing has to be taken on trust that is more than numbers and text.
+All are asked for the same.  The first one plans, and what it has measured travels as text: each process makes its own
+plan of that.  The model travels as tensors in place.  So nothing has to be taken on trust that is more than numbers and
+text.
 """
 
 import dataclasses
@@ -13,27 +14,28 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
-from stalegrid.config import Settings
 from stalegrid.data.sources import bytes_of
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.job import Job
-from stalegrid.engines.distributed.private import private_folder
 from stalegrid.engines.distributed.worker import work
 from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe.records import Record
 from stalegrid.partition.operations import Made, Operations
-from stalegrid.plans.plan import Plan, settle
-from stalegrid.plans.served import ServedPlan, settle_served
+from stalegrid.plans.choices import Choices
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.timing.costs import CostTable
 
-_COSTS = "costs.yaml"
+P = TypeVar("P", Plan, ServedPlan, Plan | ServedPlan)
+C = TypeVar("C", bound=Choices)
+
 _DIGEST = 32  # bytes
 _PATH = 4096  # bytes of a folder's name at most
 
@@ -91,38 +93,32 @@ class Peers:
                 for name, tensor in _state(model).items():
                     tensor.copy_(own[name])
 
-    def agree(
-        self,
-        settings: Settings,
-        prepare: Callable[[], Plan | ServedPlan],
-        plan: Callable[[Settings], Plan | ServedPlan],
-    ) -> tuple[Settings, Plan | ServedPlan]:
+    def agree(self, asked: str, prepare: Callable[[], P], again: Callable[["Measured"], P]) -> P:
         """Plan in the first process and, in the same way, in all others.
 
         Args:
-            settings: of the run.
+            asked: what this process was asked for, as text.
             prepare: settles and checks everything, in the first process.
-            plan: of settings in which all is settled, in the others.
+            again: settles and checks everything in the others, given what the first one has measured.
 
         Returns:
-            Settings and plan, which compute the same in every process.
+            The plan, which computes the same in every process.
 
         Raises:
-            ConfigError: something cannot be run.
+            ConfigError: something cannot be run, or the processes are asked for different things.
         """
-        made: list[Plan | ServedPlan] = []
+        self.check_same("settings", lambda: asked)
+        made: list[P] = []
 
         def first() -> bytes:
             made.append(prepare())
             homes(made[0].program, self.size, spare=False)
-            return _told(settings, made[0])
+            return Measured.of(made[0]).text()
 
         text = talk.spread(first, self.patience)
-        if self.rank:
-            settings = _settings(type(settings), text)
-        found = talk.everybody(lambda: made[0] if made else _again(settings, text, plan), self.patience)
+        found = talk.everybody(lambda: made[0] if made else again(Measured.read(text)), self.patience)
         self.check_same("plans", lambda: _shape(found))
-        return settings, found
+        return found
 
     @contextmanager
     def shared(self, make: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
@@ -174,33 +170,57 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _told(settings: Settings, plan: Plan | ServedPlan) -> bytes:
-    """Return a plan as the settings that make it again, and the costs that it knows, as text."""
-    settled = settle_served(plan, settings) if isinstance(plan, ServedPlan) else settle(plan, settings)
-    costs = plan.devices.costs
-    table = "" if costs is None else CostTable(max(1, settings.batch_size), costs, plan.devices.handling).text()
-    return json.dumps([dataclasses.asdict(settled), table], default=_plain).encode()
+@dataclass(frozen=True)
+class Measured:
+    """What a plan has measured, and another process would measure otherwise.
 
+    Args:
+        cuts: names of the modules that begin stages; None where nothing is cut.
+        staleness: of each stage, in batches; None where the method has none.
+        costs: a table of what stages cost, as plain values; None where nothing is known.
+    """
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+    cuts: list[str] | None
+    staleness: list[int] | None
+    costs: dict[str, Any] | None
 
+    @classmethod
+    def of(cls, plan: Plan | ServedPlan) -> "Measured":
+        """Return what a plan has measured."""
+        costs, settled = plan.devices.costs, plan.settled(Choices())
+        size = max(1, plan.training.batch_size)
+        table = None if costs is None else CostTable(size, costs, plan.devices.handling).plain()
+        staleness = settled.method.staleness
+        assert staleness != "auto"
+        return cls(settled.grid.cuts, staleness, table)
 
-def _settings(kind: type[Settings], text: bytes) -> Settings:
-    try:
-        settings, _ = json.loads(text)
-        return kind(**settings)
-    except (ValueError, TypeError, RecursionError) as problem:
-        raise ProtocolError(f"the first process sent no settings of {kind.__name__}: {problem}") from problem
+    def into(self, asked: C) -> C:
+        """Write it into what was asked for, which then is not measured again."""
+        grid = dataclasses.replace(asked.grid, cuts=self.cuts)
+        method = dataclasses.replace(asked.method, staleness=self.staleness, queues=None)
+        return dataclasses.replace(asked, grid=grid, method=method)
 
+    @property
+    def table(self) -> CostTable | None:
+        """What stages cost."""
+        return None if self.costs is None else CostTable.parse(self.costs)
 
-def _again(settings: Settings, text: bytes, plan: Callable[[Settings], Plan | ServedPlan]) -> Plan | ServedPlan:
-    _, table = json.loads(text)
-    if not table:
-        return plan(settings)
-    with private_folder() as folder:
-        (folder / _COSTS).write_text(table)
-        return plan(dataclasses.replace(settings, costs=folder / _COSTS))
+    def text(self) -> bytes:
+        """Return it as text."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def read(cls, text: bytes) -> "Measured":
+        """Undo :meth:`text`.
+
+        Raises:
+            ProtocolError: it is something else.
+        """
+        try:
+            found = json.loads(text)
+            return cls(found["cuts"], found["staleness"], found["costs"])
+        except (ValueError, TypeError, KeyError, RecursionError) as problem:
+            raise ProtocolError(f"the first process sent no plan: {problem}") from problem
 
 
 def _shape(plan: Plan | ServedPlan) -> str:

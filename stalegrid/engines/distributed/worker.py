@@ -58,25 +58,25 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
         spare: whether the last process is the observer's alone.
         met: called when all processes are ready to begin.
     """
-    settings, plan = job.settings, job.plan
-    device = use_device(settings.device, local_rank)
-    world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, settings.deadline)
+    engine, plan = job.engine, job.plan
+    device = use_device(engine.device, local_rank)
+    world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, engine.deadline)
     made = job.sink() if OBSERVER in world.here else Nowhere()
-    with computing(settings.threads), kept(device), closing(made) as sink:
+    with computing(engine.threads), kept(device), closing(made) as sink:
 
         def build() -> dict[Unit, Agent]:
-            return paced(plan, build_agents(job.task, settings, plan, world.here, device, sink), settings.emulate)
+            return paced(plan, build_agents(job.task, plan, world.here, device, sink), job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
-        agents = talk.everybody(build, settings.deadline)
+        agents = talk.everybody(build, engine.deadline)
         met()
-        timeline = Timeline() if settings.trace else None
+        timeline = Timeline() if job.trace else None
         with noted(agents, job.folder) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
-            run(plan.program, agents, world, plan.layout, settings.deadline, timeline)
+            run(plan.program, agents, world, plan.layout, engine.deadline, timeline)
         if timeline is not None:
-            _write(job.folder / TRACE, timeline, world, max(settings.deadline, LONG))
+            _write(job.folder / TRACE, timeline, world, max(engine.deadline, LONG))
 
 
 def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:
@@ -97,8 +97,8 @@ def main(tell: Callable[[BaseException], object]) -> None:
     threading.Thread(target=_end_with_starter, args=(folder,), daemon=True).start()
     try:
         job = read_job(file)
-        meet(lambda: (_store(folder, size), rank, size), patience_of(job.settings.deadline), str(folder))
-        prove(read_secret(folder), job.settings.deadline)
+        meet(lambda: (_store(folder, size), rank, size), patience_of(job.engine.deadline), str(folder))
+        prove(read_secret(folder), job.engine.deadline)
         work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
         tell(error)

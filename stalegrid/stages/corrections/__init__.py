@@ -11,6 +11,8 @@ from stalegrid.stages.corrections.gap_aware import GapAware
 from stalegrid.stages.corrections.shrink import Shrink
 from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
 from stalegrid.stages.site import Site
+from stalegrid.written.groups import unknown
+from stalegrid.written.named import is_path, value_of
 
 __all__ = ["CORRECTIONS", "RULES", "Correction", "Maker", "Update", "makers", "ruled"]
 
@@ -40,16 +42,17 @@ PLAIN = ("inverse-staleness", "gap-aware")
 """Those that have no number."""
 
 
-def makers(texts: Sequence[str]) -> tuple[Maker, ...]:
+def makers(named: Sequence[str | Maker]) -> tuple[Maker, ...]:
     """Read corrections as users write them.
 
     Args:
-        texts: such as ``shrink=0.7``, in the order in which they act; ``none`` alone for none.
+        named: such as ``shrink=0.7``, the path ``PACKAGE.MODULE:NAME`` of what makes one, or what makes one itself, in
+            the order in which they act; ``none`` alone for none.
 
     Raises:
         ConfigError: one has no such name, or its number is none.
     """
-    return () if list(texts) == ["none"] else tuple(_maker(text.strip()) for text in texts)
+    return () if list(named) == ["none"] else tuple(map(_maker, named))
 
 
 def ruled(rule: str) -> list[str]:
@@ -63,14 +66,19 @@ def ruled(rule: str) -> list[str]:
     """
     name, equals, number = rule.strip().partition("=")
     if name not in RULES or (name == "constant" and equals):
-        raise ConfigError(f"unknown rule (staleness_rule: {rule!r}); there are: {', '.join(RULES)}")
+        raise ConfigError(f"unknown rule (method.rule: {rule!r}); there are: {', '.join(RULES)}")
     return [f"{RULES[name]}{equals}{number}"]
 
 
-def _maker(text: str) -> Maker:
+def _maker(named: str | Maker) -> Maker:
+    if not isinstance(named, str):
+        return named
+    text = named.strip()
+    if is_path(text):
+        return _own(text)
     name, equals, number = text.partition("=")
     if name not in CORRECTIONS:
-        raise ConfigError(f"unknown correction (corrections: {text!r}); there are: {', '.join(CORRECTIONS)}")
+        raise ConfigError(unknown("correction", text, list(CORRECTIONS)))
     if not equals:
         return CORRECTIONS[name]
     if name in PLAIN:
@@ -83,3 +91,13 @@ def _maker(text: str) -> Maker:
         raise ConfigError(f"{name} takes a finite number (corrections: {text!r}), as in {name}=0.5")
     make = CORRECTIONS[name]
     return lambda site: make(site, value)
+
+
+def _own(path: str) -> Maker:
+    found: Maker = value_of(path, "corrections")
+    if not callable(found):
+        raise ConfigError(
+            f"this makes no correction (corrections: {path}, it is: {type(found).__name__}); inherit from "
+            "stalegrid.Correction"
+        )
+    return found

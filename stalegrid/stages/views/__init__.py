@@ -8,8 +8,10 @@ from stalegrid.stages.views.double_buffered import DoubleBuffered
 from stalegrid.stages.views.predicted import Predicted, PredictedTwice
 from stalegrid.stages.views.recomputed import Recomputed
 from stalegrid.stages.views.stashed import Stashed
+from stalegrid.written.groups import unknown
+from stalegrid.written.named import is_path, name_of, value_of
 
-__all__ = ["VIEWS", "Kept", "View", "find_view"]
+__all__ = ["VIEWS", "Kept", "View", "find_view", "name_of_view"]
 
 VIEWS: dict[str, type[View]] = {
     "stashed": Stashed,
@@ -23,12 +25,25 @@ VIEWS: dict[str, type[View]] = {
 """The views by name."""
 
 
-def find_view(name: str) -> type[View]:
-    """Return a view by name.
+def find_view(view: str | type[View]) -> type[View]:
+    """Return a view.
+
+    Args:
+        view: its name, the path ``PACKAGE.MODULE:NAME`` of a class, or the class itself.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it is no view.
     """
-    if name not in VIEWS:
-        raise ConfigError(f"unknown view (view: {name!r}); there are: {', '.join(VIEWS)}")
-    return VIEWS[name]
+    found = value_of(view, "view") if is_path(view) else view
+    if isinstance(found, type) and issubclass(found, View):
+        return found
+    if found is not view:
+        raise ConfigError(f"this is no view (view: {view}, it is: {type(found).__name__}); inherit from stalegrid.View")
+    if found not in VIEWS:
+        raise ConfigError(unknown("view", str(found), list(VIEWS)))
+    return VIEWS[found]
+
+
+def name_of_view(view: type[View]) -> str:
+    """Return what a view is called: its name, or the path of a class of the user's."""
+    return next((name for name, known in VIEWS.items() if known is view), name_of(view))

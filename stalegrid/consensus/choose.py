@@ -1,0 +1,64 @@
+"""What groups exchange and when, settled from what was asked for.
+
+Does not know: methods, stages' tensors, engines.
+"""
+
+from stalegrid.consensus.matrices import mixing_matrix
+from stalegrid.consensus.mixing import Mixing, Turns
+from stalegrid.consensus.mixings import MIXINGS, NONE
+from stalegrid.consensus.settings import MixingSettings
+from stalegrid.errors import ConfigError
+from stalegrid.written.groups import unknown
+from stalegrid.written.named import is_path, value_of
+
+Kind = str | Mixing | type[Mixing]
+
+
+def find_mixing(kind: Kind) -> Mixing:
+    """Return a mixing.
+
+    Args:
+        kind: its name, the path ``PACKAGE.MODULE:NAME`` of one, or the mixing itself.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    found = value_of(kind, "mixing") if is_path(kind) else kind
+    if isinstance(found, type) and issubclass(found, Mixing):
+        found = found()
+    if isinstance(found, Mixing):
+        return found
+    for mixing in MIXINGS:
+        if mixing.name == found:
+            return mixing
+    if found is not kind:
+        raise ConfigError(f"this is no mixing (mixing: {kind}, it is: {type(found).__name__}); inherit from Mixing")
+    raise ConfigError(unknown("mixing", str(found), [m.name for m in MIXINGS]))
+
+
+def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) -> Mixing:
+    """Return the mixing of a run, none for a single group.
+
+    Args:
+        asked: by the user.
+        usual: the method's.
+        method: its name.
+        groups: S.
+
+    Raises:
+        ConfigError: the method needs one to be named, or there is none of that name.
+    """
+    chosen = find_mixing(usual if asked.kind is None else asked.kind)
+    if asked.kind is None and chosen is NONE and groups > 1:
+        names = ", ".join(m.name for m in MIXINGS)
+        raise ConfigError(f"{method} says nothing of groups (groups: {groups}); name a mixing: {names}")
+    return NONE if groups == 1 else chosen
+
+
+def turns_of(asked: MixingSettings, groups: int, updates: int) -> Turns:
+    """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
+
+    Raises:
+        ConfigError: the topology makes no sense.
+    """
+    return Turns(mixing_matrix(asked.topology, groups), asked.period, asked.lag, updates)

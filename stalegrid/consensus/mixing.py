@@ -1,0 +1,106 @@
+"""What a mixing answers: when groups exchange, what that does to a unit, and what travels.
+
+Does not know: which mixings there are, other stages, engines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from stalegrid.consensus.matrices import MixingMatrix
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.programs.actions import Action, Edge
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.lateral import Lateral, NoLateral
+from stalegrid.programs.messages import Layout, Message
+from stalegrid.stages.weights import StageLayout, Weights
+
+
+class Exchange(Protocol):
+    """What lateral actions do to a unit's parameters or gradients."""
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute a share, a reduce or a mix."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """When groups mix, and who takes how much of whom.
+
+    Args:
+        matrix: over the groups.
+        period: H, updates from one mixing to the next.
+        lag: c, updates by which the neighbours' vectors are late.
+        updates: N.
+    """
+
+    matrix: MixingMatrix
+    period: int
+    lag: int
+    updates: int
+
+    @property
+    def groups(self) -> int:
+        """S."""
+        return len(self.matrix.weights(0))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a stage has that its units may send.
+
+    Args:
+        read: how the vector of parameters and running statistics reads.
+        trainable: elements that the optimizer updates, without padding.
+        momentum: whether momentum is mixed too.
+    """
+
+    read: StageLayout
+    trainable: int
+    momentum: bool
+
+
+class Mixing:
+    """Groups exchange nothing; inherit and override.
+
+    Attributes:
+        name: as users write it.
+        averages_gradients: whether every update takes the mean of all groups' gradients.
+        averages_parameters: whether parameters are averaged with neighbours.
+    """
+
+    name: ClassVar[str] = "none"
+    averages_gradients: ClassVar[bool] = False
+    averages_parameters: ClassVar[bool] = False
+
+    def lateral(self, turns: Turns) -> Lateral:
+        """Return when units exchange.
+
+        Args:
+            turns: of the run.
+
+        Raises:
+            ConfigError: the turns make no sense for this mixing.
+        """
+        return NoLateral()
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange | None:
+        """Return what the exchange does to a unit; None for nothing.
+
+        Args:
+            turns: of the run.
+            unit: whose.
+            weights: of the unit.
+            momentum: of its optimizer, where that is mixed too.
+        """
+        return None
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return what every message of an edge between groups consists of.
+
+        Args:
+            edge: between two units of a stage.
+            turns: of the run.
+            vectors: of that stage.
+        """
+        raise NotImplementedError(f"{self.name} sends on {edge}, and must say what")

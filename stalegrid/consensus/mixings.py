@@ -1,0 +1,82 @@
+"""The mixings that have a name: nothing, parameters in one of two orders, or gradients.
+
+Does not know: methods, engines.
+"""
+
+from typing import ClassVar
+
+from stalegrid.consensus.allreduce import GradientAveraging
+from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
+from stalegrid.errors import ConfigError
+from stalegrid.programs.actions import Edge
+from stalegrid.programs.grid import Unit
+from stalegrid.programs.lateral import Lateral
+from stalegrid.programs.messages import Layout, flat_layout
+from stalegrid.stages.weights import Weights
+
+
+class CombineWhileAdapt(Mixing):
+    """Parameters of the start of a round travel while it is computed."""
+
+    name: ClassVar[str] = "combine-while-adapt"
+    averages_parameters: ClassVar[bool] = True
+    adapt_first: ClassVar[bool] = False
+
+    def lateral(self, turns: Turns) -> Averaging:
+        """Return the turns in which neighbours average.
+
+        Raises:
+            ConfigError: the period or the lag is none, or there would be no turn.
+        """
+        rounds = Averaging(turns.matrix, self.adapt_first, turns.period, turns.lag, turns.updates)
+        if all(rounds.turn(n) is None for n in range(turns.updates)):
+            raise ConfigError(
+                f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "
+                "train longer, or take mixing none"
+            )
+        return rounds
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
+        """Return the averaging of a unit's parameters."""
+        return ParameterAveraging(self.lateral(turns), weights, momentum)
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return the vector that is mixed, and the momentum behind it."""
+        return flat_layout(vectors.read.mixed + vectors.momentum * vectors.trainable, vectors.read.dtype)
+
+
+class AdaptThenCombine(CombineWhileAdapt):
+    """Parameters travel after the optimizer's step."""
+
+    name: ClassVar[str] = "adapt-then-combine"
+    adapt_first: ClassVar[bool] = True
+
+
+class GradientMean(Mixing):
+    """Every update takes the mean gradient of all groups."""
+
+    name: ClassVar[str] = "all-reduce"
+    averages_gradients: ClassVar[bool] = True
+
+    def lateral(self, turns: Turns) -> Lateral:
+        """Return the two steps before every update."""
+        return AllReduce(turns.groups)
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
+        """Return the averaging of a unit's gradients."""
+        return GradientAveraging(turns.groups, unit.group, weights)
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return the part of the gradient, and of what says which parameters have one, that a group owns."""
+        owner = {PART: edge.target, MEAN: edge.source}[edge.name].group
+        size, rest = divmod(vectors.trainable + vectors.read.parameters, turns.groups)
+        return flat_layout(size + (owner < rest), vectors.read.dtype)
+
+
+MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())
+"""Those that have a name."""
+
+NONE = MIXINGS[0]

@@ -1,0 +1,36 @@
+"""Where a run happens.
+
+Does not know: what is trained.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from stalegrid.written.groups import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Group):
+    """When and where the actions of a program happen; changes no number, but for threads and device.
+
+    Args:
+        kind: processes (torch.distributed) or simulator (all units in this process).
+        processes: how many share the units; one a unit if left out.
+        device: cpu, cuda, or auto for cuda where there is one.
+        threads: of each process's arithmetic; another number may change the last bits.
+        deadline: seconds that a unit waits for a message before the run ends with an error.
+    """
+
+    NAME: ClassVar[str] = "engine"
+    OWN: ClassVar[str | None] = "kind"
+
+    kind: Literal["processes", "simulator"] = "processes"
+    processes: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    deadline: float = 120.0
+
+    @property
+    def virtual(self) -> bool:
+        """Whether time is computed, not spent."""
+        return self.kind == "simulator"

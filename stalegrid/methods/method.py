@@ -1,0 +1,71 @@
+"""What a method is: a published way to train, as a setting of the parts.
+
+Does not know: which methods there are, how any part works.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+
+from stalegrid.consensus.mixing import Mixing
+from stalegrid.programs.schedules import Schedule
+from stalegrid.stages.corrections import Maker
+from stalegrid.stages.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A published way to train.
+
+    Args:
+        name: as users write it.
+        citation: who published it.
+        formula: staleness m_k in batches, as printed.
+        schedule: (K, M) -> how far stages run ahead.
+        view: weights that a late backward sees, unless the user chooses.
+        mixing: what groups exchange, unless the user chooses.
+        corrections: of gradients and learning rates, unless the user chooses.
+        optimizer: class in torch.optim that defines the method; None for any.
+        momentum: of the optimizer, or its first beta, unless the user chooses.
+        shape: S and K, unless the user chooses.
+        micro_batches: M, unless the user chooses.
+        stale: whether the user may choose the staleness.
+        max_groups: largest S; None for any.
+        max_stages: largest K; None for any.
+    """
+
+    name: str
+    citation: str
+    formula: str
+    schedule: Callable[[int, int], Schedule]
+    _: KW_ONLY
+    view: str | type[View] = "stashed"
+    mixing: str | Mixing | type[Mixing] = "none"
+    corrections: tuple[str | Maker, ...] = ()
+    optimizer: str | None = None
+    momentum: float = 0.9
+    shape: tuple[int, int] = (1, 4)
+    micro_batches: int = 1
+    stale: bool = True
+    max_groups: int | None = None
+    max_stages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMethod:
+    """A published way to train learners with parameter servers.
+
+    Args:
+        name: as users write it.
+        citation: who published it.
+        splits: n, by which the learners are divided into the gradients of an update; None for one a learner.
+        corrections: of every gradient, unless the user chooses.
+        synchronous: whether an update takes one gradient of each learner, all at the same version.
+        free: whether the user may choose n.
+    """
+
+    name: str
+    citation: str
+    splits: int | None
+    corrections: tuple[str | Maker, ...] = ()
+    synchronous: bool = False
+    free: bool = False

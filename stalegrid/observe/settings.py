@@ -1,0 +1,32 @@
+"""What is told of a run, how often, and where it is written.
+
+Does not know: what is trained.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from stalegrid.written.groups import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings(Group):
+    """What a run tells.
+
+    Args:
+        folder: for results; must not exist yet.
+        log_every: updates between two reports.
+        evaluate_every: epochs between two evaluations; 0 for the end only.
+        gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
+            where the view keeps none.
+        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
+    """
+
+    NAME: ClassVar[str] = "output"
+
+    folder: Path | None = None
+    log_every: int = 10
+    evaluate_every: float = 1.0
+    gap: bool = True
+    trace: bool = False

@@ -1,0 +1,73 @@
+"""What a plan says of itself: in a line for people, and as plain values for the summary.
+
+Does not know: engines, files.
+"""
+
+import os
+
+from stalegrid.observe.records import Record
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
+from stalegrid.stages.views import name_of_view
+from stalegrid.written.groups import text_of
+
+
+def headline(plan: Plan | ServedPlan, engine: str, threads: int) -> str:
+    """Describe a run in a line.
+
+    Args:
+        plan: of the run.
+        engine: what it is called.
+        threads: of each process.
+    """
+    what = _served(plan, engine) if isinstance(plan, ServedPlan) else _grid(plan, engine)
+    types = ", ".join(sorted({str(stage.dtype).removeprefix("torch.") for stage in plan.stages}))
+    return (
+        f"{plan.method.name}: {what}; {plan.program.updates} updates in {types}, {threads} of {os.cpu_count()} threads "
+        "a process"
+    )
+
+
+def _served(plan: ServedPlan, engine: str) -> str:
+    rules = plan.rules
+    bound = "not bounded" if rules.bound is None else f"at most {rules.bound} updates"
+    corrections = ", ".join(text_of(plan.corrections)) or "none"
+    return (
+        f"learners: {rules.learners}, servers: {plan.program.servers}, on {engine}; {rules.gather} gradients an "
+        f"update, staleness {bound}, corrections {corrections}"
+    )
+
+
+def _grid(plan: Plan, engine: str) -> str:
+    gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
+    cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
+    held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
+    bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
+    return (
+        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}; staleness at most {bounds} "
+        f"updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
+    )
+
+
+def facts(plan: Plan | ServedPlan) -> Record:
+    """Return what the summary of a run says of its plan."""
+    if isinstance(plan, ServedPlan):
+        return {
+            "method": plan.method.name,
+            "learners": plan.rules.learners,
+            "servers": plan.program.servers,
+            "softsync": plan.splits,
+            "gradients_an_update": plan.rules.gather,
+            "max_staleness": plan.rules.bound,
+            "corrections": text_of(plan.corrections),
+        }
+    return {
+        "method": plan.method.name,
+        "groups": plan.grid.groups,
+        "stages": plan.grid.stages,
+        "view": name_of_view(plan.view),
+        "mixing": plan.mixing.name,
+        "cuts": list(plan.partition.names),
+        "spectral_gap": plan.spectral_gap,
+        "held_at_most": list(plan.held),
+    }

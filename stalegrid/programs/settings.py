@@ -1,0 +1,51 @@
+"""Which agents there are: the shape of a grid, or learners and servers.
+
+Does not know: how any of them trains.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from stalegrid.written.groups import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings(Group):
+    """The grid of units.
+
+    Args:
+        groups: S, data-parallel groups; the method's own shape if left out.
+        stages: K, pipeline stages; the method's own shape if left out.
+        cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
+    """
+
+    NAME: ClassVar[str] = "grid"
+
+    groups: int | None = None
+    stages: int | None = None
+    cuts: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(Group):
+    """Learners and parameter servers, for the methods that have them.
+
+    Args:
+        number: of servers, over which the parameters are split.
+        learners: how many (lambda); 4 if left out.
+        softsync: n; an update averages over learners/n gradients, whoever sent them.
+        max_staleness: bound on the staleness of every gradient; a learner that might exceed it waits.
+        momentum_at: whether the server or each learner has the momentum.
+        deliveries: record of the order in which a run took gradients, to be repeated on the simulator.
+    """
+
+    NAME: ClassVar[str] = "servers"
+    OWN: ClassVar[str | None] = "number"
+
+    number: int = 1
+    learners: int | None = None
+    softsync: int | None = None
+    max_staleness: int | None = None
+    momentum_at: Literal["server", "learner"] = "server"
+    deliveries: Path | None = None

@@ -1,0 +1,129 @@
+"""What is trained, by names and numbers: the groups of settings of a task, and of a whole run.
+
+Does not know: what any name stands for.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stalegrid.config import Settings
+from stalegrid.written.groups import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Group):
+    """The model.
+
+    Args:
+        name: mlp, convnet, resnet20, resnet32, resnet56 or resnet110; or PACKAGE.MODULE:FACTORY of your own, which
+            returns a torch.nn.Module.
+        args: of your factory, such as --model.args.width 64.
+    """
+
+    NAME: ClassVar[str] = "model"
+    OWN: ClassVar[str | None] = "name"
+
+    name: str = "mlp"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Group):
+    """The data.
+
+    Args:
+        name: digits (ships with scikit-learn), cifar10 or mnist; or PACKAGE.MODULE:FACTORY of your own, which returns a
+            training and a test set, or None for the latter.
+        args: of your factory.
+        folder: that holds the official files of cifar10 or mnist.
+        augment: crop and flip the training images; on for cifar10 if left out.
+    """
+
+    NAME: ClassVar[str] = "data"
+    OWN: ClassVar[str | None] = "name"
+
+    name: str = "digits"
+    args: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    augment: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings(Group):
+    """The loss.
+
+    Args:
+        name: cross-entropy; or PACKAGE.MODULE:FACTORY, such as torch.nn:MSELoss, which returns a function of outputs
+            and targets.
+        args: of the factory.
+    """
+
+    NAME: ClassVar[str] = "loss"
+    OWN: ClassVar[str | None] = "name"
+
+    name: str = "cross-entropy"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Group):
+    """The optimizer.
+
+    Args:
+        name: sgd, adam, adamw or nadam; or PACKAGE.MODULE:FACTORY, such as torch.optim:RMSprop, which is given the
+            parameters, the rate if you name one, and its arguments; the method's if left out, else sgd.
+        args: of your factory.
+        lr: learning rate, the largest one of a schedule; 0.05 for sgd and 0.002 for the other three if left out.
+        momentum: of sgd, or the first beta of the other three; the method's if left out, else 0.9.
+        nesterov: Nesterov's momentum, for sgd.
+        weight_decay: L2 penalty (decoupled for adamw and nadam); 0.0005 if left out.
+    """
+
+    NAME: ClassVar[str] = "optimizer"
+    OWN: ClassVar[str | None] = "name"
+
+    name: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    lr: float | None = None
+    momentum: float | None = None
+    nesterov: bool = False
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings(Group):
+    """The learning rate over the run.
+
+    Args:
+        name: constant, cosine, one-cycle, or step (a tenth at 1/2 and 3/4 of the run); or PACKAGE.MODULE:FACTORY of
+            your own, which is given the optimizer and returns a torch scheduler, stepped once an update.
+        args: of your factory.
+        milestones: epochs after which schedule step takes a tenth, instead.
+    """
+
+    NAME: ClassVar[str] = "schedule"
+    OWN: ClassVar[str | None] = "name"
+
+    name: str = "one-cycle"
+    args: dict[str, Any] = field(default_factory=dict)
+    milestones: list[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """How to train, and what.
+
+    Args:
+        model: by name.
+        data: by name.
+        loss: by name.
+        optimizer: by name.
+        schedule: by name.
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)

@@ -1,0 +1,193 @@
+"""A task of names: model, data, loss, optimizer and schedule.
+
+Does not know: grids beyond how many updates an epoch has, engines.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.utils.data import Dataset
+
+from stalegrid import models
+from stalegrid.data import CropAndFlip, load
+from stalegrid.errors import ConfigError
+from stalegrid.methods.choose import find
+from stalegrid.methods.method import ServerMethod
+from stalegrid.plans.choices import updates_of
+from stalegrid.plans.plan import grid_of
+from stalegrid.plans.served import rules_of, updates_per_epoch
+from stalegrid.plans.task import Task
+from stalegrid.recipes.factories import factory_of, made, refuse_args
+from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
+from stalegrid.seeds import drawing
+from stalegrid.written.groups import unknown
+from stalegrid.written.named import is_path
+
+CPU = torch.device("cpu")
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
+
+SCHEDULES = ("constant", "cosine", "one-cycle", "step")
+
+
+def make_task(config: RunConfig) -> Task:
+    """Build the model, data, loss, optimizer and schedule that are asked for.
+
+    Raises:
+        ConfigError: a name is unknown, a number impossible, a factory fails, or the data not there.
+    """
+    train, test = _data(config.data, config.training.seed)
+    augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
+    return Task(
+        model=_model(config, train),
+        data=train,
+        loss=_loss(config.loss),
+        optimizer=_optimizer(config),
+        scheduler=_scheduler(config, _size(train)),
+        test=test,
+        augment=CropAndFlip() if augment else None,
+    )
+
+
+def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | None]:
+    if not is_path(asked.name):
+        refuse_args(asked.args, asked.name, "data")
+        return load(asked.name, asked.folder)
+    with drawing(CPU, seed, "data"):
+        found = made(factory_of(asked.name, asked.args, "data"), asked.name, "data")
+    if not isinstance(found, tuple) or len(found) != 2 or not hasattr(found[0], "__getitem__"):
+        raise ConfigError(
+            f"the factory returns no pair of data sets (data: {asked.name}, it returns: {type(found).__name__}); "
+            "return a training and a test set, or None for the latter"
+        )
+    return found
+
+
+def _size(data: Dataset[Any]) -> int:
+    return len(data) if hasattr(data, "__len__") else 0  # whose data has no size is told where batches are made
+
+
+def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
+    name, args = config.model.name, config.model.args
+    with drawing(CPU, config.training.seed, "model"):
+        if not is_path(name):
+            refuse_args(args, name, "model")
+            return models.build(name, data[0][0], _classes(data, name))
+        model = made(factory_of(name, args, "model"), name, "model")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"the factory returns no model (model: {name}, it returns: {type(model).__name__}); return a "
+            "torch.nn.Module"
+        )
+    return model
+
+
+def _classes(data: Dataset[Any], name: str) -> int:
+    """Return how many classes a data set says that it has, by its number or, like torchvision's, by their names."""
+    classes = getattr(data, "classes", None)
+    if classes is None:
+        raise ConfigError(
+            f"the data does not say how many classes it has (model: {name}); let it have an attribute classes, or take "
+            "a model of your own"
+        )
+    return classes if isinstance(classes, int) else len(classes)
+
+
+def _loss(asked: LossSettings) -> Callable[..., Tensor]:
+    if not is_path(asked.name):
+        refuse_args(asked.args, asked.name, "loss")
+        if asked.name != "cross-entropy":
+            raise ConfigError(
+                f"unknown loss (loss: {asked.name!r}); there is cross-entropy, and any factory, such as "
+                "torch.nn:MSELoss"
+            )
+        return nn.CrossEntropyLoss()
+    loss: Callable[..., Tensor] = made(factory_of(asked.name, asked.args, "loss"), asked.name, "loss")
+    if not callable(loss):
+        raise ConfigError(
+            f"the factory returns no loss (loss: {asked.name}, it returns: {type(loss).__name__}); return a function "
+            "of outputs and targets"
+        )
+    return loss
+
+
+def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
+    asked = config.optimizer
+    if is_path(asked.name):
+        return _own_optimizer(asked, asked.name)
+    method = find(config.method.name)
+    own = None if isinstance(method, ServerMethod) else method
+    name = asked.name or ((own and own.optimizer) or "sgd").lower()
+    if name not in OPTIMIZERS:
+        raise ConfigError(unknown("optimizer", name, list(OPTIMIZERS)))
+    refuse_args(asked.args, name, "optimizer")
+    usual_momentum = 0.9 if own is None else own.momentum
+    momentum = usual_momentum if asked.momentum is None else asked.momentum
+    common: dict[str, Any] = {
+        "lr": (0.05 if name == "sgd" else 0.002) if asked.lr is None else asked.lr,
+        "weight_decay": 5e-4 if asked.weight_decay is None else asked.weight_decay,
+    }
+    if asked.nesterov and name != "sgd":
+        raise ConfigError(f"nesterov is for sgd (optimizer: {name}); nadam is Adam with Nesterov's momentum")
+    if name == "sgd":
+        return partial(torch.optim.SGD, momentum=momentum, nesterov=asked.nesterov, **common)
+    common["betas"] = (momentum, 0.999)
+    if name == "nadam":
+        return partial(torch.optim.NAdam, decoupled_weight_decay=True, **common)
+    return partial(torch.optim.Adam if name == "adam" else torch.optim.AdamW, **common)
+
+
+def _own_optimizer(asked: OptimizerSettings, path: str) -> Callable[[list[nn.Parameter]], Optimizer]:
+    for field in ("momentum", "weight_decay"):
+        if getattr(asked, field) is not None:
+            raise ConfigError(
+                f"{field} is of the optimizers that have a name (optimizer: {path}); give yours "
+                f"--optimizer.args.{field}"
+            )
+    if asked.nesterov:
+        raise ConfigError(f"nesterov is for sgd (optimizer: {path}); give yours --optimizer.args.nesterov true")
+    rate = {} if asked.lr is None else {"lr": asked.lr}
+    return factory_of(path, {**rate, **asked.args}, "optimizer")
+
+
+def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+    asked = config.schedule
+    if asked.milestones is not None and asked.name != "step":
+        raise ConfigError(f"milestones are those of schedule step (schedule: {asked.name}); take step, or none")
+    if is_path(asked.name):
+        return factory_of(asked.name, asked.args, "schedule")
+    refuse_args(asked.args, asked.name, "schedule")
+    if asked.name not in SCHEDULES:
+        raise ConfigError(unknown("schedule", asked.name, list(SCHEDULES)))
+    if asked.name == "constant":
+        return None
+    if config.training.batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {config.training.batch_size}")
+    per_epoch = _updates_per_epoch(config, samples)
+    updates = updates_of(config.training, per_epoch)
+    if asked.name == "cosine":
+        return partial(lr_scheduler.CosineAnnealingLR, T_max=updates)
+    if asked.name == "step":
+        milestones = [updates // 2, 3 * updates // 4]
+        if asked.milestones is not None:
+            milestones = [round(epoch * per_epoch) for epoch in asked.milestones]
+        return partial(lr_scheduler.MultiStepLR, milestones=milestones)
+    return partial(_one_cycle, updates=updates)
+
+
+def _updates_per_epoch(config: RunConfig, samples: int) -> float:
+    method, size = find(config.method.name), config.training.batch_size
+    if not isinstance(method, ServerMethod):
+        return samples // grid_of(method, config.grid).groups // size
+    rules, _ = rules_of(config.servers, method)
+    return updates_per_epoch(rules, config.training, samples // rules.learners // size * rules.learners * size)
+
+
+def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:
+    # One step more than updates: the scheduler is stepped after the last update too.  Momentum stays the user's.
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=updates + 1, pct_start=0.3, cycle_momentum=False)
