@@ -14,10 +14,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from stalegrid.consensus.lateral import make_lateral, mixing_name
 
 from stalegrid import Settings
-from stalegrid.consensus.lateral import make_lateral, mixing_name
-from stalegrid.methods.methods import find, schedule
+from stalegrid.methods.choose import find, schedule
 from stalegrid.plans.devices import settle_devices
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program

@@ -1,9 +1,9 @@
 """A small task that has everything awkward, and one way to run it through any engine and through the references."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,18 @@ from torch.utils.data import TensorDataset
 
 from stalegrid import seeds
 from stalegrid.agents.build import build_agents
-from stalegrid.config import Settings
+from stalegrid.config import SHORT, Settings
 from stalegrid.engines.simulator import simulate
+from stalegrid.plans import make
 from stalegrid.plans.material import cast_model
-from stalegrid.plans.plan import Plan, make_plan, settle
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.studies import verify
 from stalegrid.studies.loops import plain_loop
+from stalegrid.timing.costs import CostTable
+from stalegrid.written.groups import groups_of, hints_of
 
 torch.set_num_threads(1)
 
@@ -99,7 +103,52 @@ def make_settings(groups: int = 1, stages: int = 1, **changes: Any) -> Settings:
         "evaluate_every": 0.0,
         "seed": 3,
     }
-    return Settings(**(defaults | changes))
+    return flat(Settings, **(defaults | changes))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def flat(kind: type[S], **given: Any) -> S:
+    """Return settings of fields by their own names, whichever group they are in."""
+    return kind.of(_nested(kind, given))
+
+
+def changed(settings: S, **given: Any) -> S:
+    """Return settings with some fields changed, by their own names."""
+    nested = _nested(type(settings), given)
+    return replace(settings, **{name: replace(getattr(settings, name), **fields) for name, fields in nested.items()})
+
+
+def _nested(kind: type[Settings], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        group, field_name = _place(kind, name)
+        found.setdefault(group, {})[field_name] = value
+    return found
+
+
+def _place(kind: type[Settings], name: str) -> tuple[str, str]:
+    groups = groups_of(kind)
+    if name in groups and (own := groups[name].OWN):
+        return name, own
+    if name in SHORT:
+        group, _, field_name = SHORT[name].partition(".")
+        return group, field_name
+    (found,) = [group for group, of in groups.items() if name in hints_of(of)]
+    return found, name
+
+
+def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
+    """Return the plan of a grid."""
+    plan = plan_of(task, settings, table)
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def plan_of(task: Task, settings: Settings, table: CostTable | None = None) -> Plan | ServedPlan:
+    """Return the plan of a run on the engine of its settings."""
+    return make.plan_of(task, settings, table, virtual=settings.engine.virtual)
 
 
 Values = dict[tuple[int, str], Tensor]
@@ -156,20 +205,20 @@ def record_simulator(task: Task, settings: Settings) -> Recorder:
     """Run a task with all units in this process and keep every observation."""
     plan = make_plan(task, settings)
     sink = Recorder(plan)
-    simulate(plan.program, build_agents(task, settings, plan, plan.program.agents, CPU, sink))
+    simulate(plan.program, build_agents(task, plan, plan.program.agents, CPU, sink))
     return sink
 
 
 def run_reference(task: Task, settings: Settings) -> Outcome:
     """Run the plain loop that says what the settings compute."""
     plan = make_plan(task, settings)
-    loop = plain_loop(task, settle(plan, settings), plan)
+    loop = plain_loop(task, plan, CPU)
     assert loop is not None, "no plain loop computes this"
     trained = loop()
     made = verify.outcome_of(trained)
     counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
     means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
-    whole = cast_model(task, settings)
+    whole = cast_model(task, settings.training)
     for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:
         tensor.data.copy_(means.get(name, counters.get(name, tensor)).data)
     return Outcome(made.parameters, made.losses, whole.state_dict())

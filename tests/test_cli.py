@@ -10,10 +10,10 @@ import yaml
 from safetensors.torch import load_file
 
 from stalegrid.cli import main
-from stalegrid.config import RunConfig
-from stalegrid.recipes.recipe import make_task
+from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.task import make_task
 
-QUICK = ["--engine", "simulator", "--updates", "6", "--log-every", "2"]
+QUICK = ["--engine", "simulator", "--updates", "6", "--output.log-every", "2"]
 Said = pytest.CaptureFixture[str]
 
 
@@ -109,48 +109,48 @@ BAD: dict[str, tuple[list[str], str]] = {
     "edges-not-symmetric": (["--groups", "2", "--topology", "edges", "--edges", "0>1"], "not symmetric"),
     "matrix": (["--topology", "matrix", "--matrix", "[[0.5,0.5],[0.4,0.6]]"], "sums to"),
     "batch": (["--batch-size", "1000"], "a batch of 1000 samples is more than a group's share of 718"),
-    "micro-batches": (["--method", "gpipe", "--micro-batches", "5"], "do not divide a batch of 32"),
-    "no-data-dir": (["--data", "cifar10"], "--data-dir DIR"),
-    "data-dir-missing": (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+    "micro-batches": (["--method", "gpipe", "--method.micro-batches", "5"], "do not divide a batch of 32"),
+    "no-data-dir": (["--data", "cifar10"], "--data.folder DIR"),
+    "data-dir-missing": (["--data", "mnist", "--data.folder", "/nowhere"], "/nowhere"),
     "model": (["--model", "resnet21"], "unknown model (model: 'resnet21')"),
     "model-for-data": (["--model", "resnet20", "--data", "digits", "--method", "bogus"], "unknown method"),
     "view": (["--view", "yesterday"], "unknown view (view: 'yesterday'); there are: stashed, current"),
     "mixing": (["--mixing", "soup"], "unknown mixing"),
     "topology": (["--topology", "tree"], "unknown topology"),
-    "period": (["--period", "0"], "period counts updates from 1 (period: 0)"),
-    "lag": (["--lag", "-1"], "lag counts updates from 0 (lag: -1)"),
+    "period": (["--mixing.period", "0"], "period counts updates from 1 (period: 0)"),
+    "lag": (["--mixing.lag", "-1"], "lag counts updates from 0 (lag: -1)"),
     "groups": (["--groups", "0"], "at least one of its groups (groups: 0)"),
     "sgd-groups": (["--method", "sgd", "--groups", "2"], "sgd trains one group (groups: 2)"),
     "data-parallel-stages": (["--method", "data-parallel", "--stages", "2"], "does not cut the model (stages: 2)"),
-    "cuts-unknown": (["--cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
-    "cuts-number": (["--stages", "3", "--cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
-    "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
-    "threads": (["--threads", "0"], "at least one thread, at most 256 (threads: 0)"),
+    "cuts-unknown": (["--grid.cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
+    "cuts-number": (["--stages", "3", "--grid.cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
+    "world": (["--engine", "processes", "--engine.processes", "3"], "4 units cannot be shared equally by 3 processes"),
+    "threads": (["--engine.threads", "0"], "at least one thread, at most 256 (threads: 0)"),
     "epochs": (["--updates", "0"], "no update"),
     "optimizer": (["--lr", "-1"], "the optimizer cannot be built: Invalid learning rate"),
     "optimizer-of-a-method": (["--method", "async-nesterov", "--optimizer", "sgd"], "take torch.optim.NAdam"),
-    "nesterov": (["--optimizer", "adam", "--nesterov", "true"], "nesterov is for sgd (optimizer: adam)"),
+    "nesterov": (["--optimizer", "adam", "--optimizer.nesterov", "true"], "nesterov is for sgd (optimizer: adam)"),
     "queues-and-staleness": (
-        ["--queues", "1,0", "--staleness", "2,0"],
+        ["--method.queues", "1,0", "--staleness", "2,0"],
         "say the same (staleness: [2, 0], queues: [1, 0])",
     ),
-    "queues-length": (["--queues", "1,1,0"], "queues needs one number a stage (queues: 1,1,0, stages: 2)"),
-    "queues-negative": (["--queues", "-1,0"], "a queue holds 0 or more (queues: -1,0)"),
+    "queues-length": (["--method.queues", "1,1,0"], "queues needs one number a stage (queues: 1,1,0, stages: 2)"),
+    "queues-negative": (["--method.queues", "-1,0"], "a queue holds 0 or more (queues: -1,0)"),
     "correction": (["--corrections", "hope"], "unknown correction (corrections: 'hope'); there are: inverse-staleness"),
     "correction-number": (["--corrections", "shrink=much"], "shrink takes a number (corrections: 'shrink=much')"),
     "correction-no-number": (["--corrections", "gap-aware=2"], "gap-aware takes no number"),
     "correction-range": (["--corrections", "shrink=1.5"], "(shrink=1.5)"),
-    "correction-of-batches": (["--corrections", "dc-asgd", "--micro-batches", "4"], "(micro_batches: 4)"),
+    "correction-of-batches": (["--corrections", "dc-asgd", "--method.micro-batches", "4"], "(micro_batches: 4)"),
     "correction-optimizer": (
         ["--corrections", "gap-aware", "--optimizer", "adam"],
         "defined for SGD (optimizer: Adam)",
     ),
-    "clip": (["--clip", "0"], "positive norm (clip=0.0)"),
-    "view-optimizer": (["--view", "predicted", "--momentum", "0"], "(optimizer: SGD without momentum)"),
+    "clip": (["--method.clip", "0"], "positive norm (clip=0.0)"),
+    "view-optimizer": (["--view", "predicted", "--optimizer.momentum", "0"], "(optimizer: SGD without momentum)"),
     "view-ahead": (["--view", "double-buffered"], "(micro_batches: 1, staleness of stage 0: 2)"),
     "view-of-a-flush": (["--method", "gpipe", "--view", "double-buffered"], "which a flush forbids"),
     "no-mixing": (["--method", "dsp", "--groups", "2"], "dsp says nothing of groups (groups: 2); name a mixing"),
-    "momentum": (["--mix-momentum", "true", "--momentum", "0"], "there is no momentum to mix"),
+    "momentum": (["--mixing.momentum", "true", "--optimizer.momentum", "0"], "there is no momentum to mix"),
     "option": (["--colour", "red"], "--colour"),
     "type": (["--batch-size", "many"], "batch_size"),
 }
@@ -186,7 +186,7 @@ def test_a_truncated_data_file(tmp_path: Path, capsys: Said) -> None:
     folder.mkdir()
     for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
         (folder / name).write_bytes(bytes(100))
-    said = refused(capsys, "--data", "cifar10", "--data-dir", str(tmp_path))
+    said = refused(capsys, "--data", "cifar10", "--data.folder", str(tmp_path))
     assert "data_batch_1.bin" in said
     assert "100" in said
     assert "30730000" in said.replace(",", "")
@@ -242,7 +242,7 @@ Verify = Callable[..., int]
 
 
 def test_verify_says_yes_and_exits_with_0(capsys: Said) -> None:
-    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 0
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--engine.processes", "1") == 0
     shown = capsys.readouterr().out
     assert shown.count("yes") == 2
 
@@ -259,7 +259,7 @@ def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.Monke
         return modules, losses
 
     monkeypatch.setattr(loops, "grid", wrong)
-    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 1
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--engine.processes", "1") == 1
     shown = capsys.readouterr().out
     assert shown.count("yes") == 1
     assert shown.count("NO") == 1

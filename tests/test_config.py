@@ -5,8 +5,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from stalegrid.config import RunConfig, Settings
+from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
+from stalegrid.recipes.settings import RunConfig
+from tests.cases import flat
 
 
 def words(hint: Any) -> tuple[str, ...]:
@@ -25,10 +27,10 @@ def test_the_fields_that_are_choices() -> None:
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_is_one_of_its_words(name: str) -> None:
     for word in CHOICES[name]:
-        assert getattr(RunConfig(**{name: word}), name) == word
+        assert getattr(flat(RunConfig, **{name: word}), name) == word
     for wrong in ("other", CHOICES[name][0].upper(), 3):
         with pytest.raises(ConfigError, match=f"{name} must be one of {', '.join(CHOICES[name])}"):
-            RunConfig(**{name: wrong})
+            flat(RunConfig, **{name: wrong})
 
 
 def test_what_may_be_left_out_is_left_out() -> None:
@@ -40,10 +42,10 @@ def test_what_may_be_left_out_is_left_out() -> None:
 @pytest.mark.parametrize("name", [name for name in CHOICES if name not in ("optimizer", "dtype")])
 def test_none_is_no_choice_unless_it_may_be_left_out(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be one of"):
-        RunConfig(**{name: None})
+        flat(RunConfig, **{name: None})
 
 
 def test_numpys_numbers_and_arrays_are_taken_for_what_they_say() -> None:
-    settings = Settings(queues=np.array([1, 1, 0]), clip=np.float32(0.5), staleness=None)  # type: ignore[arg-type]
+    settings = flat(Settings, queues=np.array([1, 1, 0]), clip=np.float32(0.5), staleness=None)  # type: ignore[arg-type]
     assert settings.queues == [1, 1, 0]
     assert type(settings.clip) is float

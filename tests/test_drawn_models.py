@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 
 import stalegrid
 from stalegrid.data import Batches
+from stalegrid.engines.settings import EngineSettings
 
 torch.set_num_threads(1)
 
@@ -195,7 +196,9 @@ def test_processes_are_the_simulator(names: list[str], dtype: torch.dtype, kind:
     optimizer = partial(by_marks, kind=kind)
     way = {"method": "pham-ahn", "groups": 2, "stages": 2}
     made = train(names, dtype, optimizer, **way)
-    assert same(made, train(names, dtype, optimizer, engine="processes", processes=2, deadline=60.0, **way))
+    assert same(
+        made, train(names, dtype, optimizer, **way, engine=EngineSettings(kind="processes", processes=2, deadline=60.0))
+    )
     assert all(p.isfinite().all() for p in made.parameters() if p.requires_grad)
 
 

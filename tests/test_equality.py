@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from benchmarks.workloads import Cast, ChannelsLast
-from stalegrid.plans.plan import make_plan
 from tests.cases import (
     Net,
     build,
     compare,
+    make_plan,
     make_settings,
     make_task,
     record_simulator,

@@ -13,9 +13,11 @@ from torch.utils.data import TensorDataset
 
 from stalegrid import seeds
 from stalegrid.config import Settings
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.errors import ConfigError
-from stalegrid.methods.methods import METHODS, Method, find
+from stalegrid.methods.choose import find
+from stalegrid.methods.method import Method
+from stalegrid.methods.published import METHODS
 from stalegrid.plans.material import cast_model, make_batches
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Grid
@@ -262,7 +264,7 @@ def test_mixing_keeps_the_mean_and_contracts_as_the_spectrum_says(order: str, pe
     groups = 5
     edges = "0-1,1-2,2-3,2-4" if topology == "edges" else None
     sink = at_rate_zero(groups, mixing=order, topology=topology, edges=edges, period=period)
-    shares = mixing(topology, groups, edges).weights(0)
+    shares = mixing_matrix(topology, groups, edges).weights(0)
     second = float(np.sort(np.abs(np.linalg.eigvalsh(shares)))[-2])
     assert 0.1 < second < 0.9
     assert [e["version"] for e in sink.evaluations] == list(range(1, 15))

@@ -22,12 +22,12 @@ from torch.utils.data import TensorDataset
 from stalegrid.agents.build import build_agents
 from stalegrid.agents.pipeline import PipelineUnit
 from stalegrid.config import Settings
-from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Layout, Message
 from stalegrid.stages.views import VIEWS
-from tests.cases import CPU, CUTS, build, make_settings, make_task, record_simulator
+from tests.cases import CPU, CUTS, build, make_plan, make_settings, make_task, record_simulator
 from tests.sites import noise
 
 STAGES = 4
@@ -160,7 +160,7 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
         After every action: the bytes that the unit accounts for, and the bytes that it has allocated and not released.
     """
     where = Unit(0, stage)
-    unit = build_agents(task, settings, plan, [where], CPU, None)[where].agent  # type: ignore
+    unit = build_agents(task, plan, [where], CPU, None)[where].agent  # type: ignore
     assert isinstance(unit, PipelineUnit)
     parts = unit._parts
     unit._samples = Handmade(unit._samples.inputs(0, 0), unit._samples.targets(0, 0))

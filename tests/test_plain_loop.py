@@ -17,6 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import TensorDataset
 
 import stalegrid
+from stalegrid.consensus.settings import MixingSettings
 from stalegrid.data import Batches
 
 torch.set_num_threads(1)
@@ -351,7 +352,7 @@ def test_groups_that_mix_stay_finite_and_keep_what_is_constant(name: str, mixing
         with pytest.raises(stalegrid.ConfigError, match=r"late backward .* fails \(stage: 0\): .* modified in place"):
             train(case, "sgd", method="pham-ahn", groups=3, stages=stages)
         return
-    result = train(case, "sgd", method="pham-ahn", groups=3, stages=stages, mixing=mixing, lag=lag)
+    result = train(case, "sgd", method="pham-ahn", groups=3, stages=stages, mixing=MixingSettings(kind=mixing, lag=lag))
     first, last = build(case), result.model
     for key, p in last.named_parameters():
         if p.requires_grad or "teacher" in key:
@@ -470,7 +471,9 @@ class Counted(nn.Module):
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_what_groups_count_alike_is_not_held_back_by_a_lag(lag: int) -> None:
-    result = train(Case(lambda: Net(Counted())), "sgd", method="pham-ahn", groups=2, stages=1, lag=lag)
+    result = train(
+        Case(lambda: Net(Counted())), "sgd", method="pham-ahn", groups=2, stages=1, mixing=MixingSettings(lag=lag)
+    )
     assert float(result.model.middle.batches) == UPDATES
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stalegrid.cli import main
-from stalegrid.methods.methods import SERVER_METHODS
+from stalegrid.methods.published import SERVER_METHODS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "servers.md").read_text()
 

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 import stalegrid
 from stalegrid.errors import ConfigError
+from stalegrid.programs.settings import GridSettings
 
 torch.set_num_threads(1)
 
@@ -130,7 +131,9 @@ def test_in_several_stages_as_in_one(name: str) -> None:
     for stages in (2, 3):
         for method in ("1f1b", "dsp"):
             exact = {"micro_batches": 1} if method == "1f1b" else {"staleness": [0] * stages}
-            made = train(model, method=method, groups=1, stages=stages, cuts=cuts[: stages - 1], **exact)
+            made = train(
+                model, method=method, groups=1, stages=stages, **exact, grid=GridSettings(cuts=cuts[: stages - 1])
+            )
             assert all(torch.equal(a, b) for a, b in zip(whole, made, strict=True)), (stages, method)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import stalegrid
 from stalegrid.errors import ConfigError
+from stalegrid.methods.settings import MethodSettings
 from stalegrid.stages.corrections import Correction, Update
 from stalegrid.stages.site import Site
 from tests.cases import UPDATES, build, images
@@ -76,7 +77,7 @@ def test_the_users_own_acts_after_the_named_ones_wherever_it_stands(order: list[
 
 
 def test_clipping_by_the_setting_acts_after_the_users_own() -> None:
-    train(corrections=[Seen], clip=0.25)
+    train(corrections=[Seen], method=MethodSettings(clip=0.25))
     assert min(Seen.acting[-UPDATES:]) > 0.25
     assert Seen.stepping[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
 
@@ -135,7 +136,7 @@ def test_a_correction_that_fails_is_refused() -> None:
 @pytest.mark.parametrize("text", ["dc-asgd", "dc-asgd-adaptive", "gap-aware"])
 def test_the_weights_of_the_forward_are_ambiguous_for_several_micro_batches(text: str) -> None:
     with pytest.raises(ConfigError, match=r"\(micro_batches: 2\); take micro_batches 1"):
-        train(corrections=[text], micro_batches=2)
+        train(corrections=[text], method=MethodSettings(micro_batches=2))
     train(corrections=[text], updates=2)
 
 
@@ -144,7 +145,7 @@ def test_a_users_own_that_asks_for_the_weights_of_the_forward_is_refused_too() -
         needs_forwarded = True
 
     with pytest.raises(ConfigError, match="micro_batches"):
-        train(corrections=[Asking], micro_batches=2)
+        train(corrections=[Asking], method=MethodSettings(micro_batches=2))
 
 
 def test_gap_aware_needs_sgd() -> None:
@@ -154,7 +155,7 @@ def test_gap_aware_needs_sgd() -> None:
 
 def test_clipping_to_no_norm_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clip=0\.0"):
-        train(clip=0.0)
+        train(method=MethodSettings(clip=0.0))
 
 
 def test_an_unknown_view_is_refused() -> None:
@@ -169,6 +170,6 @@ def test_a_method_that_is_its_optimizer_takes_no_other() -> None:
 
 def test_queues_are_the_staleness_that_they_allow() -> None:
     common = {"stages": 3, "cuts": ["3", "5"]}
-    queued = train(staleness=None, queues=[1, 1, 0], **common)
+    queued = train(staleness=None, **common, method=MethodSettings(queues=[1, 1, 0]))
     assert [s["max"] for s in queued.summary["staleness"]] == [4, 2, 0]
     assert same(list(queued.model.state_dict().values()), state(staleness=[4, 2, 0], **common))

@@ -17,7 +17,7 @@ from stalegrid.programs.actions import Kind
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
 from stalegrid.train import execute
-from tests.cases import make_settings, make_task
+from tests.cases import changed, make_settings, make_task
 
 DISTURBED: dict[str, dict[str, Any]] = {
     "slow": {"slow": "0,1=3.0"},
@@ -38,9 +38,8 @@ def run(settings: Settings, **more: Any) -> None:
 
 
 def settings_with(settings: Settings, **more: Any) -> Settings:
-    from dataclasses import replace
 
-    return replace(settings, **more)
+    return changed(settings, **more)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -41,5 +41,5 @@ def _from_folder(
     name: str, read: Callable[[Path, bool], ArrayDataset], folder: Path | None
 ) -> tuple[ArrayDataset, ArrayDataset]:
     if folder is None:
-        raise ConfigError(f"{name} is read from files; say where they are: --data-dir DIR")
+        raise ConfigError(f"{name} is read from files; say where they are: --data.folder DIR")
     return read(folder, True), read(folder, False)

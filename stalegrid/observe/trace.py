@@ -60,7 +60,7 @@ def read_trace(path: Path) -> Timeline:
         return _read(path)
     except DataError as problem:
         raise DataError(
-            f"this is no trace that can be read (trace: {path}, {problem}); record one with --trace"
+            f"this is no trace that can be read (trace: {path}, {problem}); record one with --output.trace"
         ) from problem
 
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> Timeline:
     return timeline
 
 
-_FORMATTED = _Kind(f"{FORMAT}, the format that --trace records", lambda found: found == FORMAT)
+_FORMATTED = _Kind(f"{FORMAT}, the format that --output.trace records", lambda found: found == FORMAT)
 
 _UNIT = _Kind("a unit", lambda value: isinstance(value, list) and len(value) == 2 and all(map(whole, value)))
 _CATEGORY = _Kind("a kind of action", lambda value: str(value).upper() in Kind.__members__)

@@ -20,7 +20,7 @@ from stalegrid.programs.softsync import Rules
 from stalegrid.report.told import read_config, read_summary, read_told
 from stalegrid.timing.costs import CostTable
 
-QUICK = ("--engine", "simulator", "--updates", "4", "--log-every", "2")
+QUICK = ("--engine", "simulator", "--updates", "4", "--output.log-every", "2")
 TRAIN = ("train", *QUICK)
 Said = pytest.CaptureFixture[str]
 
@@ -32,7 +32,7 @@ WRONG: tuple[Any, ...] = (None, "text", -1, 10**400, 1e400, [], [[]], {}, True, 
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of runs, and a table of costs."""
     made = tmp_path_factory.mktemp("runs")
-    assert main([*TRAIN, "--stages", "2", "--groups", "1", "--trace", "true", "--out", str(made / "grid")]) == 0
+    assert main([*TRAIN, "--stages", "2", "--groups", "1", "--output.trace", "true", "--out", str(made / "grid")]) == 0
     assert main([*TRAIN, "--method", "asgd", "--learners", "2", "--out", str(made / "served")]) == 0
     (made / "costs").mkdir()
     costs = {"batch_size": 4, "handling": 0.5, "parts": [{"forward": 1.0, "backward": 2, "name": "a", "output": 8}] * 2}

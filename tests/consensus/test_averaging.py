@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stalegrid.consensus.averaging import ParameterAveraging
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import PARAMETERS, Averaging
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
@@ -33,7 +33,7 @@ class Observed(nn.Module):
 def mixed(own: nn.Module, other: nn.Module) -> Weights:
     """Return a module's weights after a turn with another group at equal shares."""
     weights = Weights(own)
-    exchange = ParameterAveraging(Averaging(mixing("complete", 2), False, 1, 0, 8), weights)
+    exchange = ParameterAveraging(Averaging(mixing_matrix("complete", 2), False, 1, 0, 8), weights)
     tag = Tag(Edge(PARAMETERS, Unit(1, 0), Unit(0, 0)), 0)
     exchange.step(Action(Kind.SHARE, 0), [])
     theirs = Weights(other)

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
 
-RING = mixing("ring", 4)
+RING = mixing_matrix("ring", 4)
 UNIT = Unit(1, 2)
 
 
@@ -100,7 +100,7 @@ def test_rounds_between_two_mixings_do_nothing() -> None:
     group=st.integers(0, 3),
 )
 def test_nothing_is_shared_that_nobody_uses(adapt_first: bool, period: int, lag: int, updates: int, group: int) -> None:
-    rounds = Averaging(mixing("one-peer-exponential", 4), adapt_first, period, lag, updates)
+    rounds = Averaging(mixing_matrix("one-peer-exponential", 4), adapt_first, period, lag, updates)
     for n in range(updates):
         kinds = [(a.kind, bool(a.sends)) for part in round_of(rounds, n, Unit(group, 0)) for a in part]
         mixes = rounds.turn(n) is not None
@@ -109,7 +109,7 @@ def test_nothing_is_shared_that_nobody_uses(adapt_first: bool, period: int, lag:
 
 
 def test_a_time_varying_mixing_takes_turns() -> None:
-    rounds = Averaging(mixing("one-peer-exponential", 4), False, 2, 0, 6)
+    rounds = Averaging(mixing_matrix("one-peer-exponential", 4), False, 2, 0, 6)
 
     def peers(update: int) -> tuple[list[int], list[int]]:
         (share,), (mix,) = round_of(rounds, update)
@@ -120,7 +120,7 @@ def test_a_time_varying_mixing_takes_turns() -> None:
 
 def test_averaging_receives_from_everybody_it_ever_mixes_with() -> None:
     assert list(averaging().edges(UNIT)) == [Edge(PARAMETERS, Unit(r, 2), UNIT) for r in (0, 2)]
-    cycle = Averaging(mixing("one-peer-exponential", 4), False, 1, 0, 6)
+    cycle = Averaging(mixing_matrix("one-peer-exponential", 4), False, 1, 0, 6)
     assert list(cycle.edges(UNIT)) == [Edge(PARAMETERS, Unit(r, 2), UNIT) for r in (2, 3)]
 
 

@@ -15,7 +15,7 @@ def test_digits_need_no_folder() -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
 def test_a_folder_is_asked_for(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} .* --data-dir DIR"):
+    with pytest.raises(ConfigError, match=f"{name} .* --data.folder DIR"):
         load(name, None)
 
 

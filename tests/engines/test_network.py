@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stalegrid.engines.network import Network, describe, stalled, waits_of
 from stalegrid.errors import ProtocolError, TrainingError, Wait
-from stalegrid.methods.methods import staleness_of
+from stalegrid.methods.choose import staleness_of
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Grid, Unit
 from stalegrid.programs.messages import Message

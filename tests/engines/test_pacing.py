@@ -6,14 +6,14 @@ import pytest
 
 from stalegrid.engines import pacing
 from stalegrid.engines.pacing import Paced, paced
-from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.plan import Plan
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.programs.messages import Message
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, Jitter
 from stalegrid.timing.pace import Pace, durations
-from tests.cases import make_settings, make_task
+from tests.cases import make_plan, make_settings, make_task
 
 UNIT = Unit(0, 0)
 MS = 1_000_000

@@ -10,11 +10,10 @@ from stalegrid.agents.build import build_agents
 from stalegrid.engines.recorded import Recorded, now, recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.observe.timeline import Timeline
-from stalegrid.plans.plan import make_plan
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.programs.messages import Message
-from tests.cases import CPU, Recorder, compare, make_settings, make_task, run_simulator
+from tests.cases import CPU, Recorder, compare, make_plan, make_settings, make_task, run_simulator
 
 UNIT = Unit(0, 1)
 
@@ -80,7 +79,7 @@ def test_a_recorded_run_computes_the_same_bits_and_notes_every_action_in_order()
     task, settings = make_task(), make_settings(2, 2)
     plan, timeline = make_plan(task, settings), Timeline()
     sink = Recorder(plan)
-    agents = build_agents(task, settings, plan, plan.program.agents, CPU, sink)
+    agents = build_agents(task, plan, plan.program.agents, CPU, sink)
     simulate(plan.program, recorded(agents, timeline, CPU))
     compare(sink.outcome(), run_simulator(task, settings))
     for agent in plan.program.agents:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import EngineError
@@ -51,8 +51,8 @@ def test_every_agent_runs_its_program_to_the_end(
     exchange = [
         NoLateral(),
         AllReduce(groups),
-        Averaging(mixing("ring", groups), False, 1, 1, updates),
-        Averaging(mixing("star", groups), True, 2, 0, updates),
+        Averaging(mixing_matrix("ring", groups), False, 1, 1, updates),
+        Averaging(mixing_matrix("star", groups), True, 2, 0, updates),
     ][lateral]
     grid = Grid(groups, len(staleness))
     program = Program(grid, stale(staleness, micro), updates, exchange, Watch(chunks=1) if watch else None)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from stalegrid.consensus.mixings import MIXINGS
 from stalegrid.errors import ConfigError
-from stalegrid.methods.methods import METHODS, MIXINGS, SERVER_METHODS, find, find_served, schedule, staleness_of
+from stalegrid.methods.choose import find, find_served, schedule, staleness_of
+from stalegrid.methods.published import METHODS, SERVER_METHODS
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.stages.corrections import makers
 from stalegrid.stages.views import VIEWS

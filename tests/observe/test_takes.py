@@ -13,8 +13,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.takes import Takes
 from stalegrid.programs.messages import layout_of
+from stalegrid.programs.settings import ServerSettings
 
 NUMBERS = st.floats(allow_nan=False)
 COUNTS = st.integers(0, 40)
@@ -87,15 +89,13 @@ def test_learners_that_are_lost_reach_the_metrics_and_the_summary(tmp_path: Path
         optimizer=partial(torch.optim.SGD, lr=0.1),
         method="softsync",
         learners=3,
-        softsync=3,
-        servers=servers,
         engine="simulator",
-        deliveries=record,
         batch_size=4,
         updates=8,
-        log_every=4,
         out=tmp_path / "run",
         quiet=True,
+        servers=ServerSettings(number=servers, softsync=3, deliveries=record),
+        output=OutputSettings(log_every=4),
     )
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["kind"] == "train"]

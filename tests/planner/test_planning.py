@@ -22,6 +22,7 @@ from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, gpipe, stale
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.estimate import Estimate
+from tests.cases import flat
 
 BATCH = 32
 
@@ -38,7 +39,7 @@ def table(parts: int = 4, batch_size: int = BATCH) -> CostTable:
 @cache
 def planned(devices: int, names: tuple[str, ...] = USUAL, parts: int = 4, **asked: Any) -> tuple[Candidate, ...]:
     lists = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-    settings = Settings(**({"batch_size": BATCH} | lists))
+    settings = flat(Settings, **({"batch_size": BATCH} | lists))
     return tuple(candidates(Question(table(parts), devices, names), settings))
 
 
@@ -103,7 +104,7 @@ def test_of_a_method_that_flushes_the_best_number_of_micro_batches_is_kept() -> 
 
 
 def test_micro_batches_divide_the_batch() -> None:
-    settings = Settings(batch_size=12)
+    settings = flat(Settings, batch_size=12)
     (found,) = candidates(Question(table(4, 12), 2, ("gpipe",)), settings)
     assert found.schedule.micro_batches == 6  # of 2, 3, 4 and 6
 
@@ -112,9 +113,9 @@ def test_there_are_as_many_micro_batches_as_stages_where_the_batch_is_large_enou
     dear = CostTable(
         8, (Cost(forward=1, backward=2, fixed=9, name="a"), Cost(forward=1, backward=2, fixed=9, name="b"))
     )
-    (found,) = candidates(Question(dear, 2, ("gpipe",)), Settings(batch_size=8))
+    (found,) = candidates(Question(dear, 2, ("gpipe",)), flat(Settings, batch_size=8))
     assert found.schedule.micro_batches == 2  # though one would take less time
-    (small,) = candidates(Question(table(4, 2), 4, ("gpipe",)), Settings(batch_size=2, groups=1))
+    (small,) = candidates(Question(table(4, 2), 4, ("gpipe",)), flat(Settings, batch_size=2, groups=1))
     assert small.schedule.micro_batches == 2
 
 
@@ -169,7 +170,7 @@ def test_memory_is_parameters_gradients_states_graphs_inputs_and_copies() -> Non
 
 
 def test_an_optimizer_with_more_states_takes_more_memory() -> None:
-    settings = Settings(batch_size=BATCH)
+    settings = flat(Settings, batch_size=BATCH)
     one, two = (candidates(Question(table(), 1, ("sgd",), states=n), settings)[0].memory[0] for n in (1, 2))
     assert two - one == 4000
 
@@ -184,7 +185,7 @@ def test_slow_links_and_the_view_are_those_asked_for() -> None:
 
 
 def test_handling_of_the_table_counts() -> None:
-    settings = Settings(batch_size=BATCH, staleness=[0, 0])
+    settings = flat(Settings, batch_size=BATCH, staleness=[0, 0])
     # 64 B each way at 1 ms a kB, for both ends.
     found = candidates(Question(replace(table(), handling=1000.0), 2, ("pipedream",)), settings)
     assert found[0].estimate.batch == pytest.approx(12 + 4 * 0.064)
@@ -213,7 +214,7 @@ def test_where_links_are_slow_the_least_stale_of_the_fast_is_recommended() -> No
 def made(rate: float, method: str, windows: tuple[int, ...] = (1,), memory: int = 1, micro: int = 1) -> Candidate:
     schedule = Schedule(windows, micro) if methods.find(method).stale else gpipe(len(windows), micro)
     times = Estimate(batch=1000 / rate, total=1.0, busy=1.0, sending=0.0, actions=1, updated=(1.0,))
-    settings = Settings(method=method, groups=1, stages=len(windows))
+    settings = flat(Settings, method=method, groups=1, stages=len(windows))
     return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate)
 
 

@@ -6,19 +6,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 from rich.table import Table
+from stalegrid.consensus.lateral import mixing_name
 
 from stalegrid.cli import make_parser
 from stalegrid.commands.options import bracket, config_of
-from stalegrid.config import RunConfig, Settings
-from stalegrid.consensus.lateral import mixing_name
+from stalegrid.config import Settings
 from stalegrid.methods import methods
 from stalegrid.planner import show
 from stalegrid.planner.planning import Candidate, Question, candidates
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, stale
+from stalegrid.recipes.settings import RunConfig
 from stalegrid.stages.views import find_view
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.estimate import Estimate
+from tests.cases import flat
 
 
 def written(table: Table) -> list[list[str]]:
@@ -30,7 +32,7 @@ def written(table: Table) -> list[list[str]]:
 def candidate(rate: float = 1234.5, staleness: tuple[int, ...] = (2, 0), groups: int = 3) -> Candidate:
     stages = len(staleness)
     times = Estimate(batch=12.3456, total=99.0, busy=0.625, sending=0.125, actions=1, updated=(1.0,))
-    settings = Settings(method="pham-ahn", groups=groups, stages=stages, staleness=list(staleness))
+    settings = flat(Settings, method="pham-ahn", groups=groups, stages=stages, staleness=list(staleness))
     schedule: Schedule = stale(staleness, 2)
     cuts = tuple(f"p{k}" for k in range(1, stages))
     return Candidate(settings, Grid(groups, stages), schedule, cuts, times, (1_234_567,) * stages, rate)
@@ -99,7 +101,9 @@ def test_tables_fit_a_console() -> None:
 def planned(devices: int, *names: str, batch_size: int = 32, **asked: Any) -> list[Candidate]:
     parts = tuple(Cost(forward=1, backward=2, name=f"layer.{i}") for i in range(3))
     lists = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-    return candidates(Question(CostTable(batch_size, parts), devices, names), Settings(batch_size=batch_size, **lists))
+    return candidates(
+        Question(CostTable(batch_size, parts), devices, names), flat(Settings, batch_size=batch_size, **lists)
+    )
 
 
 def parsed(command: str) -> RunConfig:
@@ -155,16 +159,20 @@ def test_the_command_line_reads_a_shown_command_as_the_candidate(case: str) -> N
 
 def test_a_command_says_what_is_not_usual_and_no_more() -> None:
     found = planned(2, "pham-ahn", stages=2, staleness=(2, 0))
-    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --cuts layer.1"
+    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --grid.cuts layer.1"
     assert sorted(map(show.command, found)) == [f"stalegrid train {expected}"]
-    asked = RunConfig(nesterov=True, data_dir="some where")
+    asked = flat(RunConfig, nesterov=True, data_dir="some where")
     (found_one,) = candidates(Question(CostTable(32, (Cost(forward=1, backward=2),)), 1, ("sgd",)), asked)
     said = show.command(found_one)
-    assert said == "stalegrid train --method sgd --groups 1 --stages 1 --data-dir 'some where' --nesterov true"
+    assert (
+        said
+        == "stalegrid train --method sgd --groups 1 --stages 1 --data.folder 'some where' --optimizer.nesterov true"
+    )
 
 
 def test_a_command_of_the_command_line_keeps_model_data_and_training_but_not_devices() -> None:
-    asked = RunConfig(
+    asked = flat(
+        RunConfig,
         batch_size=8,
         lr=0.25,
         model="convnet",

@@ -19,6 +19,7 @@ from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, Link
 from stalegrid.timing.estimate import Estimate, estimate
+from tests.cases import flat
 
 COST = Cost(forward=1, backward=2)
 DISTURBED: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ def table(parts: int = 4, batch_size: int = 32) -> CostTable:
 
 
 def settings(**more: Any) -> Settings:
-    return Settings(**({"engine": "simulator", "batch_size": 32} | more))
+    return flat(Settings, **({"engine": "simulator", "batch_size": 32} | more))
 
 
 def test_nothing_known_is_no_costs_and_the_users_cuts() -> None:

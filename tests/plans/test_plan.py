@@ -1,6 +1,5 @@
 """What cannot work is refused before anything starts, with the value and the remedy."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,17 @@ from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
-from stalegrid.plans.plan import make_plan, settle
-from tests.cases import compare, images, make_settings, make_task, run_reference, run_simulator
+from tests.cases import (
+    changed,
+    compare,
+    flat,
+    images,
+    make_plan,
+    make_settings,
+    make_task,
+    run_reference,
+    run_simulator,
+)
 
 
 class Layers(nn.Module):
@@ -172,12 +180,12 @@ def test_an_output_that_views_a_parameter_does_not_change_on_its_way() -> None:
 
 
 def test_values_of_other_types_are_taken_for_what_they_say() -> None:
-    settings = Settings(out="runs/a", epochs=np.float64(2), matrix=np.full((2, 2), 0.5))  # type: ignore[arg-type]
+    settings = flat(Settings, out="runs/a", epochs=np.float64(2), matrix=np.full((2, 2), 0.5))  # type: ignore[arg-type]
     assert settings.out == Path("runs/a")
     assert type(settings.epochs) is float
     assert settings.matrix == [[0.5, 0.5], [0.5, 0.5]]
     with pytest.raises(ConfigError, match="engine must be one of processes, simulator"):
-        Settings(engine="simulater")  # type: ignore[arg-type]
+        flat(Settings, engine="simulater")  # type: ignore[arg-type]
 
 
 def test_the_data_is_drawn_alike_by_python_and_numpy() -> None:
@@ -207,20 +215,20 @@ def test_the_data_is_drawn_alike_by_python_and_numpy() -> None:
 def test_settled_settings_leave_nothing_open_and_run_the_same_way(method: str, changes: dict[str, Any]) -> None:
     task, settings = make_task(), make_settings(1, 3, method=method, cuts=None, **changes)
     plan = make_plan(task, settings)
-    settled = settle(plan, settings)
+    settled = plan.settled(settings)
     again = make_plan(task, settled)
     assert again.schedule == plan.schedule
     assert (again.view, again.mixing, again.partition.names) == (plan.view, plan.mixing, plan.partition.names)
     assert again.held == plan.held
     assert settled.corrections is not None
     assert (settled.queues, settled.clip) == (None, settings.clip)
-    assert settle(again, settled) == settled
+    assert again.settled(settled) == settled
     compare(run_simulator(task, settings_at(plan.partition.names, settings)), run_simulator(task, settled))
 
 
 def settings_at(cuts: tuple[str, ...], settings: Settings) -> Settings:
     """Return settings cut where a plan has measured that it should."""
-    return dataclasses.replace(settings, cuts=list(cuts))
+    return changed(settings, cuts=list(cuts))
 
 
 def test_a_view_delays_its_schedule() -> None:

@@ -21,11 +21,12 @@ from stalegrid.agents.server import Server
 from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded, TrainingError
-from stalegrid.methods.methods import SERVER_METHODS, find_served
+from stalegrid.methods.choose import find_served
+from stalegrid.methods.published import SERVER_METHODS
 from stalegrid.observe.records import Nowhere
 from stalegrid.plans.material import make_batches
-from stalegrid.plans.plan import Plan, make_plan
-from stalegrid.plans.served import ServedPlan, make_served_plan, settle_served
+from stalegrid.plans.plan import Plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.deliveries import DELIVERIES
@@ -45,8 +46,11 @@ from tests.cases import (
     Outcome,
     Recorder,
     build,
+    changed,
     compare,
+    flat,
     images,
+    make_plan,
     make_settings,
     make_task,
     run_simulator,
@@ -70,13 +74,13 @@ def served(method: str, **changes: Any) -> Settings:
         "engine": "simulator",
         "jitter": 0.3,
     }
-    return Settings(method=method, **(defaults | changes))
+    return flat(Settings, method=method, **(defaults | changes))
 
 
 def planned(task: Task, settings: Settings) -> ServedPlan:
     method = find_served(settings.method)
     assert method is not None
-    return make_served_plan(task, settings, method)
+    return plan_of(task, settings)
 
 
 class Seen(Recorder):
@@ -91,7 +95,7 @@ def record(task: Task, settings: Settings) -> Seen:
     """Run with all learners and servers in this process and keep every observation."""
     plan = planned(task, settings)
     sink = Seen(plan)  # type: ignore[arg-type]
-    simulate(plan.program, build_agents(task, settings, plan, plan.program.agents, CPU, sink))
+    simulate(plan.program, build_agents(task, plan, plan.program.agents, CPU, sink))
     return sink
 
 
@@ -173,7 +177,7 @@ class Asked(TensorDataset):
 def samples(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Counter[int]:
     """Return which samples a run looks at, but for those of planning."""
     assert isinstance(task.data, Asked)
-    agents = build_agents(task, settings, plan, plan.program.agents, CPU, Nowhere())
+    agents = build_agents(task, plan, plan.program.agents, CPU, Nowhere())
     task.data.seen.clear()
     simulate(plan.program, agents)
     return task.data.seen.copy()
@@ -215,10 +219,10 @@ def test_the_simulator_computes_what_the_plain_loop_does_whatever_the_number_of_
     task = momentum_of(where)
     settings = served(method, learners=learners, softsync=n, momentum_at=where)
     if rule is not None:
-        settings = dataclasses.replace(settings, staleness_rule=RULES[rule])
+        settings = changed(settings, staleness_rule=RULES[rule])
     expected = loop(task, settings)
     for servers in (1, 2, 3):
-        compare(run(task, dataclasses.replace(settings, servers=servers)), expected)
+        compare(run(task, changed(settings, servers=servers)), expected)
 
 
 def test_rules_and_the_place_of_the_momentum_change_the_numbers() -> None:
@@ -226,7 +230,7 @@ def test_rules_and_the_place_of_the_momentum_change_the_numbers() -> None:
     settings = served("softsync", learners=3, softsync=3)
     assert {tau for seen in record(task, settings).records for tau in taus(seen)} >= {0, 1, 2}
     found = [
-        run(task, dataclasses.replace(settings, staleness_rule=rule, momentum_at=where))
+        run(task, changed(settings, staleness_rule=rule, momentum_at=where))
         for rule, where in product([*RULES.values(), "gap", None], ("server", "learner"))
     ]
     same = {(i, j) for i, j in product(range(len(found)), repeat=2) if i < j and not differ(found[i], found[j])}
@@ -246,7 +250,7 @@ def test_awkward_models(name: str) -> None:
     for settings in (served("softsync", learners=2), served("asgd", learners=3), served("hardsync", learners=2)):
         expected = loop(task, settings)
         for servers in (1, 2):
-            compare(run(task, dataclasses.replace(settings, servers=servers)), expected)
+            compare(run(task, changed(settings, servers=servers)), expected)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,7 @@ def test_numbers_left_out_are_the_usual_ones_in_runs_and_loops() -> None:
     task = make_task()
     for left_out, told in (("exponential", "exponential=0.1"), ("dc", "dc=0.04")):
         settings = served("asgd", learners=3, staleness_rule=left_out)
-        expected = run(task, dataclasses.replace(settings, staleness_rule=told))
+        expected = run(task, changed(settings, staleness_rule=told))
         compare(run(task, settings), expected)
         compare(loop(task, settings), expected)
 
@@ -328,13 +332,13 @@ def test_the_number_of_servers_changes_no_bit(method: str, n: int | None, change
     settings = served(method, learners=4, softsync=n, **changes)
     one = record(task, settings)
     for servers in (2, 5, TENSORS):
-        many = record(task, dataclasses.replace(settings, servers=servers))
+        many = record(task, changed(settings, servers=servers))
         compare(many.outcome(), one.outcome())
         unlike = {"held"}  # of one server, whose shard is smaller
         assert [{k: v for k, v in r.items() if k not in unlike} for r in many.records] == [
             {k: v for k, v in r.items() if k not in unlike} for r in one.records
         ]
-    constant = dataclasses.replace(settings, corrections=["none"], staleness_rule=None, max_staleness=None)
+    constant = changed(settings, corrections=["none"], staleness_rule=None, max_staleness=None)
     assert differ(run(task, constant), one.outcome()), "it does something"
 
 
@@ -342,8 +346,8 @@ def test_clipping_is_of_each_shard() -> None:
     task, settings = make_task(), served("softsync", learners=3)
     plain = run(task, settings)
     for servers in (1, 2):
-        compare(run(task, dataclasses.replace(settings, servers=servers, clip=1e9)), plain)
-    one, two = (run(task, dataclasses.replace(settings, servers=servers, clip=0.05)) for servers in (1, 2))
+        compare(run(task, changed(settings, servers=servers, clip=1e9)), plain)
+    one, two = (run(task, changed(settings, servers=servers, clip=0.05)) for servers in (1, 2))
     assert differ(one, plain)
     assert differ(one, two)
     trimmed = make_task(optimizer=partial(torch.optim.SGD, lr=1.0), scheduler=None)
@@ -388,7 +392,7 @@ def test_a_correction_is_shown_the_weights_of_every_gradients_forward(changes: d
     task = make_task(corrections=(Watching,))
     plan = planned(task, settings)
     sink = Seen(plan)  # type: ignore[arg-type]
-    agents = build_agents(task, settings, plan, plan.program.agents, CPU, sink)
+    agents = build_agents(task, plan, plan.program.agents, CPU, sink)
     Watching.seen = []
     simulate(plan.program, agents)
     compare(sink.outcome(), run(make_task(), settings))
@@ -444,12 +448,12 @@ def test_corrections_act_in_their_order_and_their_rates_multiply(servers: int) -
     compare(run(make_task(corrections=(Shifted, Doubled, Slower)), settings), both)
     assert differ(run(make_task(corrections=(Doubled, Shifted, Slower)), settings), both)
     # Named ones are before one's own, and clipping comes last.
-    clipped = dataclasses.replace(settings, corrections=["clip=0.01"])
+    clipped = changed(settings, corrections=["clip=0.01"])
     compare(
         run(make_task(corrections=(Shifted,)), clipped),
         run(make_task(corrections=(partial(Clip, norm=0.01), Shifted)), settings),
     )
-    clipped = dataclasses.replace(settings, clip=0.01)
+    clipped = changed(settings, clip=0.01)
     compare(
         run(make_task(corrections=(Shifted,)), clipped),
         run(make_task(corrections=(Shifted, partial(Clip, norm=0.01))), settings),
@@ -459,7 +463,7 @@ def test_corrections_act_in_their_order_and_their_rates_multiply(servers: int) -
 def test_versions_are_held_only_where_somebody_reads_them_and_only_while_they_are_computed_on() -> None:
     settings = served("asgd", learners=3)
     assert {report["held"] for report in record(make_task(), settings).records} == {0}
-    compensated = record(make_task(), dataclasses.replace(settings, staleness_rule="dc", updates=8, jitter=1.0))
+    compensated = record(make_task(), changed(settings, staleness_rule="dc", updates=8, jitter=1.0))
     nbytes = sum(-(-p.nbytes // 64) * 64 for p in build(Net).parameters())
     versions, held = dict.fromkeys(range(3), 0), []
     for now, delivery in enumerate(compensated.plan.program.order[:8]):  # type: ignore[attr-defined]
@@ -486,7 +490,7 @@ def test_softsync_whose_learners_wait_for_each_other_is_hardsync_up_to_the_order
     assert [taus(report) for report in kept.records] == [[0, 0, 0]] * UPDATES
     assert [taus(report) for report in record(task, served("hardsync", learners=3)).records] == [[0, 0, 0]] * UPDATES
     # Learners that are equally fast do come in turn: then it is bit for bit.
-    compare(run(task, dataclasses.replace(settings, jitter=0.0)), hard)
+    compare(run(task, changed(settings, jitter=0.0)), hard)
 
 
 @pytest.mark.parametrize("method", [method.name for method in SERVER_METHODS])
@@ -494,18 +498,18 @@ def test_momentum_of_one_learner_is_that_of_the_servers(method: str) -> None:
     task = make_task(optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9), scheduler=STEADY)
     settings = served(method, learners=1, servers=2)
     of_servers = run(task, settings)
-    compare(run(task, dataclasses.replace(settings, momentum_at="learner")), of_servers)
+    compare(run(task, changed(settings, momentum_at="learner")), of_servers)
     assert differ(run(make_task(optimizer=partial(torch.optim.SGD, lr=0.1), scheduler=STEADY), settings), of_servers)
     decayed = make_task(scheduler=STEADY)
-    assert differ(run(decayed, settings), run(decayed, dataclasses.replace(settings, momentum_at="learner")))
+    assert differ(run(decayed, settings), run(decayed, changed(settings, momentum_at="learner")))
 
 
 def test_learners_have_a_momentum_each() -> None:
     task = make_task(optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9), scheduler=None)
     settings = served("hardsync", learners=2, momentum_at="learner", dtype="float64")
     # In step they are the servers' momentum up to rounding, since the mean of sums is the sum of means.
-    close(run(task, settings), run(task, dataclasses.replace(settings, momentum_at="server")))
-    stale = dataclasses.replace(settings, method="asgd", staleness_rule="inverse")
+    close(run(task, settings), run(task, changed(settings, momentum_at="server")))
+    stale = changed(settings, method="asgd", staleness_rule="inverse")
     assert differ(run(task, stale), run(task, dataclasses.replace(stale, momentum_at="server")))
 
 
@@ -534,7 +538,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept(folder: Path, settings: Settings, task: Task | None = None) -> Result:
-    return execute(task or make_task(), dataclasses.replace(settings, out=folder), quiet=True)
+    return execute(task or make_task(), changed(settings, out=folder), quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -595,7 +599,7 @@ def test_no_gradient_is_staler_than_the_bound_where_without_it_some_are(bound: i
     task = make_task(scheduler=None)
     worst = {}
     for limit in (None, bound):
-        kept(tmp_path / str(limit), dataclasses.replace(settings, max_staleness=limit), task)
+        kept(tmp_path / str(limit), changed(settings, max_staleness=limit), task)
         worst[limit] = max(line["clock"] - line["version"] for line in deliveries(tmp_path / str(limit)))
     assert worst[None] > 3
     assert worst[bound] == bound
@@ -605,7 +609,7 @@ def test_no_gradient_is_staler_than_the_bound_where_without_it_some_are(bound: i
 def test_the_summary_counts_what_the_deliveries_say(method: str, n: int | None, tmp_path: Path) -> None:
     updates = 24 if method == "asgd" else 12
     settings = served(method, learners=4, softsync=n, slow="2=4", jitter=0.1, updates=updates, log_every=5)
-    settings = dataclasses.replace(settings, batch_size=2)
+    settings = changed(settings, batch_size=2)
     summary = kept(tmp_path / "run", settings, make_task(scheduler=None)).summary
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     splits = {"hardsync": 1, "asgd": 4}.get(method, n)
@@ -630,7 +634,7 @@ def test_the_summary_counts_what_the_deliveries_say(method: str, n: int | None, 
 def test_a_recorded_order_is_repeated_whatever_the_devices_are_like_now(tmp_path: Path) -> None:
     settings = served("softsync", learners=3, softsync=3, servers=2)
     first = kept(tmp_path / "first", settings)
-    again = dataclasses.replace(settings, jitter=0.0, servers=1, deliveries=tmp_path / "first" / DELIVERIES)
+    again = changed(settings, jitter=0.0, servers=1, deliveries=tmp_path / "first" / DELIVERIES)
     repeated = kept(tmp_path / "again", again)
     drawn = kept(tmp_path / "drawn", dataclasses.replace(again, deliveries=None))
     records = [(tmp_path / name / DELIVERIES).read_text() for name in ("first", "again", "drawn")]
@@ -649,9 +653,9 @@ def test_a_record_may_be_longer_or_shorter_than_the_run(tmp_path: Path) -> None:
     settings, task = served("softsync", learners=2, updates=8), make_task(scheduler=None)
     kept(tmp_path / "long", settings, task)
     record = tmp_path / "long" / DELIVERIES
-    short = kept(tmp_path / "short", dataclasses.replace(settings, updates=3), task)
+    short = kept(tmp_path / "short", changed(settings, updates=3), task)
     for name, updates in (("less", 3), ("more", 30)):
-        found = kept(tmp_path / name, dataclasses.replace(settings, updates=updates, deliveries=record), task)
+        found = kept(tmp_path / name, changed(settings, updates=updates, deliveries=record), task)
         assert found.summary["version"] == min(updates, 8)
         if updates == 3:
             assert same(found.model, short.model)
@@ -673,12 +677,12 @@ def test_learners_that_are_gone_are_gone_and_the_others_count_as_before(n: int, 
     path = write_order(tmp_path / "order", *orders[n])
     settings = served("softsync", learners=3, softsync=n, staleness_rule=rule, deliveries=path)
     left = [entry for entry in orders[n] if entry >= 0]
-    settings = dataclasses.replace(settings, updates=len(left) * n // 3)
+    settings = changed(settings, updates=len(left) * n // 3)
     task = make_task()
-    twin = dataclasses.replace(settings, deliveries=write_order(tmp_path / "all", *left))
+    twin = changed(settings, deliveries=write_order(tmp_path / "all", *left))
     expected = loop(task, twin)
     for servers in (1, 2):
-        compare(run(task, dataclasses.replace(settings, servers=servers)), expected)
+        compare(run(task, changed(settings, servers=servers)), expected)
         compare(run(task, dataclasses.replace(twin, servers=servers)), expected)
     kept(tmp_path / "run", settings, task)
     gone = [-1 - entry for entry in orders[n] if entry < 0]
@@ -701,7 +705,7 @@ def test_where_learners_wait_for_each_other_those_who_are_left_fill_the_updates(
 def test_a_server_says_whom_it_took_and_who_is_gone() -> None:
     task, settings = make_task(), served("softsync", learners=3, servers=2)
     plan = planned(task, settings)
-    agents = build_agents(task, settings, plan, plan.program.agents, CPU, Nowhere())
+    agents = build_agents(task, plan, plan.program.agents, CPU, Nowhere())
     push, turn = Edge("push", learner(2), server(0)), Edge("turn", server(0), server(1))
     zeros = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in plan.layout(push))
     take = Action(Kind.TAKE, 0, (Tag(push, 0),), (Tag(turn, 0),))
@@ -718,13 +722,13 @@ def test_the_weights_of_a_learner_that_is_gone_are_held_no_more(tmp_path: Path) 
     nbytes = sum(-(-p.nbytes // 64) * 64 for p in build(Net).parameters())
     # Learner 2 computes on version 0 until it is gone; of the others one is a version behind.
     assert [report["held"] // nbytes for report in record(make_task(), settings).records] == [1, 2, 1, 1, 1, 1]
-    settings = dataclasses.replace(settings, log_every=4)
+    settings = changed(settings, log_every=4)
     assert [report["held"] // nbytes for report in record(make_task(), settings).records] == [2, 1]
 
 
 def test_the_loop_is_of_all_that_a_run_reports(tmp_path: Path) -> None:
     task, settings = make_task(test=images(20)), served("softsync", learners=3, softsync=2, servers=2, log_every=2)
-    settings = dataclasses.replace(settings, evaluate_every=1.0, updates=20)
+    settings = changed(settings, evaluate_every=1.0, updates=20)
     task = dataclasses.replace(task, scheduler=None)
     sink = record(task, settings)
     per_epoch = 48 / 4  # three learners have four batches of four in it; an update takes one
@@ -739,7 +743,7 @@ def test_the_loop_is_of_all_that_a_run_reports(tmp_path: Path) -> None:
     assert [seen["version"] for seen in sink.evaluations] == [12, 20]
     assert all(seen["consensus_distance"] == 0 for seen in sink.evaluations)
     # The model that was measured at version 12 is that of a run that ends there.
-    earlier = run(task, dataclasses.replace(settings, updates=12))
+    earlier = run(task, changed(settings, updates=12))
     assert all(torch.equal(value, sink.means[0][name]) for name, value in earlier.mean.items())
     model = copy.deepcopy(task.model)
     model.load_state_dict(earlier.mean)
@@ -839,7 +843,7 @@ def test_an_optimizer_that_replaces_parameters_is_told_of(tmp_path: Path) -> Non
 def test_a_server_refuses_a_gradient_that_is_staler_than_the_bound() -> None:
     task, settings = make_task(), served("softsync", learners=2, max_staleness=1)
     plan = planned(task, settings)
-    agents = build_agents(task, settings, plan, plan.program.agents, CPU, Nowhere())
+    agents = build_agents(task, plan, plan.program.agents, CPU, Nowhere())
     made: Server = agents[server(0)].agent  # type: ignore[attr-defined]
     edge = Edge("push", learner(1), server(0))
     zeros = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in plan.layout(edge))
@@ -1013,12 +1017,12 @@ def test_what_is_settled_runs_the_same_way_again(tmp_path: Path) -> None:
     ):
         task, settings = make_task(), served(method, **changes)
         plan = planned(task, settings)
-        settled = settle_served(plan, settings)
+        settled = plan.settled(settings)
         assert settled.learners == changes.get("learners", 4)
         assert settled.staleness_rule is None
         assert settled.corrections
         again = planned(task, settled)
-        assert settle_served(again, settled) == settled
+        assert again.settled(settled) == settled
         assert (again.rules, again.splits, again.program) == (plan.rules, plan.splits, plan.program)
         compare(run(task, settled), run(task, settings))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -44,7 +44,7 @@ def programs(draw: st.DrawFn) -> Program:
     topology = draw(st.sampled_from(["ring", "star", "complete", "one-peer-exponential"]))
     averaging = st.builds(
         Averaging,
-        st.just(mixing(topology, groups)),
+        st.just(mixing_matrix(topology, groups)),
         adapt_first=st.booleans(),
         period=st.integers(1, 3),
         lag=st.integers(0, 4),
@@ -279,7 +279,7 @@ def test_1f1b_keeps_at_most_one_batch_a_stage_above_in_flight(stages: int, micro
 
 
 def test_lateral_actions_stand_around_the_update() -> None:
-    pair = mixing("ring", 2)
+    pair = mixing_matrix("ring", 2)
 
     def with_lateral(lateral: Any) -> str:
         return unit_letters(Program(Grid(2, 1), stale([1]), 2, lateral))

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 
-from stalegrid.config import RunConfig
 from stalegrid.errors import ConfigError
-from stalegrid.methods.methods import METHODS
-from stalegrid.recipes.recipe import make_task
+from stalegrid.methods.published import METHODS
+from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.task import make_task
+from tests.cases import flat
 
 
 def optimizer(**options: Any) -> Optimizer:
-    return make_task(RunConfig(**options)).optimizer([nn.Parameter(torch.zeros(2))])
+    return make_task(flat(RunConfig, **options)).optimizer([nn.Parameter(torch.zeros(2))])
 
 
 def chosen(**options: Any) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def test_another_optimizer_for_the_method_has_the_methods_momentum() -> None:
 def test_nesterov_is_for_sgd() -> None:
     assert chosen(nesterov=True)["nesterov"] is True
     with pytest.raises(ConfigError, match=r"nesterov is for sgd \(optimizer: adam\); nadam is Adam with"):
-        make_task(RunConfig(optimizer="adam", nesterov=True))
+        make_task(flat(RunConfig, optimizer="adam", nesterov=True))
     with pytest.raises(ConfigError, match=r"\(optimizer: nadam\)"):
-        make_task(RunConfig(method="async-nesterov", nesterov=True))
+        make_task(flat(RunConfig, method="async-nesterov", nesterov=True))
 
 
 def rates(config: RunConfig, updates: int) -> list[float]:
@@ -88,19 +89,19 @@ def rates(config: RunConfig, updates: int) -> list[float]:
 
 def test_milestones_are_epochs_of_samples_seen_by_whoever() -> None:
     # 1437 digits: 89 batches of 16 for one group; two learners make 44 each, an update takes two of these.
-    grid = RunConfig(method="sgd", schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0)
+    grid = flat(RunConfig, method="sgd", schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0)
     assert rates(grid, 178).index(0.1) == 89
-    served = RunConfig(
-        method="hardsync", learners=2, schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0
+    served = flat(
+        RunConfig, method="hardsync", learners=2, schedule="step", milestones=[1.0], epochs=2, batch_size=16, lr=1.0
     )
     assert rates(served, 88).index(0.1) == 44
 
 
 def test_a_step_schedule_takes_a_tenth_at_a_half_and_at_three_quarters_where_no_milestones_are_named() -> None:
-    made = rates(RunConfig(method="sgd", schedule="step", updates=8, lr=1.0), 8)
+    made = rates(flat(RunConfig, method="sgd", schedule="step", updates=8, lr=1.0), 8)
     assert made == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)
 
 
 def test_milestones_of_another_schedule_are_refused() -> None:
     with pytest.raises(ConfigError, match="milestones are those of schedule step \\(schedule: cosine\\)"):
-        make_task(RunConfig(schedule="cosine", milestones=[1.0]))
+        make_task(flat(RunConfig, schedule="cosine", milestones=[1.0]))

@@ -14,16 +14,17 @@ import torch
 from matplotlib.image import imread
 from safetensors.torch import load_file
 
-from stalegrid.config import RunConfig
 from stalegrid.data import Batches
 from stalegrid.errors import ConfigError, NonFiniteLoss
-from stalegrid.recipes.recipe import make_task
+from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.task import make_task
 from stalegrid.studies import compare as module
 from stalegrid.studies.compare import compare, configuration
 from stalegrid.studies.comparison import failures, table
 from stalegrid.train import execute
+from tests.cases import flat
 
-BASE = RunConfig(groups=2, stages=2, updates=12, engine="simulator", log_every=4, evaluate_every=0.2, seed=5)
+BASE = flat(RunConfig, groups=2, stages=2, updates=12, engine="simulator", log_every=4, evaluate_every=0.2, seed=5)
 SHORT = dataclasses.replace(BASE, updates=2)
 METHODS = ["sgd", "pham-ahn", "1f1b"]
 FIRST = "sgd-5"
@@ -77,7 +78,8 @@ def cell(comparison: dict[str, Any], method: str, heading: str) -> str:
 
 def test_a_run_of_a_comparison_is_the_plain_run(finished: Path, tmp_path: Path) -> None:
     summary = json.loads((finished / FIRST / "summary.json").read_text())
-    alone = RunConfig(
+    alone = flat(
+        RunConfig,
         method="sgd",
         groups=1,
         stages=summary["stages"],

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -6,11 +5,10 @@ from typing import Any
 import pytest
 
 from stalegrid.config import Settings
-from stalegrid.methods.methods import METHODS
+from stalegrid.methods.published import METHODS
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import write_trace
 from stalegrid.planner.planning import Candidate, Question, candidates
-from stalegrid.plans.plan import make_plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.grid import Unit
@@ -18,7 +16,7 @@ from stalegrid.studies import rehearsal
 from stalegrid.studies.rehearsal import emulate, rehearse
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.train import execute
-from tests.cases import make_settings, make_task
+from tests.cases import changed, make_plan, make_settings, make_task
 
 MS = 1_000_000
 
@@ -37,7 +35,7 @@ def planned(method: str, settings: Settings, costs: CostTable) -> Candidate:
 
 def on_simulator(task: Task, settings: Settings, *, quiet: bool) -> Any:
     assert quiet
-    return execute(task, dataclasses.replace(settings, engine="simulator"), quiet=True)
+    return execute(task, changed(settings, engine="simulator"), quiet=True)
 
 
 def test_real_processes_that_sleep_for_what_the_costs_say_take_at_least_that() -> None:
@@ -128,7 +126,7 @@ def test_emulation_runs_a_small_model_cut_like_the_candidate(
     assert settings.emulate
     kept = ("method", "groups", "stages", "staleness", "micro_batches", "mixing")
     assert [getattr(settings, name) for name in kept] == [getattr(candidate.settings, name) for name in kept]
-    plan = make_plan(task, dataclasses.replace(settings, costs=None, emulate=False, out=None), used)
+    plan = make_plan(task, changed(settings, costs=None, emulate=False, out=None), used)
     assert plan.schedule == candidate.schedule
     assert plan.devices.costs == used.parts
     assert all(len(stage.entries) == 2 for stage in plan.stages)  # a layer's weight and bias
@@ -141,4 +139,4 @@ def test_every_method_is_emulated_with_an_optimizer_that_it_accepts(
     asked = recorded_as(monkeypatch, {Unit(0, 0): [1, 2]})
     emulate(planned(method, make_settings(1, 2, cuts=None), table("a", "b")), table("a", "b"), 4)
     ((task, settings),) = asked
-    make_plan(task, dataclasses.replace(settings, costs=None, emulate=False, out=None), costs[0])
+    make_plan(task, changed(settings, costs=None, emulate=False, out=None), costs[0])

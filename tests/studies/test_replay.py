@@ -1,6 +1,5 @@
 """A recorded run once more: the same bits, or what is wrong with the record."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -12,20 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.cli import main
-from stalegrid.config import RunConfig, Settings
+from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
 from stalegrid.observe.folder import MODEL, SUMMARY
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
+from stalegrid.recipes.settings import RunConfig
 from stalegrid.report.told import read_summary
 from stalegrid.studies.replay import Replayed, recorded_config, replay
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.train import execute
-from tests.cases import Net, build, make_settings, make_task
+from tests.cases import Net, build, changed, flat, make_settings, make_task
 
 UPDATES = 8
 EQUAL = Replayed(UPDATES, 0.0, True)
-QUICK = ["--engine", "simulator", "--updates", "6", "--batch-size", "8", "--jitter", "0.3"]
+QUICK = ["--engine", "simulator", "--updates", "6", "--batch-size", "8", "--devices.jitter", "0.3"]
 Said = pytest.CaptureFixture[str]
 
 
@@ -41,7 +41,7 @@ def settings_of(folder: Path, method: str, **changes: Any) -> Settings:
         "jitter": 0.3,
         "out": folder,
     }
-    return Settings(method=method, **(defaults | changes))
+    return flat(Settings, method=method, **(defaults | changes))
 
 
 def lines_of(folder: Path) -> list[str]:
@@ -107,9 +107,9 @@ def test_a_replay_of_another_task_has_other_bits(tmp_path: Path) -> None:
     settings, task = settings_of(tmp_path / "run", "asgd"), make_task()
     execute(task, settings, quiet=True)
     for other in (
-        replay(task, dataclasses.replace(settings, seed=4), tmp_path / "run", quiet=True),
+        replay(task, changed(settings, seed=4), tmp_path / "run", quiet=True),
         replay(make_task(scheduler=None), settings, tmp_path / "run", quiet=True),
-        replay(task, dataclasses.replace(settings, staleness_rule="inverse"), tmp_path / "run", quiet=True),
+        replay(task, changed(settings, staleness_rule="inverse"), tmp_path / "run", quiet=True),
     ):
         assert (other.version, other.equal) == (UPDATES, False)
         assert other.difference > 0
@@ -254,7 +254,7 @@ def test_a_run_from_python_says_how_it_can_be_repeated(tmp_path: Path) -> None:
     hint = f'train(..., engine="simulator", deliveries="{tmp_path / "run" / DELIVERIES}")'
     assert hint in str(caught.value)
     changes: dict[str, Any] = {"deliveries": str(tmp_path / "run" / DELIVERIES), "out": tmp_path / "again"}
-    again = execute(task, dataclasses.replace(settings, jitter=0.0, **changes), quiet=True)
+    again = execute(task, changed(settings, jitter=0.0, **changes), quiet=True)
     state = again.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in first.model.state_dict().items())
 
@@ -270,10 +270,10 @@ def trained(folder: Path, *arguments: str) -> Path:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--method", "softsync", "--softsync", "4", "--servers", "2"],
-        ["--method", "asgd", "--staleness-rule", "gap", "--max-staleness", "2", "--optimizer", "sgd"],
-        ["--method", "hardsync", "--learners", "2", "--momentum-at", "learner", "--trace", "true"],
-        ["--method", "softsync", "--optimizer", "adam", "--schedule", "step", "--dtype", "float64"],
+        ["--method", "softsync", "--servers.softsync", "4", "--servers", "2"],
+        ["--method", "asgd", "--method.rule", "gap", "--servers.max-staleness", "2", "--optimizer", "sgd"],
+        ["--method", "hardsync", "--learners", "2", "--servers.momentum-at", "learner", "--output.trace", "true"],
+        ["--method", "softsync", "--optimizer", "adam", "--schedule", "step", "--training.dtype", "float64"],
     ],
     ids=" ".join,
 )
@@ -285,7 +285,7 @@ def test_replay_says_the_same_bits_and_exits_with_0(arguments: list[str], tmp_pa
 
 
 def test_what_a_run_wrote_down_is_what_it_was(tmp_path: Path) -> None:
-    folder = trained(tmp_path / "run", "--method", "softsync", "--lr", "0.02", "--clip", "3", "--model", "mlp")
+    folder = trained(tmp_path / "run", "--method", "softsync", "--lr", "0.02", "--method.clip", "3", "--model", "mlp")
     found = recorded_config(folder)
     assert isinstance(found, RunConfig)
     settled: dict[str, Any] = {"learners": 4, "softsync": 1, "corrections": ["inverse-staleness"], "out": None}

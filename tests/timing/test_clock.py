@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -113,7 +113,7 @@ def test_two_groups_all_reduce_as_computed_by_hand() -> None:
 
 
 def test_combine_while_adapt_in_two_groups_of_two_stages_runs_as_computed_by_hand() -> None:
-    rounds = Averaging(mixing("ring", 2), adapt_first=False, period=1, lag=0, updates=2)
+    rounds = Averaging(mixing_matrix("ring", 2), adapt_first=False, period=1, lag=0, updates=2)
     program = Program(Grid(2, 2), stale([2, 0]), 2, rounds)
     costs = [Cost(forward=1, backward=2, mix=0.5)] * 2
     links = {"link": Link(0.5), "lateral_link": Link(4)}
@@ -157,7 +157,7 @@ def test_messages_wait_for_their_senders_port() -> None:
 
 
 def test_what_takes_no_bandwidth_does_not_wait_for_the_port() -> None:
-    rounds = Averaging(mixing("ring", 2), adapt_first=False, period=1, lag=0, updates=1)
+    rounds = Averaging(mixing_matrix("ring", 2), adapt_first=False, period=1, lag=0, updates=1)
     program = Program(Grid(2, 2), stale([0, 0]), 1, rounds)
     costs = [Cost(forward=1, backward=2, parameters=100_000, output=1000, input=1000)] * 2
     edge = Edge("activation", Unit(0, 0), Unit(0, 1))
@@ -167,7 +167,7 @@ def test_what_takes_no_bandwidth_does_not_wait_for_the_port() -> None:
 
 
 def test_links_between_stages_and_between_groups_are_two() -> None:
-    rounds = Averaging(mixing("ring", 2), adapt_first=True, period=1, lag=0, updates=1)
+    rounds = Averaging(mixing_matrix("ring", 2), adapt_first=True, period=1, lag=0, updates=1)
     program = Program(Grid(2, 2), stale([0, 0]), 1, rounds)
     costs = [Cost(forward=1, backward=1, parameters=2000, output=4000, input=4000)] * 2
     timeline = dated(program, model_of(program, costs, link=Link(1, 8), lateral_link=Link(3, 32)))
@@ -467,7 +467,7 @@ def programs(draw: st.DrawFn) -> Program:
     )
     averaging = st.builds(
         Averaging,
-        st.just(mixing(draw(st.sampled_from(["ring", "star"])), groups)),
+        st.just(mixing_matrix(draw(st.sampled_from(["ring", "star"])), groups)),
         adapt_first=st.booleans(),
         period=st.integers(1, 2),
         lag=st.integers(0, 2),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.consensus.matrices import mixing
+from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.errors import ConfigError, EngineError
 from stalegrid.observe.timeline import Timeline
@@ -224,7 +224,7 @@ def test_synchronous_stages_wait_as_long_as_the_bubble() -> None:
 def test_a_slow_group_slows_its_neighbours_down_only_where_groups_exchange() -> None:
     slow = {Unit(1, 0): 3.0}
     batches = []
-    rounds = Averaging(mixing("ring", 2), adapt_first=True, period=1, lag=0, updates=20)
+    rounds = Averaging(mixing_matrix("ring", 2), adapt_first=True, period=1, lag=0, updates=20)
     for lateral in (NoLateral(), rounds, AllReduce(2)):
         program = Program(Grid(2, 1), stale([0]), 20, lateral)
         timeline = Timeline()

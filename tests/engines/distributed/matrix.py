@@ -3,7 +3,6 @@
 Starting a process costs far more than a run, so the whole matrix shares one world.
 """
 
-import dataclasses
 import sys
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,7 @@ from stalegrid.config import Settings
 from stalegrid.plans.task import Task
 from stalegrid.studies.loops import OWN
 from stalegrid.train import execute
-from tests.cases import OPTIMIZERS, Net, build, make_settings, make_task
+from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_task
 
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
@@ -60,7 +59,7 @@ def main(folder: Path, world: int) -> None:
     # Every process has a model of its own, as a user's script without a seed would: the first one's must be taken.
     model = build(Net) if dist.get_rank() == 0 else Net()
     for name, settings in configurations(world).items():
-        execute(task_of(settings, model), dataclasses.replace(settings, out=folder / name), quiet=True, keep_units=True)
+        execute(task_of(settings, model), changed(settings, out=folder / name), quiet=True, keep_units=True)
     dist.destroy_process_group()
 
 

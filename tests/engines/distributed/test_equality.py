@@ -1,6 +1,5 @@
 """The same bits on the simulator, on real processes and as plain loops, whichever way processes share the units."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -9,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stalegrid.plans.plan import make_plan, settle
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verify import compare, outcome_of, read_outcome, run_engine
-from tests.cases import make_settings, make_task
+from tests.cases import changed, make_plan, make_settings, make_task
 from tests.engines.distributed import matrix
 
 ROOT = Path(__file__).parents[3]
@@ -30,8 +28,8 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
     for name, settings in configurations.items():
         task = matrix.task_of(settings)
         plan = make_plan(task, settings)
-        simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
-        loop = plain_loop(task, settle(plan, settings), plan)
+        simulated = run_engine(task, changed(settings, engine="simulator"), plan)
+        loop = plain_loop(task, plan.settled(settings), plan)
         assert loop is not None, name
         for found in (read_outcome(tmp_path / name, plan), outcome_of(loop())):
             difference = compare(name, simulated, found)
@@ -42,8 +40,8 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
 def test_processes_started_by_the_library_itself(groups: int, stages: int, processes: int) -> None:
     task, settings = make_task(), make_settings(groups, stages, lag=1, processes=processes)
     plan = make_plan(task, settings)
-    settings = settle(plan, settings)
-    simulated = run_engine(task, dataclasses.replace(settings, engine="simulator"), plan)
+    settings = plan.settled(settings)
+    simulated = run_engine(task, changed(settings, engine="simulator"), plan)
     found = run_engine(task, settings, plan)
     assert torch.equal(torch.tensor(found.losses), torch.tensor(simulated.losses))
     assert compare("processes", simulated, found).equal

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
+from stalegrid.engines.settings import EngineSettings
 from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, WorkerDied
+from stalegrid.observe.settings import OutputSettings
 
 DATA = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
 
@@ -98,7 +100,7 @@ def test_a_worker_that_stalls_ends_the_run_within_the_deadline() -> None:
         DeadlineExceeded,
         match=r"^unit \(0,1\) is silent: unit \(0,0\) waits for gradient of batch or update \d+ from \(0,1\)",
     ):
-        train("stall", deadline=15.0)
+        train("stall", engine=EngineSettings(deadline=15.0))
     assert workers() == before
 
 
@@ -121,9 +123,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp
             stages=2,
             batch_size=4,
             epochs=40,
-            log_every=1,
             out=tmp_path / "run",
             quiet=True,
+            output=OutputSettings(log_every=1),
         )
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"train"') >= 1
     assert (tmp_path / "run" / "config.yaml").exists()

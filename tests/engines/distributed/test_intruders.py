@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
+from stalegrid.programs.settings import GridSettings
 from tests.engines.distributed.test_failures import MARK, wait_until, workers
 
 LISTENING = "0A"  # a socket's state in /proc/net/tcp
@@ -51,11 +52,11 @@ def train(folder: Path, when: int, engine: str) -> dict[str, Tensor]:
         optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
         groups=1,
         stages=2,
-        cuts=["2"],
         batch_size=4,
         updates=20,
         engine=engine,
         quiet=True,
+        grid=GridSettings(cuts=["2"]),
     )
     return result.model.state_dict()
 

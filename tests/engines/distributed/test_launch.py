@@ -18,8 +18,7 @@ from stalegrid.engines.distributed.job import Job, read_job, write_job
 from stalegrid.engines.distributed.launch import PATH
 from stalegrid.errors import ConfigError, EngineError
 from stalegrid.observe.records import Nowhere
-from stalegrid.plans.plan import make_plan
-from tests.cases import make_settings, make_task
+from tests.cases import make_plan, make_settings, make_task
 from tests.engines.distributed.test_failures import MARK, workers
 
 DATA = TensorDataset(torch.linspace(-1, 1, 256).view(64, 4), torch.arange(64) % 2)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from stalegrid.engines.distributed.peers import Peers, layout_of_state
 from stalegrid.errors import ConfigError
-from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.timing.costs import Cost, CostTable
-from tests.cases import make_settings, make_task
+from tests.cases import changed, make_plan, make_settings, make_task
 from tests.engines.distributed.forked import together
 
 
@@ -106,7 +106,7 @@ def test_the_plan_of_the_first_one_is_made_again_without_its_files(tmp_path: Pat
     def act(rank: int) -> str:
         task, settings = make_task(), asked
         if rank:
-            settings = dataclasses.replace(settings, costs=Path("/not/here"), seed=99)
+            settings = changed(settings, costs=Path("/not/here"), seed=99)
 
         def plan(settled: object) -> Plan | ServedPlan:
             return make_plan(task, settled)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ from stalegrid.programs.grid import OBSERVER, learner, server
 from stalegrid.studies.replay import Replayed, replay
 from stalegrid.studies.verify import verify
 from stalegrid.train import Result, execute
-from tests.cases import make_task
+from tests.cases import changed, flat, make_task
 from tests.engines.distributed import test_failures
 from tests.engines.distributed.test_failures import wait_until, workers
 
@@ -47,7 +47,7 @@ Said = pytest.CaptureFixture[str]
 
 def served(method: str, **changes: Any) -> Settings:
     defaults: dict[str, Any] = {"batch_size": 4, "updates": UPDATES, "log_every": 1, "evaluate_every": 0.0, "seed": 3}
-    return Settings(method=method, **(defaults | changes))
+    return flat(Settings, method=method, **(defaults | changes))
 
 
 def deliveries(folder: Path) -> list[dict[str, int]]:
@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
     """Run every configuration in the processes that torchrun started."""
     dist.init_process_group("gloo")
     for name, settings in configurations().items():
-        execute(task_of(settings), dataclasses.replace(settings, out=folder / name), quiet=True)
+        execute(task_of(settings), changed(settings, out=folder / name), quiet=True)
     dist.destroy_process_group()
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from stalegrid.errors import ConfigError
-from stalegrid.plans.plan import make_plan
 from stalegrid.stages.views import VIEWS
-from tests.cases import make_settings, make_task, record_simulator
+from tests.cases import make_plan, make_settings, make_task, record_simulator
 
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.05, weight_decay=0.01),
