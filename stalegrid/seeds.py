@@ -26,6 +26,7 @@ def derive(seed: int, purpose: str, *index: int) -> int:
     Returns:
         A seed that differs, for practical purposes, for any two different keys.
     """
+    # Not by hash(), which differs from process to process.
     key = ":".join([str(seed), purpose, *map(str, index)])
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
 
@@ -44,7 +45,8 @@ def key(device: torch.device, seed: int, purpose: str, *index: int) -> None:
     for source in _generators(device):
         source.manual_seed(derived)
     random.seed(derived)
-    # Not of the bits that set torch's generator: NumPy's is of the same kind, and would draw the same numbers.
+    # The upper 32 bits, all that NumPy takes.  Not the lower ones: its generator is of the same kind as torch's, which
+    # would then draw the same numbers.
     np.random.seed(derived >> 31)
 
 

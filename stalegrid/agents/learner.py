@@ -28,7 +28,8 @@ LOOK = 64
 class Learner:
     """Executes the actions of a learner.
 
-    Running statistics (batch normalisation) are the learner's own; they travel with its gradients.
+    Running statistics (batch normalisation) are the learner's own, as in data parallelism without synchronised
+    normalisation; they travel with its gradients to the first server, whose model has their mean.
 
     Args:
         unit: its coordinates.
@@ -92,6 +93,7 @@ class Learner:
         for message in inbox:
             shard = self._shards[message.tag.edge.source.stage]
             self._weights.flat[shard.start : shard.stop] = message.tensors[0]
+        # One version: all servers go through the same ones.
         (self._weights.version,) = {message.version for message in inbox}
 
     def _forward(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -121,9 +123,11 @@ class Learner:
         self._made = None
         self._batches += 1
         self._weights.check_still()
+        # Batches 1, 2, 4, ...: what replaces a tensor mostly does so at once.
         if self._batches % LOOK == 0 or self._batches & (self._batches - 1) == 0:
             self._weights.check()
         loss.backward()  # type: ignore[no-untyped-call]
+        # A new vector for every batch: the last one may still be under way.
         pushed = torch.zeros_like(self._weights.flat[: self._weights.trained])
         for entry, parameter in self._places:
             if parameter.grad is not None:
@@ -148,4 +152,5 @@ class Learner:
 
     def _used(self, number: int) -> Tensor:
         """Return which parameters of a server the batch gave a gradient: 1 or 0 each."""
+        # Told and not guessed from zeros: dead units have gradients of exactly 0, which decay and momentum must see.
         return torch.tensor([p.grad is not None for p in self._shares[number]], dtype=torch.uint8)

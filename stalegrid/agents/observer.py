@@ -1,6 +1,10 @@
 """The agent outside the grid: reads reports, averages snapshots over replicas, and measures the model.
 
 Does not know: engines, clocks, files; it hands records and models to a sink.
+
+An agent with a program of its own, so "the model at version n" (every stage after exactly n updates) is measured
+without draining a pipeline, and no unit ever waits for a file or a console.  If it measures more slowly than units
+train, snapshots wait in the memory of its process.
 """
 
 import math
@@ -103,6 +107,7 @@ class Observer:
             self._warn_of_unlike(layout, [counters[unit] for unit in units])
             for name, value in _counters(layout, counters[units[0]]).items():
                 state[name].copy_(value)
+        # What has no mean, as the vectors of spectral normalisation, is made anew for the mean of the weights.
         if self._averaged is not None:
             self._averaged(self._model)
         distance = self._distance(vectors, means)
@@ -134,6 +139,7 @@ class Observer:
 
     def _distance(self, vectors: Mapping[Unit, Tensor], means: Sequence[Tensor]) -> float:
         """Return sqrt(mean over replicas of ||w_s - w_mean||^2), over parameters."""
+        # In double precision: differences of nearly equal replicas, summed over all parameters.
         square = 0.0
         for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
             for unit in units:
@@ -154,6 +160,7 @@ class Observer:
             float(count_correct(outputs[0], targets)) / len(targets),
         )
         self._sums = [total + value * len(targets) for total, value in zip(self._sums, values, strict=True)]
+        # Slice by slice, so that units in the same process have their turns in between.
         if chunk + 1 == len(self._test):
             samples, loss, correct = self._sums
             accuracy = None if math.isnan(correct) else correct / samples
@@ -166,6 +173,7 @@ class Observer:
         Raises:
             NonFiniteLoss: a parameter that is trained is infinite or not a number.
         """
+        # First what was measured, which shows how the run went wrong.
         self._sink.evaluation(self._record, self._model)
         for name, parameter in self._model.named_parameters():
             if parameter.requires_grad and not parameter.isfinite().all():

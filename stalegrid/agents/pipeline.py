@@ -157,6 +157,7 @@ class PipelineUnit:
         correct: list[Tensor] = []
 
         def head(*outputs: Tensor) -> Tensor:
+            # A second forward calls this again; what the first one found is what is reported.
             correct.append(count_correct(outputs[0].detach(), targets))
             samples = partial(self._samples.indices, self.role.unit.group, batch)
             with labels.named(outputs[0], targets, samples, self._loss):
@@ -214,10 +215,12 @@ class PipelineUnit:
         update = Update(index, weights.version - oldest, forwarded)
         for correction in parts.corrections:
             correction.correct(update)
+        # After the corrections: it releases the versions that they read.
         parts.ledger.updating(self._used)
         for batch in self._used:
             parts.tally.read(self._sums.pop(batch, 0))
         self._used = []
+        # The view first: it may hold the present version, which is copied only if somebody holds it.
         self.stage.view.overwriting()
         parts.versions.overwriting()
         self._step(update)
@@ -231,6 +234,7 @@ class PipelineUnit:
         parts = self._parts
         factor = math.prod(c.rate(update) for c in parts.corrections)
         with scaled(parts.optimizer, factor):
+            # Within the scaling, so that reports show the rate as it was applied.
             self._lr = float(parts.optimizer.param_groups[0]["lr"])
             parts.optimizer.step()
         for correction in parts.corrections:
@@ -242,6 +246,7 @@ class PipelineUnit:
         self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
 
     def _snapshot(self) -> Tensors:
+        # Here and not after every update: the one waits for a GPU, the other walks through all modules.
         self._parts.tally.check()
         self.stage.weights.check()
         return self.stage.weights.flat.clone(), self.stage.weights.counted()

@@ -70,6 +70,7 @@ class Server:
         self._answer: Tensor | None = None  # the present version, as it was sent
         self._given: dict[int, int] = {}  # version that each learner computes on, where corrections read it
         self._reads = any(c.needs_forwarded for c in parts.corrections)
+        # A copy of each gradient is only made where a correction changes it.
         self._corrects = any(type(c).correct is not Correction.correct for c in parts.corrections)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -127,6 +128,7 @@ class Server:
             correction.correct(update)
         for entry, parameter in self._places:
             view = entry.view(own)
+            # A correction may put a tensor of its own in the place of the gradient.
             if parameter.grad is not None and parameter.grad.data_ptr() != view.data_ptr():
                 view.copy_(parameter.grad)
         return own
@@ -167,6 +169,7 @@ class Server:
         self._lr = float(site.optimizer.param_groups[0]["lr"])
         site.optimizer.step()
         weights.flat[weights.trained :] = self._statistics
+        # Without a staleness: every gradient was corrected for its own when it was taken.
         update = Update(weights.version, 0, None)
         for correction in self._parts.corrections:
             correction.stepped(update)
@@ -178,6 +181,7 @@ class Server:
 
     def _give(self, learners: Sequence[int]) -> Tensors:
         weights = self._weights
+        # A copy for each version and not for each learner: whoever gets it must not change it.
         if self._answer is None:
             self._answer = weights.flat[: weights.trained].clone()
         if self._reads:

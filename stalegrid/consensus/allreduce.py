@@ -4,7 +4,8 @@ Does not know: when (:mod:`stalegrid.consensus.rounds` does), other stages, how 
 
 What is averaged is one vector: the gradients, then for each parameter whether it has one, 1 or 0.  What has no gradient
 is not updated, not even by weight decay.  So a parameter that no group has used keeps none, as in torch's own loop, and
-one that somebody has used gets the mean in every group, be it 0.
+one that somebody has used gets the mean in every group, be it 0.  A gradient of zeros would be the cheaper sign and is
+none: dead units have gradients of exactly 0, which decay and momentum must see.
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ class GradientAveraging:
         """Send parts to their owners, average the own part, or take the mean."""
         others = {m.tag.edge.source.group: m.tensors[0] for m in inbox}
         if action.kind is Kind.SHARE:
+            # Of equal size whatever the parameters are: one of them may lie in two parts.
             self._parts = list(torch.tensor_split(self._gradient(), self._groups))
         elif action.kind is Kind.REDUCE:
             self._parts[self._group] = self._mean(others)
@@ -54,6 +56,7 @@ class GradientAveraging:
     def _mean(self, others: dict[int, Tensor]) -> Tensor:
         by_group = {**others, self._group: self._parts[self._group]}
         total = torch.zeros_like(by_group[self._group])
+        # In the order of the groups, whoever's part came first: a sum in another order has other bits.
         for s in range(self._groups):
             total += by_group[s]
         return total.div_(self._groups)

@@ -3,11 +3,14 @@
 Does not know: when (:mod:`stalegrid.consensus.rounds` does), other stages, how messages travel.
 
 Source: Pham and Ahn, arXiv 2509.05679, whose mixing order could not be read; both orders are offered.  With ``w'`` the
-parameters after the optimizer's step, ``u = w' - w(n)`` and rows of P that sum to 1, both are computed in the form that
-leaves equal replicas equal to the bit, summed in the order of the groups::
+parameters after the optimizer's step, ``u = w' - w(n)`` and rows of P that sum to 1, both are computed as differences,
+which leave equal replicas equal to the bit and need no ``u``, summed in the order of the groups::
 
     combine-while-adapt   w_s(n+1) = w'_s + sum_{r != s} P_sr (w_r(n-c) - w_s(n))
     adapt-then-combine    w_s(n+1) = w'_s + sum_{r != s} P_sr (w'_r(n-c) - w'_s)
+
+With a lag c only the neighbours' parameters are old.  Each row then still is a convex combination, so no lag can make
+the averaging diverge; the price is that the mean over groups is not preserved exactly.
 
 Running statistics are mixed like parameters, with two exceptions.  An infinity has no mean: where one's own or a
 neighbour's buffer holds one, as observers of extremes do before their first batch, the own value stays.  And what both
@@ -57,9 +60,11 @@ class ParameterAveraging:
         turn = self._rounds.turn(update)
         assert turn is not None
         matrix = self._rounds.mixing.weights(turn)
+        # One's own of the time that the neighbours' are from.
         past = self._past.get(update - self._rounds.lag, self._statistics(self._own))
         self._past = {n: kept for n, kept in self._past.items() if n > update - self._rounds.lag}
         delta = torch.zeros_like(self._own)
+        # In the order of the sources, which is that of the program and not of arrival.
         for message in inbox:
             self._check(message)
             source, target = message.tag.edge.source, message.tag.edge.target

@@ -104,6 +104,7 @@ class MixingMatrix:
     @cached_property
     def _left_by_cycle(self) -> float:
         product = reduce(lambda before, matrix: matrix @ before, self.matrices)
+        # The norm and not an eigenvalue: a product of a cycle need not be symmetric.
         left = float(np.linalg.norm(product - 1.0 / len(product), 2))
         return left if left > _NOTHING else 0.0  # the T-th root would make much of a rounding error
 

@@ -45,6 +45,8 @@ class Momentum:
         """Add a vector to the buffers; where there is none yet, it is a 0 to which is added."""
         sizes = [p.numel() for p in self._parameters]
         for p, part in zip(self._parameters, torch.split(delta, sizes), strict=True):
+            # What has no momentum anywhere is left without a state: SGD takes the first gradient whole, without
+            # dampening.
             if part.any():
                 self._made(p).add_(part.view(p.shape))
 
@@ -69,6 +71,7 @@ def _blank(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
     group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     stand_in = nn.Parameter(torch.zeros_like(parameter))
     stand_in.grad = torch.zeros_like(parameter)
+    # A shallow copy: the same rules, with a state and parameters that are thrown away.
     other = copy.copy(optimizer)
     other.state, other.param_groups = defaultdict(dict), [{**group, "params": [stand_in]}]
     other.step()

@@ -96,7 +96,8 @@ class AllReduce:
 
     Group r owns the r-th part of the gradient: everybody sends it that part (S), it averages them (R) and sends the
     mean back to everybody, who assembles it (M).  Each unit sends and receives 2 (S-1)/S of its gradient, as in a
-    ring, in two steps, and sums in the order of the groups, so the bits do not depend on timing.
+    ring, in two steps, and sums in the order of the groups, so the bits do not depend on timing, which a library's
+    all-reduce does not promise.
 
     Args:
         groups: S.

@@ -46,6 +46,7 @@ class CropAndFlip:
         Returns:
             int64 (samples, 3): top and left of the crop, 0 to twice the padding, and 1 for a flip, else 0.
         """
+        # For the whole data set at once, so that a sample's draw does not depend on its batch or on who reads it.
         source = generator(seed, "augment", epoch)
         corners = torch.randint(2 * self.padding + 1, (samples, 2), generator=source)
         flips = torch.randint(2, (samples, 1), generator=source) * int(self.flip)

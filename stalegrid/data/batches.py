@@ -93,7 +93,10 @@ class Batches:
             raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
         update, part = divmod(batch, self.micro_batches)
         size = self.batch_size // self.micro_batches
+        # Groups lie within an update, not an update within a group's share: so S groups see what one group with a batch
+        # of S B sees.
         start = (update % self.updates_per_epoch * self.groups + group) * self.batch_size + part * size
+        # A slice would let whoever gets it change the order that is kept.
         return self._permutation(self.epoch(batch))[start : start + size].clone()
 
     def inputs(self, group: int, batch: int) -> tuple[Tensor, ...]:

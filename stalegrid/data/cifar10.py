@@ -151,7 +151,9 @@ def _check_plain(content: bytes) -> None:
     """
     made = 0
     for code, argument, _ in pickletools.genops(content):
+        # How many are made bounds how deep they nest, which would exhaust the stack.
         made += any(after in _CONTAINERS for after in code.stack_after)
+        # Python keeps such notes in an array as long as the largest number.
         noted = argument if code.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
         if made > NESTED or not isinstance(noted, int) or noted > len(content):
             raise DataError(f"a pickle that is not as simple as a CIFAR-10 file (containers: {made}, number: {noted})")
@@ -172,4 +174,5 @@ def _pixels(record: object, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[
     if len(raw) != ROWS * PIXELS:
         raise DataError(f"{path}: b'data' holds {len(raw)} bytes, expected {ROWS * PIXELS}")
     flat = np.frombuffer(raw, dtype=np.uint8)
+    # A copy, since nobody may write to what is made of bytes, and torch wants to.
     return np.array(flat.reshape((ROWS, PIXELS), order="F" if fortran else "C"), order="C")

@@ -89,6 +89,7 @@ def _parse(file: BinaryIO | gzip.GzipFile, path: Path, dimensions: int) -> Tenso
         raise DataError(f"{path}: the shape {tuple(shape)} has {expected} bytes, at most {LARGEST} make sense")
     if path.suffix != ".gz" and _size(path) != header + expected:  # before anything is read
         raise DataError(f"{path}: found {_size(path)} bytes, expected {header + expected} for the shape {tuple(shape)}")
+    # One byte more than is due, so that a file that is too long shows.
     values = bytearray(file.read(expected + 1))  # torch wants memory it may write to
     if len(values) != expected:
         found = f"found {header + len(values)}{' or more' * (len(values) > expected)} bytes"

@@ -4,7 +4,12 @@ Does not know: batches, groups, who reads what.
 
 The first stage reads the inputs of a batch and the last one its targets, later and often in another process.  A data
 set that draws from a generator of its own would give them samples of different draws, and a run of the same seed others
-again.  Reading a few samples twice shows it.
+again.  Reading a few samples twice shows it; checksums in reports find the rest, such as a file that is written while
+it is read.  A data set with a generator of its own is refused also where one unit reads everything and no pair could
+fall apart: two runs, or two engines, would still train on different data.
+
+NumPy is not patched to give ``np.random.default_rng()`` keys: a refusal names a remedy of one line, and what is not
+patched does not break.
 """
 
 import hashlib

@@ -132,6 +132,7 @@ class ItemSource:
         inputs, targets = self._fetch(epoch, indices)
         found = 0
         for part in (*inputs, targets):
+            # Against accidents, not against attacks, and for every batch: so a checksum that is cheap.
             found = zlib.crc32(bytes_of(part), found)
         return found
 
@@ -141,6 +142,7 @@ class ItemSource:
         if last is None or last[0] != epoch or not torch.equal(last[1], indices):
             inputs, targets = self._batch(epoch, indices.tolist())
             cast_inputs = tuple(_cast(part, self._dtype) for part in inputs)
+            # One batch is enough: a unit that reads both asks for inputs and targets of a batch one after the other.
             self._last = last = epoch, indices.clone(), cast_inputs, _cast(targets, self._dtype)
         return last[2], last[3]
 

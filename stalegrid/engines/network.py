@@ -45,6 +45,7 @@ class Network:
 
     def lose(self, edge: Edge) -> bool:
         """Go on without the agent at the other end of an edge, which is gone; return whether that is possible."""
+        # An edge breaks at both of its ends; the one that lives here is not gone.
         gone = edge.source if edge.target in self._agents else edge.target
         if not self._program.expendable(gone):
             return False
@@ -76,9 +77,11 @@ class Network:
         inbox = [self._take(tag) for tag in action.needs]
         try:
             sent = self._agents[unit].step(action, inbox)
+        # Our own errors say where they come from.
         except StalegridError:
             raise
         except Exception as problem:
+            # A note, so that whatever the user's code has raised keeps its class.
             problem.add_note(f"at unit {unit}, action {action}")
             raise
         self._advance(unit)
@@ -100,6 +103,7 @@ class Network:
         return message
 
     def _decide(self) -> None:
+        # A message may settle what is due at others than its target; asking again changes nothing where it does not.
         for unit in sorted(self._undecided):
             self._advance(unit)
 

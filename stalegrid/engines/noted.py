@@ -33,6 +33,7 @@ class Noted:
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        # First the step: what it refuses is not in the record.
         made = self._agent.step(action, inbox)
         if action.kind is Kind.TAKE:
             tag = inbox[0].tag

@@ -22,6 +22,7 @@ def _epoch() -> int:
     return day - (before + after) // 2
 
 
+# Read once: the time of day may be set back while a run goes on, the counter cannot.
 _EPOCH = _epoch()
 
 

@@ -33,4 +33,5 @@ def ending_in_order() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    # As a shell reports a process that this signal has ended.
     sys.exit(128 + number)

@@ -29,6 +29,7 @@ def simulate(
     """
     network = Network(program, agents)
     while not network.done:
+        # Read once a turn: who becomes ready by what is sent in it comes in the next one.
         ready = network.ready()
         if not ready:
             raise EngineError(f"deadlock: {describe(waits_of(network.missing()))}")

@@ -3,7 +3,8 @@
 Does not know: what is trained, which processes there are.
 
 Worker processes begin with the switches that torch has at its start.  They take over those of the process that started
-them, so that both compute the same.
+them, so that both compute the same.  A context around the call, such as ``autocast`` or ``no_grad``, cannot travel and
+would not mean there what it says: it is refused.
 """
 
 import json

@@ -57,6 +57,7 @@ def check_followed(model: nn.Module) -> None:
     followed = {
         path
         for path, part in model.named_modules()
+        # As torch.fx does: it keeps torch's own layers whole, but follows a Sequential.
         if not type(part).__module__.startswith("torch.nn.") or isinstance(part, nn.Sequential)
     }
     holders: dict[int, str] = {}
@@ -131,6 +132,7 @@ def check_memory(model: nn.Module) -> None:
     tensors = {**tensors_of(model), **_attributes(model)}
     lying = {name: t for name, t in tensors.items() if t.layout == torch.strided and not is_lazy(t) and t.numel()}
     spans = sorted((t.device.type, t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in lying.items())
+    # Sorted by their starts: where any two overlap, two that follow one another do.
     for (device, _, end, one), (other_device, start, _, other) in pairwise(spans):
         if device == other_device and start < end:
             raise ConfigError(

@@ -55,6 +55,7 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
         ) from problem
     copies = dict(own.named_parameters(remove_duplicate=False))
     for name, parameter in model.named_parameters(remove_duplicate=False):
+        # Marks that a user set, which a copy of a parameter lacks.
         vars(copies[name]).update(vars(parameter))
     renewed = partial(renew, memo=memo, copy=_deep)
     attach(own, {n: (list(map(renewed, b)), list(map(renewed, a))) for n, (b, a) in hooks_of(model).items()})
@@ -95,10 +96,12 @@ def cast(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """
     if dtype is None:
         return model
+    # Not by Module.to, which takes complex tensors for floating ones and parts a buffer that two modules share.
     seen: dict[int, Tensor] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.is_floating_point():
+                # The parameter stays the object that it is, by which modules share it.
                 parameter.data = parameter.data.to(dtype)
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_floating_point():

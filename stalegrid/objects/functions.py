@@ -40,6 +40,7 @@ def _renew_once(value: Any, memo: Memo, copy: Callable[[Any, Memo], Any]) -> Any
 
 def _renew_function(function: FunctionType, memo: Memo, copy: Callable[[Any, Memo], Any]) -> FunctionType:
     closure = function.__closure__ or ()
+    # It has no state of its own; its globals are one for all copies anyway.
     if not (closure or function.__defaults__ or function.__kwdefaults__):
         return function
     cells = tuple(CellType() for _ in closure)

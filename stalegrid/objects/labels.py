@@ -40,6 +40,7 @@ def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss:
     except Exception as problem:  # the loss is the user's: anything can be raised
         if outputs.ndim < 2 or targets.is_floating_point() or targets.ndim != outputs.ndim - 1:
             raise
+        # A function such as F.cross_entropy says nothing of what it ignores.
         ignored = IGNORED if ignored_by(loss) is None else ignored_by(loss)
         wrong = ((targets < 0) | (targets >= outputs.shape[1])) & (targets != ignored)
         if not wrong.any():

@@ -93,6 +93,7 @@ def _of_function(function: FunctionType, named: bool) -> list[Any]:
 
 
 def _of_object(value: Any) -> list[Any]:
+    # What an object does when it is called may name globals.
     called = [getattr(type(value), name, None) for name in ("__call__", "forward")]
     return [*getattr(value, "__dict__", {}).values(), *called]
 

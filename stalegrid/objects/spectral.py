@@ -62,6 +62,7 @@ def _iterations(part: nn.Module) -> Iterator[tuple[nn.Module, Callable[[], objec
 def _look(part: nn.Module, name: str, norm: nn.Module) -> None:
     """Read a normalised weight as a training forward does."""
     was = norm.training
+    # In evaluation mode the vectors stay as they are.
     norm.train()
     getattr(part, name)
     norm.train(was)

@@ -68,6 +68,7 @@ class ConsoleSink:
         last = record["update"] == self._updates
         if not self._console.is_terminal and (last or now - self._shown >= LINE_EVERY):
             self._shown = now
+            # A guess from the whole run so far, loading included; too long at first, soon right.
             left = (now - self._start) * (self._updates / record["update"] - 1)
             self._console.print(f"update {record['update']}/{self._updates} {line} left {left:.0f} s", soft_wrap=True)
 

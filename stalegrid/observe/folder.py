@@ -64,6 +64,7 @@ class Folder:
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Append a line to the metrics; write the model and the summary of the run so far."""
+        # First the line: should a file below not find room, the measurement is not lost.
         self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
         replace(self._folder / MODEL, lambda part: save_file(saved(model), part))
         if rest := unsaved(model):

@@ -19,6 +19,7 @@ class Rate:
     def after(self, samples: int, now: float) -> float:
         """Return the rate after so many more samples."""
         if self._first:
+            # The time to the first report is that of loading libraries and waiting for others.
             rate = samples / (now - self._since)
             self._since, self._first = now, False
             return rate

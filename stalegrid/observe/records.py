@@ -36,6 +36,7 @@ class Report:
         histogram: batches used, by staleness in updates from 0 to the bound.
     """
 
+    # All of one type: they travel in one vector.
     lr: float = 0.0
     forwarded: float = 0.0
     applied: float = 0.0
@@ -53,6 +54,7 @@ class Report:
     def vector(self) -> Tensor:
         """Return the numbers, the histogram last, as float64, shape (numbers,)."""
         numbers = [getattr(self, name) for name in _NUMBERS]
+        # One vector of one type, as messages of an edge all have the same layout.
         return torch.tensor([*numbers, *self.histogram], dtype=torch.float64)
 
     @classmethod
@@ -160,6 +162,7 @@ class Tally:
 
     def read(self, checksum: int) -> None:
         """Note what samples were read for a batch that is used; the sum stays exact in a float."""
+        # A sum, so that the order in which two stages use batches does not matter.
         self._report.data = (self._report.data + checksum) % 2**52
 
     def moved(self, gap: Tensor) -> None:
@@ -213,6 +216,7 @@ def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     Returns:
         The count, shape ().
     """
+    # A single output is no score of classes.  NaN goes through all sums, so nobody is told half an accuracy.
     scores = outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
     return (outputs.argmax(dim=1) == targets).sum() if scores else torch.tensor(math.nan)
 

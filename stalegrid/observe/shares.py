@@ -74,6 +74,7 @@ def shares(timeline: Timeline) -> list[Share]:
 
 
 def _share(unit: Unit, spans: list[Span], inbound: list[Flight], total: int) -> Share:
+    # Of those that arrive together, the one that left last comes first and is passed over: the longest flight counts.
     inbound.sort(key=lambda flight: (flight.arrived, -flight.left))
     arrivals = [flight.arrived for flight in inbound]
     busy = sum(span.end - span.start for span in spans)

@@ -108,5 +108,6 @@ class Several:
     def close(self) -> None:
         """Close them all, whichever of them fails."""
         with ExitStack() as closing:
+            # Backwards, as the stack closes first what was put on it last.
             for sink in reversed(self._sinks):
                 closing.callback(sink.close)

@@ -21,6 +21,7 @@ def saved(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict().items():
         dense = tensor.detach().cpu().contiguous()
         place = dense.untyped_storage().data_ptr()
+        # Safetensors refuses tensors that share memory, such as tied ones.
         state[name] = dense.clone() if place in places else dense
         places.add(place)
     return state
@@ -83,6 +84,7 @@ def _spoil(model: nn.Module) -> None:
     """Give every element another value, so that what a load forgets shows."""
     for name, tensor in _tensors(model).items():
         try:
+            # Of any type: what is 0 becomes 1, and all else 0.
             tensor.data.copy_(tensor.data == 0)
         except RuntimeError as problem:
             raise ValueError(f"{name}: {problem}") from problem

@@ -37,6 +37,7 @@ class Stream:
         """
         stream = self._stream()
         if stream is not None:
+            # A character that a terminal lacks must not end a run.
             known = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             self._try(stream, lambda: stream.write(known))
         return len(text)
@@ -64,6 +65,7 @@ class Stream:
         return stream.fileno()
 
     def _stream(self) -> TextIO | None:
+        # Looked up each time: tests and notebooks put others in its place.
         return cast("TextIO | None", getattr(sys, self._name))
 
     def _try(self, stream: TextIO, act: Callable[[], object]) -> None:

@@ -61,6 +61,7 @@ class Staleness:
     def add(self, seen: Mapping[str, Record]) -> None:
         """Take in what units reported."""
         for unit, record in seen.items():
+            # Records are plain, as a file has them: units go by their names.
             group, stage = map(int, unit.strip("()").split(","))
             self._summed.setdefault(stage if self._limit is None else group, Summed()).add(record)
 

@@ -62,6 +62,7 @@ class Takes:
     def vector(self, most: int) -> Tensor:
         """Return the numbers as float64, then room for ``most`` pairs: a learner's staleness is -1 where it is gone."""
         pairs = [*self.taken, *((number, _NOTHING) for number in self.lost)]
+        # Filled up: messages of an edge all have the same layout.
         pairs += [(_NOTHING, _NOTHING)] * (most - len(pairs))
         flat = (value for pair in pairs for value in pair)
         return torch.tensor([*(getattr(self, name) for name in _NUMBERS), *flat], dtype=torch.float64)

@@ -22,6 +22,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
+        # Here, because TensorBoard may not be installed, and loads slowly.
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder))
@@ -53,6 +54,7 @@ class TensorBoard:
 
     def _draw(self, name: str, histogram: Sequence[int], step: int) -> None:
         values = [tau for tau, count in enumerate(histogram) for _ in range(count)]
+        # One bin for each whole number, around it.
         self._writer.add_histogram(name, np.array(values), step, bins=np.arange(len(histogram) + 1) - 0.5)
 
     def _write(self, scalars: Mapping[str, float | None], step: int) -> None:

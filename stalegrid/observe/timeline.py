@@ -1,6 +1,9 @@
 """What was executed when: spans of actions and flights of messages, in real or in virtual nanoseconds.
 
 Does not know: engines, clocks, files.
+
+Whoever executes keeps it in memory, and one process gathers all parts at the end of a run.  A run that fails leaves no
+timeline; its metrics are there.
 """
 
 from collections.abc import Iterable
@@ -87,6 +90,7 @@ class Timeline:
             whole.spans += part.spans
             whole.departures |= part.departures
             whole.arrivals |= part.arrivals
+        # Processes know the time of day only; a trace begins at 0.
         zero = min((s.start for s in whole.spans), default=0)
         spans = (Span(s.unit, s.kind, s.index, s.start - zero, s.end - zero) for s in whole.spans)
         whole.spans = sorted(spans, key=_begin)

@@ -139,6 +139,7 @@ class _Events:
             begin = self._event(forward.unit, "s", name, "batch", forward.start)
             end = self._event(update.unit, "f", name, "batch", update.start)
             arrows.setdefault(forward, []).append(begin | {"id": i})
+            # bp e: the arrow ends at the action that encloses this time, not at the next one.
             arrows.setdefault(update, []).append(end | {"id": i, "bp": "e"})
         for span in self._timeline.spans:
             name = f"{span.kind.value}{span.index}"
@@ -161,6 +162,7 @@ class _Events:
             unit = edge.source
             ends = lanes.setdefault(unit, [])
             lane = next((i for i, end in enumerate(ends) if end <= left), len(ends))
+            # Local: viewers then draw it beside the process of the sender.
             identity = {"id2": {"local": f"{unit} {lane}"}}
             if lane == len(ends):
                 ends.append(arrived)
@@ -199,6 +201,7 @@ class _Events:
 
     def _event(self, unit: Unit, phase: str, name: str, category: str, time: int) -> Event:
         place = {"pid": self._processes[unit], "tid": self._threads[unit]}
+        # The format counts in microseconds.
         return {"ph": phase, "name": name, "cat": category, "ts": time / 1000, **place}
 
     def _lasting(self, unit: Unit, name: str, category: str, start: int, end: int) -> Event:

@@ -45,6 +45,7 @@ def balance(
                 for start, (worst, chosen) in best.items()
                 if start < stop and allowed(start, stop)
             )
+            # Of equal costs the first cuts, so that everybody who cuts alike costs cuts alike.
             if (found := min(options, default=None)) is not None:
                 longer[stop] = found
         best = longer

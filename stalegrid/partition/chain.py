@@ -18,6 +18,7 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.partition.operations import Operations
 
 
+# A module, so that it moves to a device with its stage; no buffer, which would be mixed and saved.
 class Constant(nn.Module):
     """A tensor that moves with its stage, but is no part of its weights.
 
@@ -93,6 +94,7 @@ class Chain:
         """Name a cut by the operation it precedes."""
         node = self.nodes[cut]
         path = str(node.target) if node.op == "call_module" else node.name
+        # A module that is called twice is one name for two places; the second goes by its operation.
         return path if self._position(path) == cut else node.name
 
     def find(self, name: str) -> int:
@@ -127,6 +129,7 @@ class Chain:
                 names.update(dict.fromkeys(f"{node.target}.{n}" for n, _ in tensors))
             fetched = (n for n in node.all_input_nodes if n.op == "get_attr")
             names.update(dict.fromkeys(str(n.target) for n in fetched if n.target not in self.constants))
+        # By identity: what is tied has one owner, whichever of its names is used.
         known = {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
         found = (_attribute(self.model, n) for n in names)
         return list(dict.fromkeys(known[id(t)] for t in found if id(t) in known))
@@ -147,6 +150,7 @@ class Chain:
             }
 
         def local(node: fx.Node) -> fx.Node:
+            # Parameters are read by each stage that uses them; only what operations have made crosses a cut.
             if node.op == "get_attr" and node not in env:
                 path = str(node.target)
                 env[node] = graph.call_module(path) if path in self.constants else graph.node_copy(node)

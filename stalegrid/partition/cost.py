@@ -69,6 +69,7 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
             torch.autograd.backward(made, gradient, inputs=wanted)
 
     seconds = _timed(forward_backward, leaves)
+    # Else the next round would add to gradients that are there, which takes longer.
     chain.model.zero_grad(set_to_none=True)
     return seconds
 
@@ -85,6 +86,7 @@ def _timed(call: Callable[[], None], involved: list[Tensor]) -> float:
     cuda = any(t.is_cuda for t in involved)
     if cuda:
         torch.cuda.synchronize()
+    # Wall time: a GPU works beside the processor, and threads beside one another.
     start = time.perf_counter()
     call()
     if cuda:

@@ -4,6 +4,10 @@ Does not know: how a model is traced, where it is cut.
 
 A graph of torch.fx refers to a user's functions by name when it is pickled, and traces again when it is read: functions
 of the script itself would be missing, and two processes might see two models.
+
+So a model is traced once, where the plan is made, and every process builds its stages from these operations.  Where
+nothing pickled travels (torchrun) every process traces for itself; then all compare what they found, operation by
+operation.
 """
 
 from collections.abc import Callable

@@ -59,6 +59,7 @@ def split(model: nn.Module, servers: int, moving: Collection[str] = ()) -> tuple
         )
     offsets = [*(entry.offset for entry in entries), whole.trained]
     sizes = [float(after - before) for before, after in pairwise(offsets)]
+    # Between tensors only: optimizers and corrections work tensor by tensor.
     cuts = balance(sizes, servers, range(1, len(entries)), lambda cut: 0.0, lambda start, stop: True)
     assert cuts is not None
     bounds = [0, *cuts, len(entries)]
@@ -70,6 +71,7 @@ def split(model: nn.Module, servers: int, moving: Collection[str] = ()) -> tuple
 
 
 def _shard(model: nn.Module, names: Sequence[str], start: int, stop: int, moving: Sequence[str] | None) -> Shard:
+    # Buffers are the first server's: learners send it theirs, and it has their mean.
     own = shard_of(model, [*names, *(moving or ())], buffers=moving is not None)
     return Shard(start, stop, StageLayout.of(Weights(own, moving or ())), tuple(names))
 

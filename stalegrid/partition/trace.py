@@ -3,7 +3,14 @@
 Does not know: where a model is cut, costs, groups, messages.
 
 Tracing is torch.fx: the forward runs once, on stand-ins.  Their sizes and types are known, since every batch of a run
-has the same; their values are not.
+has the same; their values are not.  So a check of ``x.shape``, or a size read at the top and used at the end, is a
+constant and crosses no cut.
+
+Whatever the forward does beside the stand-ins would happen once, or lose its meaning: switching gradients or autocast,
+checkpointing, drawing or seeding random numbers, a custom autograd function, a backward, changing what the model holds
+or a tensor that the forward made, hooks on a module's gradients.  Such a module is kept whole; where it is the
+outermost one the model is refused.  What leaves no mark on the model is not noticed: a forward that is followed, or a
+hook, that prints or fills a list of the script does so once, when it is traced.
 """
 
 import contextlib
@@ -101,6 +108,7 @@ class _Tracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Take parameters and buffers for values that any forward may find changed."""
+        # By identity: a tied parameter has one name, wherever the forward reads it.
         name = self._names.get(id(attr_val))
         if name is None:
             return attr_val
@@ -109,6 +117,7 @@ class _Tracer(fx.Tracer):
         return parameter_proxy_cache[name]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # The outermost module is followed, also where it is a layer of torch.
         if not module_qualified_name:
             return False
         return module_qualified_name in self._leaves or super().is_leaf_module(m, module_qualified_name)
@@ -125,6 +134,7 @@ class _Tracer(fx.Tracer):
                 raise TypeError(f"hooks on the gradients of a module ({type(m).__name__}) cannot be traced")
             made = super().call_module(m, forward, args, kwargs)
             self._check_surroundings()
+            # Tensors that the forward makes are hung onto the outermost module by torch.fx itself.
             stowed = set(self.tensor_attrs.values()) if m is self.root else set()
             _check_unchanged(m, before, stowed)
             return made
@@ -173,6 +183,7 @@ def _surroundings() -> dict[str, object]:
             (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")
         ],
         "changes the default type": torch.get_default_dtype(),
+        # NumPy's state holds an array, which == compares element by element; pickled, it is compared as a whole.
         "draws random numbers outside torch's own layers, or seeds them": (
             torch.get_rng_state().numpy().tobytes(),
             random.getstate(),
@@ -196,9 +207,11 @@ def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
     leaves: set[str] = set()
     guard = _refuse_stand_ins(torch.autograd.Function.apply)
     while True:
+        # Anew after each module that turned out to be one operation: it may stand within others that can be followed.
         attempt = copied(model)  # a forward that cannot be followed may leave it changed
         try:
             with (
+                # For as long as the trace lasts: torch.fx offers no place of its own to look at either.
                 mock.patch.object(torch.autograd.Function, "apply", guard),
                 mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
             ):
@@ -253,6 +266,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
     """
+    # What torch.compile wraps a model in.
     if hasattr(model, "_orig_mod"):
         raise ConfigError(
             f"a compiled model cannot be cut (model: {type(model).__name__}); give the model that was compiled, or "

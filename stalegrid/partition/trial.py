@@ -36,6 +36,7 @@ class Trial:
 
 class _Interpreter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
+        # All values are kept: a cut may lie anywhere.
         super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
         self.trial = Trial()
 
@@ -101,6 +102,7 @@ def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     with torch.no_grad():
         for parameter in moved.parameters():
             if parameter.requires_grad:
+                # By a sixteenth, as stalegrid.partition.apart does.
                 parameter.mul_(1.0625)
     _hold(dataclasses.replace(chain, model=moved), inputs)
     return _hold(chain, inputs)
@@ -110,6 +112,7 @@ def _hold(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     model, interpreter = copied(chain.model), _Interpreter(chain)
     expected = check(model, inputs)
     versions = {name: constant._version for name, constant in chain.constants.items()}
+    # By one key, so that runs that are compared drop the same values.
     with drawing(CPU, 0, "trial"):
         _compare(chain, model, expected, lambda: parts(interpreter.run(*(x.clone() for x in inputs))))
     if any(chain.constants[name]._version != version for name, version in versions.items()):
@@ -136,6 +139,7 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         )
     with drawing(CPU, 0, "trial"):
         try:
+            # Of copies: a model may change its input in place.
             made = model(*(x.clone() for x in inputs))
         except Exception as problem:  # the model is the user's: anything can be raised
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
@@ -190,6 +194,7 @@ def _compare(
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors are the same to the bit; what is no number is the same as such."""
+    # torch.equal would take NaN for unlike itself.
     return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 

@@ -32,6 +32,7 @@ class Kind(Enum):
     __hash__ = object.__hash__  # a kind is one object; hashing its name anew at every look-up would take longer
 
 
+# A tuple, so that edges have an order, by which all processes number their channels alike.
 class Edge(NamedTuple):
     """A directed first-in first-out channel between two agents for one sort of message."""
 
@@ -68,4 +69,9 @@ class Action:
 
 
 Hoped = tuple[Tag, ...]
-"""Messages any of which may settle what an agent does next."""
+"""Messages any of which may settle what an agent does next.
+
+An agent whose program yields this instead of an action is asked again when something has arrived.  That is the whole
+difference between a run whose order the network makes and its replay: agents, actions and messages are the same, so
+the bits are.
+"""

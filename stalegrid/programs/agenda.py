@@ -28,6 +28,7 @@ class Agenda:
     @property
     def agents(self) -> list[Unit]:
         """All agents in canonical order, the observer last."""
+        # The observer last, so that units that share its process come first in each turn.
         return [*self.units, *([OBSERVER] if self.watch else [])]
 
     def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
@@ -40,6 +41,8 @@ class Agenda:
 
     def due(self, edge: Edge) -> Iterator[Tag]:
         """Yield the messages of an edge, from first to last."""
+        # The program is walked anew for each edge: a pure function has no state that readers in several threads would
+        # share.
         actions = (action for action in self.actions(edge.target) if isinstance(action, Action))
         return (tag for action in actions for tag in action.needs if tag.edge == edge)
 

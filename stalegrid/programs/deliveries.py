@@ -52,6 +52,7 @@ def first_updates(path: Path, rules: Rules, updates: int) -> str:
         ConfigError: the file cannot be read, or holds fewer.
     """
     order = read_order(path, rules)
+    # A line of a lost learner is no gradient, but whom servers answer after it depends on it.
     taken = list(accumulate(int(not delivery.gone) for delivery in order))
     if not taken or not 0 < updates * rules.gather <= taken[-1]:
         raise ConfigError(f"the record holds fewer updates than the model has (deliveries: {path}, updates: {updates})")

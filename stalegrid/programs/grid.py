@@ -25,6 +25,7 @@ class Unit(NamedTuple):
         return f"server {self.stage}" if self.group == _SERVERS else f"({self.group},{self.stage})"
 
 
+# Below 0, so that neither the observer nor a server is ever a unit of a grid.
 OBSERVER = Unit(-1, -1)
 """The agent that collects reports and snapshots and measures the model; it stands outside the grid."""
 

@@ -37,6 +37,7 @@ class Live(Served):
 
     def endless(self, edge: Edge) -> bool:
         """Return whether nobody knows how many messages an edge carries: but for those to the observer."""
+        # What the observer gets is counted in updates, so its edges end by themselves.
         return edge.target != OBSERVER
 
     def due(self, edge: Edge) -> Iterator[Tag]:
@@ -53,6 +54,7 @@ class Live(Served):
         elif edge.name == "turn":
             number, gone = message.tensors[0].tolist()
             self._coming[edge.target].append(Delivery(number, bool(gone)))
+        # Not of one that was given up before its gradient came: the other servers were told that it is gone.
         elif edge.name == "push" and edge.target == DOOR and edge.source.group not in self.lost_learners:
             self._coming[DOOR].append(Delivery(edge.source.group))
 
@@ -64,10 +66,12 @@ class Live(Served):
         """Take note of a learner that is gone."""
         if unit.group not in self.lost_learners:
             self.lost_learners.add(unit.group)
+            # In the order of deliveries: all servers, and a replay, must drop it at the same place.
             self._coming[DOOR].append(Delivery(unit.group, gone=True))
 
     def late(self) -> bool:
         """Return whether only goodbyes of learners were missing, which servers need not have."""
+        # A learner that hangs says no goodbye, and once all updates are made nothing of it is needed.
         before = len(self.lost_learners)
         if self._finished:
             self.lost_learners.update(range(self.rules.learners))
@@ -84,6 +88,7 @@ class Live(Served):
         yield from super().serve(unit, deliveries)
         self._finished.add(unit)
         yield Action(Kind.STOP, self.updates, sends=tuple(self._last(unit)))
+        # A receive that never completes would abort this process when it leaves the process group.
         while missing := self._goodbyes(unit):
             yield missing
 
@@ -92,6 +97,7 @@ class Live(Served):
         for index in count():
             while missing := self._due(unit, index):
                 yield missing
+            # All servers answer the same learners, so either all have answered or all have ended.
             if self._ended.issuperset(self._weights(unit)):
                 yield Action(Kind.STOP, index, sends=tuple(self._last(unit)))
                 return
@@ -100,6 +106,7 @@ class Live(Served):
     def _last(self, unit: Unit) -> Iterator[Tag]:
         """Yield the last message of every edge from an agent to those that are left."""
         for target in self.units:
+            # Not to those that are gone: this process would wait at its end for them to take it.
             if target.group not in self.lost_learners:
                 yield from (Tag(edge, END) for edge in self.inbound(target) if edge.source == unit)
 

@@ -45,6 +45,8 @@ class TensorSpec:
     @classmethod
     def of(cls, tensor: Tensor) -> "TensorSpec":
         """Describe a tensor, as dense in memory as its own order of dimensions allows."""
+        # A slice is sent without what lies between; a layout such as channels_last is kept. On the meta device it costs
+        # no memory.
         dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
         return cls(tuple(tensor.shape), dense.stride(), tensor.dtype)
 

@@ -82,10 +82,15 @@ class Program(Agenda):
             edges.append(Edge("activation", Unit(s, k - 1), agent))
         if k < self.grid.stages - 1:
             edges.append(Edge("gradient", Unit(s, k + 1), agent))
+        # All processes number their channels by this order.
         return sorted(edges)
 
     def recomputes(self, stage: int) -> bool:
-        """Return whether a stage forwards every batch a second time, while its gradient may still be under way."""
+        """Return whether a stage forwards every batch a second time, while its gradient may still be under way.
+
+        The second forward is an action of its own, not a branch of the backward: it needs no message, so it runs behind
+        the wait for the gradient.  With one batch in flight it would make the graph that is there, bit for bit.
+        """
         return self.recompute and self.schedule.in_flight(stage) > 1
 
     def _train(self, unit: Unit) -> Iterator[Action]:
@@ -96,6 +101,8 @@ class Program(Agenda):
             yield from self.lateral.opening(unit, n)
             limit = (n + 1 if self.schedule.flush else self.updates) * micro
             for b in range(n * micro, (n + 1) * micro):
+                # Before the first backward this fills the window; from then on each backward makes room for one
+                # forward.
                 while issued < min(b + window, limit):
                     yield forward.action(issued)
                     issued += 1

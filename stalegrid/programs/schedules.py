@@ -60,8 +60,11 @@ class Schedule:
         Stage k-1 forwards batch ``b + m_{k-1}`` only after it has used the gradient of batch ``b - 1``, for which
         stage k must have forwarded batch ``b - 1 + m_k``: so at most ``m_{k-1} - m_k + 1`` lie between.  This is the
         bounded queue with back-pressure of arXiv 1909.02625, where neither the activation that a stage is about to
-        take nor the one that was just sent is counted.  Before the first gradient, and in every round of a flush, it
-        is the whole window of stage k-1.
+        take nor the one that was just sent is counted: ``m_{k-1} = m_k + 1 + p_k`` for a queue of p_k.  Before the
+        first gradient, and in every round of a flush, it is the whole window of stage k-1.
+
+        So queues are not built: the staleness is their capacity.  Capacities of their own would change no number, save
+        memory at the start only, and could deadlock.
         """
         if not stage or self.flush:
             return self.windows[stage - 1] if stage else 0

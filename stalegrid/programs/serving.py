@@ -15,6 +15,10 @@ network like any other.  Every server runs, with ``c`` gradients an update::
 and every learner ``F(b) B(b)`` for its batches b: a forward needs the weights of every server, a backward sends a part
 of the gradient to each.  The first server decides, and tells the others whom it took; so all shards of the parameters
 go through the same versions, and their number changes nothing.
+
+Were each server to take gradients as they come, a gradient would have as many stalenesses as there are servers, and a
+bound could deadlock: one learner is answered by one server and held back by another, a second one the other way round.
+The price is a small message a gradient between servers.
 """
 
 from collections import Counter
@@ -114,7 +118,8 @@ class Served(Agenda):
     def batch(self, unit: Unit, index: int) -> Iterator[Action]:
         """Yield what a learner does with one batch."""
         yield Action(Kind.FORWARD, index, tuple(Tag(edge, index) for edge in self._weights(unit)))
-        # To the first server last: what it takes, the others have or are about to get, even if the learner dies.
+        # To the first server last, one after another: what it takes, the others have or are about to get, even if the
+        # learner dies.  (A network may still drop what was handed to it; then the deadline ends the run.)
         parts = tuple(Tag(Edge("push", unit, shard), index) for shard in reversed(self.shards))
         yield Action(Kind.BACKWARD, index, sends=parts)
 
@@ -167,6 +172,7 @@ class Service:
         updated = turns.take(number)
         if updated:
             yield Action(Kind.UPDATE, turns.version - 1)
+        # After the last update nobody is answered: the gradient would be of no use.
         if not self.finished:
             yield from self.answer()
         if updated and program.watch is not None:
@@ -181,6 +187,7 @@ class Service:
         yield from self.answer()
 
     def _push(self, number: int) -> Tag:
+        # A learner has one gradient under way: that of the batch it was last answered for.
         return Tag(Edge("push", learner(number), self._unit), self._given[number] - 1)
 
     def _told(self, kind: Kind, index: int, *needs: Tag) -> Action:
@@ -203,6 +210,7 @@ class Ordered(Served):
     order: Sequence[Delivery] = ()
 
     def __post_init__(self) -> None:
+        # What the record of a longer run says of later updates is nobody's batch here.
         taken = [d.learner for d in self.order if not d.gone][: self.updates * self.rules.gather]
         self._batches = Counter(taken)
 
@@ -217,5 +225,9 @@ class Ordered(Served):
 
 
 def in_turn(rules: Rules, updates: int) -> list[Delivery]:
-    """Return the order in which the learners come one after another: that of synchronous training."""
+    """Return the order in which the learners come one after another: that of synchronous training.
+
+    In the order of learners and not of arrival, so that no timing can change the bits and nobody need write a record;
+    the server may idle meanwhile, though later learners' gradients are there.
+    """
     return [Delivery(number) for _ in range(updates) for number in range(rules.learners)]

@@ -40,7 +40,9 @@ class Turns:
 
         computing + 1 <= (oldest + bound - version) c + c - gathered.
 
-    When nobody computes this holds for somebody, so nobody waits for ever.
+    When nobody computes this holds for somebody, so nobody waits for ever.  Learners are held back before they compute,
+    so no finished gradient is ever held or thrown away.  A bound of 0 with c = learners is hardsync, up to the order of
+    its sums.
 
     Args:
         rules: of the run.
@@ -60,6 +62,7 @@ class Turns:
     def answer(self) -> list[int]:
         """Return the learners that are given the present version now, and count them among those that compute."""
         answered: list[int] = []
+        # In the order in which they came: room for one is room for any.
         while self._waiting and self._fits():
             answered.append(self._waiting.popleft())
             self.computing[answered[-1]] = self.version

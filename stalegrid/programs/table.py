@@ -46,6 +46,7 @@ def _turn(queue: "_Peekable", sent: dict[Tag, int], tick: int, one_only: bool) -
         kinds = {a.kind for a in done}
         if action.kind in kinds or (one_only and kinds):
             break
+        # What has not been sent yet counts as sent now, which is too late too.
         if not all(sent.get(tag, tick) < tick for tag in action.needs):
             break
         sent.update(dict.fromkeys(action.sends, tick))

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+# Nothing else in a picture has these, so that each can be replaced by what the page calls it.
 INK = "#010203"
 PAPER = "#fdfcfb"
 BLUE, RED, GREEN, PURPLE, NAVY, GREY = "#0072b2", "#c05000", "#007a5a", "#a8487f", "#2b3a67", "#6f6f6f"
@@ -75,6 +76,7 @@ def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = F
     rows = -(-len(lines) // 4) if len(lines) > 1 else 0
 
     def draw(figure: Figure, axes: Axes) -> None:
+        # Five colours with whole lines, then the same dotted: so ten curves differ.
         styles = cycle("-" * 5 + ":" * 5)
         for line, colour, style in zip(lines, cycle((BLUE, RED, GREEN, PURPLE, GREY)), styles, strict=False):
             points = _thinned(line.points)
@@ -152,6 +154,7 @@ def svg(title: str, size: tuple[int, int], draw: Callable[[Figure, Axes], None])
         An ``svg`` element without a size of its own.
     """
     with _style(title):
+        # Without pyplot, which keeps figures in a global list and may want a display.
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         draw(figure, figure.subplots())
         file = io.StringIO()
@@ -164,8 +167,11 @@ def _style(salt: str) -> Iterator[None]:
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = {
         **dict.fromkeys(ink, INK),
+        # Text stays text: the page's own font, to be searched and read aloud.
         "svg.fonttype": "none",
+        # Else names within the picture are drawn anew each time, and two pictures of one page may share one.
         "svg.hashsalt": salt,
+        # A name with two dollars in it would be typeset as a formula.
         "text.parse_math": False,
         "font.size": FONT,
         "legend.fontsize": FONT,

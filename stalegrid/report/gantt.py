@@ -85,6 +85,7 @@ def steady(timeline: Timeline, rounds: int = ROUNDS) -> Window:
         start, end = updates[first], updates[first + rounds]
     inside = [span for span in drawn if span.start < end and start < span.end]
     if len(inside) > MOST_BARS and rounds > 1:
+        # Fewer rounds rather than every other bar.
         return steady(timeline, rounds - 1)
     return Window(units, inside, start, end)
 
@@ -138,6 +139,7 @@ def _bar(axes: Axes, span: Span, place: float, window: Window, scale: float, wid
     left, length = (start - window.start) / scale, (end - start) / scale
     axes.barh(place, length, 0.8, left, color=_COLOURS[span.kind], edgecolor=PAPER, linewidth=0.4)
     label = f"{span.kind.value}{span.index}"
+    # 60 points are for the names of the rows; a letter is about three quarters as wide as high.
     room = (width - 60) * (end - start) / (window.end - window.start)
     if room > 0.75 * _LABEL * len(label):
         axes.text(left + length / 2, place, label, ha="center", va="center_baseline", fontsize=_LABEL, color=PAPER)
@@ -156,6 +158,7 @@ def _messages(
         source, target = flight.edge.source, flight.edge.target
         inside = window.start <= flight.left and flight.arrived <= window.end
         if inside and source.group == target.group and {source, target} <= places.keys():
+            # From the edge of one row to the near edge of the other.
             aside = 0.4 if target > source else -0.4
             left, arrived = flight.left - window.start, flight.arrived - window.start
             yield [(left / scale, places[source] + aside), (arrived / scale, places[target] - aside)]

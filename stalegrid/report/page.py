@@ -6,6 +6,7 @@ Does not know: what it shows.
 from collections.abc import Iterable, Sequence
 from html import escape
 
+# The page shows what files of a run say, which anybody may have changed: no script runs, nothing is fetched.
 _FRAME = """<!DOCTYPE html>
 <html lang="en">
 <head>

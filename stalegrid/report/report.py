@@ -25,6 +25,7 @@ def write_report(folder: Path) -> Path:
         ConfigError: the folder is of no run, a file in it cannot be read, or matplotlib is missing.
     """
     check_pictures("a report")
+    # Only now: it loads matplotlib, which may be missing.
     from stalegrid.report.sections import report
 
     content = report(read_told(folder))

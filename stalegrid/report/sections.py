@@ -67,6 +67,7 @@ def _subtitle(run: Told) -> str:
 
 def _headline(run: Told) -> Iterator[tuple[str, str]]:
     newest: Record = {}
+    # Whichever is newer has the last word on what both tell.
     for record in sorted((*run.train[-1:], *run.test[-1:]), key=lambda record: float(record["seconds"])):
         newest |= record
     forms = (

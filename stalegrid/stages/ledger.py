@@ -3,7 +3,8 @@
 Does not know: gradients, optimizers, other units.
 
 Staleness is taken from version stamps, at every update, and held against the declared bound.  The gap
-``||w_now - w_forward||`` needs the old weights: it is measured for one batch at a time, so that it costs one copy.
+``||w_now - w_forward||`` needs the old weights: for every batch that would be a copy for every version in flight.  So
+it is measured for one batch at a time, all of them in turn, with one copy, or none where the view holds the version.
 """
 
 from torch import Tensor
@@ -30,6 +31,7 @@ class Ledger:
         self._weights = site.weights
         self._versions = site.versions
         self._tally = tally
+        # What is not stale has not moved: its gap is 0 by definition.
         self._measure_gap = measure_gap and site.bound > 0
         self._hold_all = hold_all
         self._forwarded: dict[int, int] = {}  # version of each batch that no update has used
@@ -69,6 +71,7 @@ class Ledger:
             if batch == self._sample:
                 self._tally.moved(self._gap(version))
             if self._holds(batch):
+                # Only now: the gap above has read it.
                 self._versions.release(version)
             if batch == self._sample:
                 self._sample, self._samples = None, self._samples + 1
@@ -84,4 +87,5 @@ class Ledger:
     def _gap(self, version: int) -> Tensor:
         trained = self._weights.trained
         moved = self._weights.flat[:trained] - self._versions.read(version)[:trained]
+        # In double precision: a sum of millions of small squares.
         return moved.double().square().sum().sqrt()

@@ -41,6 +41,7 @@ class RecomputingStage(Stage):
         """
         version, vector = self.view.forwarding(batch)
         leaves = self._cut(inputs)
+        # Inputs that share memory with the message are kept, so a change in place would change what is forwarded again.
         modified = [x._version for x in leaves]
         # Not without gradients: some kernels then compute other bits than the second forward will.
         with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
@@ -58,6 +59,7 @@ class RecomputingStage(Stage):
         statistics = floating.clone()
         counts = [(counter, counter.clone(), counter._version) for counter in counters]
         self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
+        # Running statistics and counters have seen this batch already, at its first forward.
         floating.copy_(statistics)
         for counter, value, modified in counts:
             if counter._version != modified:  # the graph may need what did not change

@@ -73,4 +73,5 @@ def part(vector: Tensor, parameter: Tensor) -> Tensor:
     Returns:
         A view of the vector, of the parameter's shape.
     """
+    # A parameter is a view of the vector of its stage, so its own offset is its place in it.
     return vector.as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())

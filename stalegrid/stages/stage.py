@@ -4,8 +4,8 @@ Does not know: other stages, schedules, optimizers, messages.
 
 PyTorch refuses a backward through a graph whose weights were changed in place.  Around the forward, saved tensors that
 view the stage's parameters are therefore replaced by their place in the vector, and read back at the backward from
-whichever vector the view names.  Everything else that a graph saves is kept, and still checked against in-place
-changes.
+whichever vector the view names: a copy from before the version was overwritten, the weights of now, or any other.
+Everything else that a graph saves is kept, and still checked against in-place changes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -88,6 +88,7 @@ class Stage:
         """
         version, vector = self.view.forwarding(batch)
         with self.weights.showing(vector):
+            # Cut and copied within: an output may be a view of the parameters, which show that vector only here.
             outputs = self._make_graph(batch, inputs, head, version)
             return tuple(self._own(y) for y in outputs), version
 
@@ -117,10 +118,12 @@ class Stage:
         given = zip(floating, gradients, strict=True)
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
         self._seen = self.view.seen(graph.version)
+        # Only then may a forward that runs again within the backward find other weights than it did.
         late = self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
             with _no_forward() if late else nullcontext():
                 torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
+        # What unpacks outside a backward, such as a penalty on gradients in a forward, sees the weights of now.
         self._seen = self.weights.flat
         self.view.finished(graph.version)
         return () if self._first else tuple(x.grad for x in graph.inputs if x.is_floating_point())
@@ -139,6 +142,7 @@ class Stage:
 
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
+        # What the module holds is there without this graph; inputs are counted by themselves.
         elsewhere = self._lasting | _storages(leaves)
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
@@ -190,6 +194,7 @@ def _no_forward() -> Iterator[None]:
             "view recomputed"
         )
 
+    # For all modules of the process, in which one thread alone computes.
     hook = register_module_forward_pre_hook(refuse)
     try:
         yield

@@ -36,7 +36,9 @@ class Weights:
 
     A version copy, a mix or a message is then one operation.  Every tensor starts on a cache line; the padding
     between them stays 0.  What stays where it is: frozen parameters, which nobody needs to send, other buffers (such as
-    BatchNorm's counter of batches), and buffers of another type than the parameters.
+    BatchNorm's counter of batches), and buffers of another type than the parameters.  So a frozen model with small
+    adapters is cheap.  Floating buffers follow whether they change or not: they are small, and one that changes in the
+    thousandth update only would otherwise be lost.
 
     Args:
         module: its trained parameters and floating buffers are moved into the vector, in place.
@@ -62,6 +64,7 @@ class Weights:
         dtype, device = _kind(parameters, [*frozen.values(), *buffers.values()])
         fitting = {n: b for n, b in buffers.items() if b.dtype == dtype}
         alone = spectral.vectors(module)
+        # In this order what is trained, and what is mixed, are each the first part of the vector.
         followers = {
             **{n: p for n, p in frozen.items() if n in moving},
             **{n: b for n, b in fitting.items() if n not in alone},
@@ -82,6 +85,7 @@ class Weights:
         for entry in self.entries:
             tensor, view = {**parameters, **followers}[entry.name], entry.view(self.flat)
             view.copy_(tensor.detach())
+            # The data moves and the parameter stays the object that hooks, ties and an optimizer's factory know.
             tensor.data = view
 
     def counters(self) -> dict[str, Tensor]:
@@ -152,6 +156,7 @@ class Weights:
         if vector is self.flat:
             yield
             return
+        # Written over the parameters and put back: two copies, but every module, hook and fused kernel keeps working.
         present, changes = self.flat[: self.trained].clone(), self.changes()
         self.flat[: self.trained] = vector[: self.trained]
         try:
@@ -162,6 +167,7 @@ class Weights:
 
     def changes(self) -> int:
         """Return how often the module, or an optimizer, has changed trained parameters in place."""
+        # Each counter only grows, so their sum is the same only if none has moved.
         return sum(p._version for p in self._trainable)
 
     def check_unchanged(self, changes: int) -> None:
@@ -189,6 +195,7 @@ class Weights:
         if tensor.dtype != self.flat.dtype or tensor.is_neg():
             return None
         offset = int(tensor.storage_offset())
+        # A buffer is no parameter: what the graph saved of it has to be what the forward saw.
         return offset if offset < self.trained else None
 
 
@@ -245,6 +252,7 @@ def _place(tensors: dict[str, Tensor], size: int) -> tuple[list[Entry], int]:
     offset = 0
     assert ALIGNMENT % size == 0
     for name, tensor in tensors.items():
+        # In the tensor's own order of dimensions: convolutions in channels_last stay so.
         dense = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format)
         entries.append(Entry(name, offset, tuple(tensor.shape), dense.stride()))
         offset += aligned(tensor.numel() * size) // size
@@ -254,7 +262,8 @@ def _place(tensors: dict[str, Tensor], size: int) -> tuple[list[Entry], int]:
 class Versions:
     """Past versions of the parameters of a stage, for whoever holds them.
 
-    A version is copied only when an update is about to overwrite it while somebody holds it.
+    A version is copied only when an update is about to overwrite it while somebody holds it: a view, a correction or
+    the ledger, which so share one copy.
 
     Args:
         weights: whose versions.
@@ -285,6 +294,7 @@ class Versions:
         """Copy the present version, which is about to be overwritten, if somebody holds it."""
         version = self._weights.version
         if version in self._holders:
+            # What is trained alone: running statistics have no versions.
             self._copies[version] = self._weights.flat[: self._weights.trained].clone()
 
     @property

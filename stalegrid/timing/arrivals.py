@@ -5,6 +5,9 @@ Does not know: tensors, real time.
 A gradient's date does not depend on what others compute, only on when its learner was answered.  So all that is under
 way is dated at once, and the next to be taken is the one that arrives first at the first server; ties go to the lower
 number.  What is answered later arrives later.
+
+So the order of a run can be drawn before anything is computed, and then is its program: the simulator needs no notion
+of racing.
 """
 
 import heapq
@@ -83,8 +86,10 @@ class _Arrivals:
 
     def run(self) -> Iterator[Delivery]:
         """Yield whose gradient is next, and date what follows from that."""
+        # All servers walk one order; each arrival is taken from the heap once.
         first, *rest = tee(self._next(), self._program.servers + 1)
         order = [self._program.serve(s, own) for s, own in zip(self._program.shards, rest, strict=True)]
+        # In lock-step: given an order, all servers have the same kinds of actions.
         for actions in zip(*order, strict=True):
             for unit, action in zip(self._program.shards, actions, strict=True):
                 assert action is not None

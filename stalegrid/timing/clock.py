@@ -13,6 +13,9 @@ sender's port is free.  Dates follow by maxima and sums from earlier dates,
 
 in whole nanoseconds, whichever order the actions are dated in.  A message that occupies nothing passes by the port; one
 that an outage holds back keeps those after it waiting.  No event queue is needed, and nothing can tie.
+
+What would break this is not modelled: a resource that two units share, such as one wire of several links, where it
+would matter who comes first.
 """
 
 from collections import deque
@@ -147,6 +150,7 @@ class Clock:
             if arrival > start:
                 start, travelled = arrival, line.occupied + line.latency
         if travelled or handled:
+            # Of a wait, only as much counts as sending as its last message was under way.
             lane.sending += min(start - lane.free, travelled) + handled
             start += handled
         for outage in lane.outages:
@@ -186,6 +190,7 @@ def _lane(unit: Unit, model: TimeModel) -> Lane:
 
 def _line(edge: Edge, model: TimeModel) -> Line:
     if edge.target == OBSERVER:
+        # Measuring takes no virtual time, so that watching a run does not change its dates.
         return Line(0, 0, 0, ())
     disturbances = model.disturbances
     link = disturbances.link if edge.name in LINKED else disturbances.lateral_link

@@ -1,6 +1,10 @@
 """What a model costs: milliseconds and bytes of its parts, one after another.
 
 Does not know: units, links, programs, who measured it.
+
+Parts are as fine as a model may be cut, so sums of them are the stages of any K.  One table gives the simulator its
+clock, the planner its durations, and real processes the time that they sleep until: an emulated device and a virtual
+one take the same.
 """
 
 import itertools
@@ -119,6 +123,7 @@ class CostTable:
 
     def _balanced(self, stages: int) -> list[int]:
         work = [part.forward + part.backward + part.update for part in self.parts]
+        # Without a toll for copies, which a table does not know; what handling costs is the clock's.
         found = balance(work, stages, range(1, len(work)), lambda cut: 0.0, lambda start, stop: True)
         assert found is not None
         return found
@@ -191,6 +196,7 @@ def _scaled(part: Cost, ratio: float) -> Cost:
     def time(whole: float) -> float:
         return whole if whole <= part.fixed else part.fixed + ratio * (whole - part.fixed)
 
+    # An optimizer's step and an exchange take the same for any batch.
     return replace(
         part,
         forward=time(part.forward),

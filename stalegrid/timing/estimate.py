@@ -87,6 +87,7 @@ def long_enough(schedule: Schedule, updates: int) -> int:
 
 def _run(program: Program, clock: Clock) -> int:
     """Let every unit run as far as its messages go, then those that it has sent what they wait for."""
+    # In any order that the program allows: dates do not depend on it.
     programs = {unit: program.actions(unit) for unit in program.agents}
     stopped: dict[Edge, tuple[Unit, Action]] = {}
     able: deque[tuple[Unit, Action | None]] = deque((unit, next(programs[unit], None)) for unit in programs)
@@ -112,6 +113,8 @@ def _advance(
     while action is not None:
         for tag in action.needs:
             if not lines[tag.edge].arrivals:
+                # The first edge without its message is enough: once that is there, the unit looks again and may stop at
+                # the next.
                 stopped[tag.edge] = unit, action
                 return count
         clock.date(unit, action)

@@ -61,5 +61,6 @@ class Pace:
             return 0
         if self._draws is None:
             return usual if self._slow == 1.0 else round(usual * self._slow)
+        # A draw for each action that takes time, and no other: so emulated and virtual devices draw alike.
         factor, stall = next(self._draws)
         return round(usual * self._slow * factor) + stall

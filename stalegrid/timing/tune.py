@@ -34,6 +34,7 @@ def least_staleness(stages: int, speed: Speed, within: float) -> list[int]:
         speed: milliseconds a batch at a staleness vector that never increases along the stages.
         within: share of the best throughput that may be missed.
     """
+    # Sweeps come back to vectors that were tried, and each trial is a run in virtual time.
     speed = _remembered(speed)
     limit = speed(scaled(stages, LONGEST)) / (1.0 - within)
 
@@ -46,6 +47,7 @@ def least_staleness(stages: int, speed: Speed, within: float) -> list[int]:
         before_sweep = best
         for k in range(stages):
             before, after = best[:k], best[k + 1 :]
+            # Staleness never increases along the stages, or the program would deadlock.
             low = after[0] if after else 0
             best = [*before, _least(low, best[k], partial(_enough, speed, limit, before, after)), *after]
     return best

@@ -29,14 +29,17 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OutputError: it cannot be written; what was there before stays.
     """
+    # Beside it, since a replacement is one step only within a file system.
     part = path.with_name(f".part-{secrets.token_hex(8)}")
     with writing(path):
         try:
+            # A name that somebody else has made, a link above all, is an error.
             part.touch(exist_ok=False)
             mode = part.stat().st_mode  # as the mask has it; some who write make a file of their own
             write(part)
             part.chmod(mode)
             os.replace(part, path)
+        # Interrupted too: nobody else knows the name.
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -54,6 +57,7 @@ def open_new(path: Path) -> TextIO:
         OutputError: it cannot be made.
     """
     with writing(path):
+        # Line by line, for those who read a run that goes on, or what is left of one that was killed.
         return path.open("x", encoding="utf-8", buffering=1)
 
 
@@ -99,6 +103,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
+            # One byte more than allowed, for a file that grows meanwhile, or that says it has none (a pipe).
             content = file.read(most + 1) if size <= most else b""
     except (OSError, ValueError) as problem:  # ValueError: a path with a null character
         raise DataError(f"the file cannot be read (file: {path}): {_reason(problem)}") from problem

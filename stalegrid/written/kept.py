@@ -101,6 +101,7 @@ def parse_json(text: str, path: Path, where: str) -> Any:
         DataError: it is none.
     """
     try:
+        # NaN and Infinity are no JSON, but Python's own writer, and others, put them in.
         return json.loads(text, parse_constant=lambda name: None)
     except (ValueError, RecursionError) as problem:
         raise DataError(f"the file is damaged (file: {path}, {where}): {problem}") from problem
@@ -146,6 +147,7 @@ def read_yaml(path: Path) -> Any:
     """
     text = read_text(path, YAML_LIMIT)
     try:
+        # As safe as yaml.safe_load, whose loader this one inherits from.
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise DataError(f"the file is no YAML (file: {path}): {' '.join(str(problem).split())}") from problem

@@ -6,6 +6,7 @@ Does not know: who asks.
 import math
 from typing import Any
 
+# As torch and NumPy have them; JSON, YAML and Python have whole numbers of any length.
 _LARGEST = 2**63
 
 

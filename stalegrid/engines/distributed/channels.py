@@ -3,8 +3,11 @@
 Does not know: what messages mean, who will step on their arrival.
 
 Each end is a thread, so that packing, sending and receiving happen behind the computation; both release Python's lock
-while they copy or wait.  Receives are posted ahead, so a message moves as soon as its sender has it.  Deadlines are the
-host's: a channel may rightly be silent for long.
+while they copy or wait.  Something must wait, since Gloo's futures cannot be polled; and a thread that waits for each
+send reuses its buffer without a protocol.  Receives are posted ahead, so a message moves as soon as its sender has it.
+Deadlines are the host's: a channel may rightly be silent for long, but an agent that waits knows for what.
+
+Not batch_isend_irecv, which is known to hang on Gloo.
 """
 
 from collections import deque
@@ -28,6 +31,7 @@ from stalegrid.programs.messages import END, Message
 AHEAD = 2
 """Receives posted before their messages are due."""
 
+# A wait without a limit would have that of its process group.
 _NEVER = timedelta(days=365)
 
 
@@ -88,6 +92,7 @@ class Outgoing:
         self._recorder = recorder
         self._leaving: tuple[Tag, float] | None = None  # the message that is under way, and since when
         self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
+        # A daemon: a send to a process that hangs must not keep this one alive.
         self._thread = Thread(target=self._run, name=f"send {', '.join(map(str, links))}", daemon=True)
         self._thread.start()
 
@@ -126,7 +131,9 @@ class Outgoing:
                     tag = message.tag
                     edge = tag.edge
                     if made is not None:
+                        # The tensors may not be computed yet: this stream waits for the one that makes them.
                         torch.cuda.current_stream().wait_event(made)
+                    # One assignment, which another thread reads without a lock.
                     self._leaving = tag, monotonic()
                     self._send(self._links[edge], message, buffers[edge])
                     self._leaving = None
@@ -140,6 +147,7 @@ class Outgoing:
         work = dist.isend(buffer, link.peer, group=link.group, tag=link.tag)
         assert work is not None
         work.wait(_NEVER)
+        # NCCL's wait holds up the stream and not this thread; the buffer is free once the stream has come so far.
         if not link.host_memory:
             _settle(link.device)
 
@@ -192,6 +200,7 @@ class Incoming:
 
     def _post(self, posted: deque[tuple[Tag, Tensor, dist.Work]]) -> bool:
         while len(posted) < self._ahead and (tag := next(self._due, None)) is not None:
+            # A buffer for each: the tensors of a message are views of it, and its receiver may keep them.
             buffer = self._link.buffer()
             work = dist.irecv(buffer, self._link.peer, group=self._link.group, tag=self._link.tag)
             assert work is not None

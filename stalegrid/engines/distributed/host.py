@@ -75,6 +75,7 @@ def run(
 
 def _check(network: Network, senders: Mapping[Edge, Outgoing], deadline: float) -> None:
     """Check that messages are taken: a hung process, which may be the observer's, would let them pile up here."""
+    # Senders are asked between steps: their threads hang in a call of Gloo and cannot say so.
     for sender in senders.values():
         tag = sender.stuck(deadline)
         if tag is not None and not network.lose(tag.edge):

@@ -108,6 +108,7 @@ def _gather(store: Store, rank: int, size: int, steps: "SimpleQueue[str | Except
     store.set(_key(rank), "")
     missing = list(range(size))
     while missing:
+        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who has come.
         left = [other for other in missing if not store.check([_key(other)])]
         if left and left != missing:
             steps.put(f"process {', '.join(map(str, left))} of {size} has not come: process {rank} waits")

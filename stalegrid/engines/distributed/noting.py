@@ -15,6 +15,7 @@ from stalegrid.programs.grid import Unit
 
 def as_text(timeline: Timeline) -> bytes:
     """Return a timeline of real time as JSON."""
+    # Text, since it comes over a socket.
     spans = [[*s.unit, s.kind.value, s.index, s.start, s.end] for s in timeline.spans]
     return json.dumps([spans, _rows(timeline.departures), _rows(timeline.arrivals)]).encode()
 

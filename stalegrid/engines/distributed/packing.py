@@ -29,6 +29,7 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
             return _module, (type(obj), vars(obj))  # its own way of being pickled is to refuse
         for module in (random, np.random):
+            # The hidden object whose methods the functions of the module are.
             generator = module.random.__self__
             if obj is generator:
                 return _named, (module, "random.__self__")

@@ -72,6 +72,7 @@ def _check_folder(folder: Path) -> None:
     _check(folder, folder.lstat(), 0o700)
     for above in folder.parents:
         found = above.stat()
+        # In a folder with the sticky bit, as /tmp is, others can make files and not rename ours.
         writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
         if writable or found.st_uid not in (0, os.geteuid()):
             raise ConfigError(

@@ -84,6 +84,7 @@ def _given() -> list[bytes]:
 
 def _read(name: str) -> bytes | None:
     """Read the secret in a folder of which another process, which has proved nothing yet, says the name alone."""
+    # No path: it could name a file whose content is to be guessed, or a pipe that never ends.
     if not re.fullmatch(rf"{PREFIX}\w+", name):
         return None
     try:

@@ -42,11 +42,13 @@ LARGE = 1 << 36
 """Bytes at most of what a process noted in a run, which grows with its length."""
 
 _AT_WORK, _MADE, _FAILED = range(3)
+# So small that each is through within the patience on a slow network too.
 _PIECE = 1 << 22  # bytes
 _ERROR = 1 << 16  # bytes of an error's text at most
 _BEATS = 4  # signs of life within the patience, at least
 _OFTEN = 5.0  # seconds between two, at most
 _NEVER = timedelta(days=365)
+# An error travels as its name and text; of what classes it can be is known here, so nothing is unpickled.
 _ERRORS = {
     name: found for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, StalegridError)
 }
@@ -189,7 +191,7 @@ def _exchange(
             _listen(others, patience, limit, tag)
             speaker.finish()
         raise
-    except BaseException:
+    except BaseException:  # interrupted: it says nothing more, and that it is gone shows by itself
         speaker.stop()
         raise
     speaker.say(own.kind, own.content)
@@ -299,6 +301,7 @@ def _hear(rank: int, limit: int, tag: int, said: SimpleQueue[_Heard]) -> None:
             if kind == _AT_WORK:
                 said.put(_Heard(rank))
                 continue
+            # Before a buffer is made: whoever is at the other end chose the number.
             if kind not in (_MADE, _FAILED) or not 0 <= nbytes <= (limit if kind == _MADE else _ERROR):
                 raise ProtocolError(f"process {rank} announced what was not due (kind: {kind}, bytes: {nbytes})")
             content = torch.empty(nbytes, dtype=torch.uint8)

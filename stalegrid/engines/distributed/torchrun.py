@@ -95,6 +95,7 @@ def _met(deadline: float) -> Iterator[None]:
         try:
             yield
         finally:
+            # Its threads may abort the interpreter at its end.
             dist.destroy_process_group()
 
 
@@ -136,6 +137,7 @@ def _store(host: str, port: int, rank: int, patience: float) -> Store:
         multi_tenant=listening is None,
         master_listen_fd=listening,
     )
+    # A store may outlive an attempt and a run: what was said there before must not be heard again.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     meeting = store.add(f"stalegrid/{attempt}/meetings/{rank}", 1)
     return PrefixStore(f"stalegrid/{attempt}/{meeting}", store)
@@ -158,6 +160,7 @@ def _watch(launcher: int, over: Event) -> None:
         if os.getppid() != launcher:
             with suppress(OSError):  # whoever read this may be gone too
                 print("stalegrid: torchrun is gone; this process ends too", file=sys.stderr, flush=True)
+            # In order first; a call that hangs in C++ does not see the signal.
             os.kill(os.getpid(), signal.SIGTERM)
             sleep(_GRACE)
             os._exit(128 + signal.SIGTERM)

@@ -38,11 +38,13 @@ class Wire:
         Raises:
             ProtocolError: the tensors are not of the layout.
         """
+        # A whole cache line for two numbers: so the tensors behind it are aligned as they are anywhere else.
         header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
         header[0], header[1] = message.tag.index, message.version
         buffer[:ALIGNMENT].view(torch.int64).copy_(header)
         if message.version == END:
             return
+        # Shapes are not on the wire: both ends know them, so a receive is posted before its message is made.
         found = tuple((tuple(t.shape), t.dtype) for t in message.tensors)
         due = tuple((spec.shape, spec.dtype) for spec in self.layout)
         if found != due:

@@ -51,6 +51,7 @@ def homes(program: Agenda, size: int, *, spare: bool) -> Home:
     each = len(units) // workers
     home = {unit: i // each for i, unit in enumerate(units)}
     if program.watch is not None:
+        # A launcher's processes are counted by the user, for units; there the observer shares one.
         home[OBSERVER] = size - 1 if spare else 0
     return home
 
@@ -86,6 +87,7 @@ class World:
             if source == target:
                 continue
             direct = self._direct(edge)
+            # All processes make every group, in the same order, their own or not: so torch wants it.
             group: Any = dist.new_group([source, target], backend="nccl") if direct else None
             for mine, peer, links in ((target, source, incoming), (source, target, outgoing)):
                 if mine == self.rank:
@@ -94,6 +96,7 @@ class World:
         return incoming, outgoing
 
     def _direct(self, edge: Edge) -> bool:
+        # Reports are made on the CPU, by units on a GPU too.
         if edge.target == OBSERVER:
             return False
         source, target = self.places[self.home[edge.source]], self.places[self.home[edge.target]]

@@ -1,6 +1,8 @@
 """What a correction may change: a gradient on its way down, gradients before an update, the learning rate of an update.
 
 Does not know: schedules of other stages, engines, what any particular correction does.
+
+With these few answers, those of a view and a staleness every method is described, so no agent asks which one it runs.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,9 @@
 """Gradients of a stage no longer than a given norm.
 
-Does not know: other stages, whose gradients count for nothing here.
+Does not know: other stages, whose gradients count for nothing here: the norm of a whole model's would need all stages
+at once.
+
+A correction like others and not a step of the agent, so that its place in their order is plain and a user can move it.
 """
 
 from torch.nn.utils import clip_grad_norm_

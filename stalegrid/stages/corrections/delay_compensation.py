@@ -38,6 +38,7 @@ class DelayCompensation(Correction):
         for p in self.site.weights.trainable():
             if p.grad is not None:
                 strength = self._strength(p, p.grad)
+                # g g stands for the diagonal of the Hessian, which would cost a second backward.
                 p.grad += strength * p.grad * p.grad * update.moved(p)
 
     def _strength(self, parameter: Tensor, gradient: Tensor) -> Tensor | float:

@@ -50,6 +50,7 @@ class GapAware(Correction):
                 if p.grad is not None and p in self._squares:
                     decay = p.detach() * float(group["weight_decay"])
                     gap = update.moved(p).abs() / self._scale(p, group)
+                    # Without the decay again, which the optimizer adds.
                     p.grad = (p.grad + decay) / (gap + 1) - decay
 
     def stepped(self, update: Update) -> None:
@@ -64,6 +65,7 @@ class GapAware(Correction):
                     self._squares[p] = square if old is None else old * RHO + square
 
     def _scale(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        # max_lr is a note of OneCycleLR, initial_lr one of all schedules; without a schedule there is neither.
         largest = float(group.get("max_lr", group.get("initial_lr", group["lr"])))
         mean = self._squares[parameter] / (1 - RHO**self._steps)
         return (torch.sqrt(mean) + SMALL) * largest

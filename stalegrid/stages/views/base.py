@@ -3,7 +3,9 @@
 Does not know: batches' tensors, other stages, what any particular view does.
 
 Between the forward of a batch and its backward the weights of stage k change ``m_k`` times.  A view is a small class
-that overrides what it does differently from the plainest answer, the weights of now at both.
+that overrides what it does differently from the plainest answer, the weights of now at both.  It gives four answers:
+which vector a forward uses, which a backward sees, and what it does when a batch is finished and when a version is
+about to be overwritten.
 """
 
 from dataclasses import dataclass

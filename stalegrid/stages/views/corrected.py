@@ -51,6 +51,7 @@ class Corrected(View):
         """Remember the weights that the update starts from."""
         if self._delta is not None:
             self._learn()
+            # What moves is learnt when somebody asks next: mixing with other groups comes after the update.
             self._old = self._parameters().clone()
 
     def _learn(self) -> None:

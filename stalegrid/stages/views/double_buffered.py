@@ -58,6 +58,7 @@ class DoubleBuffered(View):
 
     def overwriting(self) -> None:
         """Hold the present version instead of the one before it, for the batches of the next update."""
+        # Nobody reads the version before any more: the batches of this update, forwarded at it, had their backwards.
         if self._previous is not None:
             self.site.versions.release(self._previous)
         self._previous = self.weights.version

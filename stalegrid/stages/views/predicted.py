@@ -45,8 +45,10 @@ class Predicted(View):
         for group in self.site.optimizer.param_groups:
             for parameter in group["params"]:
                 state = self.site.optimizer.state.get(parameter)
+                # Before its first gradient a parameter has no state, and is predicted to stay.
                 direction = self._direction(group, state) if state else None
                 if direction is not None:
+                    # All steps at the rate of now: an optimizer does not know what its schedule will do.
                     part(vector, parameter).sub_(direction * (float(group["lr"]) * updates))
         return vector
 
@@ -63,6 +65,7 @@ class PredictedTwice(Predicted):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         windows = site.schedule.windows
+        # Windows are m_k + 1; the difference is that of the m_k, in batches.
         self._after = (windows[0] - windows[site.unit.stage]) // 2 // site.schedule.micro_batches
         if site.schedule.flush:
             self._after = 0

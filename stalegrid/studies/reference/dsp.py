@@ -56,6 +56,7 @@ def dsp(
     losses: list[float] = []
     for n in range(N):
         for k in range(K):
+            # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 kept[k, b] = messages.pop((k - 1, b)) if k else inputs(b)
                 with drawing(k, b):

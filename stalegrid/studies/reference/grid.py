@@ -80,6 +80,7 @@ def grid(
             X.append(copy.deepcopy(mixed()))
         for k in range(K):
             for s in range(S):
+                # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
                 for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                     x = flying[s, k - 1, b].y if k else inputs(s, b)
                     with drawing(s, k, b):

@@ -65,6 +65,7 @@ def hardsync(
                 value, g = gradient(f[s], weights(w), x, targets(s, n), loss)
             if momentum is not None:
                 g = moved(v, s, g, momentum)
+            # In the order of the learners, since a sum in another order has other bits.
             G, total = add(G, g), total + value
             B.append([b.clone() for b in f[s].buffers()])
         write(w, G, B, learners)

@@ -57,6 +57,7 @@ def paci(
     total = [0.0] * N
     for t in range(N * M):
         for k in range(K):
+            # Round 0 fills the pipeline with micro-batches 0 .. m_k; each later round forwards one more.
             for b in range(m[k] + t if t else 0, min(m[k] + t, N * M - 1) + 1):
                 x = flying[k - 1, b].y if k else inputs(b)
                 with drawing(k, b):

@@ -38,6 +38,7 @@ def forward(
         w: weights to read; None for those of ``f``.
         statistics: whether ``f`` takes over the running statistics.
     """
+    # A copy for each batch in flight: dear, and so plain that it can be read beside the paper.
     own = copy.deepcopy(f)
     _write(own, w)
     x = tuple(t.detach().requires_grad_(differentiate and t.is_floating_point()) for t in x)
@@ -60,6 +61,7 @@ def backward(done: Pass, g: Gradients, f: nn.Module, w: Sequence[Tensor] | None 
     _write(done.f, w)
     pairs = list(zip(f.parameters(), done.f.parameters(), strict=True))
     for live, own in pairs:
+        # The copy adds to the gradient of the stage, which all batches of an update share.
         own.grad = live.grad
     roots = [(y, d) for y, d in zip(done.y, g, strict=True) if y.requires_grad and d is not None]
     if roots:

@@ -62,6 +62,7 @@ def pipemare(
     losses: list[float] = []
     for n in range(N):
         for k in range(K):
+            # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 x = flying[k - 1, b].y if k else inputs(b)
                 with drawing(k, b):
@@ -74,6 +75,7 @@ def pipemare(
         for k in reversed(range(K)):
             u = weights(w[k])
             if correct and m[k] > 0:
+                # Batch n was forwarded m_k updates ago; in the first rounds, at the start.
                 u = [p - d * float(min(n, m[k])) for p, d in zip(u, delta[k], strict=True)]
             g = backward(flying.pop((k, n)), g, w[k], u)
         p = 1 - min(n / anneal, 1)

@@ -56,8 +56,10 @@ def pipeoptim(
     losses: list[float] = []
     for n in range(N):
         for k in range(K):
+            # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 x = flying[k - 1, b].y if k else inputs(b)
+                # So many updates from here to the batch's own; fewer for those of the first round.
                 w_hat = predicted(w[k], step[k], min(b, m[k]))
                 with drawing(k, b):
                     new = forward(w[k], x, k > 0, w_hat)

@@ -57,6 +57,7 @@ def spectrain(
     losses: list[float] = []
     for n in range(N):
         for k in range(K):
+            # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
             for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
                 x = flying[k - 1, b].y if k else inputs(b)
                 w_hat = predicted(w[k], step[k], min(b, m[k]) + (m[0] - m[k]) // 2)

@@ -93,6 +93,7 @@ def _average(replicas: tuple[nn.Parameter, ...]) -> None:
     found = [p.grad for p in replicas if p.grad is not None]
     if not found:
         return
+    # From zeros, one group after the other: a sum in another order has other bits.
     mean = torch.zeros_like(found[0])
     for g in found:
         mean = mean + g
