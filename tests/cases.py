@@ -22,7 +22,8 @@ from stalegrid.programs.grid import Unit
 from stalegrid.studies import verify
 from stalegrid.studies.loops import plain_loop
 from stalegrid.timing.costs import CostTable
-from stalegrid.written.groups import groups_of, hints_of
+from stalegrid.train import Result, execute
+from stalegrid.written.groups import Group, groups_of, hints_of
 
 torch.set_num_threads(1)
 
@@ -123,6 +124,11 @@ def changed(settings: S, **given: Any) -> S:
 def _nested(kind: type[Settings], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
+        if isinstance(value, Group):
+            usual = type(value)()
+            said = {field: entry for field, entry in vars(value).items() if entry != getattr(usual, field)}
+            found.setdefault(name, {}).update(said)
+            continue
         group, field_name = _place(kind, name)
         found.setdefault(group, {})[field_name] = value
     return found
@@ -240,3 +246,20 @@ def compare(one: Outcome, other: Outcome) -> None:
     assert one.mean.keys() == other.mean.keys()
     differ = [name for name, value in one.mean.items() if not torch.equal(value, other.mean[name])]
     assert not differ, f"mean model: {differ}"
+
+
+def train(
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Any,
+    optimizer: Any,
+    scheduler: Any = None,
+    test: Any = None,
+    augment: Any = None,
+    quiet: bool = False,
+    **given: Any,
+) -> Result:
+    """Train like :func:`stalegrid.train`, with settings by their own names, whichever group they are in."""
+    task = Task(model, data, loss, optimizer, scheduler, test, augment)
+    return execute(task, flat(Settings, **given), quiet=quiet)

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 import stalegrid
 from stalegrid.data import Batches
 from stalegrid.engines.settings import EngineSettings
+from tests import cases
 
 torch.set_num_threads(1)
 
@@ -139,7 +140,7 @@ def train(names: list[str], dtype: torch.dtype, optimizer: Any, **settings: Any)
     """Train with this library; cut before the last layer, and before the first block for three stages."""
     last = str(len(names) + 1)
     cuts = {1: [], 2: [last], 3: ["1", last]}[settings.get("stages", 1)]
-    return stalegrid.train(
+    return cases.train(
         build(names, dtype),
         data_of(dtype),
         loss=nn.CrossEntropyLoss(),
@@ -216,7 +217,7 @@ class Centres(nn.Module):
 def test_parameters_of_the_loss_are_never_left_untrained(names: list[str], dtype: torch.dtype, kind: str) -> None:
     for way in ({"method": "sgd"}, {"method": "pipedream", "groups": 1, "stages": 2}, {"method": "asgd"}):
         with pytest.raises(stalegrid.ConfigError, match="centres of the loss"):
-            stalegrid.train(
+            cases.train(
                 build(names, dtype),
                 data_of(dtype),
                 loss=Centres(),

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 import stalegrid
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.data import Batches
+from tests import cases
 
 torch.set_num_threads(1)
 
@@ -319,7 +320,7 @@ def train(case: Case, way: str, **settings: Any) -> stalegrid.Result:
     chosen = {**WAYS[way], **settings}
     cuts = {"cuts": [case.cut]} if chosen.get("stages") == 2 else {}
     common = {"batch_size": BATCH, "updates": UPDATES, "seed": SEED, "log_every": 1, "quiet": True}
-    return stalegrid.train(
+    return cases.train(
         build(case),
         data_of(case.dtype),
         loss=case.loss(),
@@ -536,7 +537,7 @@ def test_a_buffer_that_is_replaced_or_taken_away_ends_the_run(other: Any, way: s
 def test_a_schedule_that_ends_before_the_run_is_refused() -> None:
     case = Case()
     with pytest.raises(stalegrid.ConfigError, match=r"\(total_steps: 3, updates: 6\)"):
-        stalegrid.train(
+        cases.train(
             build(case),
             data_of(case.dtype),
             loss=case.loss(),

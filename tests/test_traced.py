@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-import stalegrid
 from stalegrid.errors import ConfigError
 from stalegrid.programs.settings import GridSettings
+from tests import cases
 
 torch.set_num_threads(1)
 
@@ -34,7 +34,7 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def train(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = loss, **settings: Any) -> list[Tensor]:
-    made = stalegrid.train(
+    made = cases.train(
         copy.deepcopy(model),
         data(),
         loss=loss,
@@ -196,7 +196,7 @@ def test_what_cannot_be_trained_is_refused_for_grids_and_for_learners(settings: 
     kept = nn.Sequential(nn.Linear(FEATURES, CLASSES))
     kept[0].last = kept[0].weight * 2
     with pytest.raises(ConfigError, match=r"attribute: 0\.last"):
-        stalegrid.train(kept, data(), loss=loss, optimizer=torch.optim.SGD, batch_size=8, quiet=True, **settings)
+        cases.train(kept, data(), loss=loss, optimizer=torch.optim.SGD, batch_size=8, quiet=True, **settings)
 
 
 SCRIPT = """

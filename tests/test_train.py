@@ -12,6 +12,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.stages.corrections import Correction, Update
 from stalegrid.stages.site import Site
+from tests import cases
 from tests.cases import UPDATES, build, images
 
 LATE = 2
@@ -33,7 +34,7 @@ def train(**changes: Any) -> stalegrid.Result:
         "engine": "simulator",
         "quiet": True,
     }
-    return stalegrid.train(build(small), images(), **(options | changes))
+    return cases.train(build(small), images(), **(options | changes))
 
 
 def state(**changes: Any) -> list[Tensor]:

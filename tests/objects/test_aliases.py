@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
-import stalegrid
 from stalegrid.errors import ConfigError
 from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
+from tests import cases
 
 
 class Holder:
@@ -160,7 +160,7 @@ def test_a_loss_that_only_could_read_the_model_is_fine(monkeypatch: pytest.Monke
 def test_it_is_refused_before_training_on_grids_and_with_servers(method: dict[str, Any]) -> None:
     model = nn.Linear(6, 3)
     with pytest.raises(ConfigError, match=r"the loss reads the model"):
-        stalegrid.train(
+        cases.train(
             model,
             TensorDataset(torch.ones(8, 6), torch.zeros(8, 3)),
             loss=lambda y, t: plain(y, t) + model.weight.detach().norm(),
@@ -271,4 +271,4 @@ def test_an_optimizer_that_keeps_the_model_is_refused(kind: str, method: dict[st
     refused = "treats a parameter otherwise" if kind == "sorted" else r"the optimizer reads the model \(reads: Linear"
     data = TensorDataset(torch.ones(8, 6), torch.zeros(8, 3))
     with pytest.raises(ConfigError, match=refused):
-        stalegrid.train(model, data, loss=plain, optimizer=makers[kind], batch_size=4, updates=1, quiet=True, **method)
+        cases.train(model, data, loss=plain, optimizer=makers[kind], batch_size=4, updates=1, quiet=True, **method)

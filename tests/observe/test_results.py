@@ -18,6 +18,7 @@ import stalegrid
 from stalegrid.errors import ConfigError, NonFiniteLoss, OutputError, SampleError, StalegridError
 from stalegrid.observe.folder import METRICS, MODEL, SUMMARY
 from stalegrid.observe.results import open_folder
+from tests import cases
 from tests.cases import images
 from tests.disks import full_disk
 
@@ -60,7 +61,7 @@ def train(out: Path | None, **changes: Any) -> stalegrid.Result:
         "out": out,
     }
     options |= changes
-    return stalegrid.train(options.pop("model"), options.pop("data"), **options)
+    return cases.train(options.pop("model"), options.pop("data"), **options)
 
 
 def evaluated(out: Path) -> list[int]:

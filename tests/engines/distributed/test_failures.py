@@ -19,6 +19,7 @@ import stalegrid
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, WorkerDied
 from stalegrid.observe.settings import OutputSettings
+from tests import cases
 
 DATA = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
 
@@ -45,7 +46,7 @@ def train(act: str, when: int = 12, **settings: object) -> stalegrid.Result:
     """Train two stages, the second of which holds the trap; planning forwards copies of it."""
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Trap(when, act), nn.Linear(4, 2))
     options = {"groups": 1, "stages": 2, "cuts": ["2"], "batch_size": 4, "updates": 200, "log_every": 1}
-    return stalegrid.train(
+    return cases.train(
         model,
         DATA,
         loss=nn.CrossEntropyLoss(),
@@ -114,7 +115,7 @@ def test_an_error_of_the_model_comes_back_as_it_is() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     with pytest.raises(NonFiniteLoss, match=r"unit: \(0,1\), batch: \d+, version: \d+"):
-        stalegrid.train(
+        cases.train(
             model,
             DATA,
             loss=nn.CrossEntropyLoss(),

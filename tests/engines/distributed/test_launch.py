@@ -18,6 +18,7 @@ from stalegrid.engines.distributed.job import Job, read_job, write_job
 from stalegrid.engines.distributed.launch import PATH
 from stalegrid.errors import ConfigError, EngineError
 from stalegrid.observe.records import Nowhere
+from tests import cases
 from tests.cases import make_plan, make_settings, make_task
 from tests.engines.distributed.test_failures import MARK, workers
 
@@ -38,7 +39,7 @@ def loss(outputs, targets):
 
 def train(engine: str, loss: object, model: nn.Module, **settings: object) -> dict[str, Tensor]:
     options = {"method": "pham-ahn", "groups": 2, "stages": 1, "batch_size": 4, "updates": 5, "dtype": "float64"}
-    result = stalegrid.train(
+    result = cases.train(
         model,
         DATA,
         loss=loss,  # type: ignore[arg-type]
