@@ -58,7 +58,7 @@ def test_the_model_on_disk_loads_into_the_plain_model(tmp_path: Path) -> None:
 def test_a_written_configuration_runs_again_to_the_same_bits(tmp_path: Path) -> None:
     assert run("train", *QUICK, "--stages", "3", "--lr", "0.02", "--out", str(tmp_path / "a")) == 0
     config = tmp_path / "a" / "config.yaml"
-    assert yaml.safe_load(config.read_text())["lr"] == 0.02
+    assert yaml.safe_load(config.read_text())["optimizer"] == {"lr": 0.02}
     assert run("train", "--config", str(config), "--out", str(tmp_path / "b")) == 0
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert a.keys() == b.keys()
@@ -70,8 +70,8 @@ def test_print_config_shows_every_option(capsys: Said) -> None:
         run("train", "--batch-size", "7", "--print_config")
     assert not stopped.value.code
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["batch_size"] == 7
-    assert shown["method"] == "pham-ahn"
+    assert shown["training"]["batch_size"] == 7
+    assert shown["method"]["name"] == "pham-ahn"
 
 
 def test_table_prints_ticks_and_closed_forms(capsys: Said) -> None:
@@ -103,11 +103,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "staleness-negative": (["--staleness", "2,-1"], "negative (staleness: 2,-1, stage: 1)"),
     "staleness-of-a-flush": (["--method", "gpipe", "--staleness", "2,0"], "has no staleness"),
     "edges-not-connected": (
-        ["--groups", "3", "--topology", "edges", "--edges", "0-1"],
+        ["--groups", "3", "--topology", "0-1"],
         "do not connect the groups: [[0, 1], [2]]",
     ),
-    "edges-not-symmetric": (["--groups", "2", "--topology", "edges", "--edges", "0>1"], "not symmetric"),
-    "matrix": (["--topology", "matrix", "--matrix", "[[0.5,0.5],[0.4,0.6]]"], "sums to"),
+    "edges-not-symmetric": (["--groups", "2", "--topology", "0>1"], "not symmetric"),
+    "matrix": (["--topology", "[[0.5,0.5],[0.4,0.6]]"], "sums to"),
     "batch": (["--batch-size", "1000"], "a batch of 1000 samples is more than a group's share of 718"),
     "micro-batches": (["--method", "gpipe", "--method.micro-batches", "5"], "do not divide a batch of 32"),
     "no-data-dir": (["--data", "cifar10"], "--data.folder DIR"),
@@ -204,7 +204,10 @@ def test_compare_takes_the_file_of_a_run_and_options(tmp_path: Path, capsys: Sai
     assert "run 2 of 2: gpipe, seed 0" in said
     assert "test accuracy, %" in said
     made = [yaml.safe_load((out / name / "config.yaml").read_text()) for name in ("pham-ahn-0", "gpipe-0")]
-    assert [(m["view"], m["lr"], m["updates"], m["micro_batches"]) for m in made] == [
+    assert [
+        (m["method"]["view"], m["optimizer"]["lr"], m["training"]["updates"], m["method"]["micro_batches"])
+        for m in made
+    ] == [
         ("current", 0.02, 4, 1),
         ("stashed", 0.02, 4, 4),
     ]
