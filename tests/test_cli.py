@@ -66,9 +66,7 @@ def test_a_written_configuration_runs_again_to_the_same_bits(tmp_path: Path) -> 
 
 
 def test_print_config_shows_every_option(capsys: Said) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        run("train", "--batch-size", "7", "--print_config")
-    assert not stopped.value.code
+    assert run("train", "--batch-size", "7", "--print-config") == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["training"]["batch_size"] == 7
     assert shown["method"]["name"] == "pham-ahn"
@@ -136,7 +134,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "queues-length": (["--method.queues", "1,1,0"], "queues needs one number a stage (queues: 1,1,0, stages: 2)"),
     "queues-negative": (["--method.queues", "-1,0"], "a queue holds 0 or more (queues: -1,0)"),
-    "correction": (["--corrections", "hope"], "unknown correction (corrections: 'hope'); there are: inverse-staleness"),
+    "correction": (["--corrections", "hope"], "unknown correction (correction: 'hope'); there are: inverse-staleness"),
     "correction-number": (["--corrections", "shrink=much"], "shrink takes a number (corrections: 'shrink=much')"),
     "correction-no-number": (["--corrections", "gap-aware=2"], "gap-aware takes no number"),
     "correction-range": (["--corrections", "shrink=1.5"], "(shrink=1.5)"),
@@ -151,7 +149,9 @@ BAD: dict[str, tuple[list[str], str]] = {
     "view-of-a-flush": (["--method", "gpipe", "--view", "double-buffered"], "which a flush forbids"),
     "no-mixing": (["--method", "dsp", "--groups", "2"], "dsp says nothing of groups (groups: 2); name a mixing"),
     "momentum": (["--mixing.momentum", "true", "--optimizer.momentum", "0"], "there is no momentum to mix"),
-    "option": (["--colour", "red"], "--colour"),
+    "option": (["--colour", "red"], "unknown option (option: '--colour')"),
+    "option-like-another": (["--batchsize", "8"], "did you mean --batch-size?"),
+    "option-of-a-group": (["--mixing.perod", "2"], "did you mean --mixing.period?"),
     "type": (["--batch-size", "many"], "batch_size"),
 }
 
