@@ -36,7 +36,7 @@ BAD = {
     "stages": ([*QUICK, "--stages", "1000000000"], "a grid has at most 1000 of its stages (stages: 1000000000)"),
     "staleness": ([*QUICK, "--staleness", "1000000000,0"], "runs ahead by at most 10000 batches"),
     "epochs": (["train", "--epochs", "1e300"], "the run would never end (epochs: 1e+300)"),
-    "infinite": ([*QUICK, "--lr", "1e999"], "optimizer.lr must be a number that is not infinite or left out (optimizer.lr: inf)"),
+    "infinite": ([*QUICK, "--lr", "1e999"], "a number that is not infinite or left out (optimizer.lr: inf)"),
     "long-out": ([*QUICK, "--out", LONG], "the path cannot be used (path: xxx"),
     "long-data": ([*QUICK, "--data", "mnist", "--data.folder", LONG], "the path cannot be used (path: xxx"),
     "long-costs": ([*QUICK, "--costs", LONG], "File name too long"),
