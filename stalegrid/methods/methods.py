@@ -5,6 +5,7 @@ Does not know: how any part works.
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from difflib import get_close_matches
 
 from stalegrid.errors import ConfigError
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
@@ -117,7 +118,7 @@ METHODS = (
         optimizer="NAdam",
         momentum=0.99,
     ),
-    Method("paci", "Paci, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",
@@ -129,7 +130,7 @@ METHODS = (
     ),
     Method(
         "data-parallel",
-        "synchronous data parallelism: mean gradient of all groups at every update",
+        "mean gradient of all groups at every update; Li et al., PyTorch Distributed, arXiv 2006.15704",
         "0",
         gpipe,
         mixing=ALL_REDUCE,
@@ -207,8 +208,10 @@ def find(name: str) -> Method:
             return method
     if find_served(name) is not None:
         raise ConfigError(f"{name} trains learners with parameter servers, not a grid (method: {name}); use train")
-    names = ", ".join(m.name for m in (*METHODS, *SERVER_METHODS))
-    raise ConfigError(f"unknown method (method: {name!r}); there are: {names}")
+    names = [m.name for m in (*METHODS, *SERVER_METHODS)]
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"unknown method (method: {name!r}); {hint}there are: {', '.join(names)}")
 
 
 def find_served(name: str) -> ServerMethod | None:
