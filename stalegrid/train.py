@@ -37,6 +37,7 @@ from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.methods.choose import find
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.console import cursor_kept
@@ -223,8 +224,10 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
 
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
+    unknown = settings.method.staleness == "auto" and settings.devices.costs is None
     with computing(settings.engine.threads):
-        measured = settings.method.staleness == "auto" and settings.devices.costs is None
+        # Not for learners, whose plan refuses a staleness: to measure first would take long.
+        measured = unknown and isinstance(find(settings.method.name), Method)
         table = profile(task, settings, settings.engine) if measured else None
         return plan_of(task, settings, table, virtual=settings.engine.virtual)
 
