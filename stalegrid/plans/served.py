@@ -176,9 +176,7 @@ class ServedPlan:
             method=dataclasses.replace(
                 asked.method, corrections=list(self.corrections) or ["none"], rule=None, clip=None
             ),
-            servers=dataclasses.replace(
-                asked.servers, learners=self.rules.learners, softsync=self.splits if self.method.free else None
-            ),
+            servers=dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits),
         )
 
 
@@ -256,11 +254,10 @@ def rules_of(asked: ServerSettings, method: ServerMethod) -> tuple[Rules, int]:
     learners = LEARNERS if asked.learners is None else asked.learners
     if learners < 1:
         raise ConfigError(f"there must be a learner (learners: {learners}); take 1 or more")
-    if asked.softsync is not None and not method.free:
-        raise ConfigError(f"{method.name} has no n of its own (softsync: {asked.softsync}); take method softsync")
     splits = learners if method.splits is None else method.splits
-    if asked.softsync is not None:
-        splits = asked.softsync
+    if asked.softsync not in (None, splits) and not method.free:
+        raise ConfigError(f"{method.name} has no n of its own (softsync: {asked.softsync}); take method softsync")
+    splits = splits if asked.softsync is None else asked.softsync
     if not 1 <= splits <= learners:
         raise ConfigError(
             f"an update averages over learners/n gradients, n from 1 to the learners (softsync: {splits}, learners: "

@@ -136,7 +136,9 @@ def test_no_groups_are_refused(name: str, groups: int) -> None:
 
 def test_unknown_topology_is_refused() -> None:
     known = "ring, torus, exponential, complete, star, one-peer-exponential"
-    with pytest.raises(ConfigError, match=rf"unknown topology \(topology: 'mesh'\); there are: {known}; or .* edge list"):
+    with pytest.raises(
+        ConfigError, match=rf"unknown topology \(topology: 'mesh'\); there are: {known}; or .* edge list"
+    ):
         graphs.build("mesh", 4)
     with pytest.raises(ConfigError, match=r"\(topology: 'rings'\); did you mean ring\?"):
         graphs.build("rings", 4)

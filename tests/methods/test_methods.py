@@ -19,7 +19,9 @@ def test_every_method_is_found_by_its_own_name() -> None:
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     served = [method.name for method in SERVER_METHODS]
-    with pytest.raises(ConfigError, match=rf"'pham'\); did you mean pham-ahn\? there are: {', '.join(NAMES + served)}$"):
+    with pytest.raises(
+        ConfigError, match=rf"'pham'\); did you mean pham-ahn\? there are: {', '.join(NAMES + served)}$"
+    ):
         find("pham")
 
 

@@ -214,10 +214,10 @@ def test_a_command_names_what_is_the_users_own_by_its_path_and_each_argument() -
         model=ModelSettings(name="nets:make_net", args={"width": 64, "wide": True}),
         threads=2,
     )
-    table = CostTable(32, (Cost(forward=1, backward=2, name="fc"),))
-    (found,) = candidates(Question(table, 1, ("tests.planner.test_show:OWN",), states=2), changed(asked, groups=1))
+    table = CostTable(32, tuple(Cost(forward=1, backward=2, name=name) for name in ("input", "fc")))
+    (found,) = candidates(Question(table, 2, ("tests.planner.test_show:OWN",)), asked)
     command = show.command(found)
-    assert command.startswith("stalegrid train --method tests.planner.test_show:OWN --groups 1 --stages 1 ")
+    assert command.startswith("stalegrid train --method tests.planner.test_show:OWN --groups 1 --stages 2 ")
     assert "--model nets:make_net --model.args.width 64 --model.args.wide true" in command
     assert "--engine.threads 2" in command
-    assert parsed(command) == changed(found.settings, micro_batches=None, cuts=None, mixing=None)
+    assert parsed(command) == changed(found.settings, micro_batches=None, mixing=None)

@@ -184,7 +184,9 @@ def test_values_of_other_types_are_taken_for_what_they_say() -> None:
     assert settings.output.folder == Path("runs/a")
     assert type(settings.training.epochs) is float
     assert settings.mixing.topology == [[0.5, 0.5], [0.5, 0.5]]
-    with pytest.raises(ConfigError, match=r"engine.kind must be one of processes, simulator \(engine.kind: 'simulater'\)"):
+    with pytest.raises(
+        ConfigError, match=r"engine.kind must be one of processes, simulator \(engine.kind: 'simulater'\)"
+    ):
         flat(Settings, engine="simulater")
 
 

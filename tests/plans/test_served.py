@@ -30,7 +30,7 @@ from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.deliveries import DELIVERIES
-from stalegrid.programs.grid import Grid, learner, server
+from stalegrid.programs.grid import learner, server
 from stalegrid.programs.messages import Message, layout_of
 from stalegrid.programs.serving import in_turn
 from stalegrid.programs.softsync import Delivery
@@ -868,7 +868,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "n-0": ("softsync", {"softsync": 0, "learners": 3}, r"n from 1 to the learners \(softsync: 0, learners: 3\)"),
     "n-many": ("softsync", {"softsync": 4, "learners": 3}, r"\(softsync: 4, learners: 3\)"),
     "n-usual": ("softsync", {"softsync": 5}, r"\(softsync: 5, learners: 4\)"),
-    "n-of-hardsync": ("hardsync", {"softsync": 1}, r"hardsync has no n.*\(softsync: 1\); take method softsync"),
+    "n-of-hardsync": ("hardsync", {"softsync": 2}, r"hardsync has no n.*\(softsync: 2\); take method softsync"),
     "n-of-asgd": ("asgd", {"softsync": 2}, r"asgd has no n.*\(softsync: 2\); take method softsync"),
     "servers-many": (
         "asgd",
@@ -1022,6 +1022,7 @@ def test_what_is_settled_runs_the_same_way_again(tmp_path: Path) -> None:
         plan = planned(task, settings)
         settled = plan.settled(settings)
         assert settled.servers.learners == changes.get("learners", 4)
+        assert settled.servers.softsync == plan.splits
         assert settled.method.rule is None
         assert settled.method.corrections
         again = planned(task, settled)
@@ -1042,7 +1043,7 @@ def test_the_method_settles_how_many_gradients_an_update_takes_and_what_becomes_
     own = ("inverse-staleness",)
     assert [of("softsync", learners=7, softsync=n)[0] for n in (None, *range(1, 8))] == [7, 7, 3, 2, 1, 1, 1, 1]
     assert of("softsync", learners=7, max_staleness=0) == (7, 0, own)
-    assert of("softsync", learners=2, rule="constant")[2] == ("none",)
+    assert of("softsync", learners=2, rule="constant")[2] == ()
     assert of("softsync", learners=2, corrections=[])[2] == ()
     assert planned(make_task(), served("asgd")).rules.learners == 4
 
