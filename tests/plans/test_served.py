@@ -636,7 +636,7 @@ def test_a_recorded_order_is_repeated_whatever_the_devices_are_like_now(tmp_path
     first = kept(tmp_path / "first", settings)
     again = changed(settings, jitter=0.0, servers=1, deliveries=tmp_path / "first" / DELIVERIES)
     repeated = kept(tmp_path / "again", again)
-    drawn = kept(tmp_path / "drawn", dataclasses.replace(again, deliveries=None))
+    drawn = kept(tmp_path / "drawn", changed(again, deliveries=None))
     records = [(tmp_path / name / DELIVERIES).read_text() for name in ("first", "again", "drawn")]
     assert records[0] == records[1]
     assert records[0] != records[2]
