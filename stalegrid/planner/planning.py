@@ -276,7 +276,9 @@ def _of_method(
                     micro_batches=micro,
                 ),
                 grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
-                mixing=replace(settings.mixing, kind=mixing.name if mixing in MIXINGS else mixing),
+                mixing=replace(
+                    settings.mixing, kind=mixing.name if mixing in MIXINGS else settings.mixing.kind or mixing
+                ),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
