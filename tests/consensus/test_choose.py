@@ -30,7 +30,8 @@ def test_a_mixing_is_found_by_its_name_or_given(mixing: Mixing) -> None:
 def test_names_are_each_of_one_mixing() -> None:
     assert len({mixing.name for mixing in MIXINGS}) == len(MIXINGS)
     assert NONE.name == "none"
-    assert not (NONE.averages_gradients or NONE.averages_parameters)
+    assert not NONE.averages_gradients
+    assert not NONE.averages_parameters
 
 
 def test_a_mixing_of_ones_own_is_given_as_a_class_a_value_or_a_path_of_either() -> None:
@@ -45,7 +46,7 @@ def test_a_mixing_of_ones_own_is_given_as_a_class_a_value_or_a_path_of_either() 
     [
         (
             "soup",
-            r"unknown mixing \(mixing: 'soup'\); there are: none, combine-while-adapt, adapt-then-combine, all-red",
+            r"unknown mixing \(mixing: 'soup'\); there are: none, combine-while-adapt, adapt-then-combine, all",
         ),
         ("all-redcue", r"did you mean all-reduce\?"),
         (f"{__name__}:pytest", rf"this is no mixing \(mixing: {__name__}:pytest, it is: module\); inherit from Mixing"),

@@ -1,6 +1,5 @@
 """What plans of grids and of servers settle alike."""
 
-import math
 from typing import Any
 
 import pytest
@@ -98,7 +97,7 @@ def test_frequencies_without_a_meaning_are_refused() -> None:
 
 
 def test_evaluations_come_every_so_many_epochs_and_never_oftener_than_updates() -> None:
-    assert make_watch(None, OutputSettings(evaluate_every=0.5), 10.0).evaluate_every == 5
-    assert make_watch(None, OutputSettings(evaluate_every=0.001), 10.0).evaluate_every == 1
-    assert make_watch(None, OutputSettings(evaluate_every=0), 10.0).evaluate_every is None
-    assert math.isfinite(make_watch(None, OutputSettings(log_every=3), 10.0).report_every)
+    assert make_watch(None, OutputSettings(evaluate_every=0.5), 10.0).snapshot_every == 5
+    assert make_watch(None, OutputSettings(evaluate_every=0.001), 10.0).snapshot_every == 1
+    assert make_watch(None, OutputSettings(evaluate_every=0), 10.0).snapshot_every is None
+    assert make_watch(None, OutputSettings(log_every=3), 10.0).report_every == 3

@@ -13,7 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
+from stalegrid.consensus.mixings import AdaptThenCombine
 from stalegrid.errors import ConfigError
+from stalegrid.stages.views.stashed import Stashed
 from tests.cases import (
     changed,
     compare,
@@ -248,3 +250,23 @@ def test_only_one_view_makes_graphs_late() -> None:
         assert [plan.program.recomputes(k) for k in range(3)] == (
             [True, True, False] if view == "recomputed" else [False] * 3
         )
+
+
+class OwnMixing(AdaptThenCombine):
+    """A mixing of the user's."""
+
+
+@pytest.mark.parametrize("kind", [OwnMixing, OwnMixing(), f"{__name__}:OwnMixing"], ids=["class", "value", "path"])
+def test_what_is_the_users_own_stays_as_it_was_given_and_can_be_found_again(kind: Any) -> None:
+    class OwnView(Stashed):
+        """Within a function, where no path leads."""
+
+    settings = make_settings(2, 2, mixing=kind, view=OwnView)
+    settled = make_plan(make_task(), settings).settled(settings)
+    assert settled.mixing.kind is kind
+    assert settled.method.view is OwnView
+    again = make_plan(make_task(), settled)
+    assert isinstance(again.mixing, OwnMixing)
+    assert again.settled(settled) == settled
+    one = make_settings(1, 2, mixing=kind)
+    assert make_plan(make_task(), one).settled(one).mixing.kind == "none"

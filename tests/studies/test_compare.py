@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from stalegrid.data import Batches
 from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.methods.choose import find_grid
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
@@ -27,6 +28,7 @@ from tests.cases import changed, flat
 BASE = flat(RunConfig, groups=2, stages=2, updates=12, engine="simulator", log_every=4, evaluate_every=0.2, seed=5)
 SHORT = changed(BASE, updates=2)
 METHODS = ["sgd", "pham-ahn", "1f1b"]
+SGD = find_grid("sgd")
 FIRST = "sgd-5"
 
 
@@ -326,3 +328,13 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'stalegrid\[plot\]'"):
         compare(BASE, METHODS, 1, tmp_path / "out", quiet=True)
+
+
+def test_a_method_by_two_names_is_named_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="each named once"):
+        compare(BASE, ["sgd", f"{__name__}:SGD"], 1, tmp_path / "out", quiet=True)
+
+
+def test_a_method_is_its_own_by_whichever_name() -> None:
+    base = changed(BASE, method=f"{__name__}:SGD", micro_batches=2)
+    assert configuration(base, "sgd").method == base.method

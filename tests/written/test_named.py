@@ -84,9 +84,8 @@ def test_a_name_that_is_not_there_is_named(name: str, missing: str) -> None:
 
 
 def test_a_problem_is_said_in_its_last_line_and_its_place() -> None:
-    try:
+    with pytest.raises(ValueError, match="of several") as caught:
         raise ValueError("of several\nlines")
-    except ValueError as problem:
-        assert said(problem).startswith("ValueError: of several\nlines (line ")
-        assert said(problem).endswith(f"of {__file__})")
+    assert said(caught.value).startswith("ValueError: of several\nlines (line ")
+    assert said(caught.value).endswith(f"of {__file__})")
     assert said(ValueError("never raised")) == "ValueError: never raised"
