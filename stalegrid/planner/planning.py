@@ -266,6 +266,7 @@ def _of_method(
             program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
+            kind = mixing.name if mixing in MIXINGS else settings.mixing.kind or mixing
             chosen = replace(
                 settings,
                 method=replace(
@@ -276,7 +277,7 @@ def _of_method(
                     micro_batches=micro,
                 ),
                 grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
-                mixing=replace(settings.mixing, kind=mixing.name if mixing in MIXINGS else mixing),
+                mixing=replace(settings.mixing, kind=kind),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")

@@ -5,18 +5,18 @@ Does not know: how their numbers were made.
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rich.table import Table
 
-from stalegrid.config import Settings, option_of
-from stalegrid.engines.settings import EngineSettings
+from stalegrid.config import option_of
 from stalegrid.methods.choose import find_grid
 from stalegrid.observe.tables import plain
 from stalegrid.planner.planning import Candidate
 from stalegrid.timing.costs import CostTable
 from stalegrid.timing.settings import DeviceSettings
+from stalegrid.written import groups
 
 
 def costs(table: CostTable) -> Table:
@@ -73,21 +73,29 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
 
 def command(candidate: Candidate) -> str:
     """Return the options of ``stalegrid train`` that say what a candidate is."""
-    settings = candidate.settings
-    settings = replace(settings, devices=DeviceSettings(), engine=EngineSettings())
-    method, said = find_grid(settings.method.name), settings.plain()
-    usual: dict[str, object] = {"micro_batches": method.micro_batches, "kind": method.mixing, "cuts": []}
-    if candidate.grid.groups == 1:
-        usual["kind"] = "none"
-    first = {"method.name": method.name, "grid.groups": candidate.grid.groups, "grid.stages": candidate.grid.stages}
-    rest = {
-        f"{group}.{field}": value
-        for group, fields in said.items()
-        for field, value in fields.items()
-        if value != usual.get(field)
+    settings, grid = replace(candidate.settings, devices=DeviceSettings()), candidate.grid
+    method, said = find_grid(settings.method.name), dict(_options("", groups.plain(settings, _FIRST)))
+    usual: dict[str, object] = {
+        "method.micro_batches": method.micro_batches,
+        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 else "none",
+        "grid.cuts": [],
     }
-    options = (f"{option_of(Settings, path)} {_written(value)}" for path, value in {**first, **rest}.items())
+    chosen = [path for path, value in said.items() if value != usual.get(path) and path not in _FIRST]
+    options = (f"{option_of(type(settings), path)} {_written(said[path])}" for path in (*_FIRST, *chosen))
     return "stalegrid train " + " ".join(options)
+
+
+_FIRST = ("method.name", "grid.groups", "grid.stages")
+"""What a command says in any case, and before the rest."""
+
+
+def _options(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """Return what is said, option by option; each argument of a factory is one."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _options(f"{path}.{name}" if path else name, entry)
+    else:
+        yield path, value
 
 
 def _written(value: object) -> str:

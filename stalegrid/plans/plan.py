@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from stalegrid.consensus.choose import choose_mixing, turns_of
 from stalegrid.consensus.mixing import Mixing, Turns, Vectors
+from stalegrid.consensus.mixings import MIXINGS
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError
@@ -48,7 +49,7 @@ from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.settings import GridSettings
 from stalegrid.seeds import drawing
 from stalegrid.stages.corrections import Maker, makers
-from stalegrid.stages.views import View, find_view, name_of_view
+from stalegrid.stages.views import VIEWS, View, find_view, name_of_view
 from stalegrid.stages.weights import StageLayout, Weights
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import CostTable
@@ -150,14 +151,17 @@ class Plan:
                 asked.method,
                 staleness=[w - 1 for w in schedule.windows] if self.method.stale else None,
                 queues=None,
-                view=name_of_view(self.view),
+                view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
                 corrections=list(self.corrections) or ["none"],
                 rule=None,
                 clip=None,
                 micro_batches=schedule.micro_batches,
             ),
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=self.mixing),
+            # One of the user's own stays what was asked for: what it calls itself does not say where it is.
+            mixing=dataclasses.replace(
+                asked.mixing, kind=self.mixing.name if self.mixing in MIXINGS else asked.mixing.kind
+            ),
         )
 
 

@@ -110,9 +110,10 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
     assert whole.stages is not None
     groups = whole.groups if limits.max_groups is None else math.gcd(whole.groups, limits.max_groups)
     stages = whole.stages if limits.max_stages is None else min(whole.stages, limits.max_stages)
-    own = base.method if method == base.method.name else _of_its_own(base.method, method)
+    its_own = limits == find_grid(base.method.name)
+    own = base.method if its_own else _of_its_own(base.method, method)
     mixing = base.mixing
-    if method != base.method.name and find_mixing(limits.mixing) is not NONE:
+    if not its_own and find_mixing(limits.mixing) is not NONE:
         mixing = replace(mixing, kind=None)
     if groups < whole.groups:
         mixing = replace(mixing, topology="ring")
@@ -134,7 +135,7 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
     for name in (base.method.name, *methods):
         find_grid(name)
     shown = ",".join(methods)
-    if not methods or len(set(methods)) < len(methods):
+    if not methods or len({find_grid(name).name for name in methods}) < len(methods):
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
     if seeds < 1:
         raise ConfigError(f"a comparison needs at least one seed (seeds: {seeds})")

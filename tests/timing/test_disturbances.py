@@ -5,10 +5,10 @@ from statistics import median
 
 import pytest
 
-from stalegrid.config import DeviceSettings
 from stalegrid.errors import ConfigError
 from stalegrid.programs.grid import Grid, Unit
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage, parse_outages, parse_slow
+from stalegrid.timing.settings import DeviceSettings
 
 UNIT = Unit(0, 1)
 
