@@ -21,7 +21,7 @@ from stalegrid.written.named import is_path, value_of
 
 Matrix: TypeAlias = NDArray[np.float64]
 
-Topology = str | Sequence[Sequence[float]] | graphs.AnyGraph
+Topology = str | Sequence[Sequence[float]] | Matrix | graphs.AnyGraph
 
 ONE_PEER = "one-peer-exponential"
 
@@ -172,7 +172,7 @@ def uniform(groups: int) -> MixingMatrix:
     return MixingMatrix((np.full((groups, groups), 1.0 / groups),))
 
 
-def from_rows(rows: Sequence[Sequence[float]]) -> MixingMatrix:
+def from_rows(rows: Sequence[Sequence[float]] | Matrix) -> MixingMatrix:
     """Take the user's own matrix.
 
     Args:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stalegrid.config import Settings
-from stalegrid.consensus.choose import choose_mixing, find_mixing, turns_of
-from stalegrid.consensus.mixings import MIXINGS, NONE
+from stalegrid.consensus.choose import choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus.mixings import NONE
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import Named, find_grid
 from stalegrid.methods.choose import schedule as schedule_of
@@ -276,7 +276,7 @@ def _of_method(
                     micro_batches=micro,
                 ),
                 grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
-                mixing=replace(settings.mixing, kind=mixing.name if mixing in MIXINGS else mixing),
+                mixing=replace(settings.mixing, kind=kind_of(settings.mixing, method.mixing, grid.groups)),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")

@@ -17,6 +17,7 @@ from stalegrid.observe.tables import plain
 from stalegrid.planner.planning import Candidate
 from stalegrid.timing.costs import CostTable
 from stalegrid.timing.settings import DeviceSettings
+from stalegrid.written.groups import text_of
 
 
 def costs(table: CostTable) -> Table:
@@ -76,7 +77,7 @@ def command(candidate: Candidate) -> str:
     settings = candidate.settings
     settings = replace(settings, devices=DeviceSettings(), engine=EngineSettings())
     method, said = find_grid(settings.method.name), settings.plain()
-    usual: dict[str, object] = {"micro_batches": method.micro_batches, "kind": method.mixing, "cuts": []}
+    usual: dict[str, object] = {"micro_batches": method.micro_batches, "kind": text_of(method.mixing), "cuts": []}
     if candidate.grid.groups == 1:
         usual["kind"] = "none"
     first = {"method.name": method.name, "grid.groups": candidate.grid.groups, "grid.stages": candidate.grid.stages}
