@@ -57,8 +57,8 @@ class Method:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise ConfigError(
-                f"a method's name is of letters, digits, dots and dashes (name: {self.name!r}): comparisons name folders "
-                "by it"
+                f"a method's name is of letters, digits, dots and dashes (name: {self.name!r}), as that of a folder; "
+                "rename it"
             )
 
 
