@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -104,11 +105,11 @@ def plain(
     Returns:
         The stages and the losses of every update and group.
     """
-    S, K = len(stages), len(m)
+    groups, depth = len(stages), len(m)
     step = [[torch.optim.SGD(f.parameters(), lr=0.05, momentum=0.9) for f in group] for group in stages]
     mean = [[[p.detach().clone() for p in f.parameters()] for f in group] for group in stages]
     flying: dict[tuple[int, int, int], tuple[nn.Module, Tensor, Tensor]] = {}
-    losses: list[list[float]] = [[0.0] * S for _ in range(UPDATES)]
+    losses: list[list[float]] = [[0.0] * groups for _ in range(UPDATES)]
 
     def averaged(f: nn.Module, s: int, k: int) -> None:
         if average is not None:
@@ -116,20 +117,20 @@ def plain(
                 p.data.copy_(value)
 
     for n in range(UPDATES):
-        for k in range(K):
-            for s in range(S):
+        for k in range(depth):
+            for s in range(groups):
                 for b in range(m[k] + n if n else 0, min(m[k] + n, UPDATES - 1) + 1):
                     f = copy.deepcopy(stages[s][k])
                     averaged(f, s, k)
                     x = flying[s, k - 1, b][2].detach().requires_grad_() if k else batch(s, b)[0]
                     y = f(x)
-                    if k == K - 1:
+                    if k == depth - 1:
                         y = nn.functional.cross_entropy(y, batch(s, b)[1])
                         losses[b][s] = y.item()
                     flying[s, k, b] = f, x, y
-        for s in range(S):
+        for s in range(groups):
             below: Tensor | None = None
-            for k in reversed(range(K)):
+            for k in reversed(range(depth)):
                 f, x, y = flying.pop((s, k, n))
                 averaged(f, s, k)
                 y.backward(below)
@@ -143,12 +144,12 @@ def plain(
                 stages[s][k].zero_grad()
         if pull is not None:
             now = copy.deepcopy(stages)
-            for s in range(S):
-                for k in range(K):
+            for s in range(groups):
+                for k in range(depth):
                     for i, p in enumerate(stages[s][k].parameters()):
-                        theirs = [list(now[r][k].parameters())[i] for r in range(S)]
+                        theirs = [list(now[r][k].parameters())[i] for r in range(groups)]
                         delta = torch.zeros_like(p)
-                        for r in range(S):
+                        for r in range(groups):
                             if r != s:
                                 delta += pull(theirs[r].detach() - theirs[s].detach())
                         p.data += delta
@@ -156,14 +157,14 @@ def plain(
 
 
 def beside(task: Task, plan: Plan, **rule: Any) -> tuple[dict[tuple[int, str], Tensor], list[list[float]]]:
-    """Return the parameters and losses of the plain loop on the same data, from the same weights, with the same cuts."""
+    """Return the parameters and losses of the plain loop on the same data, the same weights and the same cuts."""
     samples = make_batches(task, plan.training, plan.grid.groups, 1)
 
     def cut() -> list[nn.Module]:
         layers = dict(cast_model(task, plan.training).named_children())
         places = [0, *map(int, plan.partition.names), len(layers)]
         named = list(layers.items())
-        parts = [dict(named[a:b]) for a, b in zip(places, places[1:], strict=False)]
+        parts = [dict(named[a:b]) for a, b in itertools.pairwise(places)]
         return [Named(part) for part in parts]
 
     stages, losses = plain(

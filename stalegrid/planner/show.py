@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from stalegrid.config import Settings, option_of
+from stalegrid.config import option_of
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.methods.choose import find_grid
 from stalegrid.observe.tables import plain
@@ -87,7 +87,7 @@ def command(candidate: Candidate) -> str:
         for field, value in fields.items()
         if value != usual.get(field)
     }
-    options = (f"{option_of(Settings, path)} {_written(value)}" for path, value in {**first, **rest}.items())
+    options = (f"{option_of(type(settings), path)} {_written(value)}" for path, value in {**first, **rest}.items())
     return "stalegrid train " + " ".join(options)
 
 
