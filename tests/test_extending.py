@@ -25,7 +25,7 @@ from stalegrid.plans.task import Task
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verify import Outcome, on, run_engine
-from tests.cases import CPU, make_plan
+from tests.cases import CPU, make_plan, record_simulator
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 UPDATES = 24
@@ -257,3 +257,12 @@ def test_the_file_of_options_on_the_page_can_be_read() -> None:
     assert config.method.view == "mine:Averaged"
     assert config.method.corrections == ["mine:Fade", "clip=1.0"]
     assert config.mixing.kind == "mine:Clipped"
+
+
+def test_what_the_view_of_the_page_says_that_it_keeps_is_what_it_keeps() -> None:
+    task, settings = asked("Averaged")
+    sink = record_simulator(task, settings)
+    for k in range(3):
+        most = max(record["staleness"][f"(0,{k})"]["held"] for record in sink.records)
+        assert most == pytest.approx(sink.plan.held[k], rel=0.02)
+        assert most <= sink.plan.held[k]

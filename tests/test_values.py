@@ -1,6 +1,8 @@
 """Values of one's own wherever there are names: in Python, by path on the command line, refused where wrong."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -307,6 +309,10 @@ class Twice(stalegrid.Recomputed):
         return self.parameters
 
 
+class Larger(stalegrid.View):
+    nbytes = 1 << 20  # type: ignore[assignment]
+
+
 class Broken(stalegrid.View):
     def overwriting(self) -> None:
         raise KeyError("a bug")
@@ -319,6 +325,7 @@ class Broken(stalegrid.View):
         (Short, r"a vector like self.parameters.*Short, seen returned: torch.float32 of shape"),
         (Nothing, r"Nothing, seen returned: NoneType"),
         (Twice, r"recomputes: True, overridden: seen"),
+        (Larger, r"keeps more than it says \(view: tests.test_values:Larger, keeps: \d+ bytes, Kept.*copies=0"),
         (Broken, r"cannot be built or used \(view: tests.test_values:Broken\): 'a bug'"),
     ],
 )
@@ -336,6 +343,11 @@ class LaterElsewhere(stalegrid.View):
 def test_a_view_that_forwards_elsewhere_without_a_word_ends_the_run() -> None:
     with pytest.raises(TrainingError, match=r"LaterElsewhere, batch: 3"):
         run_simulator(make_task(), make_settings(1, 2, view=LaterElsewhere, method="pham-ahn"))
+
+
+class Scalar(stalegrid.AdaptThenCombine):
+    def pull(self, gap: Tensor, share: float) -> Tensor:
+        return gap.mean() * share
 
 
 class NoLayout(Ring):
@@ -381,6 +393,7 @@ def of(lateral: type[Around]) -> type[stalegrid.Mixing]:
         (of(Deaf), r"a message would never be taken.*around"),
         (of(Unsent), r"groups would wait for each other.*around"),
         (of(Nameless), r"a message travels on an edge that its target does not name"),
+        (Scalar, r"a neighbour pulls at every number.*Scalar, pull returned: torch.float32 of shape \(\)"),
         (Times, r"cannot be made without arguments.*Times.*factor.*mixing=Times\(\.\.\.\)"),
         ("adapt-then-combin", r"unknown mixing.*did you mean adapt-then-combine"),
         ("tests.test_values:Instead", r"this is no mixing \(mixing: tests.test_values:Instead, it is: type\)"),
@@ -418,6 +431,7 @@ def test_what_is_no_method_is_refused() -> None:
         make_settings(method=Instead)
     with pytest.raises(ConfigError, match=r"a method's name .*'a/b'"):
         replace(EVEN, name="a/b")
+    refused(r"this is not the published dsp", method=replace(EVEN, name="dsp"))
     with pytest.raises(ConfigError, match=r"this is no method \(method: tests.test_values:Instead"):
         find_grid("tests.test_values:Instead")
 
@@ -495,7 +509,8 @@ def test_a_comparison_a_table_and_a_plan_take_a_method_of_ones_own(
     words = ("--methods", "sgd,mine_of_values:even", "--seeds", "1", "--out", str(out))
     assert stalegrid_of("compare", *SMALL, *words) == 0
     assert {"sgd-0", "even-0"} <= {path.name for path in out.iterdir()}
-    assert stalegrid_of("table", "--method", "mine_of_values:even") == 0
+    for words in (("table", "--method"), ("methods",)):
+        assert stalegrid_of(*words, "mine_of_values:even") == 0
     COSTS.write(mine / "costs.json")
     costs = ("--costs", str(mine / "costs.json"), "--batch-size", "16")
     capsys.readouterr()
@@ -532,3 +547,40 @@ def test_staleness_auto_takes_a_mixing_of_ones_own() -> None:
     settings = make_settings(2, 2, method=EVEN, mixing=Ring, staleness="auto")
     plan = make_plan(make_task(), settings, COSTS)
     assert list(plan.schedule.windows) == sorted(plan.schedule.windows, reverse=True)
+
+
+SCRIPT = """
+import torch
+from torch import nn, optim
+from torch.utils.data import TensorDataset
+import stalegrid
+
+class Later(stalegrid.Stashed):
+    pass
+
+class Half(stalegrid.AdaptThenCombine):
+    def pull(self, gap, share):
+        return gap * share / 2
+
+own = stalegrid.Method("own", "me", "1,0", lambda k, m: stalegrid.stale([1] + [0] * (k - 1), m), view=Later,
+                       mixing=Half, corrections=(lambda site: stalegrid.Correction(site),), shape=(2, 2))
+torch.manual_seed(0)
+data = TensorDataset(torch.randn(32, 4), torch.arange(32) % 2)
+model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+losses = [
+    stalegrid.train(model, data, loss=nn.CrossEntropyLoss(), optimizer=lambda p: optim.SGD(p, lr=0.1), method=own,
+                    grid=stalegrid.GridSettings(cuts=["2"]), batch_size=4, updates=3, engine=engine, device="cpu",
+                    quiet=True).summary["train_loss"]
+    for engine in ("simulator", "processes")
+]
+assert losses[0] == losses[1], losses
+print("alike")
+"""
+
+
+def test_parts_that_a_script_defines_work_on_processes(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["alike"]), done.stderr

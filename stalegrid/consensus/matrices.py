@@ -204,8 +204,8 @@ def mixing_matrix(topology: Topology, groups: int) -> MixingMatrix:
         topology = topology.tolist() if hasattr(topology, "tolist") else topology
         if not isinstance(topology, nx.Graph | list | tuple | str):
             raise ConfigError(
-                f"this is no topology (topology: {path}, it is: {type(topology).__name__}); name a graph of networkx, an "
-                "edge list or the rows of a matrix"
+                f"this is no topology (topology: {path}, it is: {type(topology).__name__}); name a graph of networkx, "
+                "an edge list or the rows of a matrix"
             )
     if isinstance(topology, nx.Graph):
         return metropolis(graphs.checked(topology, groups))

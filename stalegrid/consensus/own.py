@@ -9,7 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from stalegrid.consensus.mixing import Mixing, Turns, Vectors
+from stalegrid.consensus.mixings import CombineWhileAdapt
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
@@ -42,6 +46,8 @@ def check_mixing(
         few = _few(turns, program)
         short = replace(program, updates=few, lateral=mixing.lateral(replace(turns, updates=few)), watch=None)
         edges, acts = _walk(name, short)
+        if isinstance(mixing, CombineWhileAdapt):
+            _check_pull(name, mixing, weights[0].flat)
         for edge in edges:
             _check_layout(name, mixing, edge, turns, vectors)
         for unit in acts:
@@ -98,8 +104,8 @@ def _here(name: str, action: Action, waiting: dict[Edge, deque[Tag]]) -> bool:
             return False
         if queue[0] != tag:
             raise ConfigError(
-                f"messages of an edge are taken in the order in which they were sent (mixing: {name}, sent: {queue[0]}, "
-                f"taken: {tag})"
+                f"messages of an edge are taken in the order in which they were sent (mixing: {name}, sent: "
+                f"{queue[0]}, taken: {tag})"
             )
     return True
 
@@ -122,6 +128,16 @@ def _check_layout(name: str, mixing: Mixing, edge: Edge, turns: Turns, vectors: 
         raise ConfigError(
             f"a mixing that sends must say what every message of an edge consists of (mixing: {name}, edge: {edge}, "
             f"layout: {layout}); override layout, as in stalegrid.flat_layout(numel, dtype)"
+        )
+
+
+def _check_pull(name: str, mixing: CombineWhileAdapt, vector: Tensor) -> None:
+    made = mixing.pull(torch.zeros_like(vector), 0.5)
+    if not isinstance(made, Tensor) or (made.shape, made.dtype) != (vector.shape, vector.dtype):
+        shown = f"{made.dtype} of shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise ConfigError(
+            f"a neighbour pulls at every number (mixing: {name}, pull returned: {shown}, gap: {vector.dtype} of shape "
+            f"{tuple(vector.shape)}); return a vector like the gap"
         )
 
 

@@ -23,16 +23,18 @@ def find(name: Named) -> Method | ServerMethod:
         name: of a published one, the path ``PACKAGE.MODULE:NAME`` of one, or the method itself.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or one's own has the name of a published one.
     """
     found = value_of(name, "method") if is_path(name) else name
+    methods = {method.name: method for method in (*METHODS, *SERVER_METHODS)}
     if isinstance(found, Method | ServerMethod):
+        if methods.get(found.name, found) != found:
+            raise ConfigError(f"this is not the published {found.name} (method: {found.name}); give it another name")
         return found
     if found is not name:
         raise ConfigError(
             f"this is no method (method: {name}, it is: {type(found).__name__}); make a stalegrid.Method of it"
         )
-    methods = {method.name: method for method in (*METHODS, *SERVER_METHODS)}
     if name not in methods:
         raise ConfigError(unknown("method", str(name), list(methods)))
     return methods[str(name)]

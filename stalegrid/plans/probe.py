@@ -334,6 +334,12 @@ def _try_view(view: type[View], site: Site) -> None:
         _check_vector(view, "seen", own.seen(version), site.weights)
         own.finished(version)
         own.overwriting()
+        kept = view.kept(site.schedule, site.unit.stage)
+        if own.nbytes > kept.copies * site.weights.trained * site.weights.flat.itemsize:
+            raise ConfigError(
+                f"the view keeps more than it says (view: {name_of_view(view)}, keeps: {own.nbytes} bytes, {kept}); "
+                "let kept count its vectors, each as large as the parameters"
+            )
 
 
 def _check_vector(view: type[View], asked: str, vector: object, weights: Weights) -> None:
