@@ -8,7 +8,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from stalegrid.studies.verify import Outcome, on, run_engine
 from tests.cases import CPU, make_plan, record_simulator
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-UPDATES = 24
+UPDATES = 12
 
 EXAMPLES = ("Fade", "Averaged", "Clipped", "graph", "matrix", "slack")
 """What the calls of the page show, in their order."""
@@ -38,47 +37,41 @@ def blocks(kind: str = "python") -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 
 
-@functools.cache
-def shown() -> tuple[dict[str, Any], str]:
-    """Run the page; return what it leaves and what it prints."""
-    names: dict[str, Any] = {"__name__": "a script"}
+def run_page() -> str:
+    """Run the page from its first line to its last, and return what it prints."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        for block in blocks():
-            exec(compile(block, str(PAGE), "exec"), names)
-    return names, text.getvalue()
+        exec(compile("\n".join(blocks()), str(PAGE), "exec"), {"__name__": "a script"})
+    return text.getvalue()
 
 
-def asked(example: str, **changes: Any) -> tuple[Task, Settings]:
-    """Return what a call of the page asks for, for fewer updates, with what it reports."""
-    calls: list[tuple[Task, dict[str, Any]]] = []
+@functools.cache
+def calls() -> dict[str, tuple[Task, dict[str, Any]]]:
+    """Run the page without training; return what each of its calls asks for."""
+    found: list[tuple[Task, dict[str, Any]]] = []
 
-    def caught(model: nn.Module, data: Any, *, loss: Any, optimizer: Any, **options: Any) -> stalegrid.Result:
-        calls.append((Task(model, data, loss, optimizer), options))
-        raise Caught
+    def train(model: nn.Module, data: Any, *, loss: Any, optimizer: Any, **options: Any) -> stalegrid.Result:
+        found.append((Task(model, data, loss, optimizer), options))
+        return stalegrid.Result(model, {"method": "", "train_loss": 0.0}, None)
 
-    page, _ = shown()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stalegrid, "train", caught)
-        for call in re.findall(r"^train\((.*)\)$", "\n".join(blocks()), flags=re.MULTILINE):
-            with contextlib.suppress(Caught):
-                eval(f"train({call})", page)
-    task, options = dict(zip(EXAMPLES, calls, strict=True))[example]
-    del options["epochs"], options["quiet"]
+        patch.setattr(stalegrid, "train", train)
+        run_page()
+    return dict(zip(EXAMPLES, found, strict=True))
+
+
+def asked(example: str) -> tuple[Task, Settings]:
+    """Return what a call of the page asks for, for fewer updates, all of which are reported."""
+    task, options = calls()[example]
+    options = {name: value for name, value in options.items() if name not in ("epochs", "quiet")}
     output = stalegrid.OutputSettings(log_every=1, evaluate_every=0.0)
-    return task, Settings.of({**options, "updates": UPDATES, "output": output, **changes})
-
-
-class Caught(Exception):
-    """Ends a call whose options are known."""
+    return task, Settings.of({**options, "updates": UPDATES, "output": output})
 
 
 def run(task: Task, settings: Settings, kind: Literal["simulator", "processes"]) -> tuple[Plan, Outcome]:
-    """Run on an engine, cut at fixed places, so that another run is cut alike."""
-    stages = make_plan(task, settings).grid.stages
-    cuts = {1: [], 2: ["2"], 3: ["1", "3"]}[stages]
-    settings = on(replace(settings, grid=replace(settings.grid, cuts=cuts)), kind)
-    plan = make_plan(task, settings)
+    """Run on an engine and keep every unit's numbers."""
+    plan = make_plan(task, on(settings, kind))
+    settings = on(plan.settled(settings), kind)
     return plan, run_engine(task, settings, plan)
 
 
@@ -228,7 +221,7 @@ def test_an_example_changes_what_is_trained(example: str) -> None:
 
 
 def test_the_page_runs_and_every_example_learns() -> None:
-    lines = [line.split() for line in shown()[1].splitlines()]
+    lines = [line.split() for line in run_page().splitlines()]
     assert [name for name, _ in lines] == ["pipedream", "pipedream", "pipedream", "pham-ahn", "pham-ahn", "slack"]
     assert all(float(loss) < 0.6 for _, loss in lines), lines
 
