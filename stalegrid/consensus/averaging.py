@@ -17,7 +17,7 @@ neighbour's buffer holds one, as observers of extremes do before their first bat
 had alike at the same version stays too: a counter in a floating buffer would be held back by values of c updates ago.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,12 +37,20 @@ class ParameterAveraging:
         rounds: who mixes with whom, when.
         weights: of this unit; what is trained and running statistics are mixed alike.
         momentum: the unit's momentum buffers, to mix them too; None to keep them local.
+        pull: (gap to a neighbour, its share) -> what is added for it; the gap may be changed.
     """
 
-    def __init__(self, rounds: Averaging, weights: Weights, momentum: Momentum | None = None) -> None:
+    def __init__(
+        self,
+        rounds: Averaging,
+        weights: Weights,
+        momentum: Momentum | None = None,
+        pull: Callable[[Tensor, float], Tensor] = Tensor.mul_,
+    ) -> None:
         self._rounds = rounds
         self._weights = weights
         self._momentum = momentum
+        self._pull = pull
         self._own = torch.empty(0)  # this unit's vector and version when it last shared
         self._own_version = 0
         self._past: dict[int, Tensor] = {}  # statistics as they were shared, by round, as long as a neighbour's come
@@ -72,7 +80,7 @@ class ParameterAveraging:
             statistics = gap[self._weights.trained : self._weights.mixed]
             alike = self._statistics(message.tensors[0]) == past
             statistics.masked_fill_(alike | ~statistics.isfinite(), 0.0)
-            delta += gap.mul_(float(matrix[target.group, source.group]))
+            delta += self._pull(gap, float(matrix[target.group, source.group]))
         self._add(delta)
 
     def _statistics(self, vector: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from stalegrid.consensus.mixing import Mixing, Turns
 from stalegrid.consensus.mixings import MIXINGS, NONE
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, value_of
+from stalegrid.written.groups import text_of, unknown
+from stalegrid.written.named import is_path, name_of, said, value_of
 
 Kind = str | Mixing | type[Mixing]
 
@@ -21,19 +21,36 @@ def find_mixing(kind: Kind) -> Mixing:
         kind: its name, the path ``PACKAGE.MODULE:NAME`` of one, or the mixing itself.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, it is no mixing, or it cannot be made.
     """
     found = value_of(kind, "mixing") if is_path(kind) else kind
     if isinstance(found, type) and issubclass(found, Mixing):
-        found = found()
+        found = _made(found)
     if isinstance(found, Mixing):
-        return found
+        return next((mixing for mixing in MIXINGS if type(mixing) is type(found)), found)
+    if found is not kind or not isinstance(found, str):
+        raise ConfigError(
+            f"this is no mixing (mixing: {text_of(kind)}, it is: {type(found).__name__}); inherit from stalegrid.Mixing"
+        )
     for mixing in MIXINGS:
         if mixing.name == found:
             return mixing
-    if found is not kind:
-        raise ConfigError(f"this is no mixing (mixing: {kind}, it is: {type(found).__name__}); inherit from Mixing")
-    raise ConfigError(unknown("mixing", str(found), [m.name for m in MIXINGS]))
+    raise ConfigError(unknown("mixing", found, [m.name for m in MIXINGS]))
+
+
+def _made(kind: type[Mixing]) -> Mixing:
+    try:
+        return kind()
+    except Exception as problem:  # the class is the user's: anything can be raised
+        raise ConfigError(
+            f"a mixing cannot be made without arguments (mixing: {name_of(kind)}): {said(problem)}; give it made, such "
+            f"as mixing={kind.__name__}(...), or let all have a default"
+        ) from problem
+
+
+def kind_of(asked: MixingSettings, usual: Kind, groups: int) -> Kind:
+    """Return which mixing is chosen, as it was named: the user's or the method's, none for a single group."""
+    return "none" if groups == 1 else usual if asked.kind is None else asked.kind
 
 
 def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) -> Mixing:

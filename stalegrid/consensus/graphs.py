@@ -177,6 +177,15 @@ def checked(graph: AnyGraph, groups: int) -> Graph:
     return from_edges(groups, graph.edges)
 
 
+def edges_of(graph: AnyGraph) -> str:
+    """Return the edges of a graph as text that :func:`build` takes, in an order of their own."""
+    arrow = ">" if graph.is_directed() else "-"
+    pairs = (map(str, edge) for edge in graph.edges())
+    listed = sorted(arrow.join(pair if graph.is_directed() else sorted(pair)) for pair in pairs)
+    # Without any edge there is one group, to which all topologies are alike.
+    return ",".join(listed) or "ring"
+
+
 def components(graph: Graph) -> list[list[int]]:
     """Return the groups of every connected part, each ascending, parts by their first group."""
     return sorted(sorted(part) for part in nx.connected_components(graph))

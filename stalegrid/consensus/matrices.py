@@ -21,7 +21,7 @@ from stalegrid.written.named import is_path, value_of
 
 Matrix: TypeAlias = NDArray[np.float64]
 
-Topology = str | Sequence[Sequence[float]] | graphs.AnyGraph
+Topology = str | Sequence[Sequence[float]] | Matrix | graphs.AnyGraph
 
 ONE_PEER = "one-peer-exponential"
 
@@ -172,7 +172,7 @@ def uniform(groups: int) -> MixingMatrix:
     return MixingMatrix((np.full((groups, groups), 1.0 / groups),))
 
 
-def from_rows(rows: Sequence[Sequence[float]]) -> MixingMatrix:
+def from_rows(rows: Sequence[Sequence[float]] | Matrix) -> MixingMatrix:
     """Take the user's own matrix.
 
     Args:
@@ -200,8 +200,13 @@ def mixing_matrix(topology: Topology, groups: int) -> MixingMatrix:
         ConfigError: an unknown name, a graph or a matrix of another number of groups, or whatever these refuse.
     """
     if is_path(topology):
-        topology = value_of(topology, "topology")
+        path, topology = topology, value_of(topology, "topology")
         topology = topology.tolist() if hasattr(topology, "tolist") else topology
+        if not isinstance(topology, nx.Graph | list | tuple | str):
+            raise ConfigError(
+                f"this is no topology (topology: {path}, it is: {type(topology).__name__}); name a graph of networkx, "
+                "an edge list or the rows of a matrix"
+            )
     if isinstance(topology, nx.Graph):
         return metropolis(graphs.checked(topology, groups))
     if not isinstance(topology, str):

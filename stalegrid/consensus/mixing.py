@@ -14,6 +14,7 @@ from stalegrid.programs.grid import Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.messages import Layout, Message
 from stalegrid.stages.weights import StageLayout, Weights
+from stalegrid.written.named import name_of
 
 
 class Exchange(Protocol):
@@ -64,7 +65,7 @@ class Mixing:
     """Groups exchange nothing; inherit and override.
 
     Attributes:
-        name: as users write it.
+        name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
         averages_parameters: whether parameters are averaged with neighbours.
     """
@@ -72,6 +73,11 @@ class Mixing:
     name: ClassVar[str] = "none"
     averages_gradients: ClassVar[bool] = False
     averages_parameters: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        # A class that inherits from one that has a name would be taken for it.
+        if "name" not in vars(cls):
+            cls.name = name_of(cls)
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return when units exchange.

@@ -5,6 +5,8 @@ Does not know: methods, engines.
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
@@ -41,7 +43,17 @@ class CombineWhileAdapt(Mixing):
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's parameters."""
-        return ParameterAveraging(self.lateral(turns), weights, momentum)
+        return ParameterAveraging(self.lateral(turns), weights, momentum, self.pull)
+
+    def pull(self, gap: Tensor, share: float) -> Tensor:
+        """Return what a unit adds to its own vector for one neighbour; override it for another rule than the mean.
+
+        Args:
+            gap: the neighbour's vector minus one's own: parameters, running statistics, and momentum where it is mixed
+                too; may be changed.
+            share: of the neighbour in this turn, from the mixing matrix.
+        """
+        return gap.mul_(share)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
         """Return the vector that is mixed, and the momentum behind it."""
@@ -80,3 +92,8 @@ MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine()
 """Those that have a name."""
 
 NONE = MIXINGS[0]
+
+
+def has_name(mixing: Mixing) -> bool:
+    """Return whether a mixing is one of those, and no class that inherits from one."""
+    return type(mixing) in map(type, MIXINGS)

@@ -3,10 +3,13 @@
 Does not know: how any of it is done.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from stalegrid.consensus.graphs import AnyGraph
+import networkx as nx
+
+from stalegrid.consensus.graphs import AnyGraph, edges_of
 from stalegrid.consensus.mixing import Mixing
 from stalegrid.written.groups import Group
 
@@ -33,3 +36,8 @@ class MixingSettings(Group):
     period: int = 1
     lag: int = 0
     momentum: bool = False
+
+    def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields as they are written down, a graph as the list of its edges."""
+        own = {name: edges_of(value) if isinstance(value, nx.Graph) else value for name, value in fields.items()}
+        return super().said(own)

@@ -11,7 +11,7 @@ from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.methods.published import METHODS, SERVER_METHODS
 from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, value_of
+from stalegrid.written.named import is_path, said, value_of
 
 Named = str | Method | ServerMethod
 
@@ -23,16 +23,18 @@ def find(name: Named) -> Method | ServerMethod:
         name: of a published one, the path ``PACKAGE.MODULE:NAME`` of one, or the method itself.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or one's own has the name of a published one.
     """
     found = value_of(name, "method") if is_path(name) else name
+    methods = {method.name: method for method in (*METHODS, *SERVER_METHODS)}
     if isinstance(found, Method | ServerMethod):
+        if methods.get(found.name, found) != found:
+            raise ConfigError(f"this is not the published {found.name} (method: {found.name}); give it another name")
         return found
     if found is not name:
         raise ConfigError(
             f"this is no method (method: {name}, it is: {type(found).__name__}); make a stalegrid.Method of it"
         )
-    methods = {method.name: method for method in (*METHODS, *SERVER_METHODS)}
     if name not in methods:
         raise ConfigError(unknown("method", str(name), list(methods)))
     return methods[str(name)]
@@ -93,8 +95,33 @@ def schedule(
         if max(given) > STALEST:
             raise ConfigError(f"a stage runs ahead by at most {STALEST} batches ({name}: {shown})")
     ahead = staleness if queues is None else staleness_of(queues)
-    chosen = method.schedule(stages, micro_batches) if ahead is None else stale(ahead, micro_batches)
+    chosen = _own(method, stages, micro_batches) if ahead is None else stale(ahead, micro_batches)
     return replace(chosen, delay=delay)
+
+
+def _own(method: Method, stages: int, micro_batches: int) -> Schedule:
+    """Return the schedule of a method itself, which may be a user's."""
+    try:
+        made = method.schedule(stages, micro_batches)
+    except ConfigError:
+        raise
+    except Exception as problem:  # the method is the user's: anything can be raised
+        raise ConfigError(
+            f"the schedule of {method.name} fails (stages: {stages}, micro_batches: {micro_batches}): {said(problem)}"
+        ) from problem
+    if not isinstance(made, Schedule):
+        raise ConfigError(
+            f"a method's schedule takes K and M and returns a schedule (method: {method.name}, returned: "
+            f"{type(made).__name__}); return stalegrid.stale([m_0, ..., m_(K-1)], M)"
+        )
+    if (made.stages, made.micro_batches) != (stages, micro_batches):
+        raise ConfigError(
+            f"the schedule of {method.name} is not the one that was asked for (stages: {made.stages} instead of "
+            f"{stages}, micro_batches: {made.micro_batches} instead of {micro_batches}); let it use K and M"
+        )
+    if not made.flush:
+        stale([window - 1 for window in made.windows], micro_batches)  # refuses what would never end
+    return made
 
 
 def staleness_of(queues: Sequence[int]) -> list[int]:

@@ -3,10 +3,12 @@
 Does not know: which methods there are, how any part works.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 from stalegrid.consensus.mixing import Mixing
+from stalegrid.errors import ConfigError
 from stalegrid.programs.schedules import Schedule
 from stalegrid.stages.corrections import Maker
 from stalegrid.stages.views import View
@@ -31,6 +33,9 @@ class Method:
         stale: whether the user may choose the staleness.
         max_groups: largest S; None for any.
         max_stages: largest K; None for any.
+
+    Raises:
+        ConfigError: the name cannot be that of a file.
     """
 
     name: str
@@ -48,6 +53,13 @@ class Method:
     stale: bool = True
     max_groups: int | None = None
     max_stages: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise ConfigError(
+                f"a method's name is of letters, digits, dots and dashes (name: {self.name!r}), as that of a folder; "
+                "rename it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

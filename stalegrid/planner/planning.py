@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stalegrid.config import Settings
-from stalegrid.consensus.choose import choose_mixing, find_mixing, turns_of
-from stalegrid.consensus.mixings import MIXINGS, NONE
+from stalegrid.consensus.choose import choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus.mixings import NONE
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import Named, find_grid
 from stalegrid.methods.choose import schedule as schedule_of
@@ -266,7 +266,6 @@ def _of_method(
             program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
-            kind = mixing.name if mixing in MIXINGS else settings.mixing.kind or mixing
             chosen = replace(
                 settings,
                 method=replace(
@@ -277,7 +276,7 @@ def _of_method(
                     micro_batches=micro,
                 ),
                 grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
-                mixing=replace(settings.mixing, kind=kind),
+                mixing=replace(settings.mixing, kind=kind_of(settings.mixing, method.mixing, grid.groups)),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")

@@ -13,10 +13,11 @@ from typing import TypeVar
 import torch
 from torch.optim import Optimizer
 
-from stalegrid.consensus.choose import choose_mixing, turns_of
+from stalegrid.consensus.choose import choose_mixing, kind_of, turns_of
 from stalegrid.consensus.mixing import Mixing, Turns, Vectors
-from stalegrid.consensus.mixings import MIXINGS
+from stalegrid.consensus.mixings import has_name
 from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.own import check_mixing
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find_grid
@@ -112,8 +113,9 @@ class Plan:
 
     @property
     def spectral_gap(self) -> float | None:
-        """How much closer to their mean the groups come in a mixing turn; None where parameters are not mixed."""
-        return self.turns.matrix.spectral_gap if self.mixing.averages_parameters else None
+        """How much closer to their mean the groups come in a mixing turn; None where parameters are not averaged."""
+        known = self.mixing.averages_parameters and has_name(self.mixing)
+        return self.turns.matrix.spectral_gap if known else None
 
     @property
     def time_model(self) -> TimeModel | None:
@@ -158,10 +160,7 @@ class Plan:
                 micro_batches=schedule.micro_batches,
             ),
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            # One of the user's own stays what was asked for: what it calls itself does not say where it is.
-            mixing=dataclasses.replace(
-                asked.mixing, kind=self.mixing.name if self.mixing in MIXINGS else asked.mixing.kind
-            ),
+            mixing=dataclasses.replace(asked.mixing, kind=kind_of(asked.mixing, self.method.mixing, self.grid.groups)),
         )
 
 
@@ -222,6 +221,11 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     momentum = asked.mixing.momentum and mixing.averages_parameters
     if momentum:
         _check_momentum(task, weights)
+    trainable = tuple(sum(p.numel() for p in w.trainable()) for w in weights)
+    layouts = tuple(StageLayout.of(w) for w in weights)
+    if not has_name(mixing):
+        vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
+        check_mixing(mixing, turns, program, vectors, weights)
     return Plan(
         method,
         view,
@@ -231,11 +235,11 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         asked.training,
         program,
         cut,
-        tuple(StageLayout.of(w) for w in weights),
+        layouts,
         batches.updates_per_epoch,
         momentum,
         asked.output.gap,
-        tuple(sum(p.numel() for p in w.trainable()) for w in weights),
+        trainable,
         tuple(_held(schedule, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
     )

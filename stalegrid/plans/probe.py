@@ -35,7 +35,7 @@ from stalegrid.stages.corrections import Correction, Maker, Update
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Stage
-from stalegrid.stages.views import View
+from stalegrid.stages.views import View, name_of_view
 from stalegrid.stages.views.stashed import Stashed
 from stalegrid.stages.weights import Weights
 
@@ -112,9 +112,9 @@ def probe(
         sparse = trial.sparse()
         if program.recomputes(k):
             _check_repeats(k, _Trial(asked), inputs)
-        elif sparse is None and program.schedule.bound(0 if view.ahead_of_all else k):
+        elif sparse is None and view.late(program.schedule, k):
             _check_late(k, trial, _Trial(asked), inputs)
-        view(trial.site)
+        _try_view(view, trial.site)
         own = _corrections(trial.site, renewed(tuple(corrections)))
         if asked.targets is None:
             _receive(own, outputs)
@@ -320,9 +320,49 @@ def _same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:
     )
 
 
+def _try_view(view: type[View], site: Site) -> None:
+    """Ask a view once for the weights of a forward and of its backward, as a stage will."""
+    with _said(f"the view cannot be built or used (view: {name_of_view(view)})"):
+        own = view(site)
+        version, vector = own.forwarding(0)
+        _check_vector(view, "forwarding", vector, site.weights)
+        if vector is not site.weights.flat and not view.elsewhere:
+            raise ConfigError(
+                f"the view forwards at other weights than those of now (view: {name_of_view(view)}, elsewhere: False); "
+                "set elsewhere = True in its class, so that the model is tried that way"
+            )
+        _check_vector(view, "seen", own.seen(version), site.weights)
+        own.finished(version)
+        own.overwriting()
+        kept = view.kept(site.schedule, site.unit.stage)
+        if own.nbytes > kept.copies * site.weights.trained * site.weights.flat.itemsize:
+            raise ConfigError(
+                f"the view keeps more than it says (view: {name_of_view(view)}, keeps: {own.nbytes} bytes, {kept}); "
+                "let kept count its vectors, each as large as the parameters"
+            )
+
+
+def _check_vector(view: type[View], asked: str, vector: object, weights: Weights) -> None:
+    flat = weights.flat
+    fits = isinstance(vector, Tensor) and vector.dim() == 1 and vector.is_contiguous()
+    if not fits or vector.dtype != flat.dtype or len(vector) < weights.trained:  # type: ignore[attr-defined,arg-type]
+        shown = (
+            f"{vector.dtype} of shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
+        )
+        raise ConfigError(
+            f"a view returns a vector like self.parameters, which is {flat.dtype} of shape ({weights.trained},) "
+            f"(view: {name_of_view(view)}, {asked} returned: {shown})"
+        )
+
+
 def _corrections(site: Site, corrections: Sequence[Maker]) -> list[Correction]:
     with _said("a correction cannot be built"):
         made = [make(site) for make in corrections]
+    if wrong := next((c for c in made if not isinstance(c, Correction)), None):
+        raise ConfigError(
+            f"this makes no correction (corrections: {type(wrong).__name__}); inherit from stalegrid.Correction, and "
+            "give the class or a function of a site"
+        )
     schedule = site.schedule
     one_version = schedule.micro_batches == 1 or schedule.flush or schedule.delay
     if not one_version and any(c.needs_forwarded for c in made):

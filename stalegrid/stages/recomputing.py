@@ -31,15 +31,17 @@ class RecomputingStage(Stage):
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
         super().__init__(module, weights, view, first)
+        self._elsewhere = False  # every graph is made where its backward is
         self._kept: dict[int, Waiting] = {}
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
         """Forward a batch without a graph; see :meth:`Stage.forward`.
 
         Raises:
+            TrainingError: the view forwards at other weights than it is said to.
             RuntimeError: the model changes its inputs in place, so that they could not be forwarded again.
         """
-        version, vector = self.view.forwarding(batch)
+        version, vector = self._forwarding(batch)
         leaves = self._cut(inputs)
         # Inputs that share memory with the message are kept, so a change in place would change what is forwarded again.
         modified = [x._version for x in leaves]

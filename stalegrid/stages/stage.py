@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from stalegrid.errors import TrainingError
 from stalegrid.objects.held import tensors_held
 from stalegrid.stages.views import View
 from stalegrid.stages.weights import Weights
@@ -73,6 +74,8 @@ class Stage:
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         self._lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
+        site = view.site
+        self._elsewhere = view.elsewhere and view.late(site.schedule, site.unit.stage)
         self._seen = weights.flat  # what the backward under way reads parameters from
 
     def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
@@ -85,8 +88,11 @@ class Stage:
 
         Returns:
             The outputs, cut from the graph (with a head, the loss alone), and the version they were made at.
+
+        Raises:
+            TrainingError: the view forwards at other weights than it is said to.
         """
-        version, vector = self.view.forwarding(batch)
+        version, vector = self._forwarding(batch)
         with self.weights.showing(vector):
             # Cut and copied within: an output may be a view of the parameters, which show that vector only here.
             outputs = self._make_graph(batch, inputs, head, version)
@@ -119,7 +125,7 @@ class Stage:
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
         self._seen = self.view.seen(graph.version)
         # Only then may a forward that runs again within the backward find other weights than it did.
-        late = self._seen is not self.weights.flat or graph.version != self.weights.version
+        late = self._elsewhere or self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
             with _no_forward() if late else nullcontext():
                 torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
@@ -132,6 +138,15 @@ class Stage:
     def nbytes(self) -> int:
         """Bytes held for batches in flight, without copies of the weights."""
         return sum(graph.nbytes for graph in self._graphs.values())
+
+    def _forwarding(self, batch: int) -> tuple[int, Tensor]:
+        version, vector = self.view.forwarding(batch)
+        if vector is not self.weights.flat and not self.view.elsewhere:
+            raise TrainingError(
+                f"the view forwards at other weights than those of now (view: {type(self.view).__name__}, batch: "
+                f"{batch}), and the model was not tried that way; set elsewhere = True in its class"
+            )
+        return version, vector
 
     def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
         leaves = self._cut(inputs)

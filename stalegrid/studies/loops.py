@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stalegrid.consensus.mixings import MIXINGS
+from stalegrid.consensus.mixings import has_name
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.methods.published import METHODS
 from stalegrid.plans.material import cast_model, make_batches
@@ -150,7 +150,7 @@ def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | 
 
 
 def _all_reduce(plan: Plan) -> bool:
-    return plan.mixing in MIXINGS and plan.mixing.averages_gradients
+    return has_name(plan.mixing) and plan.mixing.averages_gradients
 
 
 def _own_arguments(plan: Plan) -> dict[str, Any] | None:
@@ -196,7 +196,7 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     """Return the loop of several groups that mix parameters, or of one."""
     lateral = plan.program.lateral
     covered = plan.view in (Stashed, Current) and plan.schedule.micro_batches == 1
-    if not covered or plan.corrections or plan.mixing not in MIXINGS or _all_reduce(plan):
+    if not covered or plan.corrections or not has_name(plan.mixing) or _all_reduce(plan):
         return None
     mixing: dict[str, Any] = {}
     if isinstance(lateral, Averaging):

@@ -26,6 +26,8 @@ from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.studies.loops import Trained, plain_loop
 from stalegrid.train import execute
 
+LOOPS = "plain loops"
+
 Losses = list[list[float]]
 """By update, by group."""
 
@@ -112,7 +114,7 @@ def _loops(task: Task, settings: Settings, plan: Plan | ServedPlan, simulated: O
     if loop is None:
         return []
     with computing(settings.engine.threads):
-        return [compare("plain loops", simulated, outcome_of(loop()))]
+        return [compare(LOOPS, simulated, outcome_of(loop()))]
 
 
 def run_engine(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Outcome:

@@ -46,6 +46,10 @@ class Group:
                 what = f"{self.NAME}.{field.name}"
                 raise ConfigError(f"{what} must be {_named(hint)} ({what}: {reprlib.repr(value)})")
 
+    def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields of the group as they are written down."""
+        return {name: text_of(value) for name, value in fields.items()}
+
 
 def hints_of(kind: type[Any]) -> dict[str, Any]:
     """Return the types of the fields of a group, or of what consists of groups."""
@@ -138,7 +142,7 @@ def plain(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
         wanted = {field for field in said if f"{name}.{field}" in always and said[field] is not None}
         changed = {field: value for field, value in said.items() if value != usual[field] or field in wanted}
         if changed:
-            found[name] = {field: text_of(value) for field, value in changed.items()}
+            found[name] = getattr(settings, name).said(changed)
     return found
 
 

@@ -46,7 +46,10 @@ def name_of(value: Any) -> str:
     """Return the path of a class or function, or what another value calls itself."""
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"
-    return str(getattr(value, "name", None) or type(value).__qualname__)
+    name = str(getattr(value, "name", None) or type(value).__qualname__)
+    made_with = ", ".join(f"{field}={given!r}" for field, given in getattr(value, "__dict__", {}).items())
+    # With what it was made, so that nobody makes it again without; such a text is no path, and refused if read back.
+    return f"{name}({made_with})" if is_path(name) and made_with else name
 
 
 def said(problem: BaseException) -> str:

@@ -549,6 +549,8 @@ class TwoTanh(nn.Module):
 class Elsewhere(View):
     """Forwards and goes backward at a vector of its own."""
 
+    elsewhere = True
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self.vector = self.weights.flat[: self.weights.trained] * 2 + 1

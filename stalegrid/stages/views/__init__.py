@@ -39,12 +39,24 @@ def find_view(view: str | type[View]) -> type[View]:
     """
     found = value_of(view, "view") if is_path(view) else view
     if isinstance(found, type) and issubclass(found, View):
-        return found
+        return _usable(found)
+    if isinstance(found, View):
+        raise ConfigError(f"a view is made for every unit (view: {type(found).__name__}, made already); give its class")
     if found is not view:
         raise ConfigError(f"this is no view (view: {view}, it is: {type(found).__name__}); inherit from stalegrid.View")
     if found not in VIEWS:
         raise ConfigError(unknown("view", str(found), list(VIEWS)))
     return VIEWS[found]
+
+
+def _usable(view: type[View]) -> type[View]:
+    own = [name for name in ("seen", "finished") if getattr(view, name) is not getattr(View, name)]
+    if view.recomputes and own:
+        raise ConfigError(
+            f"a second forward and its backward have the weights of then, and ask for no others (view: "
+            f"{name_of_view(view)}, recomputes: True, overridden: {', '.join(own)}); leave out the one or the other"
+        )
+    return view
 
 
 def name_of_view(view: type[View]) -> str:

@@ -44,14 +44,12 @@ class View:
             forward at the weights of now.
         holds: whether the versions of all batches in flight are held anyway.
         elsewhere: whether forwards use other weights than those of now.
-        ahead_of_all: whether stages that are not stale use other weights than those of now too, where others are stale.
     """
 
     recomputes: ClassVar[bool] = False
     delay: ClassVar[int] = 0
     holds: ClassVar[bool] = False
     elsewhere: ClassVar[bool] = False
-    ahead_of_all: ClassVar[bool] = False
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -69,6 +67,16 @@ class View:
     def kept(cls, schedule: Schedule, stage: int) -> Kept:
         """Return what a stage of such a schedule holds at most."""
         return Kept(graphs=schedule.in_flight(stage), inputs=0, copies=0)
+
+    @classmethod
+    def late(cls, schedule: Schedule, stage: int) -> bool:
+        """Return whether a backward may find other weights in their place than its forward had there."""
+        return cls.elsewhere or schedule.bound(stage) > 0
+
+    @property
+    def parameters(self) -> Tensor:
+        """The trained parameters of now, one after another: a part of the vector, which updates change."""
+        return self.weights.flat[: self.weights.trained]
 
     def forwarding(self, batch: int) -> tuple[int, Tensor]:
         """Return the version and the vector of parameters that the forward of a batch uses, now."""

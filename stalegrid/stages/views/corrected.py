@@ -26,7 +26,7 @@ class Corrected(View):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._gamma = DECAY ** (1 / site.bound) if site.bound else 0.0
-        self._delta = torch.zeros_like(self._parameters()) if site.bound else None
+        self._delta = torch.zeros_like(self.parameters) if site.bound else None
         self._old: Tensor | None = None
 
     @classmethod
@@ -45,24 +45,21 @@ class Corrected(View):
         updates = self.weights.version - version
         if self._delta is None or not updates:
             return self.weights.flat
-        return self._parameters() - self._delta * float(updates)
+        return self.parameters - self._delta * float(updates)
 
     def overwriting(self) -> None:
         """Remember the weights that the update starts from."""
         if self._delta is not None:
             self._learn()
             # What moves is learnt when somebody asks next: mixing with other groups comes after the update.
-            self._old = self._parameters().clone()
+            self._old = self.parameters.clone()
 
     def _learn(self) -> None:
         """Take in the movement of the last update, the mixing with other groups included."""
         if self._old is not None and self._delta is not None:
-            moved = (self._parameters() - self._old).mul_(1 - self._gamma)
+            moved = (self.parameters - self._old).mul_(1 - self._gamma)
             self._delta.mul_(self._gamma).add_(moved)
             self._old = None
-
-    def _parameters(self) -> Tensor:
-        return self.weights.flat[: self.weights.trained]
 
     @property
     def nbytes(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from stalegrid.errors import ConfigError
+from stalegrid.programs.schedules import Schedule
 from stalegrid.stages.site import Site, part
 from stalegrid.stages.views.base import View
 
@@ -32,6 +33,11 @@ class Predicted(View):
         super().__init__(site)
         self._direction = _direction_of(site)
 
+    @classmethod
+    def late(cls, schedule: Schedule, stage: int) -> bool:
+        """Return whether the stage is stale: what is not predicts nothing."""
+        return schedule.bound(stage) > 0
+
     def forwarding(self, batch: int) -> tuple[int, Tensor]:
         """Return the weights expected at the batch's update."""
         version = self.weights.version
@@ -41,7 +47,7 @@ class Predicted(View):
         """Return the weights that are expected so many updates from now; those of now for 0."""
         if not updates:
             return self.weights.flat
-        vector = self.weights.flat[: self.weights.trained].clone()
+        vector = self.parameters.clone()
         for group in self.site.optimizer.param_groups:
             for parameter in group["params"]:
                 state = self.site.optimizer.state.get(parameter)
@@ -60,8 +66,6 @@ class PredictedTwice(Predicted):
     the place of ``floor(k/2)``, which is the same and also holds for other staleness.
     """
 
-    ahead_of_all = True
-
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         windows = site.schedule.windows
@@ -69,6 +73,11 @@ class PredictedTwice(Predicted):
         self._after = (windows[0] - windows[site.unit.stage]) // 2 // site.schedule.micro_batches
         if site.schedule.flush:
             self._after = 0
+
+    @classmethod
+    def late(cls, schedule: Schedule, stage: int) -> bool:
+        """Return whether any stage is stale: then those above predict too."""
+        return schedule.bound(0) > 0
 
     def forwarding(self, batch: int) -> tuple[int, Tensor]:
         """Return the weights expected when the first stage uses the batch."""
