@@ -1,8 +1,10 @@
 """Lists the published methods."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
+
 from rich.table import Table
 
+from stalegrid.commands.options import Parser, add_own
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import schedule as schedule_of
 from stalegrid.methods.method import Method
@@ -17,9 +19,9 @@ ABOUT = "list the published methods, how stale they are and what they hold"
 USAGE = "[options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
-    parser.add_argument("--stages", type=int, default=4, help="K, for which staleness and memory are shown")
+    add_own(parser, "--stages", int, "K, for which staleness and memory are shown", default=4)
 
 
 def run(options: Namespace) -> int:
