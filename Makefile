@@ -1,6 +1,6 @@
 # make train   the main job on an embedded data set: S=2 x K=2, four processes
 # make test    all tests (real data sets are used where DATA holds them)
-# make check   ruff, mypy --strict, import layers
+# make check   ruff, mypy --strict (alone: make types), import layers
 # make bench   speed, as ratios (see docs/performance.md)
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ BIN := .venv/bin
 DATA ?= data
 SHARED := ../shared/data/unpack.py
 
-.PHONY: train test check bench clean
+.PHONY: train test check types bench clean
 
 train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
@@ -16,11 +16,13 @@ train: .venv/ready
 test: .venv/ready $(DATA)
 	STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/ready
+check: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+types: .venv/ready
+	$(BIN)/mypy
 
 bench: .venv/ready $(DATA)
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

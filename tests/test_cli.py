@@ -10,6 +10,8 @@ import yaml
 from safetensors.torch import load_file
 
 from stalegrid.cli import main
+from stalegrid.methods.published import METHODS, SERVER_METHODS
+from stalegrid.methods.references import bibtex
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
 
@@ -94,6 +96,33 @@ def test_methods_lists_citations(capsys: Said) -> None:
         assert word in shown
     (memory,) = (line.split() for line in shown.splitlines() if line.startswith(" dsp") and "min" in line)
     assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0"
+
+
+def test_a_method_is_described_with_what_to_cite(capsys: Said) -> None:
+    assert run("methods", "pipedream-2bw", "--stages", "3") == 0
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines() if line.startswith(" ")]
+    assert ["mixing", "all-reduce"] in rows
+    assert ["view", "double-buffered"] in rows
+    assert ["M", "4"] in rows
+    assert "staleness of update n, per stage at K = 3 min(n, 1) min(n, 1) min(n, 1)" in [" ".join(row) for row in rows]
+    assert shown.endswith(bibtex()["pipedream-2bw"] + "\n")
+
+
+@pytest.mark.parametrize("name", [method.name for method in (*METHODS, *SERVER_METHODS)])
+def test_every_method_can_be_described(name: str, capsys: Said) -> None:
+    assert run("methods", name) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].split()[-1] == name
+    assert shown.endswith(bibtex()[name] + "\n")
+
+
+def test_a_method_that_is_none_is_refused_with_the_nearest(capsys: Said) -> None:
+    assert run("methods", "pipedreem") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "stalegrid methods: unknown method (method: 'pipedreem'); did you mean pipedream? there are: "
+    )
 
 
 BAD: dict[str, tuple[list[str], str]] = {

@@ -1,7 +1,8 @@
 """Agents: what executes the actions of a program on tensors.
 
-An agent takes one action and the messages it names, and returns the messages to send.  It never sends, sleeps, reads a
-clock or knows a rank; :mod:`stalegrid.engines` does.
+An agent takes one action and the messages it names, and returns the messages to send.
+
+Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; :mod:`stalegrid.engines` does.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,4 @@
-"""The commands, one file each: what it asks for, what it does with the answers."""
+"""What each command asks for and says, one file each.
+
+Does not know: how anything is done.
+"""

@@ -1,4 +1,4 @@
-"""Lists the published methods."""
+"""Lists the published methods, or says what one is and how to cite it."""
 
 from argparse import Namespace
 
@@ -6,52 +6,98 @@ from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_own
 from stalegrid.errors import ConfigError
+from stalegrid.methods.choose import find
 from stalegrid.methods.choose import schedule as schedule_of
-from stalegrid.methods.method import Method
+from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.methods.published import METHODS, SERVER_METHODS
+from stalegrid.methods.references import bibtex
 from stalegrid.observe.tables import plain, wide
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.table import closed_form
 from stalegrid.stages.views import find_view
 from stalegrid.written.groups import text_of
 
-ABOUT = "list the published methods, how stale they are and what they hold"
-USAGE = "[options]"
+ABOUT = "list the published methods, how stale they are and what they hold; of one also what to cite"
+USAGE = "[NAME] [options]"
+
+
+_SETTINGS = ("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
+_SIZES = ("staleness of update n", "graphs", "inputs", "weight copies")
+_SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
 
 def ask(parser: Parser) -> None:
     """Add the options."""
+    about = "of one method, to say what it is and print its BibTeX entry"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=about)
     add_own(parser, "--stages", int, "K, for which staleness and memory are shown", default=4)
 
 
 def run(options: Namespace) -> int:
-    """Print the methods."""
+    """Print the methods, or one."""
     Grid(1, options.stages)
-    settings = plain("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
-    heads = (f"at K = {options.stages}, per stage:", "staleness of update n", "graphs", "inputs", "weight copies")
-    sizes = plain(*heads)
-    for m in METHODS:
-        corrections = ", ".join(text_of(m.corrections)) or "none"
-        settings.add_row(
-            m.name, m.formula, str(m.micro_batches), text_of(m.view), corrections, text_of(m.mixing), m.citation
-        )
-        sizes.add_row(m.name, *_sizes(m, 1 if m.max_stages == 1 else options.stages))
     console = wide()
-    console.print(settings)
-    console.print(sizes)
-    console.print(_HELD)
-    console.print(_served())
+    if options.name is None:
+        for shown in _all(options.stages):
+            console.print(shown)
+    else:
+        method = find(options.name)
+        console.print(_one(method, options.stages))
+        if method in (*METHODS, *SERVER_METHODS):  # what to cite for one's own one knows
+            console.print(bibtex()[method.name], soft_wrap=True)
     return 0
 
 
-def _served() -> Table:
-    table = plain("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
-    for m in SERVER_METHODS:
-        splits = "n of --servers.softsync" if m.free else "the learners" if m.splits is None else str(m.splits)
-        bound = "0" if m.synchronous else "about n; bound it with --servers.max-staleness"
-        corrections = ", ".join(text_of(m.corrections)) or "none"
-        table.add_row(m.name, f"learners / {splits}", corrections, bound, m.citation)
-    return table
+def _all(stages: int) -> tuple[Table | str, ...]:
+    settings, served = plain(*_SETTINGS), plain(*_SERVED)
+    sizes = plain(f"at K = {stages}, per stage:", *_SIZES)
+    for method in METHODS:
+        settings.add_row(*_settings(method))
+        sizes.add_row(method.name, *_sizes(method, stages))
+    for learners in SERVER_METHODS:
+        served.add_row(*_served(learners))
+    return settings, sizes, _HELD, served
+
+
+def _one(method: Method | ServerMethod, stages: int) -> Table:
+    if isinstance(method, ServerMethod):
+        rows = list(zip(_SERVED, _served(method), strict=True))
+    else:
+        heads = [f"{head}, per stage at K = {_stages(method, stages)}" for head in _SIZES]
+        optimizer = ("optimizer", method.optimizer or "any")
+        settings = zip(_SETTINGS, _settings(method), strict=True)
+        rows = [*settings, optimizer, *zip(heads, _sizes(method, stages), strict=True)]
+    shown = plain(*rows[0])
+    for row in rows[1:]:
+        shown.add_row(*row)
+    return shown
+
+
+def _settings(method: Method) -> tuple[str, ...]:
+    corrections = ", ".join(text_of(method.corrections)) or "none"
+    micro = str(method.micro_batches)
+    return (
+        method.name,
+        method.formula,
+        micro,
+        text_of(method.view),
+        corrections,
+        text_of(method.mixing),
+        method.citation,
+    )
+
+
+def _served(method: ServerMethod) -> tuple[str, ...]:
+    splits = (
+        "n of --servers.softsync" if method.free else "the learners" if method.splits is None else str(method.splits)
+    )
+    bound = "0" if method.synchronous else "about n; bound it with --servers.max-staleness"
+    corrections = ", ".join(text_of(method.corrections)) or "none"
+    return method.name, f"learners / {splits}", corrections, bound, method.citation
+
+
+def _stages(method: Method, stages: int) -> int:
+    return 1 if method.max_stages == 1 else stages
 
 
 _HELD = """\
@@ -62,7 +108,7 @@ vector as large as the stage's parameters. Measuring the gap keeps one more copy
 
 def _sizes(method: Method, stages: int) -> tuple[str, ...]:
     """Return what every stage of a method is stale by and holds at most, each number of the stages in order."""
-    view = find_view(method.view)
+    view, stages = find_view(method.view), _stages(method, stages)
     schedule = schedule_of(method, stages, None, None, method.micro_batches, view.delay)
     try:
         view.check(schedule)

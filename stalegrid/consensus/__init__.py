@@ -1,1 +1,4 @@
-"""Averaging across groups: who mixes with whom, when, and what it does to parameters or gradients."""
+"""What groups exchange, with whom and when, and what it does to parameters or gradients.
+
+Does not know: what stages compute, engines.
+"""

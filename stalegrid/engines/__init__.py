@@ -1,1 +1,4 @@
-"""Engines: when and where the actions of a program happen; never what they compute."""
+"""When and where the actions of a program happen: in this process, or in many.
+
+Does not know: what the actions compute.
+"""

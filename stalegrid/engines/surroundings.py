@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.backends import opt_einsum  # by name: torch 2.8 has it only once it was asked for
 from torch.utils.hooks import RemovableHandle
 
 from stalegrid.errors import ConfigError
@@ -110,8 +111,8 @@ _SWITCHES: dict[str, Switch] = {
         lambda: torch._C._get_nnpack_enabled(),
         torch.backends.nnpack.set_flags,
     ),
-    "choice of the order of einsum": _attribute(torch.backends.opt_einsum, "strategy"),
-    "order of einsum": _attribute(torch.backends.opt_einsum, "enabled"),
+    "choice of the order of einsum": _attribute(opt_einsum, "strategy"),
+    "order of einsum": _attribute(opt_einsum, "enabled"),
     "cuDNN": _attribute(_cudnn, "enabled"),
     "choice of cuDNN by speed": _attribute(_cudnn, "benchmark"),
     "deterministic cuDNN": _attribute(_cudnn, "deterministic"),
@@ -166,11 +167,18 @@ def refuse_contexts() -> None:
         raise ConfigError("inference_mode is active around the training, which needs gradients; leave it before")
     if not torch.is_grad_enabled():
         raise ConfigError("gradients are switched off around the training (no_grad); switch them on before")
-    if (device := torch.get_default_device()).type != "cpu":
+    if (device := _default_device()).type != "cpu":
         raise ConfigError(
             f"tensors are made on another device than the CPU by default (default device: {device}); reset it with "
             "torch.set_default_device('cpu'), and name the device of the training with the setting device"
         )
+
+
+def _default_device() -> torch.device:
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # torch 2.8 fails where a default was taken back
+        return torch.device("cpu")
 
 
 _GLOBAL_HOOKS = {

@@ -69,7 +69,7 @@ METHODS = (
         optimizer="NAdam",
         momentum=0.99,
     ),
-    Method("paci", "Paci, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",
@@ -81,7 +81,7 @@ METHODS = (
     ),
     Method(
         "data-parallel",
-        "synchronous data parallelism: mean gradient of all groups at every update",
+        "mean gradient of all groups at every update; Li et al., PyTorch Distributed, arXiv 2006.15704",
         "0",
         gpipe,
         mixing="all-reduce",

@@ -1,4 +1,7 @@
-"""Ordinary models for the command line, examples and benchmarks."""
+"""Ordinary models for the command line, examples and benchmarks.
+
+Does not know: stages, engines.
+"""
 
 from collections.abc import Callable
 

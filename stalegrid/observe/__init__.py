@@ -1,1 +1,4 @@
-"""Observation: records, and the places they are written to."""
+"""What is told while a run goes on, and where it is written: records, and the places that take them.
+
+Does not know: agents, engines.
+"""

@@ -1,1 +1,4 @@
-"""Virtual time: when every action of a program would run on given devices and links, without or beside its tensors."""
+"""When it would happen: virtual time for the actions of a program, on given devices and links.
+
+Does not know: tensors, processes.
+"""

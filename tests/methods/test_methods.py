@@ -19,8 +19,16 @@ def test_every_method_is_found_by_its_own_name() -> None:
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     served = [method.name for method in SERVER_METHODS]
-    with pytest.raises(ConfigError, match=rf"'pham'\); there are: {', '.join(NAMES + served)}$"):
-        find("pham")
+    with pytest.raises(ConfigError, match=rf"'soup'\); there are: {', '.join(NAMES + served)}$"):
+        find("soup")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("pham", "pham-ahn"), ("pipedream-2wb", "pipedream-2bw"), ("sgdd", "sgd")]
+)
+def test_a_misspelt_method_is_refused_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\(method: '{name}'\); did you mean {nearest}\? there are: pham-ahn, "):
+        find(name)
 
 
 def test_methods_with_parameter_servers_are_no_methods_of_the_grid() -> None:

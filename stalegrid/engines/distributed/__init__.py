@@ -1,1 +1,4 @@
-"""The engine for real processes and hosts, over torch.distributed; nothing else imports that."""
+"""The engine for real processes and hosts, over torch.distributed; nothing else imports that.
+
+Does not know: what the actions compute.
+"""

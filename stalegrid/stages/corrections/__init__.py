@@ -1,4 +1,7 @@
-"""Corrections: what staleness does to a gradient or a learning rate, one small file a rule."""
+"""Corrections: what staleness does to a gradient or a learning rate, one small file a rule.
+
+Does not know: schedules, other units.
+"""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,7 @@
-"""Views: which weights a forward uses and a late backward sees, one file each, by the names that users give."""
+"""Views: which weights a forward uses and a late backward sees, one file each, by the names that users give.
+
+Does not know: how a backward reads them.
+"""
 
 from stalegrid.errors import ConfigError
 from stalegrid.stages.views.base import Kept, View
