@@ -199,7 +199,7 @@ def _add(parser: Any, path: str, changed: Mapping[str, Any]) -> None:
         dest=path,
         default=argparse.SUPPRESS,
         metavar=metavar(HINTS[path], field),
-        help=_help(_TEXTS[path], usual),
+        help=_help(_TEXTS.get(path, ""), usual),
         **_flag(HINTS[path]),
     )
 
@@ -310,4 +310,4 @@ _TEXTS = {
     for name, kind in GROUPS.items()
     for entry in docstring_parser.parse(inspect.getdoc(kind) or "").params
 }
-"""What is said of all fields, by path."""
+"""What is said of all fields, by path; nothing where Python has left docstrings out."""
