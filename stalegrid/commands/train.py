@@ -1,15 +1,15 @@
 """Trains a model."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
 
-from stalegrid.commands.options import EVERYTHING, add_fields, config_of
+from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of
 from stalegrid.observe.stream import tell
 
 ABOUT = "train a model"
 USAGE = "[options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
     add_fields(parser, EVERYTHING)
 

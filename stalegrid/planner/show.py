@@ -17,6 +17,7 @@ from stalegrid.planner.planning import Candidate
 from stalegrid.timing.costs import CostTable
 from stalegrid.timing.settings import DeviceSettings
 from stalegrid.written import groups
+from stalegrid.written.kept import to_line
 
 
 def costs(table: CostTable) -> Table:
@@ -74,14 +75,14 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
 def command(candidate: Candidate) -> str:
     """Return the options of ``stalegrid train`` that say what a candidate is."""
     settings, grid = replace(candidate.settings, devices=DeviceSettings()), candidate.grid
-    method, said = find_grid(settings.method.name), dict(_options("", groups.plain(settings, _FIRST)))
+    method, said = find_grid(settings.method.name), dict(_options(groups.plain(settings, _FIRST)))
     usual: dict[str, object] = {
         "method.micro_batches": method.micro_batches,
         "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 else "none",
         "grid.cuts": [],
     }
     chosen = [path for path, value in said.items() if value != usual.get(path) and path not in _FIRST]
-    options = (f"{option_of(type(settings), path)} {_written(said[path])}" for path in (*_FIRST, *chosen))
+    options = (_said(option_of(type(settings), path), _written(path, said[path])) for path in (*_FIRST, *chosen))
     return "stalegrid train " + " ".join(options)
 
 
@@ -89,19 +90,27 @@ _FIRST = ("method.name", "grid.groups", "grid.stages")
 """What a command says in any case, and before the rest."""
 
 
-def _options(path: str, value: object) -> Iterator[tuple[str, object]]:
+def _options(said: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
     """Return what is said, option by option; each argument of a factory is one."""
-    if isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _options(f"{path}.{name}" if path else name, entry)
-    else:
-        yield path, value
+    for group, fields in said.items():
+        for field, value in fields.items():
+            if isinstance(value, Mapping):
+                yield from ((f"{group}.{field}.{name}", entry) for name, entry in value.items())
+            else:
+                yield f"{group}.{field}", value
 
 
-def _written(value: object) -> str:
-    if isinstance(value, list) and not any(isinstance(entry, list) for entry in value):
+def _said(option: str, value: str) -> str:
+    # A value like an option would be taken for one.
+    return f"{option}={shlex.quote(value)}" if value.startswith("--") else f"{option} {shlex.quote(value)}"
+
+
+def _written(path: str, value: object) -> str:
+    if path.count(".") > 1:  # an argument, whose type only its value tells
+        return to_line(value)
+    if isinstance(value, list) and not any(isinstance(entry, list) or "," in str(entry) for entry in value):
         return ",".join(map(str, value))
-    return shlex.quote(json.dumps(value) if isinstance(value, list | bool) else str(value))
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
 def _runs(values: Sequence[object]) -> str:
