@@ -79,6 +79,8 @@ def test_stalls_are_two_numbers(stalls: list[float]) -> None:
 def test_jitter_that_has_no_meaning_is_refused(numbers: tuple[float, float, float]) -> None:
     sigma, share, stall = numbers
     with pytest.raises(ConfigError, match=re.escape(f"(sigma: {sigma}, share: {share}, stall: {stall})")):
+        Jitter(sigma, share, stall)
+    with pytest.raises(ConfigError, match=r"\(sigma: |devices\.(jitter|stalls) must be .*infinite"):
         parse(jitter=sigma, stalls=[share, stall])
 
 
