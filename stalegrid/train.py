@@ -25,6 +25,7 @@ from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.peers import layout_of_state
+from stalegrid.engines.distributed.warm import KEPT
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
@@ -143,6 +144,7 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
 
 
 def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+    get_ready(settings)
     plan = prepare(task, settings)
     with open_folder(settings.out) as folder, cursor_kept():
         announce(plan, settings, folder, quiet)
@@ -154,6 +156,12 @@ def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool)
         model = cast_model(task, settings)
         restore(model, *read_model(folder))
         return _result(model, task, settings, read_summary(folder))
+
+
+def get_ready(settings: Settings) -> None:
+    """Let libraries load for worker processes that will be needed, beside whatever is done until then."""
+    if settings.engine == "processes" and not torchrun.active():
+        KEPT.begin()
 
 
 def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
