@@ -27,6 +27,7 @@ from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.peers import Measured, layout_of_state
+from stalegrid.engines.distributed.warm import KEPT
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
@@ -192,6 +193,7 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
 
 
 def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+    get_ready(settings)
     plan = prepare(task, settings)
     with open_folder(settings.output.folder) as folder, cursor_kept():
         job = _job(task, settings, plan, folder, quiet, keep_units)
@@ -203,6 +205,12 @@ def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool)
         model = cast_model(task, settings.training)
         restore(model, *read_model(folder))
         return _result(model, task, settings, read_summary(folder))
+
+
+def get_ready(settings: Settings) -> None:
+    """Let libraries load for worker processes that will be needed, beside whatever is done until then."""
+    if settings.engine.kind == "processes" and not torchrun.active():
+        KEPT.begin()
 
 
 def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:

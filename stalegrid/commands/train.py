@@ -17,9 +17,10 @@ def ask(parser: Parser) -> None:
 def run(options: Namespace) -> int:
     """Train."""
     from stalegrid.recipes.task import make_task
-    from stalegrid.train import execute
+    from stalegrid.train import execute, get_ready
 
     config = config_of(options)
+    get_ready(config)
     result = execute(make_task(config), config)
     where = "nothing is kept: name a folder with --out" if result.folder is None else f"results are in {result.folder}"
     tell(where)
