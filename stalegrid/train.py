@@ -272,6 +272,8 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
                 if peers.rank == 0:
                     restore(model, *read_model(folder))
                 peers.take_state(model)
+        if settings.output.folder is not None:
+            settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
         return _result(model, task, settings, summary)
 
 

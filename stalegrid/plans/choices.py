@@ -81,6 +81,12 @@ def chosen_corrections(usual: Sequence[str | Maker], asked: MethodSettings) -> t
     return (*(() if list(named) == ["none"] else named), *clip)
 
 
+def settled_corrections(corrections: Sequence[str | Maker], asked: MethodSettings) -> list[str | Maker]:
+    """Return a run's corrections as they are written down; the clipping at their end has a setting of its own."""
+    named = corrections if asked.clip is None else corrections[:-1]
+    return list(named) or ["none"]
+
+
 EPOCHS = 10.0
 """Passes over the data where nobody says how long to train."""
 

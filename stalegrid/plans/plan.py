@@ -33,6 +33,7 @@ from stalegrid.plans.choices import (
     make_watch,
     refuse,
     refuse_sparse,
+    settled_corrections,
     settled_training,
     updates_of,
 )
@@ -154,9 +155,8 @@ class Plan:
                 staleness=[w - 1 for w in schedule.windows] if self.method.stale else None,
                 queues=None,
                 view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
-                corrections=list(self.corrections) or ["none"],
+                corrections=settled_corrections(self.corrections, asked.method),
                 rule=None,
-                clip=None,
                 micro_batches=schedule.micro_batches,
             ),
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),

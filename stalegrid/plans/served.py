@@ -29,6 +29,7 @@ from stalegrid.plans.choices import (
     make_watch,
     refuse,
     refuse_sparse,
+    settled_corrections,
     settled_training,
     updates_of,
 )
@@ -174,7 +175,7 @@ class ServedPlan:
             asked,
             training=settled_training(asked.training),
             method=dataclasses.replace(
-                asked.method, corrections=list(self.corrections) or ["none"], rule=None, clip=None
+                asked.method, corrections=settled_corrections(self.corrections, asked.method), rule=None
             ),
             servers=dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits),
         )
