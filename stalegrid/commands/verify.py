@@ -11,6 +11,7 @@ _LEFT_OUT = (
     "output.log_every",
     "output.trace",
     "engine.kind",
+    "training.epochs",  # it counts updates
     "servers.deliveries",
     *fields_of("devices"),
 )

@@ -160,6 +160,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "all-of-it": (("train", "--grid.rows", "2"), "there are: --groups, --stages, --grid.cuts\n"),
     "group": (("train", "--gird.stages", "2"), "unknown option (option: '--gird.stages'); did you mean --stages?"),
     "not-here": (("table", "--lr", "1"), "unknown option (option: '--lr')"),
+    "never-here": (("verify", "--epochs", "1"), "unknown option (option: '--epochs')"),
     "args-not-here": (("train", "--engine.args.x", "1"), "unknown option of engine (option: '--engine.args.x')"),
     "no-value": (("train", "--lr"), "an option needs a value (option: --lr)"),
     "no-value-between": (("train", "--lr", "--stages", "3"), "an option needs a value (option: --lr)"),

@@ -225,9 +225,7 @@ def test_settled_settings_leave_nothing_open_and_run_the_same_way(method: str, c
     assert (again.view, again.mixing, again.partition.names) == (plan.view, plan.mixing, plan.partition.names)
     assert again.held == plan.held
     assert settled.method.corrections is not None
-    assert (settled.method.queues, settled.method.clip) == (None, None)
-    if settings.method.clip is not None:
-        assert settled.method.corrections[-1] == f"clip={settings.method.clip}"
+    assert (settled.method.queues, settled.method.clip) == (None, settings.method.clip)
     assert again.settled(settled) == settled
     compare(run_simulator(task, settings_at(plan.partition.names, settings)), run_simulator(task, settled))
 
