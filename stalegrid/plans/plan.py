@@ -153,14 +153,14 @@ class Plan:
                 asked.method,
                 staleness=[w - 1 for w in schedule.windows] if self.method.stale else None,
                 queues=None,
-                view=self.view if name_of_view(self.view) not in VIEWS else name_of_view(self.view),
+                view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
                 corrections=list(self.corrections) or ["none"],
                 rule=None,
                 clip=None,
                 micro_batches=schedule.micro_batches,
             ),
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=kind_of(asked.mixing, self.method.mixing, self.grid.groups)),
+            mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
         )
 
 
