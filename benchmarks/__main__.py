@@ -1,10 +1,9 @@
 """``python -m benchmarks ROW ... --turns N``: measures speed, as ratios against peers and ideals."""
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
 
 from benchmarks.rows import bench
 from stalegrid.errors import ConfigError

@@ -3,11 +3,10 @@
 The staleness of stage k is ``ceil(c (K-1-k))``; durations are log-normal about their medians.
 """
 
-from dataclasses import replace
 from functools import partial
 
 from benchmarks.measure import Figures, Ratio, Row, interleave, ratio
-from stalegrid import Settings
+from stalegrid import DeviceSettings, GridSettings, MethodSettings, MixingSettings, Settings, TrainingSettings
 from stalegrid.planner.planning import Candidate, Question, candidates
 from stalegrid.studies.rehearsal import emulate
 from stalegrid.timing.costs import Cost, CostTable
@@ -33,6 +32,12 @@ def run(turns: int) -> Row:
 
 
 def _candidate(sigma: float, scale: float) -> Candidate:
-    settings = Settings(stages=STAGES, staleness=scaled(STAGES, scale), jitter=sigma, batch_size=TABLE.batch_size)
-    (found,) = candidates(Question(TABLE, STAGES, ("pipedream",)), replace(settings, mixing="none"))
+    settings = Settings(
+        method=MethodSettings(staleness=scaled(STAGES, scale)),
+        grid=GridSettings(stages=STAGES),
+        mixing=MixingSettings(kind="none"),
+        training=TrainingSettings(batch_size=TABLE.batch_size),
+        devices=DeviceSettings(jitter=sigma),
+    )
+    (found,) = candidates(Question(TABLE, STAGES, ("pipedream",)), settings)
     return found

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid import Settings
+from stalegrid import DeviceSettings, TrainingSettings
 from stalegrid.plans.devices import settle_devices
 from stalegrid.programs.actions import Edge
 from stalegrid.programs.grid import Grid
@@ -64,8 +64,8 @@ def _show(title: str, costs: CostTable, more: dict[str, Any], servers: int) -> N
 
 
 def _times(costs: CostTable, more: dict[str, Any], servers: int) -> ServedTimes:
-    settings = Settings(batch_size=costs.batch_size, engine="simulator", **more)
-    devices, _ = settle_devices(settings, Grid(LEARNERS, 1), costs)
+    training = TrainingSettings(batch_size=costs.batch_size)
+    devices, _ = settle_devices(DeviceSettings(**more), Grid(LEARNERS, 1), None, training, costs, virtual=True)
     assert devices.costs is not None
     size = devices.costs[0].parameters // servers
 

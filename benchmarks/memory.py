@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import stalegrid
 from benchmarks.measure import Row, Skipped, ratio, together
 from benchmarks.workloads import WORKLOADS, optimizer
+from stalegrid import GridSettings, OutputSettings
 from stalegrid.partition import partition
 
 BATCH, STAGES, UPDATES = 128, 4, 10
@@ -114,14 +115,12 @@ def _peaks(view: str, staleness: Sequence[int]) -> list[tuple[int, int]]:
             workload.samples(BATCH * 4),
             loss=nn.CrossEntropyLoss(),
             optimizer=optimizer(),
-            groups=1,
-            stages=STAGES,
-            cuts=cuts,
+            grid=GridSettings(groups=1, stages=STAGES, cuts=cuts),
             staleness=list(staleness),
             view=view,
             batch_size=BATCH,
             updates=UPDATES,
-            evaluate_every=0,
+            output=OutputSettings(evaluate_every=0),
             quiet=True,
         )
         return [(int(p.read_text()), held) for p, held in zip(watchers, made.summary["held_at_most"], strict=True)]

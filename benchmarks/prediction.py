@@ -4,7 +4,7 @@ from torch import nn
 
 from benchmarks.measure import Figures, Row, ratio
 from benchmarks.workloads import images, optimizer
-from stalegrid import Settings, models
+from stalegrid import Settings, TrainingSettings, models
 from stalegrid.engines.profile import profile
 from stalegrid.planner.planning import Question, candidates
 from stalegrid.plans.task import Task
@@ -17,11 +17,11 @@ def run(turns: int) -> Row:
     """Profile, predict and measure in turn: one process, two stages, two groups."""
     data = images(4 * BATCH)
     task = Task(models.build("resnet20", data[0][0], 10), data, nn.CrossEntropyLoss(), optimizer())
-    settings = Settings(batch_size=BATCH)
+    settings = Settings(training=TrainingSettings(batch_size=BATCH))
     figures: Figures = {}
     for _ in range(turns):
         for devices, methods in ((1, ("sgd",)), (2, ("pipedream", "data-parallel"))):
-            table = profile(task, settings, copies=devices)
+            table = profile(task, settings, settings.engine, copies=devices)
             for method in methods:
                 candidate = candidates(Question(table, devices, (method,)), settings)[0]
                 name = f"{method} {candidate.grid.groups} x {candidate.grid.stages}"

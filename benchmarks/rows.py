@@ -24,6 +24,7 @@ from benchmarks import (
     simulator,
     slow_link,
     softsync,
+    start,
     time_to_accuracy,
     virtual,
 )
@@ -43,6 +44,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "virtual": virtual.run,
     "server": server.run,
     "softsync": softsync.run,
+    "start": start.run,
 }
 
 TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}

@@ -10,6 +10,7 @@ from torch import nn
 import stalegrid
 from benchmarks.measure import THREADS
 from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
+from stalegrid import GridSettings, OutputSettings
 from stalegrid.engines.machine import computing
 from stalegrid.partition import partition
 
@@ -22,14 +23,18 @@ def half(workload: str) -> str:
     return cut
 
 
-def train(workload: str, updates: int, out: Path, **settings: Any) -> None:
+def train(
+    workload: str, updates: int, out: Path, cuts: list[str] | None = None, trace: bool = False, **settings: Any
+) -> None:
     """Train a workload, quietly and without any evaluation but the last.
 
     Args:
         workload: by name.
         updates: of each unit.
         out: folder to be made.
-        settings: fields of :class:`stalegrid.Settings`; the workload's batch size if there is none.
+        cuts: where the workload is cut; balanced if left out.
+        trace: whether it is recorded what every unit did when.
+        settings: options of :func:`stalegrid.train`; the workload's batch size if there is none.
     """
     chosen = WORKLOADS[workload]
     batch = settings.setdefault("batch_size", chosen.batch)
@@ -39,9 +44,8 @@ def train(workload: str, updates: int, out: Path, **settings: Any) -> None:
         loss=nn.CrossEntropyLoss(),
         optimizer=optimizer(),
         updates=updates,
-        log_every=max(1, updates // 10),
-        evaluate_every=0,
-        out=out,
+        grid=GridSettings(cuts=cuts),
+        output=OutputSettings(folder=out, log_every=max(1, updates // 10), evaluate_every=0, trace=trace),
         quiet=True,
         **settings,
     )

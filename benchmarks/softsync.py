@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.measure import Row, interleave, ratio
 from benchmarks.runs import seconds_per_update
+from stalegrid import DeviceSettings, ServerSettings
 
 BATCH, GRADIENTS = 16, 240
 
@@ -29,8 +30,8 @@ def _rate(method: str, slow: str | None) -> float:
         GRADIENTS // gathered,
         method=method,
         learners=2,
-        softsync=2 if method == "softsync" else None,
-        slow=slow,
+        servers=ServerSettings(softsync=2 if method == "softsync" else None),
+        devices=DeviceSettings(slow=slow),
         batch_size=BATCH,
     )
     return gathered * BATCH / seconds

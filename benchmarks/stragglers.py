@@ -1,7 +1,7 @@
 """Throughput and accuracy of four ways to use four devices, undisturbed and under the same stragglers.
 
-``python -m benchmarks.stragglers COSTS RUNS``: COSTS is what ``stalegrid profile`` wrote for ResNet-20 and batches of 128;
-RUNS holds the folders of four finished runs, named as in ``WAYS``.  Virtual time changes no number that training
+``python -m benchmarks.stragglers COSTS RUNS``: COSTS is what ``stalegrid profile`` wrote for ResNet-20 and batches of
+128; RUNS holds the folders of four finished runs, named as in ``WAYS``.  Virtual time changes no number that training
 computes, so one run of each serves for every disturbance: its accuracy, and the virtual time of its updates.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from stalegrid.consensus.lateral import make_lateral, mixing_name
 
-from stalegrid import Settings
-from stalegrid.methods.choose import find, schedule
+from stalegrid import DeviceSettings, MixingSettings, TrainingSettings
+from stalegrid.consensus.choose import choose_mixing, turns_of
+from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.plans.devices import settle_devices
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
@@ -60,7 +60,7 @@ WAYS = {
     "dsp": Way("dsp", 1, 4, FOUR, 128, "0,1", "0,1>0,2"),
     "grid": Way("pham-ahn", 2, 2, ("5.bn2",), 64, "0,1", "0,0>0,1"),
 }
-NETWORK = {"link": [0.1, 10_000.0], "lateral_link": [0.1, 10_000.0]}
+NETWORK: dict[str, Any] = {"link": [0.1, 10_000.0], "lateral_link": [0.1, 10_000.0]}
 """0.1 ms and 10 Gbit/s from every device."""
 
 NONE = "none"
@@ -89,13 +89,12 @@ def main() -> None:
 
 def _estimate(costs: CostTable, way: Way, disturbance: str) -> Estimate:
     more: dict[str, Any] = DISTURBANCES[disturbance](way)
-    settings = Settings(
-        method=way.method, batch_size=way.batch_size, cuts=list(way.cuts), engine="simulator", **NETWORK, **more
-    )
-    grid, method = Grid(way.groups, way.stages), find(way.method)
-    view = find_view(method.view)
-    devices, _ = settle_devices(settings, grid, costs)
-    lateral = make_lateral(mixing_name(method, settings, grid), settings, grid, UPDATES)
+    grid, method = Grid(way.groups, way.stages), find_grid(way.method)
+    view, asked, usual = find_view(method.view), DeviceSettings(**NETWORK, **more), MixingSettings()
+    training = TrainingSettings(batch_size=way.batch_size)
+    devices, _ = settle_devices(asked, grid, list(way.cuts), training, costs, virtual=True)
+    mixing = choose_mixing(usual, method.mixing, method.name, grid.groups)
+    lateral = mixing.lateral(turns_of(usual, grid.groups, UPDATES))
     pipeline = schedule(method, grid.stages, None, None, method.micro_batches, view.delay)
     program = Program(grid, pipeline, UPDATES, lateral, recompute=view.recomputes)
     return estimate(program, devices.time_model(program))

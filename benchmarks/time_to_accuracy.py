@@ -16,6 +16,7 @@ from benchmarks.cifar import BATCH, EPOCHS, EVALUATED, UPDATES, cifar10
 from benchmarks.measure import Figures, Row, ratio
 from benchmarks.peers.start import started, under_torchrun
 from benchmarks.runs import half
+from stalegrid import GridSettings, OutputSettings
 
 TARGET = 0.6
 SEEDS = 3
@@ -80,17 +81,16 @@ def _curve(printed: dict[str, float]) -> Curve:
     return {float(seconds): accuracy for seconds, accuracy in printed.items()}
 
 
-def _stalegrid(folder: Path, seed: int, **settings: Any) -> Curve:
+def _stalegrid(folder: Path, seed: int, cuts: list[str] | None = None, **settings: Any) -> Curve:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "run"
         stalegrid.train(
             **vars(cifar10(folder, seed)),
             epochs=EPOCHS,
-            evaluate_every=EVALUATED,
             seed=seed,
-            log_every=UPDATES,
+            grid=GridSettings(cuts=cuts),
+            output=OutputSettings(folder=out, log_every=UPDATES, evaluate_every=EVALUATED),
             quiet=True,
-            out=out,
             **settings,
         )
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

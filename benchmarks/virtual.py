@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.measure import Row, interleave, ratio
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import Averaging
-from stalegrid.methods.choose import find, schedule
+from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.timing.clock import TimeModel, message_bytes
@@ -44,7 +44,7 @@ def run(turns: int) -> Row:
 
 
 def _estimate(groups: int, stages: int, batches: int) -> Estimate:
-    pipeline = schedule(find("pham-ahn"), stages, None, None, 1)
+    pipeline = schedule(find_grid("pham-ahn"), stages, None, None, 1)
     lateral = Averaging(mixing_matrix("ring", groups), False, 1, 0, batches)
     program = Program(Grid(groups, stages), pipeline, batches, lateral)
     costs = tuple(Cost(forward=20, backward=40, update=1, mix=1, parameters=4_000_000) for _ in range(stages))

@@ -5,18 +5,18 @@ Does not know: what any command asks for or does.
 
 import os
 import sys
-from argparse import ArgumentError
-from collections.abc import Sequence
-from textwrap import shorten
-
-from jsonargparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
-from stalegrid.commands.options import Command, Formatter, expanded
+from stalegrid.commands.options import Command, Parser, shown
+from stalegrid.commands.words import expanded
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.observe.stream import tell
 from stalegrid.version import __version__
+from stalegrid.written.groups import unknown
 
 COMMANDS: dict[str, Command] = {
     "train": train,
@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
-    with ending_in_order():
+    with ending_in_order(), _own_modules():
         _open_streams()
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -45,14 +45,13 @@ def _run(given: Sequence[str]) -> int:
         words = _named(_checked(given))
         if command:
             words = [command, *expanded(words[1:], known[command])]
-        chosen = parser.parse_args(words)
-        command = chosen.command
-        return COMMANDS[command].run(chosen[command])
+        options = parser.parse_args(words)
+        if getattr(options, "print_config", False):
+            sys.stdout.write(shown(options))
+            return 0
+        return COMMANDS[command].run(options)
     except ConfigError as error:
         _complain(command, error)
-        return 2
-    except ArgumentError as error:
-        _complain(command, f"{shorten(str(error), 500)}; see stalegrid {command} --help".replace("  ", " "))
         return 2
     except StalegridError as error:
         _complain(command, f"{type(error).__name__}: {error}")
@@ -60,6 +59,26 @@ def _run(given: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain(command, "interrupted; what --out names holds the results so far")
         return 130
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Let modules of the current folder be found, by workers too.
+
+    Behind all others, unlike python -m: workers import everything anew, and a random.py that lies here would take the
+    place of Python's own in them.  Behind this package too, which an editable installation has on no path.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # the folder was removed
+        here = ""
+    added = [folder for folder in (str(Path(__file__).parents[1]), here) if folder and folder not in sys.path]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
 
 
 def _open_streams() -> None:
@@ -76,24 +95,24 @@ def _complain(command: str, what: object) -> None:
     tell(f"stalegrid {command}: {what}" if command else f"stalegrid: {what}", "stderr")
 
 
-def make_parser() -> tuple[ArgumentParser, dict[str, set[str]]]:
-    """Return the parser of all commands, and the options of each."""
-    parser = ArgumentParser(
-        exit_on_error=False, prog="stalegrid", description="Train on a grid of groups x stages, with bounded staleness."
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of all commands, and that of each."""
+    parser = Parser(
+        prog="stalegrid",
+        description="Train on a grid of groups x stages, with bounded staleness.",
+        epilog="stalegrid COMMAND --help lists the options of a command.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subcommands(dest="command")
-    known: dict[str, set[str]] = {}
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    known: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
-        sub = ArgumentParser(
-            exit_on_error=False,
-            description=command.ABOUT,
+        known[name] = commands.add_parser(
+            name,
+            help=command.ABOUT,
+            description=f"{command.ABOUT[:1].upper()}{command.ABOUT[1:]}.",
             usage=f"stalegrid {name} {command.USAGE}",
-            formatter_class=Formatter,
         )
-        command.ask(sub)
-        commands.add_subcommand(name, sub, help=command.ABOUT)
-        known[name] = set(sub._option_string_actions)
+        command.ask(known[name])
     return parser, known
 
 
@@ -105,12 +124,16 @@ def _named(arguments: Sequence[str]) -> list[str]:
 
 
 def _checked(arguments: Sequence[str]) -> Sequence[str]:
-    """Refuse what the parser would fail at instead of refusing it.
+    """Refuse what the parser would fail at, or would not say plainly.
 
     Raises:
-        ConfigError: an argument is not text.
+        ConfigError: there is no such command, or an argument is not text.
     """
     for argument in arguments:
         if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
             raise ConfigError(f"an argument is not text in UTF-8 (argument: {argument!r}); write or rename it so")
+    if not arguments:
+        raise ConfigError(f"a command is expected; there are: {', '.join(COMMANDS)}")
+    if not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise ConfigError(unknown("command", arguments[0], COMMANDS))
     return arguments

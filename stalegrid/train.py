@@ -27,6 +27,7 @@ from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.peers import Measured, layout_of_state
+from stalegrid.engines.distributed.warm import KEPT
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noted import noted
@@ -37,6 +38,7 @@ from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.methods.choose import find
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.console import cursor_kept
@@ -191,6 +193,7 @@ def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: 
 
 
 def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+    get_ready(settings)
     plan = prepare(task, settings)
     with open_folder(settings.output.folder) as folder, cursor_kept():
         job = _job(task, settings, plan, folder, quiet, keep_units)
@@ -202,6 +205,12 @@ def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool)
         model = cast_model(task, settings.training)
         restore(model, *read_model(folder))
         return _result(model, task, settings, read_summary(folder))
+
+
+def get_ready(settings: Settings) -> None:
+    """Let libraries load for worker processes that will be needed, beside whatever is done until then."""
+    if settings.engine.kind == "processes" and not torchrun.active():
+        KEPT.begin()
 
 
 def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
@@ -223,8 +232,10 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
 
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
+    unknown = settings.method.staleness == "auto" and settings.devices.costs is None
     with computing(settings.engine.threads):
-        measured = settings.method.staleness == "auto" and settings.devices.costs is None
+        # Not for learners, whose plan refuses a staleness: to measure first would take long.
+        measured = unknown and isinstance(find(settings.method.name), Method)
         table = profile(task, settings, settings.engine) if measured else None
         return plan_of(task, settings, table, virtual=settings.engine.virtual)
 

@@ -76,12 +76,12 @@ def test_topology(groups: int, topology: str, lag: int, mixing: str) -> None:
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize(("period", "lag"), [(1, 0), (1, 2), (2, 1)])
 def test_mixed_momentum(period: int, lag: int, mixing: str) -> None:
-    hold(3, 2, mix_momentum=True, topology="star", mixing=mixing, period=period, lag=lag)
+    hold(3, 2, momentum=True, topology="star", mixing=mixing, period=period, lag=lag)
 
 
 def test_mixed_momentum_of_adam() -> None:
     adam = partial(torch.optim.Adam, lr=0.01)
-    hold(3, 2, {"optimizer": adam, "scheduler": None}, mix_momentum=True, lag=1)
+    hold(3, 2, {"optimizer": adam, "scheduler": None}, momentum=True, lag=1)
 
 
 def test_groups_that_do_not_mix() -> None:

@@ -187,7 +187,7 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
 
 def held_when_made(plan: Plan, stage: int) -> int:
     """Return the bytes that a unit holds when it is made: the corrected view's movement."""
-    moves = plan.view == "corrected" and plan.schedule.bound(stage)
+    moves = plan.view is VIEWS["corrected"] and plan.schedule.bound(stage)
     return vector(plan, stage) if moves else 0
 
 

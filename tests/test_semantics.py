@@ -54,8 +54,8 @@ def test_weight_decay_uses_the_weights_of_now(optimizer: str) -> None:
         "sgd": partial(SGD, lr=0.1, weight_decay=0.5),
         "adamw": partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5),
     }
-    task = make_task(optimizer=make[optimizer], scheduler=None, corrections=(NoGradient,))
-    found = run_simulator(task, make_settings(1, 3, **DEEP))
+    task = make_task(optimizer=make[optimizer], scheduler=None)
+    found = run_simulator(task, make_settings(1, 3, **DEEP, corrections=[NoGradient]))
     for name, start in task.model.named_parameters():
         value = start.detach().clone()
         for _ in range(UPDATES):
@@ -85,8 +85,8 @@ class Norms(stalegrid.Correction):
 
 def test_each_stage_is_clipped_by_its_own_norm_after_all_corrections() -> None:
     Norms.seen = {}
-    settings = make_settings(1, 3, **DEEP, clip=0.05, corrections=["shrink=0.5"])
-    run_simulator(make_task(corrections=(Norms,)), settings)
+    settings = make_settings(1, 3, **DEEP, clip=0.05, corrections=["shrink=0.5", Norms])
+    run_simulator(make_task(), settings)
     assert set(Norms.seen) == {0, 1, 2}
     for norms in Norms.seen.values():
         applied = norms[-UPDATES:]  # before, the trial of the plan
@@ -178,8 +178,8 @@ def test_momentum_takes_gradients_in_the_order_of_their_application() -> None:
     def optimizer(parameters: list[nn.Parameter]) -> Optimizer:
         return SGD(parameters, lr=0.01, momentum=1.0)
 
-    task = make_task(optimizer=optimizer, scheduler=None, corrections=(Sums,))
-    run_simulator(task, make_settings(1, 3, **DEEP))
+    task = make_task(optimizer=optimizer, scheduler=None)
+    run_simulator(task, make_settings(1, 3, **DEEP, corrections=[Sums]))
     assert len(seen) >= 3 * UPDATES
     assert all(torch.equal(total, buffer) for total, buffer in seen)
 

@@ -228,7 +228,8 @@ model.register_forward_pre_hook(lambda m, args: (args[0] * 0.5,))
 data = TensorDataset(torch.randn(32, 6), torch.arange(32) % 3)
 made = [
     stalegrid.train(
-        model, data, loss=nn.CrossEntropyLoss(), method="pipedream", stages=2, cuts=["gate"], batch_size=8, updates=4,
+        model, data, loss=nn.CrossEntropyLoss(), method="pipedream", stages=2, batch_size=8, updates=4,
+        grid=stalegrid.GridSettings(cuts=["gate"]),
         optimizer=lambda p: torch.optim.SGD(p, lr=0.1), engine=engine, quiet=True).model.state_dict()
     for engine in ("simulator", "processes")]
 assert all(torch.equal(a, b) for a, b in zip(made[0].values(), made[1].values()))

@@ -1,5 +1,6 @@
-"""A grid under torchrun, on hosts that somebody else has made: ``grid WORKLOAD TIMED SETTINGS``, SETTINGS in JSON.
+"""A grid under torchrun, on hosts that somebody else has made: ``grid WORKLOAD TIMED SETTINGS``.
 
+SETTINGS are in JSON: groups, stages and batch_size, and cuts, and period and lag of the mixing where they are unusual.
 The first process prints seconds an update, and the bytes that all hosts have sent for one.  Not timed are the updates
 in which the pipeline fills and drains.
 """
@@ -16,6 +17,7 @@ from torch import nn
 import stalegrid
 from benchmarks.peers.start import bytes_sent, everybody, leave, tell
 from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
+from stalegrid import GridSettings, MixingSettings, OutputSettings
 
 
 def main(name: str, timed: int, settings: dict[str, Any]) -> None:
@@ -37,10 +39,13 @@ def main(name: str, timed: int, settings: dict[str, Any]) -> None:
         loss=nn.CrossEntropyLoss(),
         optimizer=noting,
         updates=updates,
-        log_every=updates,
-        evaluate_every=0,
+        groups=settings["groups"],
+        stages=settings["stages"],
+        grid=GridSettings(cuts=settings.get("cuts")),
+        mixing=MixingSettings(period=settings.get("period", 1), lag=settings.get("lag", 0)),
+        batch_size=settings["batch_size"],
+        output=OutputSettings(log_every=updates, evaluate_every=0),
         quiet=True,
-        **settings,
     )
     noted = noted[-updates:]  # not those of a trial before
     (start, before), (end, after) = noted[filling - 1], noted[filling + timed - 1]

@@ -1,8 +1,8 @@
 """Trains several methods on the same samples from the same weights."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
 
-from stalegrid.commands.options import EVERYTHING, METHODS, add_fields, config_of
+from stalegrid.commands.options import EVERYTHING, METHODS, Parser, add_fields, add_own, config_of
 from stalegrid.errors import ConfigError
 from stalegrid.observe.tables import plain, wide
 
@@ -10,11 +10,12 @@ ABOUT = "train several methods on the same samples from the same weights"
 USAGE = "[RUN.yaml] --methods A,B --out DIR [options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
-    add_fields(parser, EVERYTHING)
-    parser.add_argument(METHODS, type=list[str], required=True, help="what to compare, such as sgd,1f1b,pham-ahn")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from the one of --seed on")
+    own = parser.add_argument_group("what is compared")
+    add_own(own, METHODS, list[str], "such as sgd,1f1b,pham-ahn, or PACKAGE.MODULE:NAME", required=True)
+    add_own(own, "--seeds", int, "how many, from the one of --seed on", default=3)
+    add_fields(parser, [path for path in EVERYTHING if path != "method.name"])
 
 
 def run(options: Namespace) -> int:

@@ -1,8 +1,10 @@
 """Lists the published methods, or says what one is and how to cite it."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
+
 from rich.table import Table
 
+from stalegrid.commands.options import Parser, add_own
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find
 from stalegrid.methods.choose import schedule as schedule_of
@@ -24,10 +26,11 @@ _SIZES = ("staleness of update n", "graphs", "inputs", "weight copies")
 _SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
-    parser.add_argument("name", type=str, nargs="?", help="of one method, to say what it is and print its BibTeX entry")
-    parser.add_argument("--stages", type=int, default=4, help="K, for which staleness and memory are shown")
+    about = "of one method, to say what it is and print its BibTeX entry"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=about)
+    add_own(parser, "--stages", int, "K, for which staleness and memory are shown", default=4)
 
 
 def run(options: Namespace) -> int:

@@ -1,32 +1,65 @@
 """Options from the groups of the configuration, and back.
 
-Does not know: which command asks for what.
+Does not know: which command asks for what, how arguments are spelt.
 """
 
+import argparse
 import inspect
-import json
+import shutil
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Any, NoReturn, Protocol, get_origin
 
 import docstring_parser
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from stalegrid.commands.values import metavar, read
 from stalegrid.config import SHORT, option_of
 from stalegrid.errors import ConfigError
 from stalegrid.recipes.settings import RunConfig
-from stalegrid.written.groups import Group, groups_of, hints_of, spread, unknown
-from stalegrid.written.kept import read_yaml
+from stalegrid.written.groups import Group, groups_of, hints_of, spread, taken, text_of
+from stalegrid.written.kept import read_yaml, to_yaml
 
 MODEL = ("model", "data", "loss", "optimizer", "schedule")
 """Groups that say what is trained."""
 
 METHODS = "--methods"
 
-GROUPS = groups_of(RunConfig)
+CONFIG = "--config"
 
-EVERYTHING = tuple(f"{name}.{field}" for name, kind in GROUPS.items() for field in hints_of(kind))
+_KINDS = groups_of(RunConfig)
+
+GROUPS = {
+    name: _KINDS[name]
+    for name in dict.fromkeys((*MODEL, "method", "grid", "mixing", "servers", "training", "engine", *_KINDS))
+}
+"""The groups, in the order in which a user thinks of them."""
+
+HINTS = {f"{name}.{field}": hint for name, kind in GROUPS.items() for field, hint in hints_of(kind).items()}
+"""The types of all fields, by path."""
+
+EVERYTHING = tuple(HINTS)
 """The paths of all fields."""
+
+EVERYDAY = (
+    "model.name",
+    "data.name",
+    "method.name",
+    "grid.groups",
+    "grid.stages",
+    "method.staleness",
+    "optimizer.name",
+    "optimizer.lr",
+    "training.batch_size",
+    "training.epochs",
+    "training.updates",
+    "training.seed",
+    "engine.kind",
+    "engine.device",
+    "output.folder",
+)
+"""The paths of what most users set."""
 
 
 class Command(Protocol):
@@ -40,11 +73,26 @@ class Command(Protocol):
     ABOUT: str
     USAGE: str
 
-    def ask(self, parser: ArgumentParser) -> None:
+    def ask(self, parser: "Parser") -> None:
         """Add the command's options."""
 
-    def run(self, options: Namespace) -> int:
+    def run(self, options: argparse.Namespace) -> int:
         """Do it and return the exit status."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises what is wrong, and shows its help in lines that can be read."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **given)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a message.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def fields_of(*groups: str) -> list[str]:
@@ -52,7 +100,7 @@ def fields_of(*groups: str) -> list[str]:
     return [path for path in EVERYTHING if path.partition(".")[0] in groups]
 
 
-def add_fields(parser: ArgumentParser, paths: Collection[str], defaults: Mapping[str, Any] | None = None) -> None:
+def add_fields(parser: Parser, paths: Collection[str], defaults: Mapping[str, Any] | None = None) -> None:
     """Add fields of the configuration as options, those of every day first, then group by group.
 
     Args:
@@ -60,163 +108,206 @@ def add_fields(parser: ArgumentParser, paths: Collection[str], defaults: Mapping
         paths: of the fields, such as ``grid.groups``.
         defaults: other ones than the configuration's, by path.
     """
-    everyday = parser.add_argument_group("options of every day")
-    everyday.add_argument("--config", action="config", help="YAML file of options, such as a run's config.yaml")
+    changed = defaults or {}
+    everyday = parser.add_argument_group("everyday options")
+    for path in (path for path in EVERYDAY if path in paths):
+        _add(everyday, path, changed)
+    everyday.add_argument(
+        CONFIG,
+        action=partial(_File, paths=paths),  # type: ignore[arg-type]
+        default=[dict(changed)],
+        metavar="FILE",
+        help="YAML file of options, such as a run's config.yaml; options of the command line come before it",
+    )
     for name, kind in GROUPS.items():
-        own = [path for path in EVERYTHING if path in paths and path.startswith(f"{name}.")]
-        rest = [path for path in own if not _is_short(path)]
+        rest = [path for path in fields_of(name) if path in paths and path not in EVERYDAY]
         titled = parser.add_argument_group(f"{name}: {_about(kind)}") if rest else None
-        for path in own:
-            field = path.partition(".")[2]
-            where = everyday if titled is None or _is_short(path) else titled
-            where.add_argument(
-                f"--{path.replace('_', '-')}",
-                type=_plain(hints_of(kind)[field]),
-                default=(defaults or {}).get(path, getattr(kind(), field)),
-                help=_texts(kind)[field].replace("%", "%%"),
-            )
+        for path in rest:
+            _add(titled, path, changed)
+    parser.add_argument("--print-config", action="store_true", help="show all options as YAML and exit")
 
 
-def config_of(options: Namespace) -> RunConfig:
-    """Return the configuration that the options ask for."""
-    return RunConfig.of({name: options[name].as_dict() for name in GROUPS if name in options})
-
-
-def expanded(arguments: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return arguments as the parser wants them: whole names, lists in brackets, files of options as they are read.
+def add_own(parser: Any, option: str, hint: Any, about: str, *, default: Any = None, required: bool = False) -> None:
+    """Add an option that is no field of the configuration.
 
     Args:
-        arguments: of a command.
-        known: whole names of its options.
-
-    Raises:
-        ConfigError: there is no such option, or a file of options cannot be read or says something else.
+        parser: of a command, or a group of its options.
+        option: such as ``--seeds``.
+        hint: the type of its value.
+        about: a line of help.
+        default: value, where it is left out.
+        required: whether it must not be left out.
     """
-    found: list[str] = []
-    waiting = ""
-    for argument in arguments:
-        if waiting:
-            found.append(_value(waiting, argument, known))
-            waiting = ""
-            continue
-        if not argument.startswith("--") or argument == "--":
-            found.append(argument)
-            continue
-        option, equals, value = argument.partition("=")
-        option = _whole(option, known)
-        if equals:
-            found.append(f"{option}={_value(option, value, known)}")
-            continue
-        found.append(option)
-        waiting = option if option in _LISTS or option == CONFIG else ""
+    name = option.removeprefix("--").replace("-", "_")
+    parser.add_argument(
+        option,
+        action=partial(_Take, hint=hint),
+        dest=name,
+        default=default,
+        required=required,
+        metavar=metavar(hint, name),
+        help=_help(about, default),
+        **_flag(hint),
+    )
+
+
+def config_of(options: argparse.Namespace) -> RunConfig:
+    """Return the configuration that the options ask for: files in the order given, over them what options say."""
+    said: dict[str, Any] = {}
+    given = {path: value for path, value in vars(options).items() if path in EVERYTHING}
+    for source in (*options.config, given):
+        for path, value in source.items():
+            said[path] = _joined(said.get(path, {}), value) if isinstance(value, Changes) else value
+    return RunConfig.of(_nested(said))
+
+
+class Changes(list[Any]):
+    """What options say of a factory's arguments, in order: mappings that are merged, after None in place of all."""
+
+
+def _joined(said: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    found = dict(said)
+    for change in changes:
+        found = {} if change is None else _merged(found, change)
     return found
 
 
-CONFIG = "--config"
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name for name in old if isinstance(old[name], dict) and isinstance(new.get(name), dict)}
+    return {**old, **new, **{name: _merged(old[name], new[name]) for name in both}}
 
 
-class Formatter(DefaultHelpFormatter):
-    """Writes options under the names that people use."""
-
-    def _format_action_invocation(self, action: Any) -> str:
-        text: str = super()._format_action_invocation(action)
-        for option in action.option_strings:
-            text = text.replace(option, _NAMES.get(option, option))
-        return text.replace(" {true,false}", " true|false")
+def _nested(paths: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for path, value in paths.items():
+        group, _, field = path.partition(".")
+        found.setdefault(group, {})[field] = value
+    return found
 
 
-def _option(path: str) -> str:
-    return f"--{path.replace('_', '-')}"
+def names_of(path: str) -> list[str]:
+    """Return the names of a field on the command line, the one that is shown first."""
+    return list(dict.fromkeys((option_of(RunConfig, path), f"--{path.replace('_', '-')}")))
 
 
-def _is_short(path: str) -> bool:
-    return option_of(RunConfig, path) != _option(path)
+def _add(parser: Any, path: str, changed: Mapping[str, Any]) -> None:
+    group, _, field = path.partition(".")
+    usual = changed.get(path, getattr(GROUPS[group](), field))
+    parser.add_argument(
+        *names_of(path),
+        action=partial(_Take, hint=HINTS[path]),
+        dest=path,
+        default=argparse.SUPPRESS,
+        metavar=metavar(HINTS[path], field),
+        help=_help(_TEXTS.get(path, ""), usual),
+        **_flag(HINTS[path]),
+    )
 
 
-_NAMES = {_option(path): option_of(RunConfig, path) for path in EVERYTHING}
-"""What people write, by the whole names of options."""
+def _flag(hint: Any) -> dict[str, Any]:
+    return {"nargs": "?", "const": "true"} if hint in (bool, bool | None) else {}
 
 
-def _whole(option: str, known: Collection[str]) -> str:
-    whole = _WHOLE.get(option, option)
-    if whole in known or option == "--help" or any(whole.startswith(f"{name}.") for name in _ARGS if name in known):
-        return whole
-    near = sorted({_NAMES.get(name, name) for name in known if name.startswith("--")} - {"--help"})
-    raise ConfigError(unknown("option", option, near))
+def _help(text: str, usual: Any) -> str:
+    plain = text.replace("``", "").replace("%", "%%").rstrip(".")
+    # Off, nothing and 0.0 say themselves where nothing is said.
+    told = (usual and isinstance(usual, bool | int | float | str)) or type(usual) is int
+    return f"{plain} (default: {_plain(usual)})" if told else plain
 
 
-def _value(option: str, value: str, known: Collection[str]) -> str:
-    if option == CONFIG:
-        return _content(Path(value), known)
-    if option in _LISTS and not value.startswith("[") and value != "auto":
-        return json.dumps(value.split(",")) if _LISTS[option] else f"[{value}]"
-    return value
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _content(path: Path, known: Collection[str]) -> str:
-    """Return what a file of options says of the options of a command, in one line."""
+class _Take(argparse.Action):
+    """Reads the value of an option by its type."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, hint: Any, **given: Any) -> None:
+        super().__init__(option_strings, dest, **given)
+        self._hint = hint
+
+    def __call__(self, parser: Any, options: argparse.Namespace, text: Any, option: str | None = None) -> None:
+        name = option or self.dest
+        if get_origin(self._hint) is not dict:
+            setattr(options, self.dest, read(text, self._hint, name))
+            return
+        # Not yet joined with what files say of the same factory, which may be read later.
+        merged = text.startswith(MERGED)
+        value = read(text.removeprefix(MERGED), self._hint, name)
+        changes = [value] if merged else [None, value]
+        setattr(options, self.dest, Changes([*getattr(options, self.dest, ()), *changes]))
+
+
+MERGED = "+"
+"""Before arguments of a factory that are joined with others, as those are that options name one by one."""
+
+
+class _File(argparse.Action):
+    """Reads a file of options: of those that a command has none of, it says nothing."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, paths: Collection[str], **given: Any) -> None:
+        super().__init__(option_strings, dest, **given)
+        self._paths = paths
+
+    def __call__(self, parser: Any, options: argparse.Namespace, text: Any, option: str | None = None) -> None:
+        said = {path: value for path, value in _content(Path(text)).items() if path in self._paths}
+        setattr(options, self.dest, [*getattr(options, self.dest), said])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a file of options says, by the paths of fields."""
     content = read_yaml(path)
+    if content is None:  # an empty file
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"the file holds no options (config: {path}); write them as name: value")
+    short = {whole: name for name, whole in SHORT.items() if name in content}
+    found: dict[str, Any] = {}
     try:
-        said = spread(RunConfig, content, SHORT)
+        for group, fields in spread(RunConfig, content, SHORT).items():
+            for field, value in fields.items():
+                whole = f"{group}.{field}"
+                found[whole] = taken(value, HINTS[whole], short.get(whole, whole))
     except ConfigError as problem:
         raise ConfigError(f"{problem} (config: {path})") from problem
-    asked = {
-        group: {field: value for field, value in fields.items() if _option(f"{group}.{field}") in known}
-        for group, fields in said.items()
-    }
-    return json.dumps({group: fields for group, fields in asked.items() if fields})
-
-
-def _plain(hint: Any) -> Any:
-    """Return the type of a field without what cannot be written: classes, functions and graphs."""
-    parts = [_plain(part) for part in get_args(hint)]
-    if get_origin(hint) is Literal or hint is Any:
-        return hint
-    if get_origin(hint) is list:
-        return list[parts[0]]  # type: ignore[valid-type]
-    if get_origin(hint) is dict:
-        return dict[str, Any]
-    if get_origin(hint) in (type, Literal) or (parts and get_origin(hint) not in _UNIONS):
-        return None
-    if parts:
-        kept = [part for part in parts if part is not None]
-        return Union[tuple(sorted(kept, key=lambda part: part is str))]  # noqa: UP007 - text takes whatever is left
-    return hint if hint in (bool, int, float, str, Path, type(None)) else None
-
-
-_UNIONS = (Union, get_origin(int | str))
-
-
-def _listed() -> dict[str, bool]:
-    """Return the options that are lists, and whether of words."""
-    found: dict[str, bool] = {METHODS: True}
-    for name, kind in GROUPS.items():
-        for field, hint in hints_of(kind).items():
-            entries = [part for part in (hint, *get_args(hint)) if get_origin(part) is list]
-            if entries and str not in get_args(hint):
-                found[_option(f"{name}.{field}")] = "str" in str(entries[0])
     return found
 
 
-_LISTS = _listed()
+def shown(options: argparse.Namespace) -> str:
+    """Return all options as the content of a file of them."""
+    config = config_of(options)
+    return to_yaml({name: text_of(vars(getattr(config, name))) for name in GROUPS})
 
-_WHOLE = {
-    **{_option(name): _option(path) for name, path in SHORT.items()},
-    **{_option(name): _option(f"{name}.{kind.OWN}") for name, kind in GROUPS.items() if kind.OWN},
-}
-"""Whole names of options by short ones."""
 
-_ARGS = [_option(path) for path in EVERYTHING if path.endswith(".args")]
-"""Options whose names go on with those of a factory's arguments."""
+class _Help(argparse.HelpFormatter):
+    """Writes each option under the name that people use."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 120) - 2)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # Names with hyphens are to be copied.
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        if action.nargs == 0:
+            return ", ".join(action.option_strings)
+        name, sign = action.option_strings[0], action.metavar
+        if sign == "YAML":
+            return f"{name}.NAME VALUE"
+        return f"{name} [{sign}]" if action.nargs == "?" else f"{name} {sign}"
 
 
 def _about(kind: type[Group]) -> str:
     about = docstring_parser.parse(inspect.getdoc(kind) or "").short_description or ""
-    return about[:1].lower() + about[1:].rstrip(".")
+    return (about[:1].lower() + about[1:]).rstrip(".").partition(";")[0]
 
 
-def _texts(kind: type[Group]) -> dict[str, str]:
-    parsed = docstring_parser.parse(inspect.getdoc(kind) or "")
-    return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
+_TEXTS = {
+    f"{name}.{entry.arg_name}": " ".join((entry.description or "").split())
+    for name, kind in GROUPS.items()
+    for entry in docstring_parser.parse(inspect.getdoc(kind) or "").params
+}
+"""What is said of all fields, by path; nothing where Python has left docstrings out."""

@@ -3,10 +3,9 @@
 import dataclasses
 import math
 import os
+from argparse import Namespace
 
-from jsonargparse import ArgumentParser, Namespace
-
-from stalegrid.commands.options import METHODS, MODEL, add_fields, config_of, fields_of
+from stalegrid.commands.options import METHODS, MODEL, Parser, add_fields, add_own, config_of, fields_of
 from stalegrid.commands.profile import MACHINE, add_parts
 from stalegrid.errors import ConfigError
 from stalegrid.observe.tables import wide
@@ -23,19 +22,18 @@ _ASKED = ("grid", "method", "mixing", "devices")
 _LEFT_OUT = ("method.name", "method.corrections", "method.rule", "method.clip", "mixing.momentum", "devices.emulate")
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
+    own = parser.add_argument_group("what is planned")
+    add_own(own, "--units", int, "how many devices there are, one a unit", required=True)
+    add_own(own, METHODS, list[str] | None, "what to compare, such as dsp,1f1b; a usual choice if left out")
+    add_own(own, "--memory", float | None, "GB that a device has for training")
+    add_own(own, "--all", bool, "show all candidates, not the best of each method", default=False)
+    add_own(own, "--measure", int, "run so many of the fastest on real processes", default=0)
+    add_own(own, "--measure-updates", int, "updates of each such run", default=40)
+    add_parts(own)
+    add_own(own, "--copies", int | None, "processes that measure at once; one a device if there are cores for them")
     add_fields(parser, [path for path in (*fields_of(*MODEL, *_ASKED), *MACHINE) if path not in _LEFT_OUT])
-    add_parts(parser)
-    parser.add_argument(
-        "--copies", type=int, help="processes that measure at once; as many as devices, if there are cores for them"
-    )
-    parser.add_argument("--units", type=int, required=True, help="how many devices there are, one a unit")
-    parser.add_argument(METHODS, type=list[str], help="what to compare; a usual choice if left out")
-    parser.add_argument("--memory", type=float, help="GB that a device has for training")
-    parser.add_argument("--all", type=bool, default=False, help="show all candidates, not the best of each method")
-    parser.add_argument("--measure", type=int, default=0, help="run so many of the fastest on real processes")
-    parser.add_argument("--measure-updates", type=int, default=40, help="updates of each such run")
 
 
 def run(options: Namespace) -> int:

@@ -1,10 +1,10 @@
 """Measures what the parts of a model cost."""
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-
-from stalegrid.commands.options import MODEL, add_fields, config_of, fields_of
+from stalegrid.commands.options import MODEL, Parser, add_fields, add_own, config_of, fields_of
 from stalegrid.errors import ConfigError
 from stalegrid.observe.tables import wide
 from stalegrid.planner import show
@@ -24,17 +24,18 @@ MACHINE = (
 """What a batch takes depends on."""
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
+    own = parser.add_argument_group("what is measured")
+    add_own(own, "--out", Path | None, "file for the costs")
+    add_parts(own)
+    add_own(own, "--copies", int, "processes that measure at once", default=1)
     add_fields(parser, [*fields_of(*MODEL), *MACHINE])
-    add_parts(parser)
-    parser.add_argument("--copies", type=int, default=1, help="processes that measure at once")
-    parser.add_argument("--out", type=Path, help="file for the costs")
 
 
-def add_parts(parser: ArgumentParser) -> None:
-    """Add how finely a model is measured."""
-    parser.add_argument("--parts", type=int, default=16, help="parts in which the model is measured, at most")
+def add_parts(own: Any) -> None:
+    """Add how finely a model is measured, to a group of options."""
+    add_own(own, "--parts", int, "parts in which the model is measured, at most", default=16)
 
 
 def run(options: Namespace) -> int:

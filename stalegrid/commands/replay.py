@@ -1,18 +1,18 @@
 """Repeats a recorded run with parameter servers."""
 
+from argparse import Namespace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
-
+from stalegrid.commands.options import Parser
 from stalegrid.observe.stream import console
 
 ABOUT = "repeat a run with parameter servers in the order that it recorded, to the same bits"
 USAGE = "DIR"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
-    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
 
 
 def run(options: Namespace) -> int:

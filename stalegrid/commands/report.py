@@ -1,18 +1,18 @@
 """Writes the page of a run."""
 
+from argparse import Namespace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
-
+from stalegrid.commands.options import Parser
 from stalegrid.observe.stream import console
 
 ABOUT = "write a run's report.html"
 USAGE = "DIR"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
-    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("run", type=Path, metavar="DIR", help="folder of a run")
 
 
 def run(options: Namespace) -> int:

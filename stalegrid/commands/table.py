@@ -1,11 +1,11 @@
 """Prints the program of each stage."""
 
+from argparse import Namespace
 from dataclasses import replace
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from stalegrid.commands.options import add_fields, config_of
+from stalegrid.commands.options import Parser, add_fields, config_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.observe.stream import Stream, console
@@ -34,7 +34,7 @@ ABOUT = "print the program of each stage as a tick table"
 USAGE = "[options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
     add_fields(parser, _ASKED)
 

@@ -1,15 +1,15 @@
 """Trains a model."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
 
-from stalegrid.commands.options import EVERYTHING, add_fields, config_of
+from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of
 from stalegrid.observe.stream import tell
 
 ABOUT = "train a model"
 USAGE = "[options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
     add_fields(parser, EVERYTHING)
 
@@ -17,9 +17,10 @@ def ask(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Train."""
     from stalegrid.recipes.task import make_task
-    from stalegrid.train import execute
+    from stalegrid.train import execute, get_ready
 
     config = config_of(options)
+    get_ready(config)
     result = execute(make_task(config), config)
     where = "nothing is kept: name a folder with --out" if result.folder is None else f"results are in {result.folder}"
     tell(where)

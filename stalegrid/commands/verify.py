@@ -1,8 +1,8 @@
 """Holds simulator, processes and plain loops against each other."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
 
-from stalegrid.commands.options import EVERYTHING, add_fields, config_of, fields_of
+from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of, fields_of
 from stalegrid.observe.stream import console
 from stalegrid.observe.tables import plain
 
@@ -19,7 +19,7 @@ ABOUT = "hold simulator, processes and plain loops against each other, bit for b
 USAGE = "[options]"
 
 
-def ask(parser: ArgumentParser) -> None:
+def ask(parser: Parser) -> None:
     """Add the options."""
     add_fields(parser, [path for path in EVERYTHING if path not in _LEFT_OUT], {"training.updates": 12})
 

@@ -18,7 +18,7 @@ class TrainingSettings(Group):
         epochs: passes over the training data; 10 if left out.
         updates: number of updates, instead of epochs.
         seed: of everything that is drawn.
-        dtype: that floating parameters, buffers and data are cast to; each keeps its own if left out.
+        dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
     """
 
     NAME: ClassVar[str] = "training"

@@ -15,9 +15,9 @@ class EngineSettings(Group):
 
     Args:
         kind: processes (torch.distributed) or simulator (all units in this process).
-        processes: how many share the units; one a unit if left out.
+        processes: number of processes that share the units; one a unit if left out.
         device: cpu, cuda, or auto for cuda where there is one.
-        threads: of each process's arithmetic; another number may change the last bits.
+        threads: number of threads of each process's arithmetic; another number may change the last bits.
         deadline: seconds that a unit waits for a message before the run ends with an error.
     """
 

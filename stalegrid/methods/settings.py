@@ -17,16 +17,18 @@ class MethodSettings(Group):
     """How gradients become updates.
 
     Args:
-        name: published method, see ``stalegrid methods``; PACKAGE.MODULE:NAME of one of your own.
+        name: published method, see ``stalegrid methods``; or PACKAGE.MODULE:NAME of one of your own.
         staleness: m_k per stage in batches, such as 4,2,0; the method's if left out; auto for the least that is about
             as fast as any, estimated from the costs, which are measured here if left out.
         within: share of the best throughput that staleness auto may miss.
         queues: p_k per stage instead of staleness: activations that may wait behind the one being taken, such as
             1,1,0 for staleness 4,2,0.
         view: weights a forward uses and a late backward sees: stashed, current, recomputed, predicted,
-            predicted-twice, corrected or double-buffered, or a class; the method's if left out.
+            predicted-twice, corrected or double-buffered, or a class of your own (PACKAGE.MODULE:CLASS); the
+            method's if left out.
         corrections: in the order in which they act: inverse-staleness, pipemare-rate=UPDATES, shrink=BETA,
-            dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, clip=NORM, classes, or none; the method's if left out.
+            dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, clip=NORM, classes of your own, or none; the
+            method's if left out.
         rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
             exponential=BETA, dc=LAMBDA or gap; the method's corrections if left out.
         clip: largest L2 norm of each stage's gradient, after all corrections.

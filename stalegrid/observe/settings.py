@@ -15,7 +15,7 @@ class OutputSettings(Group):
     """What a run tells.
 
     Args:
-        folder: for results; must not exist yet.
+        folder: new folder for results.
         log_every: updates between two reports.
         evaluate_every: epochs between two evaluations; 0 for the end only.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters

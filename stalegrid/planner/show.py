@@ -5,19 +5,19 @@ Does not know: how their numbers were made.
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rich.table import Table
 
 from stalegrid.config import option_of
-from stalegrid.engines.settings import EngineSettings
 from stalegrid.methods.choose import find_grid
 from stalegrid.observe.tables import plain
 from stalegrid.planner.planning import Candidate
 from stalegrid.timing.costs import CostTable
 from stalegrid.timing.settings import DeviceSettings
-from stalegrid.written.groups import text_of
+from stalegrid.written import groups
+from stalegrid.written.kept import to_line
 
 
 def costs(table: CostTable) -> Table:
@@ -74,27 +74,43 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
 
 def command(candidate: Candidate) -> str:
     """Return the options of ``stalegrid train`` that say what a candidate is."""
-    settings = candidate.settings
-    settings = replace(settings, devices=DeviceSettings(), engine=EngineSettings())
-    method, said = find_grid(settings.method.name), settings.plain()
-    usual: dict[str, object] = {"micro_batches": method.micro_batches, "kind": text_of(method.mixing), "cuts": []}
-    if candidate.grid.groups == 1:
-        usual["kind"] = "none"
-    first = {"method.name": method.name, "grid.groups": candidate.grid.groups, "grid.stages": candidate.grid.stages}
-    rest = {
-        f"{group}.{field}": value
-        for group, fields in said.items()
-        for field, value in fields.items()
-        if value != usual.get(field)
+    settings, grid = replace(candidate.settings, devices=DeviceSettings()), candidate.grid
+    method, said = find_grid(settings.method.name), dict(_options(groups.plain(settings, _FIRST)))
+    usual: dict[str, object] = {
+        "method.micro_batches": method.micro_batches,
+        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 else "none",
+        "grid.cuts": [],
     }
-    options = (f"{option_of(type(settings), path)} {_written(value)}" for path, value in {**first, **rest}.items())
+    chosen = [path for path, value in said.items() if value != usual.get(path) and path not in _FIRST]
+    options = (_said(option_of(type(settings), path), _written(path, said[path])) for path in (*_FIRST, *chosen))
     return "stalegrid train " + " ".join(options)
 
 
-def _written(value: object) -> str:
-    if isinstance(value, list) and not any(isinstance(entry, list) for entry in value):
+_FIRST = ("method.name", "grid.groups", "grid.stages")
+"""What a command says in any case, and before the rest."""
+
+
+def _options(said: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, object]]:
+    """Return what is said, option by option; each argument of a factory is one."""
+    for group, fields in said.items():
+        for field, value in fields.items():
+            if isinstance(value, Mapping):
+                yield from ((f"{group}.{field}.{name}", entry) for name, entry in value.items())
+            else:
+                yield f"{group}.{field}", value
+
+
+def _said(option: str, value: str) -> str:
+    # A value like an option would be taken for one.
+    return f"{option}={shlex.quote(value)}" if value.startswith("--") else f"{option} {shlex.quote(value)}"
+
+
+def _written(path: str, value: object) -> str:
+    if path.count(".") > 1:  # an argument, whose type only its value tells
+        return to_line(value)
+    if isinstance(value, list) and not any(isinstance(entry, list) or "," in str(entry) for entry in value):
         return ",".join(map(str, value))
-    return shlex.quote(json.dumps(value) if isinstance(value, list | bool) else str(value))
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
 def _runs(values: Sequence[object]) -> str:

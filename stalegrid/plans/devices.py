@@ -80,7 +80,7 @@ class Devices:
         if self.costs is None:
             raise ConfigError(
                 "staleness auto is estimated from costs (costs: None); measure them with stalegrid profile --out FILE, "
-                "and give --devices.costs FILE"
+                "and give --costs FILE"
             )
         check_share(within)
 
@@ -134,7 +134,7 @@ def settle_devices(
     if virtual and table is None and disturbances != Disturbances(seed=training.seed):
         raise ConfigError(
             "slow, jitter, stalls, links and outages need a clock, which the simulator has only where costs are known; "
-            "measure them with stalegrid profile --out FILE, and give --devices.costs FILE"
+            "measure them with stalegrid profile --out FILE, and give --costs FILE"
         )
     _check(asked, table, virtual)
     if table is None:
@@ -152,4 +152,4 @@ def _check(asked: DeviceSettings, table: CostTable | None, virtual: bool) -> Non
             "links and outages are not emulated on processes (link, lateral_link, outages); take engine simulator"
         )
     if asked.emulate and (virtual or table is None):
-        raise ConfigError("emulate is for processes and needs costs; give --engine processes --devices.costs FILE")
+        raise ConfigError("emulate is for processes and needs costs; give --engine processes --costs FILE")

@@ -32,8 +32,8 @@ class ServerSettings(Group):
     """Learners and parameter servers, for the methods that have them.
 
     Args:
-        number: of servers, over which the parameters are split.
-        learners: how many (lambda); 4 if left out.
+        number: of servers over which the parameters are split.
+        learners: number of learners (lambda); 4 if left out.
         softsync: n; an update averages over learners/n gradients, whoever sent them.
         max_staleness: bound on the staleness of every gradient; a learner that might exceed it waits.
         momentum_at: whether the server or each learner has the momentum.

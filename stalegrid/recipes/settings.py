@@ -13,12 +13,12 @@ from stalegrid.written.groups import Group
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(Group):
-    """The model.
+    """What is trained.
 
     Args:
         name: mlp, convnet, resnet20, resnet32, resnet56 or resnet110; or PACKAGE.MODULE:FACTORY of your own, which
             returns a torch.nn.Module.
-        args: of your factory, such as --model.args.width 64.
+        args: of your factory by name, such as --model.args.width 64.
     """
 
     NAME: ClassVar[str] = "model"
@@ -30,13 +30,13 @@ class ModelSettings(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Group):
-    """The data.
+    """What it is trained on.
 
     Args:
         name: digits (ships with scikit-learn), cifar10 or mnist; or PACKAGE.MODULE:FACTORY of your own, which returns a
             training and a test set, or None for the latter.
-        args: of your factory.
-        folder: that holds the official files of cifar10 or mnist.
+        args: of your factory by name.
+        folder: with the official files of cifar10 or mnist.
         augment: crop and flip the training images; on for cifar10 if left out.
     """
 
@@ -51,12 +51,12 @@ class DataSettings(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings(Group):
-    """The loss.
+    """What is to become small.
 
     Args:
         name: cross-entropy; or PACKAGE.MODULE:FACTORY, such as torch.nn:MSELoss, which returns a function of outputs
             and targets.
-        args: of the factory.
+        args: of the factory by name.
     """
 
     NAME: ClassVar[str] = "loss"
@@ -68,14 +68,14 @@ class LossSettings(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(Group):
-    """The optimizer.
+    """How parameters follow their gradients.
 
     Args:
         name: sgd, adam, adamw or nadam; or PACKAGE.MODULE:FACTORY, such as torch.optim:RMSprop, which is given the
             parameters, the rate if you name one, and its arguments; the method's if left out, else sgd.
-        args: of your factory.
+        args: of your factory by name.
         lr: learning rate, the largest one of a schedule; 0.05 for sgd and 0.002 for the other three if left out.
-        momentum: of sgd, or the first beta of the other three; the method's if left out, else 0.9.
+        momentum: that of sgd, or the first beta of the other three; the method's if left out, else 0.9.
         nesterov: Nesterov's momentum, for sgd.
         weight_decay: L2 penalty (decoupled for adamw and nadam); 0.0005 if left out.
     """
@@ -98,7 +98,7 @@ class ScheduleSettings(Group):
     Args:
         name: constant, cosine, one-cycle, or step (a tenth at 1/2 and 3/4 of the run); or PACKAGE.MODULE:FACTORY of
             your own, which is given the optimizer and returns a torch scheduler, stepped once an update.
-        args: of your factory.
+        args: of your factory by name.
         milestones: epochs after which schedule step takes a tenth, instead.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from stalegrid import models
 from stalegrid.data import CropAndFlip, load
@@ -21,17 +21,24 @@ from stalegrid.plans.choices import updates_of
 from stalegrid.plans.plan import grid_of
 from stalegrid.plans.served import rules_of, updates_per_epoch
 from stalegrid.plans.task import Task
-from stalegrid.recipes.factories import factory_of, made, refuse_args
+from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
 from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
 from stalegrid.seeds import drawing
 from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path
+from stalegrid.written.named import is_path, said
 
 CPU = torch.device("cpu")
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
+
+MODEL = Wanted("model", nn.Module, "return a torch.nn.Module")
+DATA = Wanted("data", tuple, "return a pair: a training and a test set, or None for the latter")
+LOSS = Wanted("loss", Callable, "return a function of outputs and targets")  # type: ignore[arg-type]
+OPTIMIZER = Wanted("optimizer", Optimizer, "return a torch.optim.Optimizer of the parameters", given=1)
+SCHEDULE = Wanted("schedule", lr_scheduler.LRScheduler, "return an LRScheduler of torch.optim", given=1)
+"""What a user's factories are to return."""
 
 
 def make_task(config: RunConfig) -> Task:
@@ -58,13 +65,30 @@ def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | 
         refuse_args(asked.args, asked.name, "data")
         return load(asked.name, asked.folder)
     with drawing(CPU, seed, "data"):
-        found = made(factory_of(asked.name, asked.args, "data"), asked.name, "data")
-    if not isinstance(found, tuple) or len(found) != 2 or not hasattr(found[0], "__getitem__"):
+        found = factory_of(asked.name, asked.args, DATA)()
+    if len(found) != 2:
         raise ConfigError(
-            f"the factory returns no pair of data sets (data: {asked.name}, it returns: {type(found).__name__}); "
-            "return a training and a test set, or None for the latter"
+            f"the factory returns no pair of data sets (data: {asked.name}, it returns: {len(found)} values); "
+            f"{DATA.remedy}"
         )
-    return found
+    train, test = found
+    _check_set(train, asked.name)
+    if test is not None:
+        _check_set(test, asked.name)
+    return train, test
+
+
+def _check_set(data: object, path: str) -> None:
+    """Refuse what a factory of data returns in place of a data set."""
+    remedy = ""
+    if isinstance(data, DataLoader):
+        remedy = "batches are drawn here: return the data set of the loader, which is its attribute dataset"
+    elif isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
+        remedy = "return torch.utils.data.TensorDataset(inputs, targets), or a Dataset of your own"
+    elif not hasattr(data, "__getitem__"):
+        remedy = "return an object with __getitem__ and __len__, such as a torch.utils.data.Dataset"
+    if remedy:
+        raise ConfigError(f"this is no data set (data: {path}, it returns: {type(data).__name__}); {remedy}")
 
 
 def _size(data: Dataset[Any]) -> int:
@@ -76,14 +100,27 @@ def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
     with drawing(CPU, config.training.seed, "model"):
         if not is_path(name):
             refuse_args(args, name, "model")
-            return models.build(name, data[0][0], _classes(data, name))
-        model = made(factory_of(name, args, "model"), name, "model")
-    if not isinstance(model, nn.Module):
+            return models.build(name, _first_input(data, name), _classes(data, name))
+        model: nn.Module = factory_of(name, args, MODEL)()
+        return model
+
+
+def _first_input(data: Dataset[Any], name: str) -> Tensor:
+    """Return what a model by name is built for.
+
+    Raises:
+        ConfigError: the data set is the user's and has none.
+    """
+    try:
+        found = data[0][0]
+    except Exception as problem:  # the data set is the user's: anything can be raised
+        raise ConfigError(f"the first sample cannot be read (model: {name}): {said(problem)}") from problem
+    if not isinstance(found, Tensor):
         raise ConfigError(
-            f"the factory returns no model (model: {name}, it returns: {type(model).__name__}); return a "
-            "torch.nn.Module"
+            f"a model by name is for tensors (model: {name}, first input: {type(found).__name__}); return tensors, or "
+            "take a model of your own"
         )
-    return model
+    return found
 
 
 def _classes(data: Dataset[Any], name: str) -> int:
@@ -106,12 +143,7 @@ def _loss(asked: LossSettings) -> Callable[..., Tensor]:
                 "torch.nn:MSELoss"
             )
         return nn.CrossEntropyLoss()
-    loss: Callable[..., Tensor] = made(factory_of(asked.name, asked.args, "loss"), asked.name, "loss")
-    if not callable(loss):
-        raise ConfigError(
-            f"the factory returns no loss (loss: {asked.name}, it returns: {type(loss).__name__}); return a function "
-            "of outputs and targets"
-        )
+    loss: Callable[..., Tensor] = factory_of(asked.name, asked.args, LOSS)()
     return loss
 
 
@@ -151,7 +183,7 @@ def _own_optimizer(asked: OptimizerSettings, path: str) -> Callable[[list[nn.Par
     if asked.nesterov:
         raise ConfigError(f"nesterov is for sgd (optimizer: {path}); give yours --optimizer.args.nesterov true")
     rate = {} if asked.lr is None else {"lr": asked.lr}
-    return factory_of(path, {**rate, **asked.args}, "optimizer")
+    return factory_of(path, {**rate, **asked.args}, OPTIMIZER)
 
 
 def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
@@ -159,7 +191,7 @@ def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_sche
     if asked.milestones is not None and asked.name != "step":
         raise ConfigError(f"milestones are those of schedule step (schedule: {asked.name}); take step, or none")
     if is_path(asked.name):
-        return factory_of(asked.name, asked.args, "schedule")
+        return factory_of(asked.name, asked.args, SCHEDULE)
     refuse_args(asked.args, asked.name, "schedule")
     if asked.name not in SCHEDULES:
         raise ConfigError(unknown("schedule", asked.name, list(SCHEDULES)))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.errors import DataError
+from stalegrid.methods.published import SERVER_METHODS
 from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.timeline import Timeline
@@ -71,7 +72,8 @@ class Told:
         learners = self.asked("servers.learners")
         if learners is None:
             return None
-        return Team(learners, self.asked("servers.number") or 1, self.asked("servers.softsync") or 1)
+        usual = next((m.splits for m in SERVER_METHODS if m.name == self.asked("method.name")), 1)
+        return Team(learners, self.asked("servers.number") or 1, self.asked("servers.softsync") or usual or learners)
 
 
 def read_told(folder: Path) -> Told:

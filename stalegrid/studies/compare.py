@@ -110,9 +110,10 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
     assert whole.stages is not None
     groups = whole.groups if limits.max_groups is None else math.gcd(whole.groups, limits.max_groups)
     stages = whole.stages if limits.max_stages is None else min(whole.stages, limits.max_stages)
-    own = base.method if method == base.method.name else _of_its_own(base.method, method)
+    its_own = limits == find_grid(base.method.name)
+    own = base.method if its_own else _of_its_own(base.method, method)
     mixing = base.mixing
-    if method != base.method.name and find_mixing(limits.mixing) is not NONE:
+    if not its_own and find_mixing(limits.mixing) is not NONE:
         mixing = replace(mixing, kind=None)
     if groups < whole.groups:
         mixing = replace(mixing, topology="ring")

@@ -24,8 +24,8 @@ class DeviceSettings(Group):
         stalls: probability that an action stalls and for how many ms, such as 0.01,200.
         link: latency in ms, or latency and bandwidth in Mbit/s, between stages, such as 1,100; in virtual time only.
         lateral_link: likewise between groups; in virtual time only.
-        outages: of units or links, in ms, such as 0,1@1000-3000 or 0,1>0,2@1000-3000, several with ; between; in
-            virtual time only.
+        outages: times, in ms, when units or links are out, such as 0,1@1000-3000 or 0,1>0,2@1000-3000, several with
+            ; between; in virtual time only.
     """
 
     NAME: ClassVar[str] = "devices"

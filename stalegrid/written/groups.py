@@ -34,17 +34,8 @@ class Group:
     OWN: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        hints = hints_of(type(self))
-        for field in fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            if hasattr(value, "tolist"):  # numpy's numbers and arrays
-                value = value.tolist()
-            if isinstance(value, str) and hint == Path | None:
-                value = Path(value)
-            object.__setattr__(self, field.name, value)
-            if not _fits(value, hint):
-                what = f"{self.NAME}.{field.name}"
-                raise ConfigError(f"{what} must be {_named(hint)} ({what}: {reprlib.repr(value)})")
+        for name, hint in hints_of(type(self)).items():
+            object.__setattr__(self, name, taken(getattr(self, name), hint, f"{self.NAME}.{name}"))
 
     def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields of the group as they are written down."""
@@ -122,11 +113,41 @@ def _group(kind: type[Group], made: Group | None, changed: Mapping[str, Any]) ->
     return dataclasses.replace(made, **changed)
 
 
-def unknown(what: str, name: str, known: list[str]) -> str:
+def taken(value: Any, hint: Any, what: str) -> Any:
+    """Return a value as a field of a type keeps it.
+
+    Args:
+        value: that was given.
+        hint: the type of the field.
+        what: the field is called, for the error.
+
+    Raises:
+        ConfigError: the value is of another type.
+    """
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, str) and hint == Path | None:
+        value = Path(value)
+    if not fits(value, hint):
+        raise ConfigError(f"{what} must be {called(hint)} ({what}: {reprlib.repr(value)})")
+    return value
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
     """Say that there is no such name, and which one is nearest."""
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = nearest(name, {one: one for one in known})
     return f"unknown {what} ({what}: {name!r}); {hint}there are: {', '.join(known)}"
+
+
+def nearest(name: str, shown: Mapping[str, str]) -> str:
+    """Ask whether the nearest name was meant, if one is near.
+
+    Args:
+        name: that there is none of.
+        shown: names that there are, and what is shown of each.
+    """
+    near = get_close_matches(name, shown, n=1)
+    return f"did you mean {shown[near[0]]}? " if near else ""
 
 
 def plain(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
@@ -157,7 +178,7 @@ def text_of(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else name_of(value)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Return whether a value is what the type of a field says."""
     parts, origin = get_args(hint), get_origin(hint)
     if hint is Any:
@@ -165,15 +186,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in parts
     if origin is list:
-        return isinstance(value, list | tuple) and all(_fits(entry, parts[0]) for entry in value)
+        return isinstance(value, list | tuple) and all(fits(entry, parts[0]) for entry in value)
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+        return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if origin is type:
         return isinstance(value, type) and issubclass(value, parts[0])
     if origin is Callable or hint is Callable or origin is get_origin(Callable[[], Any]):
         return callable(value)
     if parts:
-        return any(_fits(value, part) for part in parts)
+        return any(fits(value, part) for part in parts)
     if hint in (int, float):
         return whole(value) if hint is int else finite(value)
     return isinstance(value, hint) and (hint not in (str, Path) or _written(str(value)))
@@ -184,13 +205,13 @@ def _written(text: str) -> bool:
     return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
 
 
-def _named(hint: Any) -> str:
+def called(hint: Any) -> str:
     """Return what the type of a field is called."""
     parts, origin = get_args(hint), get_origin(hint)
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     if origin is list:
-        return f"a list, each entry {_named(parts[0])}"
+        return f"a list, each entry {called(parts[0])}"
     if origin is dict:
         return "names with values"
     if origin is type:
@@ -198,7 +219,7 @@ def _named(hint: Any) -> str:
     if origin is get_origin(Callable[[], Any]):
         return "a function"
     if parts:
-        return " or ".join(_named(part) for part in parts)
+        return " or ".join(called(part) for part in parts)
     return _NAMES.get(hint) or f"a {hint.__name__}"
 
 

@@ -7,11 +7,13 @@ record, which may have further fields, and ``{kind: shape}`` for any names of a 
 """
 
 import json
+import math
+import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -130,7 +132,12 @@ def read_lines(path: Path, shape: Any) -> list[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes plain values, each where it is written: references could make a small file a huge value."""
+    """Makes plain values, each where it is written: references could make a small file a huge value.
+
+    Plain values are those of YAML 1.2, as most people know them from JSON: 1e-3 is a number, no and 16:9 are texts.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node; see the base class."""
@@ -139,18 +146,41 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan")
+
+for _tag, _pattern, _first in (
+    ("bool", re.compile("true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("null", re.compile("~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("int", re.compile("[-+]?(0|[1-9][0-9]*)"), "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern.pattern})$"), list(_first))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse plain values in YAML.
+
+    Args:
+        text: to be parsed.
+        where: it was written, for the error.
+
+    Raises:
+        DataError: it is no YAML of plain values.
+    """
+    try:
+        # As safe as yaml.safe_load, whose loader this one inherits from.
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise DataError(f"this is no YAML ({where}): {' '.join(str(problem).split())}") from problem
+
+
 def read_yaml(path: Path) -> Any:
     """Read a file of YAML.
 
     Raises:
         DataError: it cannot be read, or is no YAML of plain values.
     """
-    text = read_text(path, YAML_LIMIT)
-    try:
-        # As safe as yaml.safe_load, whose loader this one inherits from.
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise DataError(f"the file is no YAML (file: {path}): {' '.join(str(problem).split())}") from problem
+    return parse_yaml(read_text(path, YAML_LIMIT), f"file: {path}")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -161,6 +191,16 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# Texts that either version would take for something else are written in quotes.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+
+
 def to_yaml(content: Any) -> str:
     """Return YAML that :func:`read_yaml` reads."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
+
+
+def to_line(value: Any) -> str:
+    """Return a value in YAML, in one line that :func:`parse_yaml` reads."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf)
+    return text.removesuffix("...\n").strip()

@@ -4,7 +4,9 @@ Does not know: what the values are for.
 """
 
 import importlib
+import sysconfig
 import traceback
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from stalegrid.errors import ConfigError
@@ -27,17 +29,23 @@ def value_of(path: str, what: str) -> Any:
     """
     module, _, name = path.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise ConfigError(f"a value is named by PACKAGE.MODULE:NAME ({what}: {path!r})")
+        raise ConfigError(f"a value of your own is named by PACKAGE.MODULE:NAME ({what}: {path!r}), not by its file")
     try:
-        found: Any = importlib.import_module(module)
-    except Exception as problem:  # the module is the user's: anything can be raised
+        loaded = importlib.import_module(module)
+    except (Exception, SystemExit) as problem:  # the module is the user's: anything can be raised
         raise ConfigError(
             f"the module cannot be imported ({what}: {path}): {said(problem)}; name one that python -c 'import "
             f"{module}' finds from here"
         ) from problem
+    found: Any = loaded
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"the module has nothing of that name ({what}: {path}, missing: {part})")
+            # The file, as it may be another module of the same name.
+            where = getattr(loaded, "__file__", None) or "built into Python"
+            raise ConfigError(
+                f"the module has nothing of that name ({what}: {path}, missing: {part}, module: {where}); name what it "
+                "has, or rename your module if this is another one"
+            )
         found = getattr(found, part)
     return found
 
@@ -53,7 +61,16 @@ def name_of(value: Any) -> str:
 
 
 def said(problem: BaseException) -> str:
-    """Return the last line of a problem's traceback, and where in the user's code it was raised."""
-    last = traceback.format_exception_only(problem)[-1].strip()
-    frames = traceback.extract_tb(problem.__traceback__)
-    return f"{last} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else last
+    """Return what a problem says, in one line, and the last line of the user's own code on the way to it."""
+    text = " ".join(f"{type(problem).__name__}: {problem}".split())
+    if isinstance(problem, SyntaxError) and problem.filename:
+        return f"{text} (line {problem.lineno} of {problem.filename})"
+    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(_NOBODYS)]
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or frames
+    return f"{text} (line {own[-1].lineno} of {own[-1].filename})" if own else text
+
+
+_NOBODYS = ("<frozen ", str(Path(importlib.__file__).parent), str(Path(__file__).parents[1]))
+"""Beginnings of the names of files that call whatever is the user's."""
+
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

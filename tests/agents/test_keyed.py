@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.stages.corrections import Correction, Update
-from stalegrid.train import train
-from tests.cases import build, compare, images, make_settings, make_task, run_reference, run_simulator
+from tests.cases import build, compare, images, make_settings, make_task, run_reference, run_simulator, train
 from tests.generators import global_states
 
 

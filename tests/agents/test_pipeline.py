@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from stalegrid.plans.material import make_batches
 from stalegrid.plans.task import Task
-from stalegrid.programs.grid import Grid
 from stalegrid.stages.corrections import Correction, Update
 from stalegrid.stages.site import Site
 from tests.cases import UPDATES, build, make_settings, make_task, record_simulator, run_simulator
@@ -38,7 +37,7 @@ Rule = Callable[[Sequence[nn.Parameter], Sequence[Tensor], int, int], float]
 
 def by_hand(task: Task, rules: Sequence[Rule], view: str = "stashed") -> tuple[dict[str, Tensor], list[float]]:
     """Train one stage with gradients two updates late; return the weights and the rates."""
-    samples = make_batches(task, make_settings(), Grid(1, 1), 1)
+    samples = make_batches(task, make_settings().training, 1, 1)
     model = copy.deepcopy(task.model)
     parameters = list(model.parameters())
     optimizer = task.optimizer(parameters)
@@ -180,10 +179,10 @@ def noted(kind: type[Noting], **settings: Any) -> list[Noting]:
         made.append(kind(site))
         return made[-1]
 
-    task = task_of(corrections=(make,))
     stages = len(settings["staleness"])
     cuts = {1: None, 2: ["3"], 3: ["3", "5"]}[stages]
-    record_simulator(task, make_settings(1, stages, cuts=cuts, **settings))
+    named = settings.pop("corrections", [])
+    record_simulator(task_of(), make_settings(1, stages, cuts=cuts, corrections=[*named, make], **settings))
     return made
 
 
@@ -233,7 +232,7 @@ def test_the_reported_gap_is_how_far_the_weights_moved_for_one_batch_at_a_time()
         made.append(Asking(site))
         return made[-1]
 
-    sink = record_simulator(task_of(corrections=(make,)), make_settings(staleness=[LATE]))
+    sink = record_simulator(task_of(), make_settings(staleness=[LATE], corrections=[make]))
     gaps = [record["staleness"]["(0,0)"]["gap"] for record in sink.records]
     sampled = range(LATE, UPDATES, LATE + 1)  # from the first update on whose batch is as late as can be
     for n, gap in enumerate(gaps):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stalegrid.consensus import graphs
 from stalegrid.errors import ConfigError
 
-NAMED = [name for name in graphs.NAMES if name != "edges"]
+NAMED = graphs.NAMES
 
 
 def edges_of(graph: graphs.Graph) -> set[tuple[int, int]]:
@@ -122,7 +122,8 @@ def test_from_edges_gives_back_any_connected_graph(groups: int, data: st.DataObj
     edges = [*((s, s + 1) for s in range(groups - 1)), *extra]
     text = ",".join(f"{a}-{b}" for a, b in edges)
     expected = {(min(edge), max(edge)) for edge in edges}
-    assert edges_of(graphs.build("edges", groups, text)) == expected
+    assert edges_of(graphs.from_edges(groups, text)) == expected
+    assert not text or edges_of(graphs.build(text, groups)) == expected
     assert edges_of(graphs.from_edges(groups, edges)) == expected
 
 
@@ -130,19 +131,63 @@ def test_from_edges_gives_back_any_connected_graph(groups: int, data: st.DataObj
 @pytest.mark.parametrize("groups", [0, -1])
 def test_no_groups_are_refused(name: str, groups: int) -> None:
     with pytest.raises(ConfigError, match=rf"at least one group \(groups: {groups}\)"):
-        graphs.build(name, groups, "" if name == "edges" else None)
+        graphs.build(name, groups)
 
 
 def test_unknown_topology_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"unknown topology 'mesh'; known are ring, torus, .*, star, edges"):
+    known = "ring, torus, exponential, complete, star, one-peer-exponential"
+    with pytest.raises(
+        ConfigError, match=rf"unknown topology \(topology: 'mesh'\); there are: {known}; or .* edge list"
+    ):
         graphs.build("mesh", 4)
+    with pytest.raises(ConfigError, match=r"\(topology: 'rings'\); did you mean ring\?"):
+        graphs.build("rings", 4)
 
 
-def test_edges_belong_to_topology_edges() -> None:
-    with pytest.raises(ConfigError, match=r"an edge list \('0-1'\) goes with topology edges, not ring"):
-        graphs.build("ring", 2, "0-1")
-    with pytest.raises(ConfigError, match="topology edges needs an edge list"):
-        graphs.build("edges", 2)
+@pytest.mark.parametrize("text", ["0-1,1-2", "2>1,1>2,0-1"])
+def test_a_topology_may_be_an_edge_list(text: str) -> None:
+    assert edges_of(graphs.build(text, 3)) == {(0, 1), (1, 2)}
+    with pytest.raises(ConfigError, match=r"there is no group 2; groups are 0 to 1"):
+        graphs.build(text, 2)
+    with pytest.raises(ConfigError, match=r"do not connect the groups"):
+        graphs.build(text, 4)
+
+
+def test_no_edges_are_no_topology() -> None:
+    with pytest.raises(ConfigError, match=r"unknown topology \(topology: ''\)"):
+        graphs.build("", 1)
+
+
+def test_a_graph_of_the_users_is_taken_in_the_order_of_the_groups() -> None:
+    own: nx.Graph[int] = nx.Graph([(2, 1), (1, 0), (0, 1)])
+    made = graphs.checked(own, 3)
+    assert made is not own
+    assert list(made) == [0, 1, 2]
+    assert edges_of(made) == {(0, 1), (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            nx.DiGraph([(0, 1), (1, 0), (1, 2), (2, 1)]),
+            r"a directed graph has no rule .*mean \(topology: DiGraph\); make it undirected with "
+            r"graph.to_undirected\(\), or give a mixing matrix",
+        ),
+        (nx.MultiDiGraph([(0, 1), (1, 2)]), r"a directed graph .*\(topology: MultiDiGraph\)"),
+        (nx.MultiGraph([(0, 1), (0, 1), (1, 2)]), r"one edge between two groups \(topology: MultiGraph\); take"),
+        (nx.Graph([(1, 2), (2, 3)]), r"must be the groups 0 to 2, not \[1, 2, 3\]; relabel them"),
+        (nx.Graph([("a", "b"), ("b", "c")]), r"not \['a', 'b', 'c'\]; relabel them with networkx.convert"),
+        (nx.path_graph(2), r"must be the groups 0 to 2, not \[0, 1\]"),
+        (nx.path_graph(4), r"must be the groups 0 to 2, not \[0, 1, 2, 3\].*train as many groups"),
+        (nx.Graph([(0, 1, {"weight": 0.5}), (1, 2, {})]), r"Metropolis weights, not its own \(edge: 0-1\); give"),
+        (nx.Graph([(0, 1), (1, 1), (1, 2)]), r"edge 1-1 is a self loop; remove it"),
+        (nx.empty_graph(3), r"do not connect the groups: \[\[0\], \[1\], \[2\]\]"),
+    ],
+)
+def test_a_graph_that_says_something_else_is_refused(graph: graphs.AnyGraph, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        graphs.checked(graph, 3)
 
 
 def test_components() -> None:

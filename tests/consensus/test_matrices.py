@@ -12,34 +12,34 @@ from hypothesis.extra.numpy import arrays
 from stalegrid.consensus import graphs
 from stalegrid.consensus.matrices import (
     TOPOLOGIES,
-    Mixing,
+    MixingMatrix,
     from_rows,
     metropolis,
-    mixing,
+    mixing_matrix,
     one_peer_exponential,
     uniform,
 )
 from stalegrid.errors import ConfigError
 
-NAMED = [name for name in TOPOLOGIES if name not in ("edges", "matrix")]
+NAMED = TOPOLOGIES
 SHIFT = np.roll(np.eye(3), 1, axis=1)
 
 
 @st.composite
-def mixings(draw: st.DrawFn) -> Mixing:
+def mixings(draw: st.DrawFn) -> MixingMatrix:
     """Any named topology, or Metropolis weights on any connected graph."""
     groups = draw(st.integers(1, 24))
     name = draw(st.sampled_from([*NAMED, "edges"]))
     if name == "torus" and groups > 2 and all(groups % d for d in range(2, groups)):
         name = "ring"
     if name != "edges":
-        return mixing(name, groups)
+        return mixing_matrix(name, groups)
     parents = [draw(st.integers(0, s - 1)) for s in range(1, groups)]
-    return mixing(name, groups, ",".join(f"{s}-{r}" for s, r in enumerate(parents, start=1)))
+    return mixing_matrix(",".join(f"{s}-{r}" for s, r in enumerate(parents, start=1)) or "ring", groups)
 
 
 @given(mixings())
-def test_matrices_are_doubly_stochastic_and_contract(mix: Mixing) -> None:
+def test_matrices_are_doubly_stochastic_and_contract(mix: MixingMatrix) -> None:
     for matrix in mix.matrices:
         assert matrix.dtype == np.float64
         assert (matrix >= 0).all()
@@ -49,7 +49,7 @@ def test_matrices_are_doubly_stochastic_and_contract(mix: Mixing) -> None:
 
 
 @given(mixings(), st.integers(0, 9))
-def test_sources_and_targets_agree_with_the_weights_and_each_other(mix: Mixing, turn: int) -> None:
+def test_sources_and_targets_agree_with_the_weights_and_each_other(mix: MixingMatrix, turn: int) -> None:
     weights = mix.weights(turn)
     for s in range(len(weights)):
         assert mix.sources(s, turn) == tuple(r for r in range(len(weights)) if r != s and weights[s, r] != 0)
@@ -60,7 +60,7 @@ def test_sources_and_targets_agree_with_the_weights_and_each_other(mix: Mixing, 
 
 
 @given(mixings(), st.data())
-def test_a_cycle_contracts_at_least_as_the_gap_says(mix: Mixing, data: st.DataObject) -> None:
+def test_a_cycle_contracts_at_least_as_the_gap_says(mix: MixingMatrix, data: st.DataObject) -> None:
     values = st.floats(-100, 100)
     x = data.draw(arrays(np.float64, len(mix.weights(0)), elements=values))
     mixed = x
@@ -72,47 +72,47 @@ def test_a_cycle_contracts_at_least_as_the_gap_says(mix: Mixing, data: st.DataOb
 
 @pytest.mark.parametrize("groups", [3, 4, 5, 8, 13, 32])
 def test_ring_has_thirds_and_the_closed_form_gap(groups: int) -> None:
-    mix = mixing("ring", groups)
+    mix = mixing_matrix("ring", groups)
     others = np.cos(2 * np.pi * np.arange(1, groups) / groups)
     assert mix.weights(0)[0, 1] == mix.weights(0)[1, 0] == 1 / 3
     assert mix.spectral_gap == pytest.approx(1 - np.abs(1 / 3 + 2 / 3 * others).max(), abs=1e-12)
 
 
 def test_ring_of_two_averages() -> None:
-    np.testing.assert_array_equal(mixing("ring", 2).weights(0), np.full((2, 2), 0.5))
+    np.testing.assert_array_equal(mixing_matrix("ring", 2).weights(0), np.full((2, 2), 0.5))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 7, 16])
 def test_metropolis_on_the_complete_graph_is_uniform(groups: int) -> None:
-    complete = mixing("complete", groups)
+    complete = mixing_matrix("complete", groups)
     np.testing.assert_allclose(complete.weights(0), uniform(groups).weights(0), rtol=1e-14)
     assert complete.spectral_gap == uniform(groups).spectral_gap == 1
 
 
 def test_metropolis_on_a_star_and_a_path() -> None:
     star = [[0.25, 0.25, 0.25, 0.25], [0.25, 0.75, 0, 0], [0.25, 0, 0.75, 0], [0.25, 0, 0, 0.75]]
-    np.testing.assert_allclose(mixing("star", 4).weights(0), star)
-    assert mixing("star", 4).spectral_gap == pytest.approx(0.25)  # eigenvalues 1, 3/4, 3/4, 0
+    np.testing.assert_allclose(mixing_matrix("star", 4).weights(0), star)
+    assert mixing_matrix("star", 4).spectral_gap == pytest.approx(0.25)  # eigenvalues 1, 3/4, 3/4, 0
     path = [[2 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3], [0, 1 / 3, 2 / 3]]
-    np.testing.assert_allclose(mixing("edges", 3, "0-1,1-2").weights(0), path)
-    assert mixing("edges", 3, "0-1,1-2").spectral_gap == pytest.approx(1 / 3)  # eigenvalues 1, 2/3, 0
+    np.testing.assert_allclose(mixing_matrix("0-1,1-2", 3).weights(0), path)
+    assert mixing_matrix("0-1,1-2", 3).spectral_gap == pytest.approx(1 / 3)  # eigenvalues 1, 2/3, 0
 
 
 def test_torus_of_sixteen() -> None:
     # Five equal shares: eigenvalues (1 + 2 cos a + 2 cos b) / 5 with a, b multiples of pi / 2.
-    assert mixing("torus", 16).spectral_gap == pytest.approx(0.4)
+    assert mixing_matrix("torus", 16).spectral_gap == pytest.approx(0.4)
 
 
 @given(st.sampled_from(["ring", "exponential", "complete", "star"]), st.integers(2, 24))
 def test_gap_of_a_symmetric_matrix_is_one_less_lambda_2(name: str, groups: int) -> None:
-    mix = mixing(name, groups)
+    mix = mixing_matrix(name, groups)
     eigenvalues = np.sort(np.abs(np.linalg.eigvalsh(mix.weights(0))))
     assert mix.spectral_gap == pytest.approx(1 - eigenvalues[-2], abs=1e-12)
 
 
 def test_one_group_mixes_with_nobody() -> None:
     for name in NAMED:
-        mix = mixing(name, 1)
+        mix = mixing_matrix(name, 1)
         assert mix.weights(3).tolist() == [[1]]
         assert mix.sources(0, 0) == mix.targets(0, 0) == ()
         assert mix.spectral_gap == 1
@@ -149,9 +149,9 @@ def test_a_cycle_may_mix_though_no_turn_does() -> None:
     halves, none = np.full((2, 2), 0.5), np.zeros((2, 2))
     pairs = np.block([[halves, none], [none, halves]])
     across = np.kron(halves, np.eye(2))
-    assert Mixing((pairs, across)).spectral_gap == pytest.approx(1)
+    assert MixingMatrix((pairs, across)).spectral_gap == pytest.approx(1)
     with pytest.raises(ConfigError, match=r"split into \[\[0, 1\], \[2, 3\]\]"):
-        Mixing((pairs,))
+        MixingMatrix((pairs,))
 
 
 def test_gap_of_a_cycle_multiplies_later_turns_from_the_left() -> None:
@@ -162,13 +162,13 @@ def test_gap_of_a_cycle_multiplies_later_turns_from_the_left() -> None:
         return np.linalg.svd(product - 1 / 3, compute_uv=False)[0]
 
     assert left(third @ second @ first) != pytest.approx(left(first @ second @ third), rel=1e-3)
-    gap = Mixing((first, second, third)).spectral_gap
+    gap = MixingMatrix((first, second, third)).spectral_gap
     assert gap == pytest.approx(1 - left(third @ second @ first) ** (1 / 3))
 
 
 def test_own_matrix() -> None:
     rows = [[0.5, 0.25, 0.25], [0.25, 0.75, 0], [0.25, 0, 0.75]]
-    mix = mixing("matrix", 3, matrix=rows)
+    mix = mixing_matrix(rows, 3)
     assert mix.weights(5).tolist() == rows
     assert mix.sources(1, 0) == mix.targets(1, 0) == (0,)
     assert mix.spectral_gap == pytest.approx(0.25)
@@ -181,7 +181,7 @@ def test_rounding_of_zero_makes_no_edge() -> None:
 
 
 @given(mixings())
-def test_pickling_keeps_the_matrices_and_read_only(mix: Mixing) -> None:
+def test_pickling_keeps_the_matrices_and_read_only(mix: MixingMatrix) -> None:
     copy = pickle.loads(pickle.dumps(mix))
     assert len(copy.matrices) == len(mix.matrices)
     for one, other in zip(copy.matrices, mix.matrices, strict=True):
@@ -192,7 +192,7 @@ def test_pickling_keeps_the_matrices_and_read_only(mix: Mixing) -> None:
 
 def test_matrices_are_read_only_copies() -> None:
     matrix = np.full((2, 2), 0.5)
-    mix = Mixing((matrix,))
+    mix = MixingMatrix((matrix,))
     matrix[0, 0] = 7
     assert mix.weights(0)[0, 0] == 0.5
     with pytest.raises(ValueError, match="read-only"):
@@ -230,7 +230,7 @@ def test_matrices_are_read_only_copies() -> None:
 )
 def test_bad_matrices_are_refused(matrices: tuple[np.ndarray, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Mixing(matrices)
+        MixingMatrix(matrices)
 
 
 @pytest.mark.parametrize("rows", [[[1, 0], [0]], [["a"]], [[None]]])
@@ -255,24 +255,43 @@ def test_self_loops_of_a_graph_leave_the_sums_at_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("topology", "options", "message"),
+    ("topology", "message"),
     [
-        ("mesh", {}, "unknown topology 'mesh'; known are ring, .*, edges, one-peer-exponential, matrix"),
-        ("ring", {"matrix": [[0.5, 0.5], [0.5, 0.5]]}, "goes with topology matrix, not ring"),
-        ("ring", {"edges": "0-1"}, "goes with topology edges, not ring"),
-        ("one-peer-exponential", {"edges": "0-1"}, "goes with topology edges, not one-peer"),
-        ("matrix", {"edges": "0-1", "matrix": [[1]]}, "goes with topology edges, not matrix"),
-        ("edges", {}, "needs an edge list"),
-        ("matrix", {}, "topology matrix needs a matrix; give 2 rows of 2"),
-        ("matrix", {"matrix": [[1]]}, "is 1 x 1 but there are 2 groups"),
+        ("mesh", r"unknown topology \(topology: 'mesh'\); there are: ring, .*, one-peer-exponential; or give an edge"),
+        ("matrix", r"unknown topology \(topology: 'matrix'\)"),
+        ("edges", r"unknown topology \(topology: 'edges'\)"),
+        ("0-1,1-2", "there is no group 2; groups are 0 to 1"),
+        ([[1]], "is 1 x 1 but there are 2 groups; make them agree"),
+        ([[0.5, 0.5], [0.5]], "must be rows of numbers of one length"),
+        (nx.path_graph(3), "must be the groups 0 to 1"),
+        (nx.DiGraph([(0, 1)]), "a directed graph"),
+        ("tests.consensus.test_matrices:ROWS", "is 3 x 3 but there are 2 groups"),
+        ("tests.consensus.test_matrices:NOWHERE", r"nothing of that name \(topology: tests.*, missing: NOWHERE\)"),
+        ("tests.consensus.nowhere:PATH", r"cannot be imported \(topology: tests.consensus.nowhere:PATH\)"),
     ],
 )
-def test_options_must_fit_the_topology(topology: str, options: dict[str, Any], message: str) -> None:
+def test_a_topology_that_is_none_of_the_groups_is_refused(topology: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        mixing(topology, 2, **options)
+        mixing_matrix(topology, 2)
+
+
+PATH: "nx.Graph[int]" = nx.path_graph(3)
+ROWS = np.array([[2 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3], [0, 1 / 3, 2 / 3]])
+EDGES = "0-1,1-2"
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [PATH, ROWS.tolist(), EDGES, *(f"tests.consensus.test_matrices:{name}" for name in ("PATH", "ROWS", "EDGES"))],
+    ids=str,
+)
+def test_a_topology_is_the_same_in_whichever_form_it_is_given(topology: Any) -> None:
+    made = mixing_matrix(topology, 3)
+    assert len(made.matrices) == 1
+    np.testing.assert_allclose(made.weights(0), ROWS, atol=1e-15)
 
 
 @pytest.mark.parametrize("build", [one_peer_exponential, uniform])
-def test_no_groups_are_refused(build: Callable[[int], Mixing]) -> None:
+def test_no_groups_are_refused(build: Callable[[int], MixingMatrix]) -> None:
     with pytest.raises(ConfigError, match=r"at least one group \(groups: 0\)"):
         build(0)

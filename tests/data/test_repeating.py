@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from stalegrid.data.repeating import check_repeats, fingerprint
+from stalegrid.engines.settings import EngineSettings
 from stalegrid.errors import ConfigError, DataError, SampleError
+from stalegrid.methods.settings import MethodSettings
+from stalegrid.programs.settings import GridSettings
 from stalegrid.train import train
 from tests.cases import build
 
@@ -108,7 +111,7 @@ def test_a_fingerprint_tells_values_types_and_shapes_apart() -> None:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "one stage": {"method": "sgd"},
-    "two stages": {"groups": 2, "stages": 2, "cuts": ["1"]},
+    "two stages": {"grid": GridSettings(groups=2, stages=2, cuts=["1"])},
     "servers": {"method": "softsync", "learners": 2},
 }
 
@@ -169,7 +172,7 @@ def test_a_sample_that_fails_while_training_is_named(name: str, bad: str) -> Non
 
 def test_a_sample_that_fails_in_a_worker_is_named() -> None:
     with pytest.raises(SampleError, match=r"the file is gone"):
-        run(Spoilt(BAD["raises"]), "two stages", batch_size=8, updates=30, engine="processes", processes=1)
+        run(Spoilt(BAD["raises"]), "two stages", batch_size=8, updates=30, engine=EngineSettings(processes=1))
 
 
 def test_a_sample_that_fails_in_the_test_is_named() -> None:
@@ -200,9 +203,8 @@ class Changing(Dataset[Any]):
 
 @pytest.mark.parametrize("method", ["pham-ahn", "gpipe"])
 def test_stages_that_read_other_samples_for_one_batch_are_found_out(method: str) -> None:
-    settings = {"method": method, "groups": 1, "stages": 2, "cuts": ["1"], "staleness": None, "micro_batches": None}
-    if method == "gpipe":
-        settings["micro_batches"] = 4
+    asked = MethodSettings(name=method, micro_batches=4 if method == "gpipe" else None)
+    settings = {"method": asked, "grid": GridSettings(groups=1, stages=2, cuts=["1"])}
     for seed in range(2):
         with pytest.raises(SampleError, match=r"have read different samples .* \(group: 0, version: \d+\)"):
             run(Changing(150), "two stages", batch_size=8, updates=30, seed=seed, **settings)

@@ -1,6 +1,5 @@
 import math
 import random
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from stalegrid.config import Settings
 from stalegrid.engines import profile as measured
 from stalegrid.engines.distributed.handling import measure_handling
-from stalegrid.engines.profile import profile
 from stalegrid.errors import ConfigError
 from stalegrid.partition import finest, partition
 from stalegrid.plans.task import Task
 from stalegrid.timing.costs import Cost, CostTable
-from tests.cases import CUTS, make_settings, make_task
+from tests.cases import CUTS, changed, make_settings, make_task
 from tests.generators import global_states
 
 BATCH = 8
@@ -41,6 +40,10 @@ def mlp_task(**changes: Any) -> Task:
 
 def asked(**changes: Any) -> Any:
     return make_settings(cuts=["2", "4"], **({"batch_size": BATCH} | changes))
+
+
+def profile(task: Task, settings: Settings, parts: int = measured.PARTS, copies: int = 1) -> CostTable:
+    return measured.profile(task, settings, settings.engine, parts, copies)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,7 @@ def test_a_model_is_measured_in_as_many_parts_as_it_has_and_at_most_as_asked(mon
     monkeypatch.setattr(measured, "WARM_UP", 1)
     monkeypatch.setattr(measured, "REPEATS", 1)
     monkeypatch.setattr(measured, "measure_handling", lambda: 0.25)
-    settings = replace(asked(), cuts=None)
+    settings = changed(asked(), cuts=None)
     whole = profile(mlp_task(), settings)
     assert len(whole.parts) == 3
     assert whole.handling == 0.25
@@ -110,7 +113,7 @@ def test_the_users_generators_are_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     model = nn.Sequential(nn.Linear(5, 16), nn.Dropout(0.5), Noisy(), nn.Linear(16, 3))
     task = mlp_task(model=model)
     before = global_states()
-    profile(task, replace(asked(), cuts=None))
+    profile(task, changed(asked(), cuts=None))
     assert global_states() == before
 
 
@@ -121,9 +124,9 @@ def test_schedules_corrections_and_tests_of_the_task_play_no_part(monkeypatch: p
         raise AssertionError
 
     # The schedule of the small task ends after 8 updates.
-    task = make_task(corrections=(never,), test=TensorDataset(torch.zeros(0), torch.zeros(0)))
+    task = make_task(test=TensorDataset(torch.zeros(0), torch.zeros(0)))
     before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    found = profile(task, make_settings(cuts=CUTS[3], dtype="float64"))
+    found = profile(task, make_settings(cuts=CUTS[3], dtype="float64", corrections=[never]))
     assert [part.name for part in found.parts] == ["input", *CUTS[3]]
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.state_dict().items())
     # conv2's part: 4x4x3x3 weights, 4 biases, and batch-norm's weight, bias and two averages, in double precision.
@@ -147,14 +150,14 @@ def test_a_model_is_measured_in_at_least_one_part(parts: int) -> None:
 
 def test_what_cannot_be_run_is_refused() -> None:
     with pytest.raises(ConfigError, match="'nowhere'"):
-        profile(mlp_task(), replace(asked(), cuts=["nowhere"]))
+        profile(mlp_task(), changed(asked(), cuts=["nowhere"]))
     with pytest.raises(ConfigError, match="1000 samples"):
         profile(mlp_task(), asked(batch_size=1000))
 
 
 def test_a_batch_that_can_be_trained_can_be_measured() -> None:
     model = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
-    assert profile(mlp_task(model=model), replace(asked(), cuts=["2"], batch_size=4))
+    assert profile(mlp_task(model=model), changed(asked(), cuts=["2"], batch_size=4))
 
 
 @pytest.mark.parametrize(

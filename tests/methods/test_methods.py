@@ -3,7 +3,7 @@ import torch
 
 from stalegrid.consensus.mixings import MIXINGS
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find, find_served, schedule, staleness_of
+from stalegrid.methods.choose import find, find_grid, schedule, staleness_of
 from stalegrid.methods.published import METHODS, SERVER_METHODS
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.stages.corrections import makers
@@ -33,17 +33,17 @@ def test_a_misspelt_method_is_refused_with_the_nearest(name: str, nearest: str) 
 
 def test_methods_with_parameter_servers_are_no_methods_of_the_grid() -> None:
     for method in SERVER_METHODS:
-        assert find_served(method.name) is method
+        assert find(method.name) is method
         with pytest.raises(ConfigError, match=f"{method.name} trains learners with parameter servers, not a grid"):
-            find(method.name)
-    assert all(find_served(name) is None for name in NAMES)
+            find_grid(method.name)
+    assert all(find_grid(name) is find(name) for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None:
-    method = find(name)
+    method = find_grid(name)
     groups, stages = method.shape
-    assert method.mixing in MIXINGS
+    assert method.mixing in [mixing.name for mixing in MIXINGS]
     assert method.view in VIEWS
     assert groups <= (method.max_groups or groups)
     assert stages <= (method.max_stages or stages)
@@ -78,12 +78,12 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
     ],
 )
 def test_schedule_of_a_method(name: str, stages: int, micro_batches: int, expected: Schedule) -> None:
-    assert schedule(find(name), stages, None, None, micro_batches) == expected
+    assert schedule(find_grid(name), stages, None, None, micro_batches) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_printed_formula_is_the_schedule(name: str) -> None:
-    method = find(name)
+    method = find_grid(name)
     for stages in (1, 2, 5):
         made = schedule(method, stages, None, None, 1)
         for k in range(stages):
@@ -93,34 +93,34 @@ def test_the_printed_formula_is_the_schedule(name: str) -> None:
 
 
 def test_the_users_staleness_replaces_the_methods() -> None:
-    assert schedule(find("pham-ahn"), 3, [5, 1, 1], None, 2) == stale([5, 1, 1], 2)
+    assert schedule(find_grid("pham-ahn"), 3, [5, 1, 1], None, 2) == stale([5, 1, 1], 2)
 
 
 @pytest.mark.parametrize("name", [method.name for method in METHODS if not method.stale])
 def test_a_method_that_flushes_takes_no_staleness(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} flushes at every update and has no staleness"):
-        schedule(find(name), 1, [0], None, 1)
+        schedule(find_grid(name), 1, [0], None, 1)
     with pytest.raises(ConfigError, match=rf"{name} flushes .* \(queues: 0\)"):
-        schedule(find(name), 1, None, [0], 1)
+        schedule(find_grid(name), 1, None, [0], 1)
 
 
 @pytest.mark.parametrize("staleness", [[], [1], [2, 1, 0]])
 def test_staleness_of_another_length_than_the_stages_is_refused(staleness: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"one number a stage .*stages: 2"):
-        schedule(find("pham-ahn"), 2, staleness, None, 1)
+        schedule(find_grid("pham-ahn"), 2, staleness, None, 1)
     with pytest.raises(ConfigError, match=r"queues needs one number a stage .*stages: 2"):
-        schedule(find("pham-ahn"), 2, None, staleness, 1)
+        schedule(find_grid("pham-ahn"), 2, None, staleness, 1)
 
 
 @pytest.mark.parametrize(("staleness", "fault"), [([0, 1], "increases"), ([1, -1], "negative")])
 def test_staleness_that_cannot_run_is_refused(staleness: list[int], fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
-        schedule(find("pham-ahn"), 2, staleness, None, 1)
+        schedule(find_grid("pham-ahn"), 2, staleness, None, 1)
 
 
 def test_no_micro_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match="micro-batches: 0"):
-        schedule(find("gpipe"), 2, None, None, 0)
+        schedule(find_grid("gpipe"), 2, None, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -129,28 +129,28 @@ def test_no_micro_batch_is_refused() -> None:
 )
 def test_queues_say_the_staleness(queues: list[int], staleness: list[int]) -> None:
     assert staleness_of(queues) == staleness
-    assert schedule(find("dsp"), len(queues), None, queues, 2) == stale(staleness, 2)
+    assert schedule(find_grid("dsp"), len(queues), None, queues, 2) == stale(staleness, 2)
 
 
 def test_a_queue_of_one_a_stage_is_the_published_staleness() -> None:
     for stages in range(1, 6):
-        assert schedule(find("dsp"), stages, None, [1] * (stages - 1) + [0], 1) == schedule(
-            find("dsp"), stages, None, None, 1
+        assert schedule(find_grid("dsp"), stages, None, [1] * (stages - 1) + [0], 1) == schedule(
+            find_grid("dsp"), stages, None, None, 1
         )
 
 
 def test_a_queue_that_holds_less_than_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"a queue holds 0 or more \(queues: 1,-1,0\)"):
-        schedule(find("dsp"), 3, None, [1, -1, 0], 1)
+        schedule(find_grid("dsp"), 3, None, [1, -1, 0], 1)
 
 
 def test_queues_and_staleness_at_once_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"say the same \(staleness: \[4, 2, 0\], queues: \[1, 1, 0\]\); give one"):
-        schedule(find("dsp"), 3, [4, 2, 0], [1, 1, 0], 1)
+        schedule(find_grid("dsp"), 3, [4, 2, 0], [1, 1, 0], 1)
 
 
 @pytest.mark.parametrize(("staleness", "queues"), [(None, None), ([2, 1, 0], None), (None, [0, 0, 0])])
 def test_the_delay_of_a_view_is_the_schedules(staleness: list[int] | None, queues: list[int] | None) -> None:
-    made = schedule(find("pipedream-2bw"), 3, staleness, queues, 4, delay=1)
+    made = schedule(find_grid("pipedream-2bw"), 3, staleness, queues, 4, delay=1)
     assert made == Schedule((3, 2, 1), 4, delay=1)
     assert [made.bound(k) for k in range(3)] == [1, 1, 1]

@@ -56,7 +56,7 @@ def test_the_losss_own_ignored_label_is_not_blamed() -> None:
 
 WAYS: tuple[dict[str, Any], ...] = (
     {"method": "sgd"},
-    {"method": "pipedream", "groups": 1, "stages": 2, "cuts": ["1"]},
+    {"method": "pipedream", "grid": stalegrid.GridSettings(groups=1, stages=2, cuts=["1"])},
     {"method": "asgd", "learners": 2},
 )
 

@@ -7,7 +7,7 @@ import pytest
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
-from stalegrid.methods import methods
+from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.planner.planning import (
     USUAL,
     WORTH,
@@ -46,7 +46,7 @@ def planned(devices: int, names: tuple[str, ...] = USUAL, parts: int = 4, **aske
 def shapes(found: tuple[Candidate, ...]) -> dict[str, set[tuple[int, int]]]:
     made: dict[str, set[tuple[int, int]]] = {}
     for c in found:
-        made.setdefault(c.settings.method, set()).add((c.grid.groups, c.grid.stages))
+        made.setdefault(c.settings.method.name, set()).add((c.grid.groups, c.grid.stages))
     return made
 
 
@@ -75,7 +75,7 @@ def test_shape_and_staleness_that_are_given_are_kept() -> None:
     assert {c.grid for c in planned(4, stages=2)} == {Grid(2, 2)}
     assert {c.grid for c in planned(4, groups=4)} == {Grid(4, 1)}
     found = planned(4, ("pham-ahn", "gpipe"), staleness=(3, 1))
-    assert {(c.settings.method, c.grid, c.schedule.windows) for c in found if not c.synchronous} == {
+    assert {(c.settings.method.name, c.grid, c.schedule.windows) for c in found if not c.synchronous} == {
         ("pham-ahn", Grid(2, 2), (4, 2))
     }
 
@@ -83,8 +83,8 @@ def test_shape_and_staleness_that_are_given_are_kept() -> None:
 def test_queues_and_cuts_are_kept_where_they_have_as_many_entries_as_stages() -> None:
     (found,) = planned(4, ("pham-ahn",), queues=(1, 0))
     assert (found.grid, found.schedule.windows) == (Grid(2, 2), (3, 1))
-    assert found.settings.queues is None
-    assert found.settings.staleness == [2, 0]
+    assert found.settings.method.queues is None
+    assert found.settings.method.staleness == [2, 0]
     assert {c.cuts for c in planned(4, ("pham-ahn",), cuts=("p1",))} == {("p1",)}
 
 
@@ -130,7 +130,7 @@ def test_candidates_come_fastest_first_and_samples_are_those_of_all_groups() -> 
     assert rates == sorted(rates, reverse=True)
     for c in found:
         assert c.samples_per_second == pytest.approx(1000 * c.grid.groups * BATCH / c.estimate.batch)
-    by_shape = {(c.settings.method, c.grid.stages): c for c in found}
+    by_shape = {(c.settings.method.name, c.grid.stages): c for c in found}
     # Four parts of 3 ms: 12 ms for a model on each of four devices; 3 ms for a pipeline of four that is always full.
     assert by_shape["data-parallel", 1].estimate.batch == 12.0
     assert by_shape["pipedream", 4].estimate.batch == 3.0
@@ -143,19 +143,19 @@ def test_candidates_come_fastest_first_and_samples_are_those_of_all_groups() -> 
 def test_settings_of_a_candidate_say_what_it_is() -> None:
     for c in planned(4):
         s = c.settings
-        assert (s.groups, s.stages, s.queues) == (c.grid.groups, c.grid.stages, None)
-        method = methods.find(s.method)
-        assert s.micro_batches == c.schedule.micro_batches
-        assert tuple(s.cuts or ()) == c.cuts
+        assert (s.grid.groups, s.grid.stages, s.method.queues) == (c.grid.groups, c.grid.stages, None)
+        method = find_grid(s.method.name)
+        assert s.method.micro_batches == c.schedule.micro_batches
+        assert tuple(s.grid.cuts or ()) == c.cuts
         assert len(c.cuts) == c.grid.stages - 1
-        assert s.staleness == ([w - 1 for w in c.schedule.windows] if method.stale else None)
-        assert s.mixing == (method.mixing if c.grid.groups > 1 else "none")
-        assert methods.schedule(method, c.grid.stages, s.staleness, None, s.micro_batches) == c.schedule
+        assert s.method.staleness == ([w - 1 for w in c.schedule.windows] if method.stale else None)
+        assert s.mixing.kind == (method.mixing if c.grid.groups > 1 else "none")
+        assert schedule(method, c.grid.stages, s.method.staleness, None, s.method.micro_batches) == c.schedule
     assert {c.cuts for c in planned(4) if c.grid.stages == 2} == {("p2",)}
 
 
 def test_memory_is_parameters_gradients_states_graphs_inputs_and_copies() -> None:
-    by_method = {(c.settings.method, c.staleness): c for c in planned(4, link=(3.0,), groups=1)}
+    by_method = {(c.settings.method.name, c.staleness): c for c in planned(4, link=(3.0,), groups=1)}
     # Stashed: m + 1 graphs and m copies; parameters, gradients and one vector of the optimizer.
     pipedream = by_method["pipedream", (3, 2, 1, 0)]
     assert pipedream.memory == tuple(3 * 1000 + (m + 1) * 3200 + m * 1000 for m in (3, 2, 1, 0))
@@ -181,7 +181,7 @@ def test_slow_links_and_the_view_are_those_asked_for() -> None:
     assert far[0].estimate.batch - near[0].estimate.batch == pytest.approx(10.0)
     viewed = planned(2, ("pipedream",), view="recomputed")
     assert viewed[0].estimate.batch > planned(2, ("pipedream",))[0].estimate.batch
-    assert viewed[0].settings.view == "recomputed"
+    assert viewed[0].settings.method.view == "recomputed"
 
 
 def test_handling_of_the_table_counts() -> None:
@@ -195,13 +195,13 @@ def test_where_costs_are_equal_and_nothing_is_lost_synchronous_training_is_recom
     for devices in (1, 2, 4):
         best, why = recommend(planned(devices), 0.02)
         assert best.synchronous
-        assert best.settings.method == ("sgd" if devices == 1 else "data-parallel")
+        assert best.settings.method.name == ("sgd" if devices == 1 else "data-parallel")
         assert why.startswith("the fastest; nothing stale" if devices == 1 else "synchronous training is better here")
 
 
 def test_where_links_are_slow_the_least_stale_of_the_fast_is_recommended() -> None:
     best, why = recommend(planned(4, groups=1, link=(3.0,)), 0.02)
-    assert (best.settings.method, best.staleness) == ("pipedream", (9, 6, 3, 0))
+    assert (best.settings.method.name, best.staleness) == ("pipedream", (9, 6, 3, 0))
     exact = next(c for c in planned(4, groups=1, link=(3.0,)) if c.synchronous)
     gain = best.samples_per_second / exact.samples_per_second
     assert gain > 5
@@ -212,7 +212,7 @@ def test_where_links_are_slow_the_least_stale_of_the_fast_is_recommended() -> No
 
 
 def made(rate: float, method: str, windows: tuple[int, ...] = (1,), memory: int = 1, micro: int = 1) -> Candidate:
-    schedule = Schedule(windows, micro) if methods.find(method).stale else gpipe(len(windows), micro)
+    schedule = Schedule(windows, micro) if find_grid(method).stale else gpipe(len(windows), micro)
     times = Estimate(batch=1000 / rate, total=1.0, busy=1.0, sending=0.0, actions=1, updated=(1.0,))
     settings = flat(Settings, method=method, groups=1, stages=len(windows))
     return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate)
@@ -257,7 +257,7 @@ def test_staleness_is_counted_in_updates() -> None:
 
 def test_where_nothing_synchronous_fits_the_least_stale_is_recommended_without_a_comparison() -> None:
     best, why = recommend([made(100, "pham-ahn", (3, 1)), made(99, "pipedream", (2, 1))], 0.02)
-    assert best.settings.method == "pipedream"
+    assert best.settings.method.name == "pipedream"
     assert why.startswith("nothing synchronous was compared or fits")
 
 

@@ -1,26 +1,26 @@
 import shlex
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
-from stalegrid.consensus.lateral import mixing_name
 
 from stalegrid.cli import make_parser
-from stalegrid.commands.options import bracket, config_of
+from stalegrid.commands.options import config_of, expanded
 from stalegrid.config import Settings
-from stalegrid.methods import methods
+from stalegrid.consensus.choose import choose_mixing
+from stalegrid.methods.choose import find_grid
+from stalegrid.methods.choose import schedule as schedule_of
 from stalegrid.planner import show
 from stalegrid.planner.planning import Candidate, Question, candidates
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, stale
-from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.settings import DataSettings, ModelSettings, RunConfig
 from stalegrid.stages.views import find_view
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.estimate import Estimate
-from tests.cases import flat
+from tests.cases import changed, flat
 
 
 def written(table: Table) -> list[list[str]]:
@@ -110,20 +110,21 @@ def parsed(command: str) -> RunConfig:
     """Return what the command line makes of a command."""
     program, name, *arguments = shlex.split(command)
     assert program == "stalegrid"
-    return config_of(make_parser().parse_args(bracket([name, *arguments]))[name])
+    parser, known = make_parser()
+    return config_of(parser.parse_args([name, *expanded(arguments, known[name])])[name])
 
 
 def settled(settings: Settings) -> dict[str, Any]:
     """Return what settings come to, with what the method says of what they leave open."""
-    method = methods.find(settings.method)
-    groups, stages = settings.groups or method.shape[0], settings.stages or method.shape[1]
-    micro = settings.micro_batches or method.micro_batches
-    view = settings.view or method.view
-    staleness = settings.staleness
+    asked, method = settings.method, find_grid(settings.method.name)
+    groups, stages = settings.grid.groups or method.shape[0], settings.grid.stages or method.shape[1]
+    micro = asked.micro_batches or method.micro_batches
+    view = asked.view or method.view
+    staleness = asked.staleness
     assert staleness != "auto"
-    schedule = methods.schedule(method, stages, staleness, settings.queues, micro, find_view(view).delay)
-    mixing = mixing_name(method, settings, Grid(groups, stages))
-    cuts = settings.cuts or []
+    schedule = schedule_of(method, stages, staleness, asked.queues, micro, find_view(view).delay)
+    mixing = choose_mixing(settings.mixing, method.mixing, method.name, groups)
+    cuts = settings.grid.cuts or []
     return {
         "method": method.name,
         "shape": (groups, stages),
@@ -161,7 +162,7 @@ def test_a_command_says_what_is_not_usual_and_no_more() -> None:
     found = planned(2, "pham-ahn", stages=2, staleness=(2, 0))
     expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --grid.cuts layer.1"
     assert sorted(map(show.command, found)) == [f"stalegrid train {expected}"]
-    asked = flat(RunConfig, nesterov=True, data_dir="some where")
+    asked = flat(RunConfig, nesterov=True, data=DataSettings(folder="some where"))  # type: ignore[arg-type]
     (found_one,) = candidates(Question(CostTable(32, (Cost(forward=1, backward=2),)), 1, ("sgd",)), asked)
     said = show.command(found_one)
     assert (
@@ -177,9 +178,8 @@ def test_a_command_of_the_command_line_keeps_model_data_and_training_but_not_dev
         lr=0.25,
         model="convnet",
         nesterov=True,
-        data_dir="some where",
-        matrix=[[0.5, 0.5], [0.5, 0.5]],
-        topology="matrix",
+        data=DataSettings(folder="some where"),  # type: ignore[arg-type]
+        topology=[[0.5, 0.5], [0.5, 0.5]],
         slow="0=2",
         link=[1.0, 2.0],
         jitter=0.5,
@@ -187,7 +187,7 @@ def test_a_command_of_the_command_line_keeps_model_data_and_training_but_not_dev
     table = CostTable(8, (Cost(forward=1, backward=2, name="fc"),))
     (found,) = candidates(Question(table, 2, ("pham-ahn",)), asked)
     usual = {"mixing": None, "micro_batches": None, "cuts": None, "slow": None, "link": None, "jitter": 0.0}
-    assert parsed(show.command(found)) == replace(found.settings, **usual)
+    assert parsed(show.command(found)) == changed(found.settings, **usual)
 
 
 LOST: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
@@ -203,3 +203,21 @@ def test_a_shown_command_says_what_else_was_asked_for(case: str) -> None:
     devices, names, asked = LOST[case]
     for found in planned(devices, *names, **asked):
         assert settled(parsed(show.command(found))) == settled(found.settings)
+
+
+OWN = find_grid("pipedream")
+
+
+def test_a_command_names_what_is_the_users_own_by_its_path_and_each_argument() -> None:
+    asked = flat(
+        RunConfig,
+        model=ModelSettings(name="nets:make_net", args={"width": 64, "wide": True}),
+        threads=2,
+    )
+    table = CostTable(32, tuple(Cost(forward=1, backward=2, name=name) for name in ("input", "fc")))
+    (found,) = candidates(Question(table, 2, ("tests.planner.test_show:OWN",)), asked)
+    command = show.command(found)
+    assert command.startswith("stalegrid train --method tests.planner.test_show:OWN --groups 1 --stages 2 ")
+    assert "--model nets:make_net --model.args.width 64 --model.args.wide true" in command
+    assert "--engine.threads 2" in command
+    assert parsed(command) == changed(found.settings, micro_batches=None, mixing=None)

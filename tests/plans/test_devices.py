@@ -6,9 +6,10 @@ import pytest
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
-from stalegrid.methods import methods
+from stalegrid.methods.choose import find_grid
 from stalegrid.plans import devices as devices_module
-from stalegrid.plans.devices import ESTIMATED, Devices, settle_devices
+from stalegrid.plans.devices import ESTIMATED, Devices
+from stalegrid.plans.devices import settle_devices as settled
 from stalegrid.programs.actions import Edge
 from stalegrid.programs.grid import Grid, Unit
 from stalegrid.programs.lateral import NoLateral
@@ -38,6 +39,10 @@ def table(parts: int = 4, batch_size: int = 32) -> CostTable:
 
 def settings(**more: Any) -> Settings:
     return flat(Settings, **({"engine": "simulator", "batch_size": 32} | more))
+
+
+def settle_devices(asked: Settings, grid: Grid, table: CostTable | None) -> tuple[Devices, list[str] | None]:
+    return settled(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=asked.engine.virtual)
 
 
 def test_nothing_known_is_no_costs_and_the_users_cuts() -> None:
@@ -145,7 +150,7 @@ def test_a_time_model_weighs_messages_by_costs_or_as_told() -> None:
 
 
 def enough(devices: Devices, stages: int, within: float = 0.02, method: str = "pipedream") -> list[int]:
-    found = methods.find(method)
+    found = find_grid(method)
     view = find_view(found.view)
     return devices.enough_staleness(found, Grid(1, stages), view, 1, lambda updates: NoLateral(), within)
 

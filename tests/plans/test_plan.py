@@ -13,7 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
+from stalegrid.consensus.mixings import AdaptThenCombine
 from stalegrid.errors import ConfigError
+from stalegrid.stages.views.stashed import Stashed
 from tests.cases import (
     changed,
     compare,
@@ -151,7 +153,7 @@ def test_groups_that_would_never_mix() -> None:
 
 def test_momentum_that_is_not_there_cannot_be_mixed() -> None:
     plain = {"optimizer": partial(torch.optim.SGD, lr=0.1), "scheduler": None}
-    refuse("there is no momentum to mix", plain, groups=2, mix_momentum=True)
+    refuse("there is no momentum to mix", plain, groups=2, momentum=True)
 
 
 def test_one_stage_needs_no_tracing() -> None:
@@ -180,12 +182,14 @@ def test_an_output_that_views_a_parameter_does_not_change_on_its_way() -> None:
 
 
 def test_values_of_other_types_are_taken_for_what_they_say() -> None:
-    settings = flat(Settings, out="runs/a", epochs=np.float64(2), matrix=np.full((2, 2), 0.5))  # type: ignore[arg-type]
-    assert settings.out == Path("runs/a")
-    assert type(settings.epochs) is float
-    assert settings.matrix == [[0.5, 0.5], [0.5, 0.5]]
-    with pytest.raises(ConfigError, match="engine must be one of processes, simulator"):
-        flat(Settings, engine="simulater")  # type: ignore[arg-type]
+    settings = flat(Settings, out="runs/a", epochs=np.float64(2), topology=np.full((2, 2), 0.5))
+    assert settings.output.folder == Path("runs/a")
+    assert type(settings.training.epochs) is float
+    assert settings.mixing.topology == [[0.5, 0.5], [0.5, 0.5]]
+    with pytest.raises(
+        ConfigError, match=r"engine.kind must be one of processes, simulator \(engine.kind: 'simulater'\)"
+    ):
+        flat(Settings, engine="simulater")
 
 
 def test_the_data_is_drawn_alike_by_python_and_numpy() -> None:
@@ -220,8 +224,10 @@ def test_settled_settings_leave_nothing_open_and_run_the_same_way(method: str, c
     assert again.schedule == plan.schedule
     assert (again.view, again.mixing, again.partition.names) == (plan.view, plan.mixing, plan.partition.names)
     assert again.held == plan.held
-    assert settled.corrections is not None
-    assert (settled.queues, settled.clip) == (None, settings.clip)
+    assert settled.method.corrections is not None
+    assert (settled.method.queues, settled.method.clip) == (None, None)
+    if settings.method.clip is not None:
+        assert settled.method.corrections[-1] == f"clip={settings.method.clip}"
     assert again.settled(settled) == settled
     compare(run_simulator(task, settings_at(plan.partition.names, settings)), run_simulator(task, settled))
 
@@ -244,3 +250,23 @@ def test_only_one_view_makes_graphs_late() -> None:
         assert [plan.program.recomputes(k) for k in range(3)] == (
             [True, True, False] if view == "recomputed" else [False] * 3
         )
+
+
+class OwnMixing(AdaptThenCombine):
+    """A mixing of the user's."""
+
+
+@pytest.mark.parametrize("kind", [OwnMixing, OwnMixing(), f"{__name__}:OwnMixing"], ids=["class", "value", "path"])
+def test_what_is_the_users_own_stays_as_it_was_given_and_can_be_found_again(kind: Any) -> None:
+    class OwnView(Stashed):
+        """Within a function, where no path leads."""
+
+    settings = make_settings(2, 2, mixing=kind, view=OwnView)
+    settled = make_plan(make_task(), settings).settled(settings)
+    assert settled.mixing.kind is kind
+    assert settled.method.view is OwnView
+    again = make_plan(make_task(), settled)
+    assert isinstance(again.mixing, OwnMixing)
+    assert again.settled(settled) == settled
+    one = make_settings(1, 2, mixing=kind)
+    assert make_plan(make_task(), one).settled(one).mixing.kind == "none"

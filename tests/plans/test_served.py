@@ -21,7 +21,7 @@ from stalegrid.agents.server import Server
 from stalegrid.config import Settings
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError, NonFiniteLoss, StalenessExceeded, TrainingError
-from stalegrid.methods.choose import find_served
+from stalegrid.methods.choose import find
 from stalegrid.methods.published import SERVER_METHODS
 from stalegrid.observe.records import Nowhere
 from stalegrid.plans.material import make_batches
@@ -30,7 +30,7 @@ from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.deliveries import DELIVERIES
-from stalegrid.programs.grid import Grid, learner, server
+from stalegrid.programs.grid import learner, server
 from stalegrid.programs.messages import Message, layout_of
 from stalegrid.programs.serving import in_turn
 from stalegrid.programs.softsync import Delivery
@@ -53,6 +53,7 @@ from tests.cases import (
     make_plan,
     make_settings,
     make_task,
+    plan_of,
     run_simulator,
 )
 from tests.test_equality import AWKWARD, NoGradient
@@ -78,9 +79,9 @@ def served(method: str, **changes: Any) -> Settings:
 
 
 def planned(task: Task, settings: Settings) -> ServedPlan:
-    method = find_served(settings.method)
-    assert method is not None
-    return plan_of(task, settings)
+    plan = plan_of(task, settings)
+    assert isinstance(plan, ServedPlan)
+    return plan
 
 
 class Seen(Recorder):
@@ -105,7 +106,7 @@ def run(task: Task, settings: Settings) -> Outcome:
 
 def loop(task: Task, settings: Settings) -> Outcome:
     """Run the plain loop that says what the settings compute."""
-    found = plain_loop(task, settings, planned(task, settings))
+    found = plain_loop(task, planned(task, settings), CPU)
     assert found is not None, "no plain loop computes this"
     return outcome(found())
 
@@ -219,7 +220,7 @@ def test_the_simulator_computes_what_the_plain_loop_does_whatever_the_number_of_
     task = momentum_of(where)
     settings = served(method, learners=learners, softsync=n, momentum_at=where)
     if rule is not None:
-        settings = changed(settings, staleness_rule=RULES[rule])
+        settings = changed(settings, rule=RULES[rule])
     expected = loop(task, settings)
     for servers in (1, 2, 3):
         compare(run(task, changed(settings, servers=servers)), expected)
@@ -230,7 +231,7 @@ def test_rules_and_the_place_of_the_momentum_change_the_numbers() -> None:
     settings = served("softsync", learners=3, softsync=3)
     assert {tau for seen in record(task, settings).records for tau in taus(seen)} >= {0, 1, 2}
     found = [
-        run(task, changed(settings, staleness_rule=rule, momentum_at=where))
+        run(task, changed(settings, rule=rule, momentum_at=where))
         for rule, where in product([*RULES.values(), "gap", None], ("server", "learner"))
     ]
     same = {(i, j) for i, j in product(range(len(found)), repeat=2) if i < j and not differ(found[i], found[j])}
@@ -278,12 +279,14 @@ def test_other_numbers_and_orders(changes: dict[str, Any]) -> None:
 
 def has(method: str, *own: Any, **changes: Any) -> bool:
     """Return whether there is a loop that computes the same."""
-    task, settings = make_task(corrections=own), served(method, learners=2, **changes)
-    return plain_loop(task, settings, planned(task, settings)) is not None
+    if own:
+        changes["corrections"] = [*changes.get("corrections", find(method).corrections), *own]
+    task, settings = make_task(), served(method, learners=2, **changes)
+    return plain_loop(task, planned(task, settings), CPU) is not None
 
 
 def test_there_is_a_loop_for_settled_learners_in_step() -> None:
-    assert has("hardsync", staleness_rule="constant")
+    assert has("hardsync", rule="constant")
     assert has("hardsync", corrections=["none"])
 
 
@@ -294,20 +297,20 @@ def test_there_is_a_loop_where_it_says_what_is_computed_and_nowhere_else() -> No
     for changes in (
         {"clip": 1.0},
         {"max_staleness": 1},
-        {"staleness_rule": "gap"},
+        {"rule": "gap"},
         {"corrections": ["dc-asgd-adaptive"]},
         {"corrections": ["inverse-staleness", "dc-asgd"]},
     ):
         assert not has("softsync", **changes)
     assert not has("softsync", Correction)
-    assert not has("hardsync", staleness_rule="inverse")
+    assert not has("hardsync", rule="inverse")
 
 
 def test_numbers_left_out_are_the_usual_ones_in_runs_and_loops() -> None:
     task = make_task()
     for left_out, told in (("exponential", "exponential=0.1"), ("dc", "dc=0.04")):
-        settings = served("asgd", learners=3, staleness_rule=left_out)
-        expected = run(task, changed(settings, staleness_rule=told))
+        settings = served("asgd", learners=3, rule=left_out)
+        expected = run(task, changed(settings, rule=told))
         compare(run(task, settings), expected)
         compare(loop(task, settings), expected)
 
@@ -318,7 +321,7 @@ def test_numbers_left_out_are_the_usual_ones_in_runs_and_loops() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"staleness_rule": "gap"},
+        {"rule": "gap"},
         {"corrections": ["dc-asgd-adaptive"]},
         {"corrections": ["inverse-staleness", "dc-asgd=0.5"]},
         {"corrections": ["gap-aware"], "momentum_at": "learner"},
@@ -338,7 +341,7 @@ def test_the_number_of_servers_changes_no_bit(method: str, n: int | None, change
         assert [{k: v for k, v in r.items() if k not in unlike} for r in many.records] == [
             {k: v for k, v in r.items() if k not in unlike} for r in one.records
         ]
-    constant = changed(settings, corrections=["none"], staleness_rule=None, max_staleness=None)
+    constant = changed(settings, corrections=["none"], rule=None, max_staleness=None)
     assert differ(run(task, constant), one.outcome()), "it does something"
 
 
@@ -389,8 +392,8 @@ class Watching(Correction):
 @pytest.mark.parametrize("changes", [{"softsync": 3}, {"softsync": 2}, {"softsync": 1}, {"max_staleness": 1}], ids=str)
 def test_a_correction_is_shown_the_weights_of_every_gradients_forward(changes: dict[str, Any]) -> None:
     settings = served("softsync", learners=5, servers=2, jitter=1.0, corrections=["none"], **changes)
-    task = make_task(corrections=(Watching,))
-    plan = planned(task, settings)
+    task = make_task()
+    plan = planned(task, changed(settings, corrections=[Watching]))
     sink = Seen(plan)  # type: ignore[arg-type]
     agents = build_agents(task, plan, plan.program.agents, CPU, sink)
     Watching.seen = []
@@ -443,27 +446,24 @@ class Slower(Correction):
 
 @pytest.mark.parametrize("servers", [1, 2])
 def test_corrections_act_in_their_order_and_their_rates_multiply(servers: int) -> None:
-    settings = served("softsync", learners=3, servers=servers, corrections=["none"])
-    both = run(make_task(corrections=(Both,)), settings)
-    compare(run(make_task(corrections=(Shifted, Doubled, Slower)), settings), both)
-    assert differ(run(make_task(corrections=(Doubled, Shifted, Slower)), settings), both)
-    # Named ones are before one's own, and clipping comes last.
-    clipped = changed(settings, corrections=["clip=0.01"])
-    compare(
-        run(make_task(corrections=(Shifted,)), clipped),
-        run(make_task(corrections=(partial(Clip, norm=0.01), Shifted)), settings),
-    )
-    clipped = changed(settings, clip=0.01)
-    compare(
-        run(make_task(corrections=(Shifted,)), clipped),
-        run(make_task(corrections=(Shifted, partial(Clip, norm=0.01))), settings),
-    )
+    settings = served("softsync", learners=3, servers=servers)
+
+    def corrected(*corrections: Any, **changes: Any) -> Outcome:
+        return run(make_task(), changed(settings, corrections=list(corrections), **changes))
+
+    both = corrected(Both)
+    compare(corrected(Shifted, Doubled, Slower), both)
+    assert differ(corrected(Doubled, Shifted, Slower), both)
+    # Names and values act in the order in which they are given, and clipping by the setting comes last.
+    compare(corrected("clip=0.01", Shifted), corrected(partial(Clip, norm=0.01), Shifted))
+    compare(corrected(Shifted, clip=0.01), corrected(Shifted, partial(Clip, norm=0.01)))
+    assert differ(corrected("clip=0.01", Shifted), corrected(Shifted, "clip=0.01"))
 
 
 def test_versions_are_held_only_where_somebody_reads_them_and_only_while_they_are_computed_on() -> None:
     settings = served("asgd", learners=3)
     assert {report["held"] for report in record(make_task(), settings).records} == {0}
-    compensated = record(make_task(), changed(settings, staleness_rule="dc", updates=8, jitter=1.0))
+    compensated = record(make_task(), changed(settings, rule="dc", updates=8, jitter=1.0))
     nbytes = sum(-(-p.nbytes // 64) * 64 for p in build(Net).parameters())
     versions, held = dict.fromkeys(range(3), 0), []
     for now, delivery in enumerate(compensated.plan.program.order[:8]):  # type: ignore[attr-defined]
@@ -509,8 +509,8 @@ def test_learners_have_a_momentum_each() -> None:
     settings = served("hardsync", learners=2, momentum_at="learner", dtype="float64")
     # In step they are the servers' momentum up to rounding, since the mean of sums is the sum of means.
     close(run(task, settings), run(task, changed(settings, momentum_at="server")))
-    stale = changed(settings, method="asgd", staleness_rule="inverse")
-    assert differ(run(task, stale), run(task, dataclasses.replace(stale, momentum_at="server")))
+    stale = changed(settings, method="asgd", rule="inverse")
+    assert differ(run(task, stale), run(task, changed(stale, momentum_at="server")))
 
 
 def test_a_schedule_that_cycles_the_momentum_is_not_mixed_with_momentum_at_learners() -> None:
@@ -560,20 +560,20 @@ def test_the_staleness_that_is_reported_is_that_of_the_deliveries(
     settings = served(method, learners=4, jitter=1.0, **changes)
     result = kept(tmp_path / "run", settings, make_task(scheduler=None))
     lines, reports = deliveries(tmp_path / "run"), metrics(tmp_path / "run")
-    assert len(lines) == settings.updates * 4 // result.summary["softsync"]
+    assert len(lines) == settings.training.updates * 4 // result.summary["softsync"]
     last = 0
     for report in reports:
         taken = [line for line in lines if last <= line["clock"] < report["update"]]
         last = report["update"]
-        assert last % settings.log_every == 0 or last == settings.updates
+        assert last % settings.output.log_every == 0 or last == settings.training.updates
         for unit, seen in report["staleness"].items():
             own = [line["clock"] - line["version"] for line in taken if str(learner(line["learner"])) == unit]
             assert seen["histogram"] == [own.count(tau) for tau in range(max(own) + 1)]
             assert (seen["batches"], seen["max"]) == (len(own), max(own))
             assert seen["mean"] == pytest.approx(sum(own) / len(own))
         assert report["staleness"].keys() == {str(learner(line["learner"])) for line in taken}
-    assert last == settings.updates
-    bound = 0 if method == "hardsync" else settings.max_staleness
+    assert last == settings.training.updates
+    bound = 0 if method == "hardsync" else settings.servers.max_staleness
     staleness = [line["clock"] - line["version"] for line in lines]
     assert min(staleness) == 0
     assert bound is None or max(staleness) == bound
@@ -636,7 +636,7 @@ def test_a_recorded_order_is_repeated_whatever_the_devices_are_like_now(tmp_path
     first = kept(tmp_path / "first", settings)
     again = changed(settings, jitter=0.0, servers=1, deliveries=tmp_path / "first" / DELIVERIES)
     repeated = kept(tmp_path / "again", again)
-    drawn = kept(tmp_path / "drawn", dataclasses.replace(again, deliveries=None))
+    drawn = kept(tmp_path / "drawn", changed(again, deliveries=None))
     records = [(tmp_path / name / DELIVERIES).read_text() for name in ("first", "again", "drawn")]
     assert records[0] == records[1]
     assert records[0] != records[2]
@@ -675,7 +675,7 @@ def test_learners_that_are_gone_are_gone_and_the_others_count_as_before(n: int, 
         3: (2, 0, -3, 1, 0, 0, 0, -1, 1, 1),
     }
     path = write_order(tmp_path / "order", *orders[n])
-    settings = served("softsync", learners=3, softsync=n, staleness_rule=rule, deliveries=path)
+    settings = served("softsync", learners=3, softsync=n, rule=rule, deliveries=path)
     left = [entry for entry in orders[n] if entry >= 0]
     settings = changed(settings, updates=len(left) * n // 3)
     task = make_task()
@@ -683,7 +683,7 @@ def test_learners_that_are_gone_are_gone_and_the_others_count_as_before(n: int, 
     expected = loop(task, twin)
     for servers in (1, 2):
         compare(run(task, changed(settings, servers=servers)), expected)
-        compare(run(task, dataclasses.replace(twin, servers=servers)), expected)
+        compare(run(task, changed(twin, servers=servers)), expected)
     kept(tmp_path / "run", settings, task)
     gone = [-1 - entry for entry in orders[n] if entry < 0]
     assert [entry["gone"] for entry in deliveries(tmp_path / "run") if "gone" in entry] == gone
@@ -718,7 +718,7 @@ def test_a_server_says_whom_it_took_and_who_is_gone() -> None:
 
 def test_the_weights_of_a_learner_that_is_gone_are_held_no_more(tmp_path: Path) -> None:
     path = write_order(tmp_path / "order", 0, 1, -3, 0, 1, 0, 1)
-    settings = served("asgd", learners=3, staleness_rule="dc", deliveries=path)
+    settings = served("asgd", learners=3, rule="dc", deliveries=path)
     nbytes = sum(-(-p.nbytes // 64) * 64 for p in build(Net).parameters())
     # Learner 2 computes on version 0 until it is gone; of the others one is a version behind.
     assert [report["held"] // nbytes for report in record(make_task(), settings).records] == [1, 2, 1, 1, 1, 1]
@@ -767,7 +767,7 @@ def test_the_loss_and_accuracy_in_training_are_those_of_the_batches_taken() -> N
     task = make_task(model=model, optimizer=partial(torch.optim.SGD, lr=0.0), scheduler=None)
     settings = served("softsync", learners=3, updates=4, batch_size=3)
     sink = record(task, settings)
-    samples = make_batches(task, settings, Grid(3, 1), 1)
+    samples = make_batches(task, settings.training, 3, 1)
     own = Counter[int]()
     order = iter(sink.plan.program.order)  # type: ignore[attr-defined]
     for report in sink.records:
@@ -868,7 +868,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "n-0": ("softsync", {"softsync": 0, "learners": 3}, r"n from 1 to the learners \(softsync: 0, learners: 3\)"),
     "n-many": ("softsync", {"softsync": 4, "learners": 3}, r"\(softsync: 4, learners: 3\)"),
     "n-usual": ("softsync", {"softsync": 5}, r"\(softsync: 5, learners: 4\)"),
-    "n-of-hardsync": ("hardsync", {"softsync": 1}, r"hardsync has no n.*\(softsync: 1\); take method softsync"),
+    "n-of-hardsync": ("hardsync", {"softsync": 2}, r"hardsync has no n.*\(softsync: 2\); take method softsync"),
     "n-of-asgd": ("asgd", {"softsync": 2}, r"asgd has no n.*\(softsync: 2\); take method softsync"),
     "servers-many": (
         "asgd",
@@ -883,24 +883,24 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "bound-0-of-hardsync": ("hardsync", {"max_staleness": 0}, r"\(method: hardsync, max_staleness: 0\)"),
     "rule-and-corrections": (
         "softsync",
-        {"staleness_rule": "dc", "corrections": ["gap-aware"]},
-        r"\(staleness_rule: dc, corrections: gap-aware\); name one",
+        {"rule": "dc", "corrections": ["gap-aware"]},
+        r"\(method.rule: dc, method.corrections: gap-aware\); name one",
     ),
-    "rule-and-none": ("softsync", {"staleness_rule": "gap", "corrections": ["none"]}, "corrections: none"),
+    "rule-and-none": ("softsync", {"rule": "gap", "corrections": ["none"]}, r"method\.corrections: none"),
     "rule-unknown": (
         "asgd",
-        {"staleness_rule": "linear"},
-        r"unknown rule \(staleness_rule: 'linear'\); there are: constant, inverse, exponential, dc, gap",
+        {"rule": "linear"},
+        r"unknown rule \(method.rule: 'linear'\); there are: constant, inverse, exponential, dc, gap",
     ),
     "rule-negative": (
         "asgd",
-        {"staleness_rule": "exponential=-1"},
+        {"rule": "exponential=-1"},
         r"beta of 0 or more \(exponential-staleness=-1.0\)",
     ),
-    "rule-no-number": ("asgd", {"staleness_rule": "inverse=2"}, "inverse-staleness takes no number"),
+    "rule-no-number": ("asgd", {"rule": "inverse=2"}, "inverse-staleness takes no number"),
     "shrink": ("asgd", {"corrections": ["shrink=0.5"]}, "learners have no stages; leave it out"),
     "shrink-too": ("asgd", {"corrections": ["gap-aware", " shrink"]}, "learners have no stages; leave it out"),
-    "correction": ("asgd", {"corrections": ["hope"]}, r"unknown correction \(corrections: 'hope'\)"),
+    "correction": ("asgd", {"corrections": ["hope"]}, r"unknown correction \(correction: 'hope'\)"),
     "clip": ("asgd", {"clip": 0.0}, r"positive norm \(clip=0.0\)"),
     "batch": ("asgd", {"learners": 5, "batch_size": 11}, "a batch of 11 samples is more than a group's share of 10"),
     "updates": ("asgd", {"updates": 0}, "no update"),
@@ -918,30 +918,33 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
 }
 OF_GRIDS: dict[str, Any] = {
-    "groups": 2,
-    "stages": 1,
-    "staleness": [0],
-    "queues": [0],
-    "view": "stashed",
-    "mixing": "none",
-    "topology": "star",
-    "edges": "0-1",
-    "matrix": [[1.0]],
-    "period": 2,
-    "lag": 1,
-    "mix_momentum": True,
-    "micro_batches": 1,
-    "cuts": ["fc1"],
-    "lateral_link": [1.0],
+    "grid.groups": 2,
+    "grid.stages": 1,
+    "method.staleness": [0],
+    "method.queues": [0],
+    "method.view": "stashed",
+    "mixing.kind": "none",
+    "mixing.topology": "star",
+    "mixing.period": 2,
+    "mixing.lag": 1,
+    "mixing.momentum": True,
+    "method.micro_batches": 1,
+    "grid.cuts": ["fc1"],
+    "devices.lateral_link": [1.0],
 }
 OF_SERVERS: dict[str, Any] = {
-    "learners": 4,
-    "servers": 2,
-    "softsync": 1,
-    "max_staleness": 2,
-    "momentum_at": "learner",
-    "deliveries": Path("/nowhere/at/all"),
+    "servers.learners": 4,
+    "servers.number": 2,
+    "servers.softsync": 1,
+    "servers.max_staleness": 2,
+    "servers.momentum_at": "learner",
+    "servers.deliveries": Path("/nowhere/at/all"),
 }
+
+
+def with_option(settings: Settings, path: str, value: Any) -> Settings:
+    group, _, name = path.partition(".")
+    return dataclasses.replace(settings, **{group: dataclasses.replace(getattr(settings, group), **{name: value})})
 
 
 def refused(task: Task, settings: Settings, folder: Path, text: str) -> None:
@@ -962,13 +965,13 @@ def test_what_has_no_meaning_is_refused_with_value_and_remedy(name: str, tmp_pat
 @pytest.mark.parametrize("method", [method.name for method in SERVER_METHODS])
 def test_settings_of_grids_are_refused_where_there_are_servers(method: str, name: str, tmp_path: Path) -> None:
     text = rf"{method} trains learners with parameter servers, not a grid \({name}: .*\); leave {name} out"
-    refused(make_task(), served(method, **{name: OF_GRIDS[name]}), tmp_path / "run", text)
+    refused(make_task(), with_option(served(method), name, OF_GRIDS[name]), tmp_path / "run", text)
 
 
 @pytest.mark.parametrize("name", list(OF_SERVERS))
 @pytest.mark.parametrize("method", ["pham-ahn", "sgd"])
 def test_settings_of_servers_are_refused_on_grids(method: str, name: str, tmp_path: Path) -> None:
-    settings = make_settings(1, 1, method=method, engine="simulator", **{name: OF_SERVERS[name]})
+    settings = with_option(make_settings(1, 1, method=method, engine="simulator"), name, OF_SERVERS[name])
     refused(make_task(), settings, tmp_path / "run", rf"{method} trains a grid.*\({name}: .*\); leave {name} out")
 
 
@@ -1009,18 +1012,19 @@ def test_a_record_of_other_learners_or_of_nothing_is_refused(lines: str, text: s
 
 def test_what_is_settled_runs_the_same_way_again(tmp_path: Path) -> None:
     for method, changes in (
-        ("softsync", {"staleness_rule": "dc=0.3", "softsync": 2}),
+        ("softsync", {"rule": "dc=0.3", "softsync": 2}),
         ("softsync", {}),
-        ("asgd", {"staleness_rule": "constant"}),
+        ("asgd", {"rule": "constant"}),
         ("hardsync", {"learners": 2}),
         ("asgd", {"corrections": ["none"], "max_staleness": 1}),
     ):
         task, settings = make_task(), served(method, **changes)
         plan = planned(task, settings)
         settled = plan.settled(settings)
-        assert settled.learners == changes.get("learners", 4)
-        assert settled.staleness_rule is None
-        assert settled.corrections
+        assert settled.servers.learners == changes.get("learners", 4)
+        assert settled.servers.softsync == plan.splits
+        assert settled.method.rule is None
+        assert settled.method.corrections
         again = planned(task, settled)
         assert again.settled(settled) == settled
         assert (again.rules, again.splits, again.program) == (plan.rules, plan.splits, plan.program)
@@ -1039,18 +1043,18 @@ def test_the_method_settles_how_many_gradients_an_update_takes_and_what_becomes_
     own = ("inverse-staleness",)
     assert [of("softsync", learners=7, softsync=n)[0] for n in (None, *range(1, 8))] == [7, 7, 3, 2, 1, 1, 1, 1]
     assert of("softsync", learners=7, max_staleness=0) == (7, 0, own)
-    assert of("softsync", learners=2, staleness_rule="constant")[2] == ("none",)
+    assert of("softsync", learners=2, rule="constant")[2] == ()
     assert of("softsync", learners=2, corrections=[])[2] == ()
     assert planned(make_task(), served("asgd")).rules.learners == 4
 
 
 def test_an_order_may_be_asked_for_by_hand_and_is_what_the_loop_does(tmp_path: Path) -> None:
     order = [2, 2, 0, 1, 2, 0]
-    settings = served("asgd", learners=3, staleness_rule="dc=0.5", deliveries=write_order(tmp_path / "order", *order))
+    settings = served("asgd", learners=3, rule="dc=0.5", deliveries=write_order(tmp_path / "order", *order))
     task = make_task()
     plan = planned(task, settings)
     assert plan.program.order == [Delivery(number) for number in order]  # type: ignore[attr-defined]
-    found = plain_loop(task, settings, plan)
+    found = plain_loop(task, plan, CPU)
     assert isinstance(found, partial)
     assert found.func.__name__ == "_server"
     arguments = found.args[1] | {"rule": ("dc", 0.5), "order": order, "c": 1}

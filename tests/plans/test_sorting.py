@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-import stalegrid
 from stalegrid.errors import ConfigError
 from stalegrid.plans.sorting import check_sorting
-from tests.cases import build, images, make_task
+from tests.cases import build, images, make_task, train
 
 MODEL = build(lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 5), nn.Linear(5, 3)))
 HEAD = MODEL[2]
@@ -121,7 +120,7 @@ def test_torchs_optimizers_couple_nothing(kind: Any) -> None:
 )
 def test_stages_and_servers_are_held_against_the_whole_model(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="place or number"):
-        stalegrid.train(
+        train(
             MODEL,
             images(),
             loss=nn.CrossEntropyLoss(),

@@ -11,8 +11,7 @@ from torch.utils.data import TensorDataset
 
 from stalegrid.data import Batches, Slices
 from stalegrid.plans.unequal import tell_unequal
-from stalegrid.train import train
-from tests.cases import build
+from tests.cases import build, train
 
 IGNORED = -100
 

@@ -9,7 +9,7 @@ from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 
 from stalegrid.errors import ConfigError
 from stalegrid.methods.published import METHODS
-from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.settings import OptimizerSettings, RunConfig
 from stalegrid.recipes.task import make_task
 from tests.cases import flat
 
@@ -49,20 +49,20 @@ def test_an_optimizer_by_name(name: Any, kind: type[Optimizer]) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam"])
 def test_numbers_of_the_users_own(name: Any) -> None:
-    group = chosen(optimizer=name, lr=0.25, momentum=0.5, weight_decay=0.125)
+    group = chosen(optimizer=OptimizerSettings(name=name, lr=0.25, momentum=0.5, weight_decay=0.125))
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
     assert (group["momentum"] if name == "sgd" else group["betas"][0]) == 0.5
 
 
 def test_a_momentum_of_zero_is_one_of_the_users_own() -> None:
-    assert chosen(momentum=0.0)["momentum"] == 0.0
-    assert chosen(optimizer="adam", momentum=0.0)["betas"] == (0.0, 0.999)
+    assert chosen(optimizer=OptimizerSettings(momentum=0.0))["momentum"] == 0.0
+    assert chosen(optimizer=OptimizerSettings(name="adam", momentum=0.0))["betas"] == (0.0, 0.999)
     assert chosen(lr=0.0)["lr"] == 0.0
 
 
 def test_another_optimizer_for_the_method_has_the_methods_momentum() -> None:
     assert chosen(method="async-nesterov", optimizer="sgd")["momentum"] == 0.99
-    assert chosen(method="async-nesterov", momentum=0.5)["betas"] == (0.5, 0.999)
+    assert chosen(method="async-nesterov", optimizer=OptimizerSettings(momentum=0.5))["betas"] == (0.5, 0.999)
 
 
 def test_nesterov_is_for_sgd() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.observe.trace import write_trace
@@ -16,20 +17,16 @@ from stalegrid.programs.grid import OBSERVER, Unit, learner, server
 from stalegrid.report.figures import MOST_POINTS, ON_PAGE, Curve, bars, curves, histogram
 from stalegrid.report.gantt import MOST_BARS, gantt, steady
 from stalegrid.report.report import write_report
+from tests.cases import make_task, plan_of
 
 Record = dict[str, Any]
 A, B = Unit(0, 0), Unit(0, 1)
 CONFIG: Record = {
-    "method": "pham-ahn",
-    "groups": 1,
-    "stages": 2,
-    "staleness": [2, 0],
-    "cuts": ['<b>&"4"</b>'],
-    "updates": None,
-    "epochs": 2.0,
-    "data": "digits",
-    "model": "mlp",
-    "clip": None,
+    "method": {"name": "pham-ahn", "staleness": [2, 0], "clip": None},
+    "grid": {"groups": 1, "stages": 2, "cuts": ['<b>&"4"</b>']},
+    "training": {"updates": None, "epochs": 2.0},
+    "data": {"name": "digits"},
+    "model": {"name": "mlp"},
 }
 
 
@@ -62,16 +59,11 @@ def folder_of(path: Path, config: Record = CONFIG, metrics: list[Record] | None 
 
 
 SERVED: Record = {
-    "method": "softsync",
-    "groups": None,
-    "stages": None,
-    "learners": 3,
-    "servers": 2,
-    "softsync": 1,
-    "updates": None,
-    "epochs": 2.0,
-    "data": "digits",
-    "model": "mlp",
+    "method": {"name": "softsync"},
+    "servers": {"learners": 3, "number": 2, "softsync": 1},
+    "training": {"updates": None, "epochs": 2.0},
+    "data": {"name": "digits"},
+    "model": {"name": "mlp"},
 }
 
 
@@ -193,7 +185,10 @@ def test_learners_that_were_lost_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "splits"), [("hardsync", 1), ("asgd", 3)])
 def test_where_n_follows_from_the_method(tmp_path: Path, method: str, splits: int) -> None:
-    page = page_of(folder_of(tmp_path, {**SERVED, "method": method, "servers": 1, "softsync": None}, TAKEN))
+    asked = Settings.of({"method": method, "learners": 3, "batch_size": 4, "updates": 2})
+    settled = plan_of(make_task(), asked).settled(asked).plain()
+    assert "number" not in settled["servers"]
+    page = page_of(folder_of(tmp_path, SERVED | settled, TAKEN))
     assert page.of("p")[0].startswith(f"3 learners, 1 server, n = {splits}, ")
     assert page.facts["n"] == str(splits)
     assert page.of("figcaption")[2].endswith(f" above 2n = {2 * splits}")
@@ -231,21 +226,22 @@ def test_names_are_unique_and_all_that_are_used_exist(tmp_path: Path) -> None:
 
 
 def test_the_configuration_is_escaped(tmp_path: Path) -> None:
-    page = page_of(folder_of(tmp_path, {**CONFIG, "method": "<script>alert(1)</script>"}))
+    named = {**CONFIG["method"], "name": "<script>alert(1)</script>"}
+    page = page_of(folder_of(tmp_path, CONFIG | {"method": named}))
     cells = page.of("td")
     settings = dict(zip(cells[::2], cells[1::2], strict=True))
-    assert settings["method"] == "<script>alert(1)</script>"
-    assert settings["staleness"] == "[2, 0]"
-    assert settings["clip"] == "null"
-    assert settings["cuts"] == json.dumps(CONFIG["cuts"])
-    assert list(settings) == list(CONFIG)
+    assert settings["method.name"] == "<script>alert(1)</script>"
+    assert settings["method.staleness"] == "[2, 0]"
+    assert settings["method.clip"] == "null"
+    assert settings["grid.cuts"] == json.dumps(CONFIG["grid"]["cuts"])
+    assert list(settings) == [f"{group}.{name}" for group, fields in CONFIG.items() for name in fields]
     assert page.of("title") == ["<script>alert(1)</script> on digits: report"]
     assert not re.search("<b>|<script", page.source)
 
 
 def test_several_groups_have_a_consensus(tmp_path: Path) -> None:
     metrics = [reported(5, 1.0, 2.0, groups=2), evaluated(5, 1.0, 0.5)]
-    page = page_of(folder_of(tmp_path, {**CONFIG, "groups": 2}, metrics))
+    page = page_of(folder_of(tmp_path, CONFIG | {"grid": {"groups": 2, "stages": 2}}, metrics))
     assert "Consensus" in page.of("h2")
     assert "Consensus" not in page_of(folder_of(tmp_path, CONFIG, metrics)).of("h2")
 
@@ -278,7 +274,7 @@ def test_a_run_that_goes_on_is_told_so_far(tmp_path: Path) -> None:
     assert page.facts["updates"] == "10"
     half = page_of(folder_of(tmp_path, metrics=METRICS[:2]))
     assert half.of("p")[0].endswith("1 of 2 epochs. Not finished: this is what there is so far.")
-    counted = page_of(folder_of(tmp_path, {**CONFIG, "updates": 1000}, METRICS))
+    counted = page_of(folder_of(tmp_path, CONFIG | {"training": {"updates": 1000}}, METRICS))
     assert counted.of("p")[0].endswith("10 of 1,000 updates. Not finished: this is what there is so far.")
 
 
@@ -520,7 +516,7 @@ def test_the_numbers_of_a_run_are_drawn(tmp_path: Path) -> None:
         evaluated(5, 1.0, 0.5, virtual_seconds=4.0),
         reported(10, 2.0, 1.5, groups=2, virtual_seconds=6.0),
     ]
-    source = page_of(folder_of(tmp_path, {**CONFIG, "groups": 2}, metrics)).source
+    source = page_of(folder_of(tmp_path, CONFIG | {"grid": {"groups": 2, "stages": 2}}, metrics)).source
     for picture in (
         curves(
             "Loss over epochs",

@@ -1,6 +1,5 @@
 """A comparison: fair, complete, kept when interrupted, and counted right."""
 
-import dataclasses
 import json
 import shutil
 import statistics
@@ -16,17 +15,20 @@ from safetensors.torch import load_file
 
 from stalegrid.data import Batches
 from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.methods.choose import find_grid
+from stalegrid.methods.settings import MethodSettings
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
 from stalegrid.studies import compare as module
 from stalegrid.studies.compare import compare, configuration
 from stalegrid.studies.comparison import failures, table
 from stalegrid.train import execute
-from tests.cases import flat
+from tests.cases import changed, flat
 
 BASE = flat(RunConfig, groups=2, stages=2, updates=12, engine="simulator", log_every=4, evaluate_every=0.2, seed=5)
-SHORT = dataclasses.replace(BASE, updates=2)
+SHORT = changed(BASE, updates=2)
 METHODS = ["sgd", "pham-ahn", "1f1b"]
+SGD = find_grid("sgd")
 FIRST = "sgd-5"
 
 
@@ -46,7 +48,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the runs that are trained from now on."""
     names: list[str] = []
-    after_training(monkeypatch, lambda config: names.append(config.out.name))
+    after_training(monkeypatch, lambda config: names.append(config.output.folder.name))
     return names
 
 
@@ -103,7 +105,7 @@ def test_every_method_sees_the_same_samples_at_every_update() -> None:
     seen = []
     for name in (*METHODS, "data-parallel", "gpipe"):
         config = configuration(BASE, name)
-        groups, size, seed = config.groups, config.batch_size, config.seed
+        groups, size, seed = config.grid.groups, config.training.batch_size, config.training.seed
         assert groups
         batches = Batches(data, groups=groups, batch_size=size, seed=seed)
         seen.append([torch.cat([batches.indices(s, n) for s in range(groups)]).tolist() for n in range(30)])
@@ -112,7 +114,7 @@ def test_every_method_sees_the_same_samples_at_every_update() -> None:
 
 def test_every_method_starts_from_the_same_weights_and_every_seed_from_others() -> None:
     def start(method: str, seed: int) -> torch.Tensor:
-        config = dataclasses.replace(configuration(BASE, method), seed=seed)
+        config = changed(configuration(BASE, method), seed=seed)
         return next(make_task(config).model.parameters()).detach()
 
     assert torch.equal(start("sgd", 0), start("pham-ahn", 0))
@@ -121,26 +123,27 @@ def test_every_method_starts_from_the_same_weights_and_every_seed_from_others() 
 
 def test_what_belongs_to_a_method_is_not_given_to_another() -> None:
     own = {"staleness": [4, 0], "view": "current", "corrections": ["gap-aware"], "micro_batches": 2}
-    base = dataclasses.replace(BASE, **own)
+    base = changed(BASE, **own)
     assert configuration(base, "pham-ahn") == base
-    other = configuration(base, "1f1b")
+    other = configuration(base, "1f1b").method
     assert {name: getattr(other, name) for name in own} == dict.fromkeys(own)
+    assert other == MethodSettings(name="1f1b")
 
 
 def test_a_mixing_is_for_methods_that_have_none() -> None:
-    base = dataclasses.replace(BASE, mixing="adapt-then-combine")
-    assert configuration(base, "pham-ahn").mixing == "adapt-then-combine"
-    assert configuration(base, "dsp").mixing == "adapt-then-combine"
-    assert configuration(base, "1f1b").mixing is None
+    base = changed(BASE, mixing="adapt-then-combine")
+    assert configuration(base, "pham-ahn").mixing.kind == "adapt-then-combine"
+    assert configuration(base, "dsp").mixing.kind == "adapt-then-combine"
+    assert configuration(base, "1f1b").mixing.kind is None
 
 
 def test_a_single_group_needs_no_graph() -> None:
-    base = dataclasses.replace(BASE, groups=4, topology="edges", edges="0-1,1-2,2-3", processes=8)
+    base = changed(BASE, groups=4, topology="0-1,1-2,2-3", processes=8)
     config = configuration(base, "data-parallel")
-    assert (config.groups, config.stages, config.batch_size) == (4, 1, 32)
-    assert (config.edges, config.processes) == ("0-1,1-2,2-3", 4)
+    assert (config.grid.groups, config.grid.stages, config.training.batch_size) == (4, 1, 32)
+    assert (config.mixing.topology, config.engine.processes) == ("0-1,1-2,2-3", 4)
     config = configuration(base, "sgd")
-    assert (config.groups, config.batch_size, config.topology, config.edges) == (1, 128, "ring", None)
+    assert (config.grid.groups, config.training.batch_size, config.mixing.topology) == (1, 128, "ring")
 
 
 def test_all_methods_are_cut_at_the_same_place(finished: Path) -> None:
@@ -150,7 +153,7 @@ def test_all_methods_are_cut_at_the_same_place(finished: Path) -> None:
 
 
 def test_a_grid_that_is_left_open_is_the_largest_of_the_methods(tmp_path: Path) -> None:
-    base = dataclasses.replace(SHORT, groups=None, stages=None)
+    base = changed(SHORT, groups=None, stages=None)
     made = compare(base, ["sgd", "gpipe"], 1, tmp_path / "out", quiet=True)
     assert "1 x 2 (groups x stages)" in made["title"]
 
@@ -231,8 +234,8 @@ def test_an_unfinished_run_is_trained_anew_to_the_same_bits(copied: Path, finish
 
 def test_an_interruption_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(config: Any) -> None:
-        if config.method == "pham-ahn":
-            (config.out / "summary.json").unlink()
+        if config.method.name == "pham-ahn":
+            (config.output.folder / "summary.json").unlink()
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
@@ -243,13 +246,13 @@ def test_an_interruption_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest
     made = json.loads((out / "comparison.json").read_text())
     assert [cell(made, name, "runs") for name in METHODS] == ["1 of 1", "0 of 1", "0 of 1"]
     again: list[str] = []
-    after_training(monkeypatch, lambda config: again.append(config.out.name))
+    after_training(monkeypatch, lambda config: again.append(config.output.folder.name))
     compare(SHORT, METHODS, 1, out, quiet=True)
     assert again == ["pham-ahn-5", "1f1b-5"]
 
 
 def test_methods_can_be_added(copied: Path, trained: list[str]) -> None:
-    open_grid = dataclasses.replace(BASE, groups=None, stages=None)
+    open_grid = changed(BASE, groups=None, stages=None)
     made = compare(open_grid, [*METHODS, "data-parallel"], 1, copied, quiet=True)
     assert trained == ["data-parallel-5"]
     assert cell(made, "data-parallel", "S x K") == "2 x 1"
@@ -257,8 +260,8 @@ def test_methods_can_be_added(copied: Path, trained: list[str]) -> None:
 
 def test_a_run_whose_numbers_go_wrong_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(config: Any) -> None:
-        if config.method == "pham-ahn":
-            (config.out / "summary.json").unlink()
+        if config.method.name == "pham-ahn":
+            (config.output.folder / "summary.json").unlink()
             raise NonFiniteLoss("the loss is nan (unit: (0,1))")
 
     after_training(monkeypatch, diverge)
@@ -269,7 +272,7 @@ def test_a_run_whose_numbers_go_wrong_is_noted(tmp_path: Path, monkeypatch: pyte
 
 
 def test_nothing_but_failures_is_a_comparison_too(tmp_path: Path) -> None:
-    made = compare(dataclasses.replace(BASE, lr=1e30), ["sgd"], 1, tmp_path / "out", quiet=True)
+    made = compare(changed(BASE, lr=1e30), ["sgd"], 1, tmp_path / "out", quiet=True)
     assert "NonFiniteLoss" in failures(made)[0]
     assert table(made) == [["method", "S x K", "runs"], ["sgd", cell(made, "sgd", "S x K"), "0 of 1, 1 failed"]]
     assert (tmp_path / "out" / "comparison.png").exists()
@@ -295,15 +298,17 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
 def test_refused(name: str, tmp_path: Path, trained: list[str]) -> None:
     changes, methods, seeds, expected = REFUSED[name]
     with pytest.raises(ConfigError) as caught:
-        compare(dataclasses.replace(BASE, **changes), methods, seeds, tmp_path / "out", quiet=True)
+        compare(changed(BASE, **changes), methods, seeds, tmp_path / "out", quiet=True)
     assert expected in str(caught.value)
     assert not trained
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_of_another_configuration_are_not_mixed_in(copied: Path, trained: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"another configuration \(out: .*copy, epochs: 10.0 there, 3.0 here\)"):
-        compare(dataclasses.replace(BASE, epochs=3.0), METHODS, 3, copied, quiet=True)
+    with pytest.raises(
+        ConfigError, match=r"another configuration \(out: .*copy, training.epochs: None there, 3.0 here\)"
+    ):
+        compare(changed(BASE, epochs=3.0), METHODS, 3, copied, quiet=True)
     assert not trained
 
 
@@ -323,3 +328,13 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'stalegrid\[plot\]'"):
         compare(BASE, METHODS, 1, tmp_path / "out", quiet=True)
+
+
+def test_a_method_by_two_names_is_named_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="each named once"):
+        compare(BASE, ["sgd", f"{__name__}:SGD"], 1, tmp_path / "out", quiet=True)
+
+
+def test_a_method_is_its_own_by_whichever_name() -> None:
+    base = changed(BASE, method=f"{__name__}:SGD", micro_batches=2)
+    assert configuration(base, "sgd").method == base.method

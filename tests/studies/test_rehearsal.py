@@ -1,20 +1,22 @@
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stalegrid.config import Settings
 from stalegrid.methods.published import METHODS
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import write_trace
 from stalegrid.planner.planning import Candidate, Question, candidates
 from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.grid import Unit
+from stalegrid.programs.settings import GridSettings
 from stalegrid.studies import rehearsal
 from stalegrid.studies.rehearsal import emulate, rehearse
 from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.settings import DeviceSettings
 from stalegrid.train import execute
 from tests.cases import changed, make_plan, make_settings, make_task
 
@@ -29,7 +31,7 @@ def table(*names: str) -> CostTable:
 
 
 def planned(method: str, settings: Settings, costs: CostTable) -> Candidate:
-    devices = (settings.groups or 1) * (settings.stages or 1)
+    devices = (settings.grid.groups or 1) * (settings.grid.stages or 1)
     return candidates(Question(costs, devices, (method,)), settings)[0]
 
 
@@ -67,11 +69,12 @@ def recorded_as(monkeypatch: pytest.MonkeyPatch, ends: dict[Unit, list[int]]) ->
             for n, end in enumerate(times):
                 timeline.executed(unit, Action(Kind.FORWARD, n), end * MS - 9, end * MS - 5)
                 timeline.executed(unit, Action(Kind.UPDATE, n), end * MS - 5, end * MS)
-        assert settings.out is not None
-        Path(settings.out).mkdir()
-        write_trace(settings.out / "trace.json", timeline)
-        if settings.costs is not None:
-            costs.append(CostTable.read(settings.costs))
+        folder = settings.output.folder
+        assert folder is not None
+        folder.mkdir()
+        write_trace(folder / "trace.json", timeline)
+        if settings.devices.costs is not None:
+            costs.append(CostTable.read(settings.devices.costs))
 
     monkeypatch.setattr(rehearsal, "execute", run)
     costs.clear()
@@ -95,12 +98,15 @@ def test_a_rehearsal_runs_the_candidate_on_processes_without_what_takes_time_bes
     ((ran, settings),) = asked
     assert (ran.test, ran.scheduler) == (None, None)
     assert ran.model is task.model
-    kept = {"method": "pipedream", "groups": 1, "stages": 2, "staleness": [1, 0], "cuts": ["norm2"], "slow": "0,1=2"}
-    run = {"engine": "processes", "updates": 13, "trace": True, "gap": False, "costs": None, "emulate": False}
-    assert {name: getattr(settings, name) for name in kept | run} == kept | run
-    assert settings.log_every == 13
-    assert settings.out is not None
-    assert not settings.out.parent.exists()
+    assert (settings.method.name, settings.method.staleness) == ("pipedream", [1, 0])
+    assert settings.grid == GridSettings(groups=1, stages=2, cuts=["norm2"])
+    assert settings.devices == DeviceSettings(slow="0,1=2")
+    assert (settings.engine.kind, settings.training.updates) == ("processes", 13)
+    assert settings.output.folder is not None
+    assert settings.output == OutputSettings(
+        folder=settings.output.folder, trace=True, gap=False, log_every=13, evaluate_every=0
+    )
+    assert not settings.output.folder.parent.exists()
 
 
 def test_a_run_is_long_enough_to_fill_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +115,7 @@ def test_a_run_is_long_enough_to_fill_the_pipeline(monkeypatch: pytest.MonkeyPat
     candidate = planned("pipedream", make_settings(1, 2, staleness=[6, 0]), whole)
     rehearse(make_task(), candidate, 9)
     emulate(candidate, whole, 9)
-    assert [settings.updates for _, settings in asked] == [32, 32]
+    assert [settings.training.updates for _, settings in asked] == [32, 32]
 
 
 @pytest.mark.parametrize(("method", "groups", "stages"), [("pipedream", 1, 3), ("gpipe", 2, 2), ("pham-ahn", 3, 1)])
@@ -123,9 +129,9 @@ def test_emulation_runs_a_small_model_cut_like_the_candidate(
     ((task, settings),) = asked
     (used,) = costs
     assert used.parts == whole.cut(stages, candidate.cuts)
-    assert settings.emulate
-    kept = ("method", "groups", "stages", "staleness", "micro_batches", "mixing")
-    assert [getattr(settings, name) for name in kept] == [getattr(candidate.settings, name) for name in kept]
+    assert settings.devices.emulate
+    assert (settings.method, settings.mixing) == (candidate.settings.method, candidate.settings.mixing)
+    assert (settings.grid.groups, settings.grid.stages) == (groups, stages)
     plan = make_plan(task, changed(settings, costs=None, emulate=False, out=None), used)
     assert plan.schedule == candidate.schedule
     assert plan.devices.costs == used.parts

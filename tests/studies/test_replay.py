@@ -66,7 +66,7 @@ def swap(folder: Path, which: Callable[[list[dict[str, int]], int], bool]) -> No
     [
         ("softsync", {"softsync": 3, "servers": 2}),
         ("softsync", {"softsync": 1, "momentum_at": "learner"}),
-        ("asgd", {"staleness_rule": "dc=0.5"}),
+        ("asgd", {"rule": "dc=0.5"}),
         ("asgd", {"corrections": ["gap-aware"], "clip": 0.5, "servers": 3}),
         ("asgd", {"max_staleness": 1, "jitter": 1.0}),
         ("hardsync", {"jitter": 0.0}),
@@ -109,7 +109,7 @@ def test_a_replay_of_another_task_has_other_bits(tmp_path: Path) -> None:
     for other in (
         replay(task, changed(settings, seed=4), tmp_path / "run", quiet=True),
         replay(make_task(scheduler=None), settings, tmp_path / "run", quiet=True),
-        replay(task, changed(settings, staleness_rule="inverse"), tmp_path / "run", quiet=True),
+        replay(task, changed(settings, rule="inverse"), tmp_path / "run", quiet=True),
     ):
         assert (other.version, other.equal) == (UPDATES, False)
         assert other.difference > 0
@@ -251,7 +251,7 @@ def test_a_run_from_python_says_how_it_can_be_repeated(tmp_path: Path) -> None:
     first = execute(task, settings, quiet=True)
     with pytest.raises(ConfigError, match=r"says nothing of its model and data") as caught:
         recorded_config(tmp_path / "run")
-    hint = f'train(..., engine="simulator", deliveries="{tmp_path / "run" / DELIVERIES}")'
+    hint = f'train(..., engine="simulator", servers=ServerSettings(deliveries="{tmp_path / "run" / DELIVERIES}"))'
     assert hint in str(caught.value)
     changes: dict[str, Any] = {"deliveries": str(tmp_path / "run" / DELIVERIES), "out": tmp_path / "again"}
     again = execute(task, changed(settings, jitter=0.0, **changes), quiet=True)
@@ -288,9 +288,10 @@ def test_what_a_run_wrote_down_is_what_it_was(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", "--method", "softsync", "--lr", "0.02", "--method.clip", "3", "--model", "mlp")
     found = recorded_config(folder)
     assert isinstance(found, RunConfig)
-    settled: dict[str, Any] = {"learners": 4, "softsync": 1, "corrections": ["inverse-staleness"], "out": None}
-    settled |= {"method": "softsync", "lr": 0.02, "clip": 3.0, "jitter": 0.3, "updates": 6, "batch_size": 8}
-    assert {name: getattr(found, name) for name in settled} == settled
+    assert (found.servers.learners, found.servers.softsync) == (4, 1)
+    assert (found.method.name, found.method.corrections) == ("softsync", ["inverse-staleness", "clip=3.0"])
+    assert (found.training.updates, found.training.batch_size) == (6, 8)
+    assert (found.optimizer.lr, found.devices.jitter, found.output.folder) == (0.02, 0.3, None)
 
 
 def test_replay_says_other_bits_and_exits_with_1(tmp_path: Path, capsys: Said) -> None:

@@ -5,10 +5,10 @@ from statistics import median
 
 import pytest
 
-from stalegrid.config import DeviceSettings
 from stalegrid.errors import ConfigError
 from stalegrid.programs.grid import Grid, Unit
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage, parse_outages, parse_slow
+from stalegrid.timing.settings import DeviceSettings
 
 UNIT = Unit(0, 1)
 
@@ -79,6 +79,8 @@ def test_stalls_are_two_numbers(stalls: list[float]) -> None:
 def test_jitter_that_has_no_meaning_is_refused(numbers: tuple[float, float, float]) -> None:
     sigma, share, stall = numbers
     with pytest.raises(ConfigError, match=re.escape(f"(sigma: {sigma}, share: {share}, stall: {stall})")):
+        Jitter(sigma, share, stall)
+    with pytest.raises(ConfigError, match=r"\(sigma: |devices\.(jitter|stalls) must be .*infinite"):
         parse(jitter=sigma, stalls=[share, stall])
 
 

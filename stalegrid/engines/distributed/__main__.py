@@ -1,4 +1,4 @@
-"""The entry of a worker process: ``python -P __main__.py FOLDER RANK SIZE JOB``, JOB being an open file's number.
+"""The entry of the warm process, ``python -P __main__.py``, whose standard input is its line to the starter.
 
 Does not know: what workers do.
 
@@ -6,36 +6,32 @@ Modules are looked for where the starter looked for them, in that order, and now
 before anything of this library, or of torch, is loaded.
 """
 
+import gc
 import json
-import pickle
+import socket
 import sys
-import traceback
-from pathlib import Path
 
 
 def _start() -> None:
-    folder, rank = Path(sys.argv[1]), sys.argv[2]
-    sys.path[:] = json.loads((folder / "path").read_text())
+    gc.disable()  # while libraries load there is no garbage, and looking for it takes a quarter of the time
+    line = socket.socket(fileno=0)
+    size = int.from_bytes(line.recv(4, socket.MSG_WAITALL))
+    sys.path[:] = json.loads(line.recv(size, socket.MSG_WAITALL) or "[]")
     try:
-        from stalegrid.engines.distributed.worker import main
+        import torch._dynamo  # noqa: F401 - as optimizers do when they are made
+
+        from stalegrid.engines.distributed.forking import serve
     except Exception as problem:  # such as no memory left to load libraries into
-        text = f"a worker process cannot load what it needs: {type(problem).__name__}: {problem}"
-        _tell(folder / f"error-{rank}", RuntimeError(text))
+        _refuse(line, f"a worker process cannot load what it needs: {type(problem).__name__}: {problem}")
         sys.exit(1)
-    main(lambda error: _tell(folder / f"error-{rank}", error))
+    serve(line)
 
 
-def _tell(path: Path, error: BaseException) -> None:
-    """Write the error at hand where the starter looks for it, whole as soon as it is there."""
-    text = traceback.format_exc()
-    try:
-        told = pickle.dumps((error, text))
-        pickle.loads(told)  # an error whose class cannot be rebuilt is told as text
-    except Exception:
-        told = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
-    part = path.with_name(f"part-{path.name}")
-    part.write_bytes(told)
-    part.replace(path)
+def _refuse(line: socket.socket, why: str) -> None:
+    """Tell who asks for workers why there are none."""
+    _, files, _, _ = socket.recv_fds(line, 1, 8)
+    if files:
+        socket.socket(fileno=files[0]).sendall(json.dumps(["refused", why]).encode() + b"\n")
 
 
 _start()

@@ -3,20 +3,16 @@
 Does not know: what they compute.
 """
 
-import json
-import os
 import pickle
-import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from stalegrid.engines.distributed.job import Job, write_job
 from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
+from stalegrid.engines.distributed.warm import Worker, forked
 from stalegrid.engines.distributed.worker import MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
@@ -30,10 +26,6 @@ GRACE = 3.0
 BEGIN = 600.0
 """Seconds in which one of them has to come to where they meet, or as long as the deadline if that is more."""
 
-PATH = "path"
-"""The file that says where modules are looked for."""
-
-_ENTRY = Path(__file__).with_name("__main__.py")
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
@@ -48,6 +40,7 @@ def launch(job: Job, number: int) -> None:
         ConfigError: they cannot be given the job, or cannot reach each other on this host.
         StalegridError: what the process that failed first said, with what the others then waited for.
         WorkerDied: one ended without a word.
+        EngineError: they cannot be started.
     """
     refuse_global_hooks()
     size = number + 1
@@ -55,8 +48,7 @@ def launch(job: Job, number: int) -> None:
     interface = loopback()
     with private_folder() as folder, write_job(job) as file:
         make_secret(folder)
-        (folder / PATH).write_text(json.dumps([path for path in sys.path if isinstance(path, str)]))
-        with _workers(folder, size, file.fileno(), interface) as processes:
+        with forked(folder, size, interface, file.fileno()) as processes:
             patience = max(job.engine.deadline, BEGIN)
             workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
             if not workers.watch():
@@ -66,50 +58,6 @@ def launch(job: Job, number: int) -> None:
 def _vital(program: Agenda, home: Home) -> set[int]:
     """Return the processes without which the others cannot go on."""
     return {rank for unit, rank in home.items() if not program.expendable(unit)}
-
-
-@contextmanager
-def _workers(folder: Path, size: int, job: int, interface: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    # Workers are as optimised, isolated or verbose as this process.
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    command = [sys.executable, *flags, "-P", str(_ENTRY), str(folder)]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": interface}
-    workers: list[subprocess.Popen[bytes]] = []
-    try:
-        # One after another: those that were started are ended where the next cannot be.
-        workers.extend(_started([*command, str(rank), str(size), str(job)], environment, job) for rank in range(size))
-        yield workers
-    finally:
-        for worker in workers:
-            worker.kill()
-        for worker in workers:
-            worker.wait()
-            if worker.stdin is not None:
-                worker.stdin.close()
-
-
-def _started(command: Sequence[str], environment: Mapping[str, str], job: int) -> subprocess.Popen[bytes]:
-    try:
-        # In a session of their own, so that Ctrl-C reaches only this process, which then ends them in order.
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=_inherited(sys.__stdout__),
-            stderr=_inherited(sys.__stderr__),
-            start_new_session=True,
-            pass_fds=[job],
-        )
-    except OSError as problem:
-        raise EngineError(
-            f"a worker process cannot be started: {problem.strerror}; close or raise what is limited (ulimit -a), let "
-            "fewer processes share the units, or use the simulator"
-        ) from problem
-
-
-def _inherited(stream: TextIO | None) -> int | None:
-    """Return what a worker prints to: where this process has no such stream, its number may be that of a socket."""
-    return subprocess.DEVNULL if stream is None or stream.closed else None
 
 
 class Workers:
@@ -126,7 +74,7 @@ class Workers:
     def __init__(
         self,
         folder: Path,
-        processes: Sequence[subprocess.Popen[bytes]],
+        processes: Sequence[Worker],
         home: Home,
         vital: Collection[int],
         patience: float,

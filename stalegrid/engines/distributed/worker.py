@@ -2,14 +2,16 @@
 
 Does not know: who started it or who else fails.
 
-Started by :mod:`stalegrid.engines.distributed.launch`; under torchrun the user's own script calls
+Forked by :mod:`stalegrid.engines.distributed.forking`; under torchrun the user's own script calls
 :func:`work` through :func:`stalegrid.train.train`.
 """
 
 import os
+import pickle
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -87,23 +89,39 @@ def _write(path: Path, timeline: Timeline, world: World, patience: float) -> Non
         write_trace(path, Timeline.joined(map(from_text, parts)))
 
 
-def main(tell: Callable[[BaseException], object]) -> None:
-    """Run a worker, as its entry says; standard input closes when the starter is gone.
+def main(folder: Path, rank: int, size: int, file: int) -> None:
+    """Be a worker, to the end of this process; standard input closes when the starter is gone.
 
     Args:
-        tell: tells the starter of the error that ends this process.
+        folder: through which processes find each other, and tell their starter of errors.
+        rank: of this one.
+        size: number of processes.
+        file: the open file that holds the job.
     """
-    folder, rank, size, file = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     threading.Thread(target=_end_with_starter, args=(folder,), daemon=True).start()
+    told = (folder / f"part-{rank}").open("wb")  # now, since the error may be that no more files can be opened
     try:
         job = read_job(file)
         meet(lambda: (_store(folder, size), rank, size), patience_of(job.engine.deadline), str(folder))
         prove(read_secret(folder), job.engine.deadline)
         work(job, rank, spare=True, met=(folder / MET).touch)
     except BaseException as error:
-        tell(error)
+        with told:
+            told.write(_pickled(error))
+        (folder / f"part-{rank}").replace(folder / f"error-{rank}")  # whole as soon as it is there
         _leave(1)
     _leave(0)
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Return the error at hand as its starter reads it."""
+    text = traceback.format_exc()
+    try:
+        told = pickle.dumps((error, text))
+        pickle.loads(told)  # an error whose class cannot be rebuilt is told as text
+    except Exception:
+        told = pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text))
+    return told
 
 
 def _store(folder: Path, size: int) -> Store:

@@ -65,17 +65,23 @@ def _marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(os.getpid()))
 
 
-def workers() -> set[int]:
-    """Return the processes that run a worker for this test process."""
-    found = set()
+def processes() -> dict[int, int]:
+    """Return the processes that this test process has started to have workers, and their parents."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             ours = f"{MARK}={os.getpid()}\0".encode() in path.with_name("environ").read_bytes()
             if ours and b"engines/distributed/__main__.py" in path.read_bytes():
-                found.add(int(path.parent.name))
+                found[int(path.parent.name)] = int(path.with_name("stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue  # ended meanwhile
     return found
+
+
+def workers() -> set[int]:
+    """Return the workers among them, which another one of them has forked."""
+    found = processes()
+    return {process for process, parent in found.items() if parent in found}
 
 
 def wait_until(condition: object, seconds: float) -> bool:
@@ -171,7 +177,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_that_is_ended_ends_all_processes_and_keeps_the_results(
     number: int, status: int, told: bytes, tmp_path: Path, scratch: Path
 ) -> None:
-    before = workers()
+    before = processes()
     with long_run(tmp_path / "run") as run:
         assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
         assert list(scratch.glob("stalegrid-*"))
@@ -180,16 +186,16 @@ def test_a_run_that_is_ended_ends_all_processes_and_keeps_the_results(
     assert run.returncode == status
     assert told in errors
     assert b"Traceback" not in errors
-    assert workers() == before
+    assert processes() == before
     assert not list(scratch.glob("stalegrid-*"))
 
 
-def test_workers_end_with_the_process_that_started_them_and_leave_no_file(tmp_path: Path, scratch: Path) -> None:
-    before = workers()
+def test_all_processes_end_with_the_one_that_started_them_and_leave_no_file(tmp_path: Path, scratch: Path) -> None:
+    before = processes()
     with long_run(tmp_path / "run") as run:
         assert wait_until(lambda: has_reported(tmp_path / "run"), 120)
-        assert workers() > before
+        assert len(processes()) == len(before) + 6
         run.kill()
         run.communicate(timeout=60)
-    assert wait_until(lambda: workers() == before, 30)
+    assert wait_until(lambda: processes() == before, 30)
     assert not list(scratch.glob("stalegrid-*"))

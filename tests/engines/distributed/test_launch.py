@@ -2,9 +2,7 @@
 
 import importlib
 import os
-import pickle
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-import stalegrid
 from stalegrid.engines.distributed.job import Job, read_job, write_job
-from stalegrid.engines.distributed.launch import PATH
 from stalegrid.errors import ConfigError, EngineError
 from stalegrid.observe.records import Nowhere
 from tests import cases
@@ -130,15 +126,3 @@ def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
             write_job(job())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_worker_that_cannot_load_what_it_needs_says_so(tmp_path: Path) -> None:
-    (tmp_path / PATH).write_text("[]")
-    entry = Path(stalegrid.__file__).parent / "engines" / "distributed" / "__main__.py"
-    made = subprocess.run([sys.executable, "-P", str(entry), str(tmp_path), "0", "1", "0"], capture_output=True)
-    assert made.returncode == 1
-    assert not made.stderr
-    error, text = pickle.loads((tmp_path / "error-0").read_bytes())
-    assert str(error).startswith("a worker process cannot load what it needs: ModuleNotFoundError: ")
-    assert "Traceback" in text
-    assert {path.name for path in tmp_path.iterdir()} == {PATH, "error-0"}

@@ -202,8 +202,8 @@ def killing(rank: int, folder: Path, seconds: float = 120.0) -> Iterator[None]:
     def kill() -> None:
         taken = wait_until(running, seconds)
         for process in workers():
-            arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            if not taken or arguments[-4] == b"%d" % rank:
+            opened = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()]
+            if not taken or any(name.endswith(f"/part-{rank}") for name in opened):
                 os.kill(process, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)

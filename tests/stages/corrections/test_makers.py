@@ -81,7 +81,7 @@ def test_none_are_none() -> None:
     [
         (
             "halve",
-            r"unknown correction \(corrections: 'halve'\); there are: inverse-staleness, exponential-staleness, ",
+            r"unknown correction \(correction: 'halve'\); there are: inverse-staleness, exponential-staleness, ",
         ),
         ("none=1", "unknown correction"),
         ("Shrink", "unknown correction"),

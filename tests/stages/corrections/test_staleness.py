@@ -99,7 +99,7 @@ def test_every_rule_has_a_correction_of_its_own() -> None:
 def test_a_rule_that_is_none_is_refused_with_those_there_are(rule: str) -> None:
     with pytest.raises(ConfigError, match=r"unknown rule.*constant, inverse, exponential, dc, gap") as caught:
         ruled(rule)
-    assert f"(staleness_rule: {rule!r})" in str(caught.value)
+    assert f"(method.rule: {rule!r})" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -256,4 +256,6 @@ def test_an_input_that_is_not_used_has_no_gradient() -> None:
 def test_a_reference_is_short_and_independent(name: str) -> None:
     text = (FOLDER / f"{name}.py").read_text()
     assert len(text.splitlines()) <= 100
-    assert all(used.startswith("reference.") for used in re.findall(r"(?:from|import) stalegrid\.?([\w.]*)", text))
+    assert all(
+        used.startswith("studies.reference.") for used in re.findall(r"(?:from|import) stalegrid\.?([\w.]*)", text)
+    )
