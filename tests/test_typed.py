@@ -89,8 +89,8 @@ def test_a_type_checker_finds_what_is_misspelt_or_of_another_type_and_nothing_el
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    cache = pytestconfig.rootpath / ".mypy_cache"
-    options = ["--strict", "--config-file", "", "--hide-error-context", "--cache-dir", str(cache)]
+    root = pytestconfig.rootpath
+    options = ["--strict", "--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache")]
     said, problem, _ = api.run([*options, str(script)])
     assert not problem
     found: dict[int, set[str]] = {}

@@ -5,7 +5,7 @@ Does not know: methods, stages' tensors, engines.
 
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns
-from stalegrid.consensus.mixings import MIXINGS, NONE
+from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.written.groups import text_of, unknown
@@ -48,9 +48,10 @@ def _made(kind: type[Mixing]) -> Mixing:
         ) from problem
 
 
-def kind_of(asked: MixingSettings, usual: Kind, groups: int) -> Kind:
-    """Return which mixing is chosen, as it was named: the user's or the method's, none for a single group."""
-    return "none" if groups == 1 else usual if asked.kind is None else asked.kind
+def kind_of(mixing: Mixing, asked: MixingSettings, usual: Kind) -> Kind:
+    """Return what names a chosen mixing: its own name, or whatever the user or the method gave for it."""
+    # What one of the user's own calls itself does not say where it is.
+    return mixing.name if has_name(mixing) else usual if asked.kind is None else asked.kind
 
 
 def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) -> Mixing:

@@ -276,7 +276,7 @@ def _of_method(
                     micro_batches=micro,
                 ),
                 grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
-                mixing=replace(settings.mixing, kind=kind_of(settings.mixing, method.mixing, grid.groups)),
+                mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")

@@ -160,7 +160,7 @@ class Plan:
                 micro_batches=schedule.micro_batches,
             ),
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=kind_of(asked.mixing, self.method.mixing, self.grid.groups)),
+            mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
         )
 
 

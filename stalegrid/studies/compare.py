@@ -137,9 +137,6 @@ def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:
     shown = ",".join(methods)
     if not methods or len({find_grid(name).name for name in methods}) < len(methods):
         raise ConfigError(f"a comparison needs methods, each named once (methods: {shown!r})")
-    called = [find_grid(name).name for name in methods]
-    if twice := next((name for name in called if called.count(name) > 1), None):
-        raise ConfigError(f"two methods of a comparison have one name (name: {twice}, methods: {shown}); rename one")
     if seeds < 1:
         raise ConfigError(f"a comparison needs at least one seed (seeds: {seeds})")
     if seeds > SEEDS:
