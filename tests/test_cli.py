@@ -181,7 +181,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "option": (["--colour", "red"], "unknown option (option: '--colour')"),
     "option-like-another": (["--batchsize", "8"], "did you mean --batch-size?"),
     "option-of-a-group": (["--mixing.perod", "2"], "did you mean --mixing.period?"),
-    "type": (["--batch-size", "many"], "batch_size"),
+    "type": (["--batch-size", "many"], "--batch-size must be"),
 }
 
 

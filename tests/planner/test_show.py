@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stalegrid.cli import make_parser
-from stalegrid.commands.options import config_of, expanded
+from stalegrid.commands.options import config_of
+from stalegrid.commands.words import expanded
 from stalegrid.config import Settings
 from stalegrid.consensus.choose import choose_mixing
 from stalegrid.methods.choose import find_grid
@@ -111,7 +112,7 @@ def parsed(command: str) -> RunConfig:
     program, name, *arguments = shlex.split(command)
     assert program == "stalegrid"
     parser, known = make_parser()
-    return config_of(parser.parse_args([name, *expanded(arguments, known[name])])[name])
+    return config_of(parser.parse_args([name, *expanded(arguments, known[name])]))
 
 
 def settled(settings: Settings) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_a_class_or_function_is_named_by_its_path_and_found_by_it() -> None:
 
 @pytest.mark.parametrize("path", ["a:", ":a", "a b:c", "a:b-c", "a..b:c", "a/b:c", "a:b:c", "1:2", ":"])
 def test_what_is_no_path_of_a_value_is_refused(path: str) -> None:
-    with pytest.raises(ConfigError, match=r"a value is named by PACKAGE.MODULE:NAME \(model: ") as caught:
+    with pytest.raises(ConfigError, match=r"a value of your own is named by PACKAGE.MODULE:NAME \(model: ") as caught:
         value_of(path, "model")
     assert f"(model: {path!r})" in str(caught.value)
 
@@ -80,12 +80,12 @@ def test_a_name_that_is_not_there_is_named(name: str, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         value_of(f"{__name__}:{name}", "loss")
     assert str(caught.value).startswith("the module has nothing of that name ")
-    assert f"(loss: {__name__}:{name}, missing: {missing})" in str(caught.value)
+    assert f"(loss: {__name__}:{name}, missing: {missing}, module: {__file__})" in str(caught.value)
 
 
 def test_a_problem_is_said_in_its_last_line_and_its_place() -> None:
     with pytest.raises(ValueError, match="of several") as caught:
         raise ValueError("of several\nlines")
-    assert said(caught.value).startswith("ValueError: of several\nlines (line ")
+    assert said(caught.value).startswith("ValueError: of several lines (line ")
     assert said(caught.value).endswith(f"of {__file__})")
     assert said(ValueError("never raised")) == "ValueError: never raised"
