@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown in a group": ({"mixing": {"perod": 2}}, r"unknown option .*'perod'.*did you mean (mixing\.)?period"),
     "flat": ({"period": 2}, r"unknown option .*'period'"),
     "of a task": ({"lr": 0.5}, r"unknown option .*'lr'"),
-    "twice": ({"stages": 2, "grid": {"stages": 3}}, r"given twice \(grid\.stages: 3 and 2\)"),
+    "twice": ({"stages": 2, "grid": {"stages": 3}}, r"given twice \(grid\.stages: 2 and 3\)"),
     "twice by its name": ({"method": MethodSettings(view="current"), "view": "stashed"}, r"twice \(method\.view: "),
     "no group": ({"grid": 3}, r"grid is a group \(grid: 3\); name its options: groups, stages, cuts"),
     "another group": ({"grid": MixingSettings()}, r"grid takes GridSettings \(grid: MixingSettings\)"),
