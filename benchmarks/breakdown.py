@@ -19,7 +19,7 @@ from benchmarks.measure import Row, ratio, together
 from benchmarks.peers.start import started
 from benchmarks.runs import half, train
 from benchmarks.workloads import BACKWARD, FORWARD, STAGES, WORKLOADS
-from stalegrid.observe.shares import shares
+from stalegrid.observe.sharing import shares
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
 from stalegrid.programs.actions import Kind

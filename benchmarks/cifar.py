@@ -14,7 +14,7 @@ from benchmarks.measure import Skipped
 from benchmarks.workloads import optimizer
 from stalegrid.data import CropAndFlip, load_cifar10
 from stalegrid.errors import DataError
-from stalegrid.models import resnet
+from stalegrid.models.named import resnet
 from stalegrid.plans.task import Task
 
 BATCH, EPOCHS = 128, 1.5

@@ -20,7 +20,7 @@ import stalegrid
 from benchmarks.measure import Row, Skipped, ratio, together
 from benchmarks.workloads import WORKLOADS, optimizer
 from stalegrid import GridSettings, OutputSettings
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 
 BATCH, STAGES, UPDATES = 128, 4, 10
 CUTS = (4, 6, 8)

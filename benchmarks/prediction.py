@@ -4,8 +4,9 @@ from torch import nn
 
 from benchmarks.measure import Figures, Row, ratio
 from benchmarks.workloads import images, optimizer
-from stalegrid import Settings, TrainingSettings, models
-from stalegrid.engines.profile import profile
+from stalegrid import Settings, TrainingSettings
+from stalegrid.engines.profiling import profile
+from stalegrid.models.named import build
 from stalegrid.planner.planning import Question, candidates
 from stalegrid.plans.task import Task
 from stalegrid.studies.rehearsal import rehearse
@@ -16,7 +17,7 @@ BATCH, UPDATES = 128, 40
 def run(turns: int) -> Row:
     """Profile, predict and measure in turn: one process, two stages, two groups."""
     data = images(4 * BATCH)
-    task = Task(models.build("resnet20", data[0][0], 10), data, nn.CrossEntropyLoss(), optimizer())
+    task = Task(build("resnet20", data[0][0], 10), data, nn.CrossEntropyLoss(), optimizer())
     settings = Settings(training=TrainingSettings(batch_size=BATCH))
     figures: Figures = {}
     for _ in range(turns):

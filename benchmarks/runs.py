@@ -12,7 +12,7 @@ from benchmarks.measure import THREADS
 from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
 from stalegrid import GridSettings, OutputSettings
 from stalegrid.engines.machine import computing
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 
 
 def half(workload: str) -> str:

@@ -21,7 +21,7 @@ from stalegrid.programs.grid import Unit, learner, server
 from stalegrid.programs.messages import Message, layout_of
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.softsync import Rules
-from stalegrid.stages.corrections import makers
+from stalegrid.stages.corrections.named import makers
 from stalegrid.stages.site import Site
 from stalegrid.stages.weights import Versions, Weights
 

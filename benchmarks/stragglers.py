@@ -21,9 +21,9 @@ from stalegrid.methods.choose import find_grid, schedule
 from stalegrid.plans.devices import settle_devices
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
-from stalegrid.stages.views import find_view
+from stalegrid.stages.views.named import find_view
 from stalegrid.timing.costs import CostTable
-from stalegrid.timing.estimate import Estimate, estimate
+from stalegrid.timing.estimating import Estimate, estimate
 
 UPDATES = 1950
 ENOUGH = 0.70

@@ -13,7 +13,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.timing.clock import TimeModel, message_bytes
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter
-from stalegrid.timing.estimate import Estimate, estimate
+from stalegrid.timing.estimating import Estimate, estimate
 
 GOAL = 200_000
 """Actions a second."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.sleeping import sleepers
 from stalegrid import ArrayDataset
-from stalegrid.models import resnet
+from stalegrid.models.named import resnet
 
 STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
 """Emulated devices, and the seconds that each takes for a batch."""

@@ -33,9 +33,9 @@ from stalegrid.programs.messages import Message, flat_layout
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.recipes.settings import RunConfig
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.site import Site
-from stalegrid.stages.views import Kept, View
+from stalegrid.stages.views.named import Kept, View
 from stalegrid.stages.views.recomputed import Recomputed
 from stalegrid.stages.views.stashed import Stashed
 from stalegrid.timing.settings import DeviceSettings

@@ -30,9 +30,9 @@ from stalegrid.engines.distributed.peers import Measured, layout_of_state
 from stalegrid.engines.distributed.warm import KEPT
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
-from stalegrid.engines.noted import noted
-from stalegrid.engines.profile import profile
-from stalegrid.engines.recorded import recorded
+from stalegrid.engines.noting import noted
+from stalegrid.engines.profiling import profile
+from stalegrid.engines.recording import recorded
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.signals import ending_in_order
 from stalegrid.engines.simulator import simulate
@@ -49,17 +49,17 @@ from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import restore
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plans.facts import facts, headline
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task, fingerprint
+from stalegrid.plans.telling import facts, headline
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.report.told import read_model, read_summary
 from stalegrid.seeds import kept
-from stalegrid.stages.corrections import Maker
-from stalegrid.stages.views import View
+from stalegrid.stages.corrections.named import Maker
+from stalegrid.stages.views.named import View
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.settings import DeviceSettings

@@ -19,7 +19,7 @@ from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
-from stalegrid.studies import verify
+from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.timing.costs import CostTable
 from stalegrid.train import Result, execute
@@ -162,7 +162,7 @@ Values = dict[tuple[int, str], Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome(verify.Outcome):
+class Outcome(verifying.Outcome):
     """What a run leaves, with the whole model's state averaged over groups."""
 
     mean: dict[str, Tensor]
@@ -221,7 +221,7 @@ def run_reference(task: Task, settings: Settings) -> Outcome:
     loop = plain_loop(task, plan, CPU)
     assert loop is not None, "no plain loop computes this"
     trained = loop()
-    made = verify.outcome_of(trained)
+    made = verifying.outcome_of(trained)
     counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
     means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
     whole = cast_model(task, settings.training)
@@ -241,7 +241,7 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 def compare(one: Outcome, other: Outcome) -> None:
     """Hold two outcomes equal, bit for bit."""
-    difference = verify.compare("", one, other)
+    difference = verifying.compare("", one, other)
     assert difference.equal, difference
     assert one.mean.keys() == other.mean.keys()
     differ = [name for name, value in one.mean.items() if not torch.equal(value, other.mean[name])]

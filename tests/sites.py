@@ -12,7 +12,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.seeds import drawing
 from stalegrid.stages.site import Site
-from stalegrid.stages.views import View
+from stalegrid.stages.views.named import View
 
 torch.set_num_threads(1)
 

@@ -23,7 +23,7 @@ from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.studies.loops import plain_loop
-from stalegrid.studies.verify import Outcome, on, run_engine
+from stalegrid.studies.verifying import Outcome, on, run_engine
 from tests.cases import CPU, make_plan, record_simulator
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"

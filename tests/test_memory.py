@@ -26,7 +26,7 @@ from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Layout, Message
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.views.named import VIEWS
 from tests.cases import CPU, CUTS, build, make_plan, make_settings, make_task, record_simulator
 from tests.sites import noise
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import stalegrid
 from stalegrid.seeds import drawing
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.views.named import VIEWS
 from tests.cases import CPU, UPDATES, compare, make_settings, make_task, record_simulator, run_reference, run_simulator
 
 DEEP = {"method": "pham-ahn", "staleness": [4, 2, 0]}

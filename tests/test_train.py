@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import stalegrid
 from stalegrid.errors import ConfigError
 from stalegrid.methods.settings import MethodSettings
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.site import Site
 from tests import cases
 from tests.cases import UPDATES, build, images

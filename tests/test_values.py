@@ -21,9 +21,9 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.methods.choose import find_grid
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.stages.weights import Weights
-from stalegrid.studies.compare import compare as compare_methods
+from stalegrid.studies.comparing import compare as compare_methods
 from stalegrid.studies.loops import plain_loop
-from stalegrid.studies.verify import Outcome, on, run_engine
+from stalegrid.studies.verifying import Outcome, on, run_engine
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.written.groups import text_of
 from stalegrid.written.kept import read_yaml

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
@@ -23,7 +23,7 @@ from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections import makers
+from stalegrid.stages.corrections.named import makers
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site

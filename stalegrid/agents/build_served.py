@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer

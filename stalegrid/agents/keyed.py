@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.errors import DataError, SampleError
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.grid import Unit

@@ -22,7 +22,7 @@ from stalegrid.observe.records import Loss, Tally, count_correct
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Message
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.stage import Gradients, Stage
 from stalegrid.stages.weights import Versions

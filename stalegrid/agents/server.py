@@ -17,7 +17,7 @@ from stalegrid.observe.takes import Takes
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.messages import END, Message
 from stalegrid.programs.softsync import Rules
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.site import Site
 
 Tensors = tuple[Tensor, ...]

@@ -20,7 +20,7 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Compare."""
-    from stalegrid.studies.compare import compare
+    from stalegrid.studies.comparing import compare
     from stalegrid.studies.comparison import failures, table
 
     config = config_of(options)

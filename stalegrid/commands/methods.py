@@ -14,7 +14,7 @@ from stalegrid.methods.references import bibtex
 from stalegrid.observe.tables import plain, wide
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.table import closed_form
-from stalegrid.stages.views import find_view
+from stalegrid.stages.views.named import find_view
 from stalegrid.written.groups import text_of
 
 ABOUT = "list the published methods, how stale they are and what they hold; of one also what to cite"

@@ -38,7 +38,7 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Plan."""
-    from stalegrid.engines.profile import profile
+    from stalegrid.engines.profiling import profile
     from stalegrid.recipes.task import make_task
 
     config = config_of(options)

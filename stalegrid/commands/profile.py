@@ -40,7 +40,7 @@ def add_parts(own: Any) -> None:
 
 def run(options: Namespace) -> int:
     """Profile."""
-    from stalegrid.engines.profile import profile
+    from stalegrid.engines.profiling import profile
     from stalegrid.recipes.task import make_task
 
     config = config_of(options)

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from stalegrid.commands.options import Parser
-from stalegrid.observe.stream import console
+from stalegrid.observe.stream import make_console
 
 ABOUT = "repeat a run with parameter servers in the order that it recorded, to the same bits"
 USAGE = "DIR"
@@ -18,10 +18,10 @@ def ask(parser: Parser) -> None:
 def run(options: Namespace) -> int:
     """Replay."""
     from stalegrid.recipes.task import make_task
-    from stalegrid.studies.replay import recorded_config, replay
+    from stalegrid.studies.replaying import recorded_config, replay
 
     config = recorded_config(options.run)
     made = replay(make_task(config), config, options.run)
     same = "the same bits" if made.equal else f"OTHER bits (largest difference: {made.difference:g})"
-    console().print(f"version {made.version}: the replay has {same} as the run", soft_wrap=True)
+    make_console().print(f"version {made.version}: the replay has {same} as the run", soft_wrap=True)
     return 0 if made.equal else 1

@@ -8,14 +8,14 @@ from rich.table import Table
 from stalegrid.commands.options import Parser, add_fields, config_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find_grid, schedule
-from stalegrid.observe.stream import Stream, console
+from stalegrid.observe.stream import Stream, make_console
 from stalegrid.observe.tables import plain
 from stalegrid.plans.plan import grid_of
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.table import closed_form, ticks
-from stalegrid.stages.views import View, find_view
+from stalegrid.stages.views.named import View, find_view
 
 MOST = 1000
 """Updates of a table."""
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
         table.add_row(str(k), *row)
-    shown = console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
+    shown = make_console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
     shown.print(table)
     shown.print(_forms(chosen, view))
     shown.print(_busy(chosen))

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of, fields_of
-from stalegrid.observe.stream import console
+from stalegrid.observe.stream import make_console
 from stalegrid.observe.tables import plain
 
 _LEFT_OUT = (
@@ -28,14 +28,14 @@ def ask(parser: Parser) -> None:
 def run(options: Namespace) -> int:
     """Verify."""
     from stalegrid.recipes.task import make_task
-    from stalegrid.studies.verify import LOOPS, verify
+    from stalegrid.studies.verifying import LOOPS, verify
 
     config = config_of(options)
     differences = verify(make_task(config), config)
     table = plain("against the simulator", "largest difference of a parameter", "of a loss", "same bits")
     for d in differences:
         table.add_row(d.name, f"{d.parameter:g}", f"{d.loss:g}", "yes" if d.equal else "NO")
-    console().print(table)
+    make_console().print(table)
     if not any(d.name == LOOPS for d in differences):
-        console().print("no plain loop computes this, such as a part of your own: engines were compared alone")
+        make_console().print("no plain loop computes this, such as a part of your own: engines were compared alone")
     return 0 if all(d.equal for d in differences) else 1

@@ -6,7 +6,7 @@ Does not know: what actions compute, when they are due.
 import time
 from collections.abc import Sequence
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.programs.actions import Action

@@ -6,7 +6,7 @@ each, and changes nothing.
 
 from collections.abc import Callable, Mapping
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.engines.network import Network, describe, waits_of
 from stalegrid.errors import EngineError
 from stalegrid.programs.actions import Action

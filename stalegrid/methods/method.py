@@ -10,8 +10,8 @@ from dataclasses import KW_ONLY, dataclass
 from stalegrid.consensus.mixing import Mixing
 from stalegrid.errors import ConfigError
 from stalegrid.programs.schedules import Schedule
-from stalegrid.stages.corrections import Maker
-from stalegrid.stages.views import View
+from stalegrid.stages.corrections.named import Maker
+from stalegrid.stages.views.named import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stalegrid.errors import OutputError
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
-from stalegrid.observe.stream import console
+from stalegrid.observe.stream import make_console
 from stalegrid.programs.grid import Unit
 
 LINE_EVERY = 2.0
@@ -28,7 +28,7 @@ def cursor_kept() -> Iterator[None]:
         yield
     finally:
         with suppress(OutputError):
-            console().show_cursor()
+            make_console().show_cursor()
 
 
 class ConsoleSink:

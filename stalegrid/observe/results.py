@@ -16,7 +16,7 @@ from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.sinks import Dispensable, Several
-from stalegrid.observe.stream import console, tell
+from stalegrid.observe.stream import make_console, tell
 from stalegrid.observe.tensorboard import TensorBoard
 from stalegrid.written.files import write_text
 from stalegrid.written.kept import to_yaml
@@ -98,5 +98,5 @@ def make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quie
         sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
     if not quiet:
         groups = facts.get("groups", 1) > 1
-        sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, console(), groups), say))
+        sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, make_console(), groups), say))
     return Several(sinks)

@@ -76,7 +76,7 @@ class Stream:
             raise OutputError(f"what is printed cannot be written ({self._name}): {problem}") from problem
 
 
-def console(name: str = "stdout", **options: Any) -> Console:
+def make_console(name: str = "stdout", **options: Any) -> Console:
     """Return a console that prints text as it is: brackets are no markup, colons no emoji.
 
     Args:
@@ -90,7 +90,7 @@ def console(name: str = "stdout", **options: Any) -> Console:
 def tell(line: str, name: str = "stdout") -> None:
     """Print a line that may be missed: where standard output takes nothing, standard error hears of it once."""
     try:
-        console(name).print(line, soft_wrap=True)
+        make_console(name).print(line, soft_wrap=True)
     except OutputError as problem:
         if name == "stdout":
             tell(f"{problem}; the command goes on without", "stderr")

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from stalegrid.observe.stream import Stream, console
+from stalegrid.observe.stream import Stream, make_console
 
 
 def plain(*columns: str) -> Table:
@@ -17,4 +17,4 @@ def plain(*columns: str) -> Table:
 
 def wide() -> Console:
     """Return a console whose tables are not squeezed where nobody sees its edge."""
-    return console(width=None if Stream("stdout").isatty() else 200)
+    return make_console(width=None if Stream("stdout").isatty() else 200)

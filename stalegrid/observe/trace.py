@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import DataError
-from stalegrid.observe.names import is_server, names
-from stalegrid.observe.shares import by_unit, gaps
+from stalegrid.observe.naming import is_server, names
+from stalegrid.observe.sharing import by_unit, gaps
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.programs.actions import Edge, Kind
 from stalegrid.programs.grid import OBSERVER, Unit

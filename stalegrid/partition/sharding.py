@@ -11,7 +11,7 @@ from torch import nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects.copies import copied
-from stalegrid.partition.balance import balance
+from stalegrid.partition.balancing import balance
 from stalegrid.stages.weights import StageLayout, Weights
 
 

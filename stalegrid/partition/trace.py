@@ -32,7 +32,7 @@ from torch.utils import checkpoint
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects.copies import copied
-from stalegrid.objects.held import Held, changes, held
+from stalegrid.objects.holding import Held, changes, held
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import kept
 

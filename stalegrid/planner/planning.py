@@ -20,10 +20,10 @@ from stalegrid.programs.lateral import Lateral
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.settings import GridSettings
-from stalegrid.stages.views import View, find_view
+from stalegrid.stages.views.named import View, find_view
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, has_units
-from stalegrid.timing.estimate import Estimate, estimate, long_enough
+from stalegrid.timing.estimating import Estimate, estimate, long_enough
 from stalegrid.written.groups import text_of
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")

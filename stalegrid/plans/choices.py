@@ -16,7 +16,7 @@ from stalegrid.observe.settings import OutputSettings
 from stalegrid.plans.probe import Probed
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.watch import Watch
-from stalegrid.stages.corrections import Maker, ruled
+from stalegrid.stages.corrections.named import Maker, ruled
 from stalegrid.timing.settings import DeviceSettings
 from stalegrid.written.groups import Group, text_of
 from stalegrid.written.numbers import whole

@@ -14,11 +14,11 @@ from stalegrid.programs.actions import Edge
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.lateral import Lateral
 from stalegrid.programs.pipeline import Program
-from stalegrid.stages.views import View
+from stalegrid.stages.views.named import View
 from stalegrid.timing.clock import TimeModel, message_bytes
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances
-from stalegrid.timing.estimate import estimate, long_enough
+from stalegrid.timing.estimating import estimate, long_enough
 from stalegrid.timing.settings import DeviceSettings
 from stalegrid.timing.tune import least_staleness
 

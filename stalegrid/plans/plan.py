@@ -26,7 +26,7 @@ from stalegrid.methods.method import Method
 from stalegrid.objects.aliases import check_followed
 from stalegrid.observe.records import Report
 from stalegrid.observe.state import check_saved
-from stalegrid.partition import Partition, partition
+from stalegrid.partition.cutting import Partition, partition
 from stalegrid.plans.choices import (
     Choices,
     chosen_corrections,
@@ -50,8 +50,8 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.settings import GridSettings
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections import Maker, makers
-from stalegrid.stages.views import VIEWS, View, find_view, name_of_view
+from stalegrid.stages.corrections.named import Maker, makers
+from stalegrid.stages.views.named import VIEWS, View, find_view, name_of_view
 from stalegrid.stages.weights import StageLayout, Weights
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import CostTable

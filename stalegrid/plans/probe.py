@@ -23,19 +23,19 @@ from torch.optim.lr_scheduler import LRScheduler
 from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.objects import labels, losses
 from stalegrid.objects.copies import copied, tensors_of
-from stalegrid.objects.held import changes, held
-from stalegrid.objects.leaves import leaves
+from stalegrid.objects.holding import changes, held
+from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Program
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections import Correction, Maker, Update
+from stalegrid.stages.corrections.named import Correction, Maker, Update
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Stage
-from stalegrid.stages.views import View, name_of_view
+from stalegrid.stages.views.named import View, name_of_view
 from stalegrid.stages.views.stashed import Stashed
 from stalegrid.stages.weights import Weights
 

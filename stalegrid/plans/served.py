@@ -21,7 +21,7 @@ from stalegrid.methods.method import ServerMethod
 from stalegrid.objects.copies import copied
 from stalegrid.observe.state import check_saved
 from stalegrid.observe.takes import Takes
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 from stalegrid.partition.sharding import Shard, split
 from stalegrid.plans.choices import (
     Choices,
@@ -50,7 +50,7 @@ from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.settings import ServerSettings
 from stalegrid.programs.softsync import Rules
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections import Maker, makers
+from stalegrid.stages.corrections.named import Maker, makers
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.weights import StageLayout, Weights
 from stalegrid.timing.arrivals import ServedTimes, drawn

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid import models
 from stalegrid.data import CropAndFlip, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find
 from stalegrid.methods.method import ServerMethod
+from stalegrid.models.named import build
 from stalegrid.plans.choices import updates_of
 from stalegrid.plans.plan import grid_of
 from stalegrid.plans.served import rules_of, updates_per_epoch
@@ -100,7 +100,7 @@ def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
     with drawing(CPU, config.training.seed, "model"):
         if not is_path(name):
             refuse_args(args, name, "model")
-            return models.build(name, _first_input(data, name), _classes(data, name))
+            return build(name, _first_input(data, name), _classes(data, name))
         model: nn.Module = factory_of(name, args, MODEL)()
         return model
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from stalegrid.observe.names import names
-from stalegrid.observe.shares import by_unit
+from stalegrid.observe.naming import names
+from stalegrid.observe.sharing import by_unit
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.programs.actions import Kind
 from stalegrid.programs.grid import OBSERVER, Unit

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe.names import names
+from stalegrid.observe.naming import names
 from stalegrid.observe.records import VIRTUAL, Record
-from stalegrid.observe.shares import shares
+from stalegrid.observe.sharing import shares
 from stalegrid.observe.summed import Staleness, Summed
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from stalegrid.stages.stage import Head, Stage, Tensors, size_of
-from stalegrid.stages.views import View
+from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
 

@@ -18,8 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects.held import tensors_held
-from stalegrid.stages.views import View
+from stalegrid.objects.holding import tensors_held
+from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
 Tensors = tuple[Tensor, ...]

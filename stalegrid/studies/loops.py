@@ -19,8 +19,8 @@ from stalegrid.plans.served import ServedPlan, server_optimizer
 from stalegrid.plans.task import Task
 from stalegrid.programs.serving import Ordered
 from stalegrid.seeds import drawing
-from stalegrid.stages.views import find_view, name_of_view
 from stalegrid.stages.views.current import Current
+from stalegrid.stages.views.named import find_view, name_of_view
 from stalegrid.stages.views.stashed import Stashed
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg

@@ -23,7 +23,7 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Kind
 from stalegrid.programs.grid import Unit
 from stalegrid.timing.costs import NANOSECONDS, CostTable
-from stalegrid.timing.estimate import long_enough, steady
+from stalegrid.timing.estimating import long_enough, steady
 from stalegrid.train import execute
 
 

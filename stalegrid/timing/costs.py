@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.partition.balance import balance
+from stalegrid.partition.balancing import balance
 from stalegrid.written.files import write_text
 from stalegrid.written.kept import read_yaml, to_yaml
 from stalegrid.written.numbers import finite, whole

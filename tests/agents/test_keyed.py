@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from tests.cases import build, compare, images, make_settings, make_task, run_reference, run_simulator, train
 from tests.generators import global_states
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from stalegrid.plans.material import make_batches
 from stalegrid.plans.task import Task
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.site import Site
 from tests.cases import UPDATES, build, make_settings, make_task, record_simulator, run_simulator
 

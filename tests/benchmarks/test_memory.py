@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks import memory
 from benchmarks.measure import Skipped
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 
 
 def test_what_waits_for_a_stage_is_what_the_one_below_is_ahead() -> None:

@@ -49,7 +49,10 @@ def test_a_mixing_of_ones_own_is_given_as_a_class_a_value_or_a_path_of_either() 
             r"unknown mixing \(mixing: 'soup'\); there are: none, combine-while-adapt, adapt-then-combine, all",
         ),
         ("all-redcue", r"did you mean all-reduce\?"),
-        (f"{__name__}:pytest", rf"this is no mixing \(mixing: {__name__}:pytest, it is: module\); inherit from stalegrid.Mixing"),
+        (
+            f"{__name__}:pytest",
+            rf"this is no mixing \(mixing: {__name__}:pytest, it is: module\); inherit from stalegrid.Mixing",
+        ),
         (f"{__name__}:Nobody", r"nothing of that name"),
     ],
 )

@@ -6,8 +6,8 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find, find_grid, schedule, staleness_of
 from stalegrid.methods.published import METHODS, SERVER_METHODS
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
-from stalegrid.stages.corrections import makers
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.corrections.named import makers
+from stalegrid.stages.views.named import VIEWS
 
 NAMES = [method.name for method in METHODS]
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.models import MODELS, build, convnet, mlp, resnet
-from stalegrid.partition import partition
+from stalegrid.models.named import MODELS, build, convnet, mlp, resnet
+from stalegrid.partition.cutting import partition
 
 torch.set_num_threads(1)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from stalegrid.errors import OutputError
-from stalegrid.observe.stream import console, tell
+from stalegrid.observe.stream import make_console, tell
 
 NAMES = "[bold]x[/red] :smile: [/] ü"
 
 
 def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     tell(NAMES)
-    console().print(NAMES)
+    make_console().print(NAMES)
     assert capsys.readouterr().out == f"{NAMES}\n{NAMES}\n"
 
 
@@ -30,7 +30,7 @@ def test_what_an_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> N
 def test_where_there_is_no_output_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     tell("a")
-    console().print("b")
+    make_console().print("b")
 
 
 def test_an_output_that_takes_nothing_is_told_once_where_it_can_be(
@@ -40,7 +40,7 @@ def test_an_output_that_takes_nothing_is_told_once_where_it_can_be(
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     with pytest.raises(OutputError, match=r"cannot be written \(stdout\)"):
-        console().print("a")
+        make_console().print("a")
     tell("a")
     assert capsys.readouterr().err.count("\n") == 1
     monkeypatch.setattr(sys, "stderr", closed)
@@ -54,7 +54,7 @@ def test_an_output_that_takes_nothing_costs_no_descriptor(monkeypatch: pytest.Mo
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
         with pytest.raises(OutputError):
-            console().print("a")
+            make_console().print("a")
     assert os.listdir("/proc/self/fd") == before
 
 

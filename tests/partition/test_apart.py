@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 from stalegrid.programs.messages import TensorSpec
 
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from stalegrid.planner.planning import (
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, gpipe, stale
 from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.timing.estimate import Estimate
+from stalegrid.timing.estimating import Estimate
 from tests.cases import flat
 
 BATCH = 32

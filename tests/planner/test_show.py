@@ -18,9 +18,9 @@ from stalegrid.planner.planning import Candidate, Question, candidates
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.recipes.settings import DataSettings, ModelSettings, RunConfig
-from stalegrid.stages.views import find_view
+from stalegrid.stages.views.named import find_view
 from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.timing.estimate import Estimate
+from stalegrid.timing.estimating import Estimate
 from tests.cases import changed, flat
 
 

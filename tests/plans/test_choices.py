@@ -18,7 +18,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.programs.settings import GridSettings, ServerSettings
-from stalegrid.stages.corrections import Correction
+from stalegrid.stages.corrections.named import Correction
 
 
 def test_a_group_without_use_must_be_left_out_and_a_usual_one_is() -> None:

@@ -15,11 +15,11 @@ from stalegrid.programs.grid import Grid, Unit
 from stalegrid.programs.lateral import NoLateral
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import stale
-from stalegrid.stages.views import find_view
+from stalegrid.stages.views.named import find_view
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.disturbances import Disturbances, Link
-from stalegrid.timing.estimate import Estimate, estimate
+from stalegrid.timing.estimating import Estimate, estimate
 from tests.cases import flat
 
 COST = Cost(forward=1, backward=2)

@@ -13,8 +13,8 @@ from stalegrid.plans.probe import Probed, probe
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, stale
-from stalegrid.stages.corrections import Correction, makers
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.corrections.named import Correction, makers
+from stalegrid.stages.views.named import VIEWS
 from tests.cases import build, make_task
 from tests.sites import noise
 

@@ -34,9 +34,9 @@ from stalegrid.programs.grid import learner, server
 from stalegrid.programs.messages import Message, layout_of
 from stalegrid.programs.serving import in_turn
 from stalegrid.programs.softsync import Delivery
-from stalegrid.stages.corrections import Correction, Update
 from stalegrid.stages.corrections.clip import Clip
-from stalegrid.studies import verify
+from stalegrid.stages.corrections.named import Correction, Update
+from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.reference.softsync import softsync
 from stalegrid.train import Result, execute
@@ -112,12 +112,12 @@ def loop(task: Task, settings: Settings) -> Outcome:
 
 
 def outcome(trained: tuple[list[list[nn.Module]], list[list[float]]]) -> Outcome:
-    made = verify.outcome_of(trained)
+    made = verifying.outcome_of(trained)
     return Outcome(made.parameters, made.losses, trained[0][0][0].state_dict())
 
 
 def differ(one: Outcome, other: Outcome) -> bool:
-    return not verify.compare("", one, other).equal
+    return not verifying.compare("", one, other).equal
 
 
 def close(one: Outcome, other: Outcome) -> None:

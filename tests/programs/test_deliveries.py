@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stalegrid.engines.noted import noted
+from stalegrid.engines.noting import noted
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.deliveries import DELIVERIES, first_updates, read_order

@@ -17,7 +17,7 @@ from stalegrid.seeds import drawing
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Stage
-from stalegrid.stages.views import VIEWS, View
+from stalegrid.stages.views.named import VIEWS, View
 from tests.sites import DRAWING, make_site, noise
 
 CPU = torch.device("cpu")

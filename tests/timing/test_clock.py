@@ -25,7 +25,7 @@ from stalegrid.programs.watch import Watch
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage
-from stalegrid.timing.estimate import estimate
+from stalegrid.timing.estimating import estimate
 
 MS = 1_000_000
 

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
-from stalegrid.engines.recorded import now
+from stalegrid.engines.recording import now
 from stalegrid.observe.timeline import Recorder
 from stalegrid.programs.actions import Edge, Tag
 from stalegrid.programs.messages import END, Message

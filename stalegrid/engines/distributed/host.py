@@ -8,7 +8,7 @@ from queue import Empty
 
 import torch
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of

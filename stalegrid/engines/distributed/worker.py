@@ -19,7 +19,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.agents.build import build_agents
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.host import run
@@ -30,9 +30,9 @@ from stalegrid.engines.distributed.private import read_secret
 from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import computing, use_device
-from stalegrid.engines.noted import noted
+from stalegrid.engines.noting import noted
 from stalegrid.engines.pacing import paced
-from stalegrid.engines.recorded import recorded
+from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
 from stalegrid.observe.records import Nowhere
 from stalegrid.observe.stream import Stream

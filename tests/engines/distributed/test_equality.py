@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stalegrid.studies.loops import plain_loop
-from stalegrid.studies.verify import compare, outcome_of, read_outcome, run_engine
+from stalegrid.studies.verifying import compare, outcome_of, read_outcome, run_engine
 from tests.cases import changed, make_plan, make_settings, make_task
 from tests.engines.distributed import matrix
 

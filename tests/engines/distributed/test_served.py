@@ -30,8 +30,8 @@ from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, PeerLost, WorkerDi
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.programs.grid import OBSERVER, learner, server
-from stalegrid.studies.replay import Replayed, replay
-from stalegrid.studies.verify import verify
+from stalegrid.studies.replaying import Replayed, replay
+from stalegrid.studies.verifying import verify
 from stalegrid.train import Result, execute
 from tests.cases import changed, flat, make_task
 from tests.engines.distributed import test_failures

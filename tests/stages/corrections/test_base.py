@@ -1,6 +1,6 @@
 import torch
 
-from stalegrid.stages.corrections import Correction, Update
+from stalegrid.stages.corrections.named import Correction, Update
 from tests.sites import give_gradients, make_site, noise, parameters, step
 
 

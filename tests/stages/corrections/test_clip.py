@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from stalegrid.stages.corrections import Update
 from stalegrid.stages.corrections.clip import Clip
+from stalegrid.stages.corrections.named import Update
 from tests.sites import give_gradients, make_site
 
 UPDATE = Update(0, 0, None)

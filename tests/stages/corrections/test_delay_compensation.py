@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from stalegrid.stages.corrections import Update
 from stalegrid.stages.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
+from stalegrid.stages.corrections.named import Update
 from stalegrid.stages.site import Site
 from tests.sites import give_gradients, linear, make_site, noise, step
 

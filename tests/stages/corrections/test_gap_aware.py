@@ -9,8 +9,8 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, OneCycleLR
 
 from stalegrid.errors import ConfigError
-from stalegrid.stages.corrections import Update
 from stalegrid.stages.corrections.gap_aware import GapAware
+from stalegrid.stages.corrections.named import Update
 from stalegrid.stages.site import Site
 from tests.sites import give_gradients, linear, make_site, parameters
 

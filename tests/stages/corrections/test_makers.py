@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from stalegrid.errors import ConfigError
-from stalegrid.stages.corrections import CORRECTIONS, Correction, Update, makers
 from stalegrid.stages.corrections.clip import Clip
 from stalegrid.stages.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
+from stalegrid.stages.corrections.named import CORRECTIONS, Correction, Update, makers
 from stalegrid.stages.corrections.shrink import Shrink
 from stalegrid.stages.corrections.staleness import PipeMareRate
 from tests.sites import give_gradients, make_site, noise, step

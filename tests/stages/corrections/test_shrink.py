@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stalegrid.stages.corrections import Update
+from stalegrid.stages.corrections.named import Update
 from stalegrid.stages.corrections.shrink import Shrink
 from tests.sites import give_gradients, make_site, noise
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from stalegrid.errors import ConfigError
-from stalegrid.stages.corrections import CORRECTIONS, RULES, Update, makers, ruled
+from stalegrid.stages.corrections.named import CORRECTIONS, RULES, Update, makers, ruled
 from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
 from tests.sites import make_site
 

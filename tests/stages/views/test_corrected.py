@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stalegrid.programs.schedules import stale
-from stalegrid.stages.views import Kept
 from stalegrid.stages.views.corrected import Corrected
+from stalegrid.stages.views.named import Kept
 from tests.sites import make_site, noise, parameters, step
 
 

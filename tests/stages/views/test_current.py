@@ -1,6 +1,6 @@
 from stalegrid.programs.schedules import gpipe, stale
-from stalegrid.stages.views import Kept
 from stalegrid.stages.views.current import Current
+from stalegrid.stages.views.named import Kept
 from tests.sites import make_site, step
 
 

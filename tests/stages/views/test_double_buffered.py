@@ -6,8 +6,8 @@ from stalegrid.programs.actions import Kind
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, gpipe, stale
-from stalegrid.stages.views import Kept
 from stalegrid.stages.views.double_buffered import DoubleBuffered
+from stalegrid.stages.views.named import Kept
 from tests.sites import make_site, parameters, step
 
 

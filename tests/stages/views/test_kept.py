@@ -13,7 +13,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.stage import Stage
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.views.named import VIEWS
 from tests.sites import make_site, noise, step
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stalegrid.errors import ConfigError
-from stalegrid.stages.views import VIEWS
+from stalegrid.stages.views.named import VIEWS
 from tests.cases import make_plan, make_settings, make_task, record_simulator
 
 OPTIMIZERS = {

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 from stalegrid.errors import ConfigError
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.stages.site import Site, part
-from stalegrid.stages.views import Kept
+from stalegrid.stages.views.named import Kept
 from stalegrid.stages.views.predicted import Predicted, PredictedTwice
 from tests.sites import linear, make_site, parameters, step
 

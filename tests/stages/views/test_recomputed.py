@@ -3,7 +3,7 @@
 import pytest
 
 from stalegrid.programs.schedules import gpipe, stale
-from stalegrid.stages.views import VIEWS, Kept
+from stalegrid.stages.views.named import VIEWS, Kept
 from stalegrid.stages.views.recomputed import Recomputed
 from tests.sites import make_site, step
 

@@ -3,7 +3,7 @@ import weakref
 import torch
 
 from stalegrid.programs.schedules import stale
-from stalegrid.stages.views import Kept
+from stalegrid.stages.views.named import Kept
 from stalegrid.stages.views.stashed import Stashed
 from tests.sites import make_site, parameters, step
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import stalegrid.studies.reference
 from stalegrid import seeds
-from stalegrid.partition import partition
+from stalegrid.partition.cutting import partition
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp

@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
-from stalegrid.engines import profile as measured
+from stalegrid.engines import profiling as measured
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.errors import ConfigError
-from stalegrid.partition import finest, partition
+from stalegrid.partition.cutting import finest, partition
 from stalegrid.plans.task import Task
 from stalegrid.timing.costs import Cost, CostTable
 from tests.cases import CUTS, changed, make_settings, make_task

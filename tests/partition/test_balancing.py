@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.partition.balance import balance
+from stalegrid.partition.balancing import balance
 
 
 def free(cut: int) -> float:

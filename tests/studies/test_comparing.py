@@ -19,8 +19,8 @@ from stalegrid.methods.choose import find_grid
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
-from stalegrid.studies import compare as module
-from stalegrid.studies.compare import compare, configuration
+from stalegrid.studies import comparing as module
+from stalegrid.studies.comparing import compare, configuration
 from stalegrid.studies.comparison import failures, table
 from stalegrid.train import execute
 from tests.cases import changed, flat

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.observe.timeline import Recorder
 from stalegrid.programs.actions import Action
 from stalegrid.programs.grid import Unit

@@ -8,7 +8,7 @@ import os
 from stalegrid.observe.records import Record
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
-from stalegrid.stages.views import name_of_view
+from stalegrid.stages.views.named import name_of_view
 from stalegrid.written.groups import text_of
 
 

@@ -18,7 +18,7 @@ from stalegrid.programs.schedules import Schedule, one_f_one_b, stale
 from stalegrid.programs.watch import Watch
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link
-from stalegrid.timing.estimate import Estimate, estimate, long_enough, steady
+from stalegrid.timing.estimating import Estimate, estimate, long_enough, steady
 from stalegrid.timing.tune import scaled
 from tests.timing.test_clock import MS, model_in, model_of, programs, worlds
 

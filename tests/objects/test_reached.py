@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from stalegrid.objects.leaves import leaves
+from stalegrid.objects.reached import leaves
 
 
 def test_every_leaf_that_a_backward_reaches_is_found_once() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stalegrid.observe.shares import Share, by_unit, gaps, shares
+from stalegrid.observe.sharing import Share, by_unit, gaps, shares
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.programs.actions import Edge, Kind
 from stalegrid.programs.grid import OBSERVER, Unit, learner, server

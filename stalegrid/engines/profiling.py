@@ -19,7 +19,7 @@ from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.machine import computing, use_device
-from stalegrid.engines.recorded import recorded
+from stalegrid.engines.recording import recorded
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
@@ -28,7 +28,7 @@ from stalegrid.observe.records import Nowhere
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import TRACE, read_trace
-from stalegrid.partition import finest
+from stalegrid.partition.cutting import finest
 from stalegrid.plans.choices import Choices
 from stalegrid.plans.material import cast_model, make_batches
 from stalegrid.plans.plan import Plan, make_plan

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stalegrid.agents.build import build_agents
-from stalegrid.engines.recorded import Recorded, now, recorded
+from stalegrid.engines.recording import Recorded, now, recorded
 from stalegrid.engines.simulator import simulate
 from stalegrid.observe.timeline import Timeline
 from stalegrid.programs.actions import Action, Edge, Kind, Tag

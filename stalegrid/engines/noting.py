@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from stalegrid.agents import Agent
+from stalegrid.agents.agent import Agent
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.programs.grid import Unit

@@ -1,0 +1,209 @@
+"""A model cut into K stage modules, balanced by measured cost or where the user says.
+
+Does not know: groups, methods, engines.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from stalegrid.errors import ConfigError
+from stalegrid.objects.copies import copied
+from stalegrid.objects.modes import in_training
+from stalegrid.partition.apart import check_apart
+from stalegrid.partition.balancing import balance
+from stalegrid.partition.chain import Chain
+from stalegrid.partition.cost import copy_seconds, measure
+from stalegrid.partition.operations import Operations
+from stalegrid.partition.trace import trace
+from stalegrid.partition.trial import Trial, check, commonest, obstacle, run, valid_cuts
+from stalegrid.programs.messages import Layout, layout_of
+
+__all__ = ["Partition", "check", "finest", "partition"]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Where a model is cut, and its operations, so that it is traced once and every process has the same.
+
+    Args:
+        cuts: K - 1 positions in the traced model.
+        names: of the operation that each cut precedes.
+        layouts: what crosses each cut, for one batch.
+        operations: that were cut; None for one stage.
+    """
+
+    cuts: tuple[int, ...]
+    names: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    operations: Operations | None = field(default=None, compare=False, repr=False)
+
+    def stages(self, model: nn.Module) -> list[nn.Module]:
+        """Build the stage modules, which share their parameters with the model; one stage is the model itself.
+
+        Args:
+            model: a copy of the one that was cut; put into training mode, as a whole.
+        """
+        model.train()
+        if self.operations is None:
+            return [model]
+        chain = Chain.read(self.operations, model)
+        bounds = [0, *self.cuts, len(chain.nodes)]
+        return [chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def partition(
+    model: nn.Module, inputs: tuple[Tensor, ...], stages: int, cuts: Sequence[str] | None = None
+) -> Partition:
+    """Cut a model into stages.
+
+    Args:
+        model: left as it is.
+        inputs: one batch of the size that stages will see.
+        stages: K.
+        cuts: names of the modules or operations that begin stages 1..K-1; None to balance measured
+            forward + backward time and the copies at the cuts, smallest worst stage first.
+
+    Raises:
+        ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
+            something else than the model.
+    """
+    model = in_training(model)
+    if stages == 1 and not cuts:
+        check(model, inputs)
+        return Partition((), (), ())
+    chain, trial = _tried(copied(model), inputs)
+    possible = valid_cuts(chain, trial)
+    chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, trial, stages, possible, cuts)
+    _check_owners(chain, chosen)
+    check_apart(dataclasses.replace(chain, model=model), chosen, inputs)  # a counter in it has not been run on yet
+    names = tuple(chain.name(c) for c in chosen)
+    layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
+    return Partition(tuple(chosen), names, layouts, chain.operations)
+
+
+def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str, ...]:
+    """Return the names that cut a model into as many parts as it has, balanced.
+
+    Args:
+        model: left as it is.
+        inputs: one batch of the size that stages will see.
+        most: parts that are enough.
+    """
+    if most == 1:
+        return ()
+    chain, trial = _tried(in_training(model), inputs)
+    cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
+    for parts in range(min(most, sum(cutter.owners)), 1, -1):
+        if (found := cutter.cut(parts)) is not None:
+            return tuple(chain.name(c) for c in found)
+    return ()
+
+
+def _tried(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Chain, Trial]:
+    check(copied(model), inputs)  # before tracing, which would take the blame
+    chain = trace(model, inputs)
+    return chain, run(chain, inputs)
+
+
+class _Cutter:
+    """Cuts a model where the slowest stage is fastest."""
+
+    def __init__(self, chain: Chain, trial: Trial, possible: list[int]) -> None:
+        trainable = _trainable(chain)
+        self.owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
+        self._possible = possible
+        self._chain = chain
+        self._shared = _shared_spans(chain)
+        self._tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
+        self._costs = measure(chain, trial)
+
+    def cut(self, stages: int) -> list[int] | None:
+        """Return the cuts, or None where there are not enough."""
+        return balance(self._costs, stages, self._possible, self._tolls.__getitem__, self._allowed)
+
+    def bound_together(self) -> list[str]:
+        """Say what stays in one stage since it is used several times: the widest such parameter or buffer, if any."""
+        if not self._shared:
+            return []
+        name, (first, last) = max(self._shared.items(), key=lambda item: item[1][1] - item[1][0])
+        ends = f"from {self._chain.name(first)} to {self._chain.name(last)}"
+        return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
+
+    def _allowed(self, start: int, stop: int) -> bool:
+        spans = self._shared.values()
+        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in spans)
+        return together and any(self.owners[start:stop])
+
+
+def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int]) -> list[int]:
+    cutter = _Cutter(chain, trial, possible)
+    layers = sum(cutter.owners)
+    if stages > layers:
+        raise ConfigError(
+            f"the model has fewer layers than stages (layers with parameters: {layers}, stages: {stages}); "
+            f"use at most {layers} stages"
+        )
+    found = cutter.cut(stages)
+    if found is None:
+        raise ConfigError(
+            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): "
+            + "; ".join(
+                ["each stage needs a layer with parameters", *cutter.bound_together(), *commonest(chain, trial)]
+            )
+        )
+    return found
+
+
+def _named(chain: Chain, trial: Trial, stages: int, possible: list[int], cuts: Sequence[str]) -> list[int]:
+    if len(cuts) != stages - 1:
+        raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
+    found = [chain.find(name) for name in cuts]
+    for name, cut in zip(cuts, found, strict=True):
+        if cut not in possible:
+            raise ConfigError(
+                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, trial, cut)}; near it there is: "
+                f"{_near(chain, cut, possible)}"
+            )
+    if sorted(set(found)) != found:
+        raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
+    bounds, trainable = [0, *found, len(chain.nodes)], _trainable(chain)
+    for k in range(stages):
+        if not trainable.intersection(chain.owned(bounds[k], bounds[k + 1])):
+            raise ConfigError(f"a stage has no parameters to train (stage: {k}, cuts: {', '.join(cuts)}); move a cut")
+    return found
+
+
+def _trainable(chain: Chain) -> set[str]:
+    return {name for name, p in chain.model.named_parameters() if p.requires_grad}
+
+
+def _near(chain: Chain, cut: int, possible: list[int]) -> str:
+    closest = sorted(possible, key=lambda c: abs(c - cut))[:2]
+    return ", ".join(repr(chain.name(c)) for c in closest) or "no place at all"
+
+
+def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
+    """Return first and last user of every parameter or buffer that several operations use."""
+    users: dict[str, list[int]] = {}
+    for i in range(len(chain.nodes)):
+        for name in chain.owned(i, i + 1):
+            users.setdefault(name, []).append(i)
+    return {name: (u[0], u[-1]) for name, u in users.items() if len(u) > 1}
+
+
+def _check_owners(chain: Chain, cuts: list[int]) -> None:
+    owner: dict[str, int] = {}
+    bounds = [0, *cuts, len(chain.nodes)]
+    for k in range(len(bounds) - 1):
+        for name in chain.owned(bounds[k], bounds[k + 1]):
+            if name in owner:
+                raise ConfigError(
+                    f"two stages share a parameter or buffer (name: {name}, stages: {owner[name]}, {k}): each would "
+                    "have its own copy; put both uses into one stage or untie them; what the model "
+                    "returns as it is, the last stage uses: return a clone that is made before the cut"
+                )
+            owner[name] = k
