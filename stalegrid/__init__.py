@@ -1,12 +1,9 @@
 """Trains PyTorch models on a grid of data-parallel groups x pipeline stages with bounded staleness."""
 
 from stalegrid.config import Settings
-from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
-from stalegrid.consensus.mixings import AdaptThenCombine, CombineWhileAdapt
-from stalegrid.consensus.settings import MixingSettings
-from stalegrid.data import ArrayDataset, CropAndFlip
-from stalegrid.data.settings import TrainingSettings
-from stalegrid.engines.settings import EngineSettings
+from stalegrid.consensus import AdaptThenCombine, CombineWhileAdapt, Exchange, Mixing, MixingSettings, Turns, Vectors
+from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings
+from stalegrid.engines import EngineSettings
 from stalegrid.errors import (
     ConfigError,
     DataError,
@@ -22,23 +19,29 @@ from stalegrid.errors import (
     TrainingError,
     WorkerDied,
 )
-from stalegrid.methods.method import Method, ServerMethod
-from stalegrid.methods.settings import MethodSettings
-from stalegrid.observe.settings import OutputSettings
-from stalegrid.plans.task import Task
-from stalegrid.programs.actions import Action, Edge, Kind, Tag
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.lateral import Lateral, NoLateral
-from stalegrid.programs.messages import Message, flat_layout
-from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
-from stalegrid.programs.settings import GridSettings, ServerSettings
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.stages.corrections.named import Correction, Update
-from stalegrid.stages.site import Site
-from stalegrid.stages.views.named import Kept, View
-from stalegrid.stages.views.recomputed import Recomputed
-from stalegrid.stages.views.stashed import Stashed
-from stalegrid.timing.settings import DeviceSettings
+from stalegrid.methods import Method, MethodSettings, ServerMethod
+from stalegrid.observe import OutputSettings
+from stalegrid.plans import Task
+from stalegrid.programs import (
+    Action,
+    Edge,
+    GridSettings,
+    Kind,
+    Lateral,
+    Message,
+    NoLateral,
+    Schedule,
+    ServerSettings,
+    Tag,
+    Unit,
+    flat_layout,
+    gpipe,
+    one_f_one_b,
+    stale,
+)
+from stalegrid.recipes import RunConfig
+from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View
+from stalegrid.timing import DeviceSettings
 from stalegrid.train import Result, train
 from stalegrid.version import __version__
 

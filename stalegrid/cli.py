@@ -12,11 +12,11 @@ from pathlib import Path
 from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
 from stalegrid.commands.options import Command, Parser, shown
 from stalegrid.commands.words import expanded
-from stalegrid.engines.signals import ending_in_order
+from stalegrid.engines import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
-from stalegrid.observe.stream import tell
+from stalegrid.observe import tell
 from stalegrid.version import __version__
-from stalegrid.written.groups import unknown
+from stalegrid.written import unknown
 
 COMMANDS: dict[str, Command] = {
     "train": train,

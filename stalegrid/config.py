@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from stalegrid.engines.settings import EngineSettings
-from stalegrid.plans.choices import Choices
-from stalegrid.written.groups import grouped, groups_of, plain
+from stalegrid.engines import EngineSettings
+from stalegrid.plans import Choices
+from stalegrid.written import grouped, groups_of, plain
 
 SHORT = {
     "groups": "grid.groups",

@@ -16,55 +16,51 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from stalegrid.agents.build import build_agents
+from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
-from stalegrid.consensus.matrices import Topology
-from stalegrid.consensus.mixing import Mixing
-from stalegrid.consensus.settings import MixingSettings
-from stalegrid.data import CropAndFlip
-from stalegrid.data.settings import TrainingSettings
-from stalegrid.engines.distributed import torchrun
-from stalegrid.engines.distributed.job import Job
-from stalegrid.engines.distributed.launch import launch
-from stalegrid.engines.distributed.peers import Measured, layout_of_state
-from stalegrid.engines.distributed.warm import KEPT
-from stalegrid.engines.distributed.world import homes
-from stalegrid.engines.machine import computing, use_device
-from stalegrid.engines.noting import noted
-from stalegrid.engines.profiling import profile
-from stalegrid.engines.recording import recorded
-from stalegrid.engines.settings import EngineSettings
-from stalegrid.engines.signals import ending_in_order
-from stalegrid.engines.simulator import simulate
-from stalegrid.engines.surroundings import Surroundings, refuse_contexts
+from stalegrid.consensus import Mixing, MixingSettings, Topology
+from stalegrid.data import CropAndFlip, TrainingSettings
+from stalegrid.engines import (
+    KEPT,
+    EngineSettings,
+    Job,
+    Measured,
+    Surroundings,
+    computing,
+    ending_in_order,
+    homes,
+    launch,
+    layout_of_state,
+    noted,
+    profile,
+    recorded,
+    refuse_contexts,
+    simulate,
+    torchrun,
+    use_device,
+)
 from stalegrid.errors import ConfigError, NonFiniteLoss
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import Method, ServerMethod
-from stalegrid.methods.settings import MethodSettings
-from stalegrid.observe.console import cursor_kept
-from stalegrid.observe.records import Record
-from stalegrid.observe.results import announce, make_sink, open_folder
-from stalegrid.observe.settings import OutputSettings
-from stalegrid.observe.sinks import Dated
-from stalegrid.observe.state import restore
-from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.plans.make import plan_of
-from stalegrid.plans.material import cast_model
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
-from stalegrid.plans.task import Task, fingerprint
-from stalegrid.plans.telling import facts, headline
-from stalegrid.programs.settings import GridSettings, ServerSettings
-from stalegrid.report.told import read_model, read_summary
+from stalegrid.methods import Method, MethodSettings, ServerMethod, find
+from stalegrid.observe import (
+    TRACE,
+    Dated,
+    OutputSettings,
+    Record,
+    Timeline,
+    announce,
+    cursor_kept,
+    make_sink,
+    open_folder,
+    restore,
+    write_trace,
+)
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerprint, headline, plan_of
+from stalegrid.programs import GridSettings, ServerSettings
+from stalegrid.report import read_model, read_summary
 from stalegrid.seeds import kept
-from stalegrid.stages.corrections.named import Maker
-from stalegrid.stages.views.named import View
-from stalegrid.timing.clock import Clock
-from stalegrid.timing.costs import NANOSECONDS
-from stalegrid.timing.settings import DeviceSettings
-from stalegrid.written.files import exists
-from stalegrid.written.groups import groups_of
+from stalegrid.stages import Maker, View
+from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
+from stalegrid.written import exists, groups_of
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,15 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+def froms_of(path: Path) -> set[str]:
+    """Return the modules that names are imported from."""
+    return {
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+
 def own_imports(path: Path) -> set[str]:
     modules = {name_of(m) for m in MODULES}
     names = {name.removeprefix("stalegrid.") for name in imports_of(path) if name.startswith("stalegrid.")}
@@ -75,6 +84,14 @@ def test_a_file_knows_its_own_wing_and_lower_ones(path: Path) -> None:
     top = {"cli", "__init__", "__main__"}
     others = {wing for wing in wings if layer_of(wing) >= layer_of(mine) and not {wing, mine} <= top}
     assert not others, f"{name_of(path)} imports {others}, which do not lie below {mine}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_wing_is_entered_by_its_door(path: Path) -> None:
+    mine = wing_of(name_of(path))
+    inner = {name for name in own_imports(path) if "." in name and wing_of(name) != mine}
+    around = {name for name in inner if f"stalegrid.{name}" in froms_of(path)}
+    assert not around, f"{name_of(path)} imports from {around}, past their doors"
 
 
 def test_the_house_has_no_more_rooms_in_its_root_and_layers_than_it_may() -> None:

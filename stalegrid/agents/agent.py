@@ -8,8 +8,7 @@ Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; 
 from collections.abc import Sequence
 from typing import Protocol
 
-from stalegrid.programs.actions import Action
-from stalegrid.programs.messages import Message
+from stalegrid.programs import Action, Message
 
 
 class Agent(Protocol):

@@ -13,21 +13,13 @@ from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
-from stalegrid.consensus.momentum import Momentum
-from stalegrid.objects.copies import copied
-from stalegrid.objects.spectral import renew
-from stalegrid.observe.records import Sink, Tally, summarise
-from stalegrid.plans.material import cast_model, make_batches, make_test
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
-from stalegrid.plans.task import Task
-from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.consensus import Momentum
+from stalegrid.objects import copied, renew
+from stalegrid.observe import Sink, Tally, summarise
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
+from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections.named import makers
-from stalegrid.stages.ledger import Ledger
-from stalegrid.stages.recomputing import RecomputingStage
-from stalegrid.stages.site import Site
-from stalegrid.stages.stage import Stage
+from stalegrid.stages import Ledger, RecomputingStage, Site, Stage, makers
 
 
 def build_agents(

@@ -13,19 +13,12 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.objects.copies import copied
-from stalegrid.objects.spectral import renew
-from stalegrid.observe.records import Record, Sink
-from stalegrid.observe.takes import Takes
-from stalegrid.partition.sharding import shard_of
-from stalegrid.plans.material import cast_model, make_batches, make_test
-from stalegrid.plans.served import ServedPlan, served_makers, server_optimizer
-from stalegrid.plans.task import Task
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.schedules import Schedule
-from stalegrid.programs.serving import DOOR
-from stalegrid.stages.site import Site
-from stalegrid.stages.weights import Versions, Weights
+from stalegrid.objects import copied, renew
+from stalegrid.observe import Record, Sink, Takes
+from stalegrid.partition import shard_of
+from stalegrid.plans import ServedPlan, Task, cast_model, make_batches, make_test, served_makers, server_optimizer
+from stalegrid.programs import DOOR, OBSERVER, Schedule, Unit
+from stalegrid.stages import Site, Versions, Weights
 
 
 def build_served(

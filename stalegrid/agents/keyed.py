@@ -9,9 +9,7 @@ import torch
 
 from stalegrid.agents.agent import Agent
 from stalegrid.errors import DataError, SampleError
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message
+from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.seeds import drawing, key
 
 PURPOSES = {

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.objects import labels, losses
-from stalegrid.observe.records import count_correct
-from stalegrid.partition.sharding import Shard
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import END, Message
-from stalegrid.stages.weights import Entry, Weights
+from stalegrid.observe import count_correct
+from stalegrid.partition import Shard
+from stalegrid.programs import END, Action, Kind, Message, Unit
+from stalegrid.stages import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
 

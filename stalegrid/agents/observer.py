@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.objects import labels
-from stalegrid.observe.records import Record, Sink, count_correct
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message
-from stalegrid.stages.weights import StageLayout
+from stalegrid.observe import Record, Sink, count_correct
+from stalegrid.programs import Action, Kind, Message, Unit
+from stalegrid.stages import StageLayout
 
 
 class TestSet(Protocol):

@@ -15,17 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.consensus.mixing import Exchange
+from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
 from stalegrid.objects import labels, losses
-from stalegrid.observe.records import Loss, Tally, count_correct
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message
-from stalegrid.stages.corrections.named import Correction, Update
-from stalegrid.stages.ledger import Ledger
-from stalegrid.stages.stage import Gradients, Stage
-from stalegrid.stages.weights import Versions
+from stalegrid.observe import Loss, Tally, count_correct
+from stalegrid.programs import Action, Kind, Message, Unit
+from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
 
 Tensors = tuple[Tensor, ...]
 

@@ -13,12 +13,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import StalenessExceeded
-from stalegrid.observe.takes import Takes
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.messages import END, Message
-from stalegrid.programs.softsync import Rules
-from stalegrid.stages.corrections.named import Correction, Update
-from stalegrid.stages.site import Site
+from stalegrid.observe import Takes
+from stalegrid.programs import END, Action, Kind, Message, Rules
+from stalegrid.stages import Correction, Site, Update
 
 Tensors = tuple[Tensor, ...]
 

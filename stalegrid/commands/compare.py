@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from stalegrid.commands.options import EVERYTHING, METHODS, Parser, add_fields, add_own, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.observe.tables import plain, wide
+from stalegrid.observe import plain, wide
 
 ABOUT = "train several methods on the same samples from the same weights"
 USAGE = "[RUN.yaml] --methods A,B --out DIR [options]"
@@ -20,8 +20,7 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Compare."""
-    from stalegrid.studies.comparing import compare
-    from stalegrid.studies.comparison import failures, table
+    from stalegrid.studies import compare, failures, table
 
     config = config_of(options)
     if config.output.folder is None:

@@ -6,16 +6,12 @@ from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_own
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find
-from stalegrid.methods.choose import schedule as schedule_of
-from stalegrid.methods.method import Method, ServerMethod
-from stalegrid.methods.published import METHODS, SERVER_METHODS
-from stalegrid.methods.references import bibtex
-from stalegrid.observe.tables import plain, wide
-from stalegrid.programs.grid import Grid
-from stalegrid.programs.table import closed_form
-from stalegrid.stages.views.named import find_view
-from stalegrid.written.groups import text_of
+from stalegrid.methods import METHODS, SERVER_METHODS, Method, ServerMethod, bibtex, find
+from stalegrid.methods import schedule as schedule_of
+from stalegrid.observe import plain, wide
+from stalegrid.programs import Grid, closed_form
+from stalegrid.stages import find_view
+from stalegrid.written import text_of
 
 ABOUT = "list the published methods, how stale they are and what they hold; of one also what to cite"
 USAGE = "[NAME] [options]"

@@ -17,9 +17,8 @@ import docstring_parser
 from stalegrid.commands.values import metavar, read
 from stalegrid.config import SHORT, option_of
 from stalegrid.errors import ConfigError
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.written.groups import Group, groups_of, hints_of, spread, taken, text_of
-from stalegrid.written.kept import read_yaml, to_yaml
+from stalegrid.recipes import RunConfig
+from stalegrid.written import Group, groups_of, hints_of, read_yaml, spread, taken, text_of, to_yaml
 
 MODEL = ("model", "data", "loss", "optimizer", "schedule")
 """Groups that say what is trained."""

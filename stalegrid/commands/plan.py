@@ -8,12 +8,11 @@ from argparse import Namespace
 from stalegrid.commands.options import METHODS, MODEL, Parser, add_fields, add_own, config_of, fields_of
 from stalegrid.commands.profile import MACHINE, add_parts
 from stalegrid.errors import ConfigError
-from stalegrid.observe.tables import wide
-from stalegrid.planner import planning, show
-from stalegrid.planner.planning import Candidate
-from stalegrid.programs.grid import MOST
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.timing.costs import CostTable
+from stalegrid.observe import wide
+from stalegrid.planner import Candidate, planning, show
+from stalegrid.programs import MOST
+from stalegrid.recipes import RunConfig
+from stalegrid.timing import CostTable
 
 ABOUT = "estimate which grid, method and staleness suit given devices"
 USAGE = "--units N [options]"
@@ -38,8 +37,8 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Plan."""
-    from stalegrid.engines.profiling import profile
-    from stalegrid.recipes.task import make_task
+    from stalegrid.engines import profile
+    from stalegrid.recipes import make_task
 
     config = config_of(options)
     devices = config.devices
@@ -77,8 +76,8 @@ def run(options: Namespace) -> int:
 
 def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
     """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
-    from stalegrid.recipes.task import make_task
-    from stalegrid.studies.rehearsal import emulate, rehearse
+    from stalegrid.recipes import make_task
+    from stalegrid.studies import emulate, rehearse
 
     if config.devices.costs is None:
         return rehearse(make_task(config), candidate, updates)

@@ -6,9 +6,9 @@ from typing import Any
 
 from stalegrid.commands.options import MODEL, Parser, add_fields, add_own, config_of, fields_of
 from stalegrid.errors import ConfigError
-from stalegrid.observe.tables import wide
+from stalegrid.observe import wide
 from stalegrid.planner import show
-from stalegrid.written.files import exists, is_folder
+from stalegrid.written import exists, is_folder
 
 ABOUT = "measure what the parts of a model cost on this machine"
 USAGE = "[options]"
@@ -40,8 +40,8 @@ def add_parts(own: Any) -> None:
 
 def run(options: Namespace) -> int:
     """Profile."""
-    from stalegrid.engines.profiling import profile
-    from stalegrid.recipes.task import make_task
+    from stalegrid.engines import profile
+    from stalegrid.recipes import make_task
 
     config = config_of(options)
     if options.out is not None and (exists(options.out) or not is_folder(options.out.parent)):

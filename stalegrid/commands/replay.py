@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from stalegrid.commands.options import Parser
-from stalegrid.observe.stream import make_console
+from stalegrid.observe import make_console
 
 ABOUT = "repeat a run with parameter servers in the order that it recorded, to the same bits"
 USAGE = "DIR"
@@ -17,8 +17,8 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Replay."""
-    from stalegrid.recipes.task import make_task
-    from stalegrid.studies.replaying import recorded_config, replay
+    from stalegrid.recipes import make_task
+    from stalegrid.studies import recorded_config, replay
 
     config = recorded_config(options.run)
     made = replay(make_task(config), config, options.run)

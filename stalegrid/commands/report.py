@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from stalegrid.commands.options import Parser
-from stalegrid.observe.stream import make_console
+from stalegrid.observe import make_console
 
 ABOUT = "write a run's report.html"
 USAGE = "DIR"
@@ -17,7 +17,7 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the page."""
-    from stalegrid.report.report import write_report
+    from stalegrid.report import write_report
 
     make_console().print(f"the report is {write_report(options.run)}", soft_wrap=True)
     return 0

@@ -7,15 +7,11 @@ from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_fields, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find_grid, schedule
-from stalegrid.observe.stream import Stream, make_console
-from stalegrid.observe.tables import plain
-from stalegrid.plans.plan import grid_of
-from stalegrid.programs.grid import Grid
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import Schedule
-from stalegrid.programs.table import closed_form, ticks
-from stalegrid.stages.views.named import View, find_view
+from stalegrid.methods import find_grid, schedule
+from stalegrid.observe import Stream, make_console, plain
+from stalegrid.plans import grid_of
+from stalegrid.programs import Grid, Program, Schedule, closed_form, ticks
+from stalegrid.stages import View, find_view
 
 MOST = 1000
 """Updates of a table."""

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of
-from stalegrid.observe.stream import tell
+from stalegrid.observe import tell
 
 ABOUT = "train a model"
 USAGE = "[options]"
@@ -16,7 +16,7 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Train."""
-    from stalegrid.recipes.task import make_task
+    from stalegrid.recipes import make_task
     from stalegrid.train import execute, get_ready
 
     config = config_of(options)

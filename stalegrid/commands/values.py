@@ -9,8 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import called, fits
-from stalegrid.written.kept import parse_yaml
+from stalegrid.written import called, fits, parse_yaml
 
 
 def read(text: str, hint: Any, option: str) -> Any:

@@ -3,8 +3,7 @@
 from argparse import Namespace
 
 from stalegrid.commands.options import EVERYTHING, Parser, add_fields, config_of, fields_of
-from stalegrid.observe.stream import make_console
-from stalegrid.observe.tables import plain
+from stalegrid.observe import make_console, plain
 
 _LEFT_OUT = (
     "output.folder",
@@ -27,8 +26,8 @@ def ask(parser: Parser) -> None:
 
 def run(options: Namespace) -> int:
     """Verify."""
-    from stalegrid.recipes.task import make_task
-    from stalegrid.studies.verifying import LOOPS, verify
+    from stalegrid.recipes import make_task
+    from stalegrid.studies import LOOPS, verify
 
     config = config_of(options)
     differences = verify(make_task(config), config)

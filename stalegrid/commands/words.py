@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from stalegrid.commands.options import GROUPS, MERGED, Parser
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import nearest
-from stalegrid.written.kept import parse_yaml, to_yaml
+from stalegrid.written import nearest, parse_yaml, to_yaml
 
 ARGS = ".args"
 """What ends the options whose names go on with those of a factory's arguments."""

@@ -2,3 +2,32 @@
 
 Does not know: what stages compute, engines.
 """
+
+from stalegrid.consensus.choose import choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus.matrices import Topology
+from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
+from stalegrid.consensus.mixings import NONE, AdaptThenCombine, CombineWhileAdapt, has_name
+from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.own import check_mixing
+from stalegrid.consensus.rounds import Averaging
+from stalegrid.consensus.settings import MixingSettings
+
+__all__ = [
+    "NONE",
+    "AdaptThenCombine",
+    "Averaging",
+    "CombineWhileAdapt",
+    "Exchange",
+    "Mixing",
+    "MixingSettings",
+    "Momentum",
+    "Topology",
+    "Turns",
+    "Vectors",
+    "check_mixing",
+    "choose_mixing",
+    "find_mixing",
+    "has_name",
+    "kind_of",
+    "turns_of",
+]

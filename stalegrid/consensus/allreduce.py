@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.messages import Message
-from stalegrid.stages.weights import Weights
+from stalegrid.programs import Action, Kind, Message
+from stalegrid.stages import Weights
 
 
 class GradientAveraging:

@@ -25,9 +25,8 @@ from torch import Tensor
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.errors import StalenessExceeded
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.messages import Message
-from stalegrid.stages.weights import Weights
+from stalegrid.programs import Action, Kind, Message
+from stalegrid.stages import Weights
 
 
 class ParameterAveraging:

@@ -8,8 +8,7 @@ from stalegrid.consensus.mixing import Mixing, Turns
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import text_of, unknown
-from stalegrid.written.named import is_path, name_of, said, value_of
+from stalegrid.written import is_path, name_of, said, text_of, unknown, value_of
 
 Kind = str | Mixing | type[Mixing]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import networkx as nx
 
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import unknown
+from stalegrid.written import unknown
 
 Graph: TypeAlias = "nx.Graph[int]"
 if TYPE_CHECKING:

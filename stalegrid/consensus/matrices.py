@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stalegrid.consensus import graphs
 from stalegrid.errors import ConfigError
-from stalegrid.written.named import is_path, value_of
+from stalegrid.written import is_path, value_of
 
 Matrix: TypeAlias = NDArray[np.float64]
 

@@ -9,12 +9,9 @@ from typing import ClassVar, Protocol
 
 from stalegrid.consensus.matrices import MixingMatrix
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.programs.actions import Action, Edge
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.lateral import Lateral, NoLateral
-from stalegrid.programs.messages import Layout, Message
-from stalegrid.stages.weights import StageLayout, Weights
-from stalegrid.written.named import name_of
+from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
+from stalegrid.stages import StageLayout, Weights
+from stalegrid.written import name_of
 
 
 class Exchange(Protocol):

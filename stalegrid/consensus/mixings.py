@@ -13,11 +13,8 @@ from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
 from stalegrid.errors import ConfigError
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.lateral import Lateral
-from stalegrid.programs.messages import Layout, flat_layout
-from stalegrid.stages.weights import Weights
+from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
+from stalegrid.stages import Weights
 
 
 class CombineWhileAdapt(Mixing):

@@ -15,13 +15,9 @@ from torch import Tensor
 from stalegrid.consensus.mixing import Mixing, Turns, Vectors
 from stalegrid.consensus.mixings import CombineWhileAdapt
 from stalegrid.errors import ConfigError
-from stalegrid.programs.actions import Action, Edge, Kind, Tag
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import TensorSpec
-from stalegrid.programs.pipeline import Program
-from stalegrid.stages.weights import Weights
-from stalegrid.written.groups import text_of
-from stalegrid.written.named import said
+from stalegrid.programs import Action, Edge, Kind, Program, Tag, TensorSpec, Unit
+from stalegrid.stages import Weights
+from stalegrid.written import said, text_of
 
 LATERAL = (Kind.SHARE, Kind.REDUCE, Kind.MIX)
 

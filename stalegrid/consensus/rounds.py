@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from stalegrid.consensus.matrices import MixingMatrix
 from stalegrid.errors import ConfigError
-from stalegrid.programs.actions import Action, Edge, Kind, Tag
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 
 PARAMETERS = "parameters"
 PART = "gradient-part"

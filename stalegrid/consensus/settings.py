@@ -11,7 +11,7 @@ import networkx as nx
 
 from stalegrid.consensus.graphs import AnyGraph, edges_of
 from stalegrid.consensus.mixing import Mixing
-from stalegrid.written.groups import Group
+from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)

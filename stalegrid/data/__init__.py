@@ -13,6 +13,9 @@ from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
+from stalegrid.data.repeating import check_repeats
+from stalegrid.data.settings import TrainingSettings
+from stalegrid.data.sources import bytes_of
 
 __all__ = [
     "ArrayDataset",
@@ -20,6 +23,9 @@ __all__ = [
     "CropAndFlip",
     "Normalise",
     "Slices",
+    "TrainingSettings",
+    "bytes_of",
+    "check_repeats",
     "load",
     "load_cifar10",
     "load_digits",

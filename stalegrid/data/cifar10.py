@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stalegrid.data.arrays import ArrayDataset, Normalise, check_labels
 from stalegrid.errors import DataError
-from stalegrid.written.files import MEBIBYTE, is_file, is_folder, read_bytes
+from stalegrid.written import MEBIBYTE, is_file, is_folder, read_bytes
 
 CLASSES = 10
 ROWS = 10_000

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stalegrid.data.arrays import ArrayDataset, Normalise, check_labels
 from stalegrid.errors import DataError
-from stalegrid.written.files import MEBIBYTE, is_file, is_folder
+from stalegrid.written import MEBIBYTE, is_file, is_folder
 
 CLASSES = 10
 LARGEST = 1024 * MEBIBYTE

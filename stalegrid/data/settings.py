@@ -6,7 +6,7 @@ Does not know: which samples, what is trained on them.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stalegrid.written.groups import Group
+from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)

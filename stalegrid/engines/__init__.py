@@ -2,3 +2,38 @@
 
 Does not know: what the actions compute.
 """
+
+from stalegrid.engines.distributed import torchrun
+from stalegrid.engines.distributed.job import Job
+from stalegrid.engines.distributed.launch import launch
+from stalegrid.engines.distributed.peers import Measured, layout_of_state
+from stalegrid.engines.distributed.warm import KEPT
+from stalegrid.engines.distributed.world import homes
+from stalegrid.engines.machine import computing, use_device
+from stalegrid.engines.noting import noted
+from stalegrid.engines.profiling import profile
+from stalegrid.engines.recording import recorded
+from stalegrid.engines.settings import EngineSettings
+from stalegrid.engines.signals import ending_in_order
+from stalegrid.engines.simulator import simulate
+from stalegrid.engines.surroundings import Surroundings, refuse_contexts
+
+__all__ = [
+    "KEPT",
+    "EngineSettings",
+    "Job",
+    "Measured",
+    "Surroundings",
+    "computing",
+    "ending_in_order",
+    "homes",
+    "launch",
+    "layout_of_state",
+    "noted",
+    "profile",
+    "recorded",
+    "refuse_contexts",
+    "simulate",
+    "torchrun",
+    "use_device",
+]

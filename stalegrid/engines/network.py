@@ -6,12 +6,9 @@ Does not know: other processes, time, what an action computes.
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
-from stalegrid.agents.agent import Agent
+from stalegrid.agents import Agent
 from stalegrid.errors import ProtocolError, StalegridError, Wait
-from stalegrid.programs.actions import Action, Edge, Hoped, Tag
-from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.messages import Message
+from stalegrid.programs import OBSERVER, Action, Agenda, Edge, Hoped, Message, Tag, Unit
 
 
 class Network:

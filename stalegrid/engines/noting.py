@@ -9,13 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from stalegrid.agents.agent import Agent
-from stalegrid.programs.actions import Action, Kind
-from stalegrid.programs.deliveries import DELIVERIES
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message
-from stalegrid.programs.serving import DOOR
-from stalegrid.written.files import open_new, writing
+from stalegrid.agents import Agent
+from stalegrid.programs import DELIVERIES, DOOR, Action, Kind, Message, Unit
+from stalegrid.written import open_new, writing
 
 
 class Noted:

@@ -6,14 +6,10 @@ Does not know: what actions compute, when they are due.
 import time
 from collections.abc import Sequence
 
-from stalegrid.agents.agent import Agent
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
-from stalegrid.programs.actions import Action
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.messages import Message
-from stalegrid.timing.costs import NANOSECONDS
-from stalegrid.timing.pace import Pace
+from stalegrid.agents import Agent
+from stalegrid.plans import Plan, ServedPlan
+from stalegrid.programs import OBSERVER, Action, Message, Unit
+from stalegrid.timing import NANOSECONDS, Pace
 
 
 class Paced:

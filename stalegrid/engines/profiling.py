@@ -13,8 +13,8 @@ from statistics import median
 
 import torch
 
-from stalegrid.agents.build import build_agents
-from stalegrid.consensus.settings import MixingSettings
+from stalegrid.agents import build_agents
+from stalegrid.consensus import MixingSettings
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
@@ -23,21 +23,13 @@ from stalegrid.engines.recording import recorded
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.simulator import simulate
 from stalegrid.errors import ConfigError
-from stalegrid.methods.settings import MethodSettings
-from stalegrid.observe.records import Nowhere
-from stalegrid.observe.settings import OutputSettings
-from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import TRACE, read_trace
-from stalegrid.partition.cutting import finest
-from stalegrid.plans.choices import Choices
-from stalegrid.plans.material import cast_model, make_batches
-from stalegrid.plans.plan import Plan, make_plan
-from stalegrid.plans.task import Task
-from stalegrid.programs.actions import Kind
-from stalegrid.programs.grid import OBSERVER
-from stalegrid.programs.settings import GridSettings
+from stalegrid.methods import MethodSettings
+from stalegrid.observe import TRACE, Nowhere, OutputSettings, Timeline, read_trace
+from stalegrid.partition import finest
+from stalegrid.plans import Choices, Plan, Task, cast_model, make_batches, make_plan
+from stalegrid.programs import OBSERVER, GridSettings, Kind
 from stalegrid.seeds import kept
-from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
+from stalegrid.timing import NANOSECONDS, Cost, CostTable
 
 PARTS = 16
 """Parts that are fine enough for most cuts."""

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from stalegrid.agents.agent import Agent
-from stalegrid.observe.timeline import Recorder
-from stalegrid.programs.actions import Action
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message
+from stalegrid.agents import Agent
+from stalegrid.observe import Recorder
+from stalegrid.programs import Action, Message, Unit
 
 
 def _epoch() -> int:

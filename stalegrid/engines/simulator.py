@@ -6,12 +6,10 @@ each, and changes nothing.
 
 from collections.abc import Callable, Mapping
 
-from stalegrid.agents.agent import Agent
+from stalegrid.agents import Agent
 from stalegrid.engines.network import Network, describe, waits_of
 from stalegrid.errors import EngineError
-from stalegrid.programs.actions import Action
-from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Action, Agenda, Unit
 
 
 def simulate(

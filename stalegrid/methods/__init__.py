@@ -2,3 +2,22 @@
 
 Does not know: how any part works.
 """
+
+from stalegrid.methods.choose import Named, find, find_grid, schedule
+from stalegrid.methods.method import Method, ServerMethod
+from stalegrid.methods.published import METHODS, SERVER_METHODS
+from stalegrid.methods.references import bibtex
+from stalegrid.methods.settings import MethodSettings
+
+__all__ = [
+    "METHODS",
+    "SERVER_METHODS",
+    "Method",
+    "MethodSettings",
+    "Named",
+    "ServerMethod",
+    "bibtex",
+    "find",
+    "find_grid",
+    "schedule",
+]

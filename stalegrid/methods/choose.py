@@ -9,9 +9,8 @@ from dataclasses import replace
 from stalegrid.errors import ConfigError
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.methods.published import METHODS, SERVER_METHODS
-from stalegrid.programs.schedules import Schedule, stale
-from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, said, value_of
+from stalegrid.programs import Schedule, stale
+from stalegrid.written import is_path, said, unknown, value_of
 
 Named = str | Method | ServerMethod
 

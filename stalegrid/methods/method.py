@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
-from stalegrid.consensus.mixing import Mixing
+from stalegrid.consensus import Mixing
 from stalegrid.errors import ConfigError
-from stalegrid.programs.schedules import Schedule
-from stalegrid.stages.corrections.named import Maker
-from stalegrid.stages.views.named import View
+from stalegrid.programs import Schedule
+from stalegrid.stages import Maker, View
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Does not know: how any part works.
 """
 
 from stalegrid.methods.method import Method, ServerMethod
-from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
+from stalegrid.programs import Schedule, gpipe, one_f_one_b, stale
 
 
 def _twice(stages: int, micro_batches: int) -> Schedule:

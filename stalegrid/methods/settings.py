@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from stalegrid.methods.method import Method, ServerMethod
-from stalegrid.stages.corrections.named import Maker
-from stalegrid.stages.views.named import View
-from stalegrid.written.groups import Group
+from stalegrid.stages import Maker, View
+from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,3 +2,7 @@
 
 Does not know: stages, engines.
 """
+
+from stalegrid.models.named import build
+
+__all__ = ["build"]

@@ -2,3 +2,34 @@
 
 Does not know: stages, groups, what the copies are for.
 """
+
+from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
+from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
+from stalegrid.objects.holding import Held, changes, held, tensors_held
+from stalegrid.objects.labels import ignored_by
+from stalegrid.objects.modes import in_training
+from stalegrid.objects.reached import leaves
+from stalegrid.objects.renewing import renewed
+from stalegrid.objects.spectral import renew
+
+__all__ = [
+    "Held",
+    "attach",
+    "cast",
+    "changes",
+    "check_followed",
+    "check_functions",
+    "check_hooks",
+    "check_memory",
+    "check_readers",
+    "copied",
+    "held",
+    "hooks_of",
+    "ignored_by",
+    "in_training",
+    "leaves",
+    "renew",
+    "renewed",
+    "tensors_held",
+    "tensors_of",
+]

@@ -2,3 +2,64 @@
 
 Does not know: agents, engines.
 """
+
+from stalegrid.observe.console import cursor_kept
+from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED
+from stalegrid.observe.naming import names
+from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
+from stalegrid.observe.results import announce, make_sink, open_folder
+from stalegrid.observe.settings import OutputSettings
+from stalegrid.observe.sharing import by_unit, shares
+from stalegrid.observe.sinks import Dated
+from stalegrid.observe.state import check_saved, restore, saved, unsaved
+from stalegrid.observe.stream import Stream, make_console, tell
+from stalegrid.observe.summed import Staleness, Summed
+from stalegrid.observe.tables import plain, wide
+from stalegrid.observe.takes import Takes
+from stalegrid.observe.timeline import Recorder, Span, Timeline
+from stalegrid.observe.trace import TRACE, read_trace, write_trace
+
+__all__ = [
+    "CONFIG",
+    "METRICS",
+    "MODEL",
+    "SUMMARY",
+    "TRACE",
+    "UNITS",
+    "UNSAVED",
+    "VIRTUAL",
+    "Dated",
+    "Loss",
+    "Nowhere",
+    "OutputSettings",
+    "Record",
+    "Recorder",
+    "Report",
+    "Sink",
+    "Span",
+    "Staleness",
+    "Stream",
+    "Summed",
+    "Takes",
+    "Tally",
+    "Timeline",
+    "announce",
+    "by_unit",
+    "check_saved",
+    "count_correct",
+    "cursor_kept",
+    "make_console",
+    "make_sink",
+    "names",
+    "open_folder",
+    "plain",
+    "read_trace",
+    "restore",
+    "saved",
+    "shares",
+    "summarise",
+    "tell",
+    "unsaved",
+    "wide",
+    "write_trace",
+]

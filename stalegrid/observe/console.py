@@ -15,7 +15,7 @@ from stalegrid.errors import OutputError
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import make_console
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Unit
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""

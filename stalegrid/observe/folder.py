@@ -14,8 +14,8 @@ from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.summed import Staleness
-from stalegrid.programs.grid import Unit
-from stalegrid.written.files import open_new, replace, to_json, write_text, writing
+from stalegrid.programs import Unit
+from stalegrid.written import open_new, replace, to_json, write_text, writing
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

@@ -5,7 +5,7 @@ Does not know: files, pictures.
 
 from collections.abc import Iterable
 
-from stalegrid.programs.grid import Unit, server
+from stalegrid.programs import Unit, server
 
 
 def names(units: Iterable[Unit]) -> dict[Unit, str]:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, SampleError
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Layout, flat_layout
+from stalegrid.programs import Layout, Unit, flat_layout
 
 
 @dataclass(slots=True)

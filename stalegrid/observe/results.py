@@ -18,8 +18,7 @@ from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import make_console, tell
 from stalegrid.observe.tensorboard import TensorBoard
-from stalegrid.written.files import write_text
-from stalegrid.written.kept import to_yaml
+from stalegrid.written import to_yaml, write_text
 
 
 @contextmanager

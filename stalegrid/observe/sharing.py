@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from stalegrid.observe.timeline import Flight, Span, Timeline
-from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs import OBSERVER, Unit
 
 
 @dataclass(frozen=True, slots=True)

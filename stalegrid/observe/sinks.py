@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from stalegrid.observe.records import VIRTUAL, Nowhere, Record, Sink
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Unit
 
 
 class Dated:

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from stalegrid.data.sources import bytes_of
+from stalegrid.data import bytes_of
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied
+from stalegrid.objects import copied
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:

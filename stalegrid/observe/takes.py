@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.observe.records import Record
-from stalegrid.programs.grid import learner
-from stalegrid.programs.messages import Layout, flat_layout
+from stalegrid.programs import Layout, flat_layout, learner
 
 
 @dataclass(slots=True)

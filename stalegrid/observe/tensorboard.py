@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from stalegrid.observe.records import Record
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Unit
 
 
 class TensorBoard:

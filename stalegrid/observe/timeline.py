@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stalegrid.programs.actions import Action, Edge, Kind, Tag
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 
 
 @dataclass(frozen=True, slots=True)

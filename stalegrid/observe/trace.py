@@ -15,13 +15,9 @@ from stalegrid.errors import DataError
 from stalegrid.observe.naming import is_server, names
 from stalegrid.observe.sharing import by_unit, gaps
 from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.programs.actions import Edge, Kind
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.messages import END
-from stalegrid.written.files import to_json, write_text
-from stalegrid.written.kept import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json
-from stalegrid.written.kept import Kind as _Kind
-from stalegrid.written.numbers import whole
+from stalegrid.programs import END, OBSERVER, Edge, Kind, Unit
+from stalegrid.written import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_json, to_json, whole, write_text
+from stalegrid.written import Kind as _Kind
 
 TRACE = "trace.json"
 """The file in the folder of a run."""

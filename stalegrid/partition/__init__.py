@@ -2,3 +2,10 @@
 
 Does not know: groups, methods, engines.
 """
+
+from stalegrid.partition.balancing import balance
+from stalegrid.partition.cutting import Partition, finest, partition
+from stalegrid.partition.operations import Made, Operations
+from stalegrid.partition.sharding import Shard, shard_of, split
+
+__all__ = ["Made", "Operations", "Partition", "Shard", "balance", "finest", "partition", "shard_of", "split"]

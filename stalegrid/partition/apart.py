@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied, tensors_of
+from stalegrid.objects import copied, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trial import CPU, check, parts, same
 from stalegrid.seeds import drawing

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied
-from stalegrid.objects.modes import in_training
+from stalegrid.objects import copied, in_training
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.chain import Chain
@@ -20,7 +19,7 @@ from stalegrid.partition.cost import copy_seconds, measure
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.trace import trace
 from stalegrid.partition.trial import Trial, check, commonest, obstacle, run, valid_cuts
-from stalegrid.programs.messages import Layout, layout_of
+from stalegrid.programs import Layout, layout_of
 
 __all__ = ["Partition", "check", "finest", "partition"]
 

@@ -10,9 +10,9 @@ from itertools import pairwise
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied
+from stalegrid.objects import copied
 from stalegrid.partition.balancing import balance
-from stalegrid.stages.weights import StageLayout, Weights
+from stalegrid.stages import StageLayout, Weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied
-from stalegrid.objects.holding import Held, changes, held
+from stalegrid.objects import Held, changes, copied, held
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import kept
 

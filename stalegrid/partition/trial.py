@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import copied, tensors_of
+from stalegrid.objects import copied, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import drawing
 

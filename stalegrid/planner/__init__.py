@@ -2,3 +2,7 @@
 
 Does not know: how runs train.
 """
+
+from stalegrid.planner.planning import Candidate
+
+__all__ = ["Candidate"]

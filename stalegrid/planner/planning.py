@@ -8,23 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from stalegrid.config import Settings
-from stalegrid.consensus.choose import choose_mixing, find_mixing, kind_of, turns_of
-from stalegrid.consensus.mixings import NONE
+from stalegrid.consensus import NONE, choose_mixing, find_mixing, kind_of, turns_of
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import Named, find_grid
-from stalegrid.methods.choose import schedule as schedule_of
-from stalegrid.methods.method import Method
-from stalegrid.plans.devices import ESTIMATED, Devices, check_share
-from stalegrid.programs.grid import Grid
-from stalegrid.programs.lateral import Lateral
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import Schedule
-from stalegrid.programs.settings import GridSettings
-from stalegrid.stages.views.named import View, find_view
-from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.timing.disturbances import Disturbances, has_units
-from stalegrid.timing.estimating import Estimate, estimate, long_enough
-from stalegrid.written.groups import text_of
+from stalegrid.methods import Method, Named, find_grid
+from stalegrid.methods import schedule as schedule_of
+from stalegrid.plans import ESTIMATED, Devices, check_share
+from stalegrid.programs import Grid, GridSettings, Lateral, Program, Schedule
+from stalegrid.stages import View, find_view
+from stalegrid.timing import Cost, CostTable, Disturbances, Estimate, estimate, has_units, long_enough
+from stalegrid.written import text_of
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
 """Methods that are compared unless the user names others."""

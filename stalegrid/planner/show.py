@@ -11,13 +11,11 @@ from dataclasses import replace
 from rich.table import Table
 
 from stalegrid.config import option_of
-from stalegrid.methods.choose import find_grid
-from stalegrid.observe.tables import plain
+from stalegrid.methods import find_grid
+from stalegrid.observe import plain
 from stalegrid.planner.planning import Candidate
-from stalegrid.timing.costs import CostTable
-from stalegrid.timing.settings import DeviceSettings
-from stalegrid.written import groups
-from stalegrid.written.kept import to_line
+from stalegrid.timing import CostTable, DeviceSettings
+from stalegrid.written import groups, to_line
 
 
 def costs(table: CostTable) -> Table:

@@ -2,3 +2,44 @@
 
 Does not know: engines, files.
 """
+
+from stalegrid.plans.choices import Choices, updates_of
+from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.make import plan_of
+from stalegrid.plans.material import cast_model, make_batches, make_test
+from stalegrid.plans.plan import Plan, grid_of, make_plan
+from stalegrid.plans.served import (
+    ServedPlan,
+    make_served_plan,
+    rules_of,
+    served_makers,
+    server_optimizer,
+    updates_per_epoch,
+)
+from stalegrid.plans.task import Task, fingerprint
+from stalegrid.plans.telling import facts, headline
+
+__all__ = [
+    "ESTIMATED",
+    "Choices",
+    "Devices",
+    "Plan",
+    "ServedPlan",
+    "Task",
+    "cast_model",
+    "check_share",
+    "facts",
+    "fingerprint",
+    "grid_of",
+    "headline",
+    "make_batches",
+    "make_plan",
+    "make_served_plan",
+    "make_test",
+    "plan_of",
+    "rules_of",
+    "served_makers",
+    "server_optimizer",
+    "updates_of",
+    "updates_per_epoch",
+]

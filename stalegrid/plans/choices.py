@@ -7,19 +7,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stalegrid.consensus.settings import MixingSettings
-from stalegrid.data import Slices
-from stalegrid.data.settings import TrainingSettings
+from stalegrid.consensus import MixingSettings
+from stalegrid.data import Slices, TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods.settings import MethodSettings
-from stalegrid.observe.settings import OutputSettings
+from stalegrid.methods import MethodSettings
+from stalegrid.observe import OutputSettings
 from stalegrid.plans.probe import Probed
-from stalegrid.programs.settings import GridSettings, ServerSettings
-from stalegrid.programs.watch import Watch
-from stalegrid.stages.corrections.named import Maker, ruled
-from stalegrid.timing.settings import DeviceSettings
-from stalegrid.written.groups import Group, text_of
-from stalegrid.written.numbers import whole
+from stalegrid.programs import GridSettings, ServerSettings, Watch
+from stalegrid.stages import Maker, ruled
+from stalegrid.timing import DeviceSettings
+from stalegrid.written import Group, text_of, whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,21 +6,23 @@ Does not know: tensors, engines.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stalegrid.data.settings import TrainingSettings
+from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import schedule as schedule_of
-from stalegrid.methods.method import Method
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.grid import Grid
-from stalegrid.programs.lateral import Lateral
-from stalegrid.programs.pipeline import Program
-from stalegrid.stages.views.named import View
-from stalegrid.timing.clock import TimeModel, message_bytes
-from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.timing.disturbances import Disturbances
-from stalegrid.timing.estimating import estimate, long_enough
-from stalegrid.timing.settings import DeviceSettings
-from stalegrid.timing.tune import least_staleness
+from stalegrid.methods import Method
+from stalegrid.methods import schedule as schedule_of
+from stalegrid.programs import Edge, Grid, Lateral, Program
+from stalegrid.stages import View
+from stalegrid.timing import (
+    Cost,
+    CostTable,
+    DeviceSettings,
+    Disturbances,
+    TimeModel,
+    estimate,
+    least_staleness,
+    long_enough,
+    message_bytes,
+)
 
 ESTIMATED = 200
 """Updates over which a throughput is estimated, at least."""

@@ -3,13 +3,12 @@
 Does not know: what a plan consists of.
 """
 
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import ServerMethod
+from stalegrid.methods import ServerMethod, find
 from stalegrid.plans.choices import Choices
 from stalegrid.plans.plan import Plan, make_plan
 from stalegrid.plans.served import ServedPlan, make_served_plan
 from stalegrid.plans.task import Task
-from stalegrid.timing.costs import CostTable
+from stalegrid.timing import CostTable
 
 
 def plan_of(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan | ServedPlan:

@@ -9,13 +9,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from stalegrid.data import Batches, Slices
-from stalegrid.data.repeating import check_repeats
-from stalegrid.data.settings import TrainingSettings
+from stalegrid.data import Batches, Slices, TrainingSettings, check_repeats
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.objects import labels
-from stalegrid.objects.aliases import check_functions, check_hooks, check_memory, check_readers
-from stalegrid.objects.copies import cast, copied
+from stalegrid.objects import cast, check_functions, check_hooks, check_memory, check_readers, copied, labels
 from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing
 

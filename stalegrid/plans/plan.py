@@ -13,20 +13,24 @@ from typing import TypeVar
 import torch
 from torch.optim import Optimizer
 
-from stalegrid.consensus.choose import choose_mixing, kind_of, turns_of
-from stalegrid.consensus.mixing import Mixing, Turns, Vectors
-from stalegrid.consensus.mixings import has_name
-from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.own import check_mixing
-from stalegrid.data.settings import TrainingSettings
+from stalegrid.consensus import (
+    Mixing,
+    Momentum,
+    Turns,
+    Vectors,
+    check_mixing,
+    choose_mixing,
+    has_name,
+    kind_of,
+    turns_of,
+)
+from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find_grid
-from stalegrid.methods.choose import schedule as schedule_of
-from stalegrid.methods.method import Method
-from stalegrid.objects.aliases import check_followed
-from stalegrid.observe.records import Report
-from stalegrid.observe.state import check_saved
-from stalegrid.partition.cutting import Partition, partition
+from stalegrid.methods import Method, find_grid
+from stalegrid.methods import schedule as schedule_of
+from stalegrid.objects import check_followed
+from stalegrid.observe import Report, check_saved
+from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
     Choices,
     chosen_corrections,
@@ -42,19 +46,10 @@ from stalegrid.plans.material import cast_model, check_data, check_optimizer, ch
 from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.grid import Grid, Unit
-from stalegrid.programs.lateral import Lateral
-from stalegrid.programs.messages import Layout, flat_layout
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import Schedule
-from stalegrid.programs.settings import GridSettings
+from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Program, Schedule, Unit, flat_layout
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections.named import Maker, makers
-from stalegrid.stages.views.named import VIEWS, View, find_view, name_of_view
-from stalegrid.stages.weights import StageLayout, Weights
-from stalegrid.timing.clock import TimeModel
-from stalegrid.timing.costs import CostTable
+from stalegrid.stages import VIEWS, Maker, StageLayout, View, Weights, find_view, makers, name_of_view
+from stalegrid.timing import CostTable, TimeModel
 
 C = TypeVar("C", bound=Choices)
 

@@ -21,23 +21,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import ConfigError, DataError, TrainingError
-from stalegrid.objects import labels, losses
-from stalegrid.objects.copies import copied, tensors_of
-from stalegrid.objects.holding import changes, held
-from stalegrid.objects.reached import leaves
-from stalegrid.objects.renewing import renewed
+from stalegrid.objects import changes, copied, held, labels, leaves, losses, renewed, tensors_of
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.pipeline import Program
+from stalegrid.programs import Program, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections.named import Correction, Maker, Update
-from stalegrid.stages.recomputing import RecomputingStage
-from stalegrid.stages.site import Site
-from stalegrid.stages.stage import Stage
-from stalegrid.stages.views.named import View, name_of_view
-from stalegrid.stages.views.stashed import Stashed
-from stalegrid.stages.weights import Weights
+from stalegrid.stages import (
+    Correction,
+    Maker,
+    RecomputingStage,
+    Site,
+    Stage,
+    Stashed,
+    Update,
+    View,
+    Weights,
+    name_of_view,
+)
 
 CPU = torch.device("cpu")
 

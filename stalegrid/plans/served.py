@@ -14,15 +14,12 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.data.settings import TrainingSettings
+from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import ServerMethod
-from stalegrid.objects.copies import copied
-from stalegrid.observe.state import check_saved
-from stalegrid.observe.takes import Takes
-from stalegrid.partition.cutting import partition
-from stalegrid.partition.sharding import Shard, split
+from stalegrid.methods import ServerMethod, find
+from stalegrid.objects import copied
+from stalegrid.observe import Takes, check_saved
+from stalegrid.partition import Shard, partition, split
 from stalegrid.plans.choices import (
     Choices,
     chosen_corrections,
@@ -39,22 +36,26 @@ from stalegrid.plans.probe import probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.deliveries import read_order
-from stalegrid.programs.grid import Grid, Unit
-from stalegrid.programs.live import Live
-from stalegrid.programs.messages import Layout, flat_layout
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import gpipe
-from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
-from stalegrid.programs.settings import ServerSettings
-from stalegrid.programs.softsync import Rules
+from stalegrid.programs import (
+    DOOR,
+    Edge,
+    Grid,
+    Layout,
+    Live,
+    Ordered,
+    Program,
+    Rules,
+    Served,
+    ServerSettings,
+    Unit,
+    flat_layout,
+    gpipe,
+    in_turn,
+    read_order,
+)
 from stalegrid.seeds import drawing
-from stalegrid.stages.corrections.named import Maker, makers
-from stalegrid.stages.views.current import Current
-from stalegrid.stages.weights import StageLayout, Weights
-from stalegrid.timing.arrivals import ServedTimes, drawn
-from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.stages import Current, Maker, StageLayout, Weights, makers
+from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
 
 LEARNERS = 4
 """As many as there are where the user names no number."""

@@ -13,10 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from stalegrid.data import repeating
-from stalegrid.data.augment import CropAndFlip
-from stalegrid.objects.copies import attach, hooks_of
-from stalegrid.objects.renewing import renewed
+from stalegrid.data import CropAndFlip, repeating
+from stalegrid.objects import attach, hooks_of, renewed
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ Does not know: engines, files.
 
 import os
 
-from stalegrid.observe.records import Record
+from stalegrid.observe import Record
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
-from stalegrid.stages.views.named import name_of_view
-from stalegrid.written.groups import text_of
+from stalegrid.stages import name_of_view
+from stalegrid.written import text_of
 
 
 def headline(plan: Plan | ServedPlan, engine: str, threads: int) -> str:

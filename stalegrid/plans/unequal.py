@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stalegrid.data import Batches, Slices
 from stalegrid.errors import ConfigError
-from stalegrid.objects.labels import ignored_by
+from stalegrid.objects import ignored_by
 
 Loss = Callable[..., Tensor]
 

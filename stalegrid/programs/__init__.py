@@ -2,3 +2,63 @@
 
 Does not know: tensors' values, time, ranks.
 """
+
+from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
+from stalegrid.programs.agenda import Agenda
+from stalegrid.programs.deliveries import DELIVERIES, first_updates, read_order
+from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
+from stalegrid.programs.lateral import Lateral, NoLateral
+from stalegrid.programs.live import Live
+from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
+from stalegrid.programs.pipeline import Program
+from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
+from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
+from stalegrid.programs.settings import GridSettings, ServerSettings
+from stalegrid.programs.softsync import Delivery, Rules
+from stalegrid.programs.table import closed_form, ticks
+from stalegrid.programs.watch import Watch
+
+__all__ = [
+    "ALIGNMENT",
+    "DELIVERIES",
+    "DOOR",
+    "END",
+    "MOST",
+    "OBSERVER",
+    "Action",
+    "Agenda",
+    "Delivery",
+    "Edge",
+    "Grid",
+    "GridSettings",
+    "Hoped",
+    "Kind",
+    "Lateral",
+    "Layout",
+    "Live",
+    "Message",
+    "NoLateral",
+    "Ordered",
+    "Program",
+    "Rules",
+    "Schedule",
+    "Served",
+    "ServerSettings",
+    "Tag",
+    "TensorSpec",
+    "Unit",
+    "Watch",
+    "aligned",
+    "closed_form",
+    "first_updates",
+    "flat_layout",
+    "gpipe",
+    "in_turn",
+    "layout_of",
+    "learner",
+    "one_f_one_b",
+    "read_order",
+    "server",
+    "stale",
+    "ticks",
+]

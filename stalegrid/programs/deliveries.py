@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.programs.softsync import Delivery, Rules
-from stalegrid.written.files import MEBIBYTE, read_text
+from stalegrid.written import MEBIBYTE, read_text
 
 DELIVERIES = "deliveries.jsonl"
 """The file in the folder of a run."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stalegrid.written.groups import Group
+from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)

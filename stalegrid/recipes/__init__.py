@@ -2,3 +2,8 @@
 
 Does not know: how it is trained.
 """
+
+from stalegrid.recipes.settings import RunConfig
+from stalegrid.recipes.task import make_task
+
+__all__ = ["RunConfig", "make_task"]

@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any
 
 from stalegrid.errors import ConfigError
-from stalegrid.written.groups import nearest
-from stalegrid.written.named import said, value_of
+from stalegrid.written import nearest, said, value_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from stalegrid.config import Settings
-from stalegrid.written.groups import Group
+from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)

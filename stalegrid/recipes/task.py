@@ -14,18 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data import CropAndFlip, load
 from stalegrid.errors import ConfigError
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import ServerMethod
-from stalegrid.models.named import build
-from stalegrid.plans.choices import updates_of
-from stalegrid.plans.plan import grid_of
-from stalegrid.plans.served import rules_of, updates_per_epoch
-from stalegrid.plans.task import Task
+from stalegrid.methods import ServerMethod, find
+from stalegrid.models import build
+from stalegrid.plans import Task, grid_of, rules_of, updates_of, updates_per_epoch
 from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
 from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
 from stalegrid.seeds import drawing
-from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, said
+from stalegrid.written import is_path, said, unknown
 
 CPU = torch.device("cpu")
 

@@ -12,11 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from stalegrid.observe.naming import names
-from stalegrid.observe.sharing import by_unit
-from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.programs.actions import Kind
-from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.observe import Span, Timeline, by_unit, names
+from stalegrid.programs import OBSERVER, Kind, Unit
 from stalegrid.report.figures import BLUE, GREEN, GREY, INK, NAVY, PAPER, PURPLE, RED, WIDTH, svg
 
 MOST_UNITS = 16

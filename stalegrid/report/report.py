@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stalegrid.report.pictures import check_pictures
 from stalegrid.report.told import read_told
-from stalegrid.written.files import write_text
+from stalegrid.written import write_text
 
 REPORT = "report.html"
 

@@ -7,10 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe.naming import names
-from stalegrid.observe.records import VIRTUAL, Record
-from stalegrid.observe.sharing import shares
-from stalegrid.observe.summed import Staleness, Summed
+from stalegrid.observe import VIRTUAL, Record, Staleness, Summed, names, shares
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text

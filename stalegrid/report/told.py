@@ -13,13 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.errors import DataError
-from stalegrid.methods.published import SERVER_METHODS
-from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNSAVED
-from stalegrid.observe.records import VIRTUAL, Record
-from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import TRACE, read_trace
-from stalegrid.written.files import exists
-from stalegrid.written.kept import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, read_json, read_lines, read_yaml
+from stalegrid.methods import SERVER_METHODS
+from stalegrid.observe import CONFIG, METRICS, MODEL, SUMMARY, TRACE, UNSAVED, VIRTUAL, Record, Timeline, read_trace
+from stalegrid.written import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, exists, read_json, read_lines, read_yaml
 
 
 @dataclass(frozen=True)

@@ -2,3 +2,39 @@
 
 Does not know: other units, schedules of others.
 """
+
+from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.ledger import Ledger
+from stalegrid.stages.recomputing import RecomputingStage
+from stalegrid.stages.site import Site
+from stalegrid.stages.stage import Gradients, Stage
+from stalegrid.stages.views.current import Current
+from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
+from stalegrid.stages.views.recomputed import Recomputed
+from stalegrid.stages.views.stashed import Stashed
+from stalegrid.stages.weights import Entry, StageLayout, Versions, Weights
+
+__all__ = [
+    "VIEWS",
+    "Correction",
+    "Current",
+    "Entry",
+    "Gradients",
+    "Kept",
+    "Ledger",
+    "Maker",
+    "Recomputed",
+    "RecomputingStage",
+    "Site",
+    "Stage",
+    "StageLayout",
+    "Stashed",
+    "Update",
+    "Versions",
+    "View",
+    "Weights",
+    "find_view",
+    "makers",
+    "name_of_view",
+    "ruled",
+]

@@ -10,7 +10,7 @@ it is measured for one batch at a time, all of them in turn, with one copy, or n
 from torch import Tensor
 
 from stalegrid.errors import StalenessExceeded
-from stalegrid.observe.records import Loss, Tally
+from stalegrid.observe import Loss, Tally
 from stalegrid.stages.site import Site
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Program, Schedule, Unit
 from stalegrid.stages.weights import Versions, Weights
 
 

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects.holding import tensors_held
+from stalegrid.objects import tensors_held
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.objects import spectral
-from stalegrid.objects.copies import tensors_of
-from stalegrid.programs.messages import ALIGNMENT, aligned
+from stalegrid.objects import spectral, tensors_of
+from stalegrid.programs import ALIGNMENT, aligned
 
 
 @dataclass(frozen=True, slots=True)

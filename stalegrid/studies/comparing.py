@@ -10,25 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stalegrid.consensus.choose import find_mixing
-from stalegrid.consensus.mixings import NONE
-from stalegrid.engines.distributed import torchrun
+from stalegrid.consensus import NONE, find_mixing
+from stalegrid.engines import torchrun
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.methods.choose import find_grid
-from stalegrid.methods.settings import MethodSettings
-from stalegrid.observe.records import Record
-from stalegrid.observe.stream import tell
-from stalegrid.plans.plan import Plan
-from stalegrid.programs.grid import Grid
-from stalegrid.programs.settings import GridSettings
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.recipes.task import make_task
-from stalegrid.report.pictures import check_pictures
+from stalegrid.methods import MethodSettings, find_grid
+from stalegrid.observe import Record, tell
+from stalegrid.plans import Plan
+from stalegrid.programs import Grid, GridSettings
+from stalegrid.recipes import RunConfig, make_task
+from stalegrid.report import check_pictures
 from stalegrid.studies.comparison import FAILURE, Run, write
 from stalegrid.train import execute, prepare
-from stalegrid.written.files import exists, write_text
-from stalegrid.written.groups import text_of
-from stalegrid.written.kept import checked, read_yaml, to_yaml
+from stalegrid.written import checked, exists, read_yaml, text_of, to_yaml, write_text
 
 OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
 """What a configuration says about its own method and no other."""

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stalegrid.methods.choose import find_grid
-from stalegrid.observe.folder import SUMMARY
-from stalegrid.observe.records import Record
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.report.told import read_metrics, read_summary
-from stalegrid.written.files import MEBIBYTE, exists, read_text, replace, to_json, write_text
+from stalegrid.methods import find_grid
+from stalegrid.observe import SUMMARY, Record
+from stalegrid.recipes import RunConfig
+from stalegrid.report import read_metrics, read_summary
+from stalegrid.written import MEBIBYTE, exists, read_text, replace, to_json, write_text
 
 CURVES = (
     ("test", "test_accuracy", "test accuracy"),

@@ -10,18 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stalegrid.consensus.mixings import has_name
-from stalegrid.consensus.rounds import Averaging
-from stalegrid.methods.published import METHODS
-from stalegrid.plans.material import cast_model, make_batches
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan, server_optimizer
-from stalegrid.plans.task import Task
-from stalegrid.programs.serving import Ordered
+from stalegrid.consensus import Averaging, has_name
+from stalegrid.methods import METHODS
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, server_optimizer
+from stalegrid.programs import Ordered
 from stalegrid.seeds import drawing
-from stalegrid.stages.views.current import Current
-from stalegrid.stages.views.named import find_view, name_of_view
-from stalegrid.stages.views.stashed import Stashed
+from stalegrid.stages import Current, Stashed, find_view, name_of_view
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp

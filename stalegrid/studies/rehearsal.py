@@ -15,15 +15,12 @@ from torch import nn
 
 from stalegrid.config import Settings
 from stalegrid.data import ArrayDataset
-from stalegrid.methods.choose import find_grid
-from stalegrid.observe.settings import OutputSettings
-from stalegrid.observe.trace import TRACE, read_trace
-from stalegrid.planner.planning import Candidate
-from stalegrid.plans.task import Task
-from stalegrid.programs.actions import Kind
-from stalegrid.programs.grid import Unit
-from stalegrid.timing.costs import NANOSECONDS, CostTable
-from stalegrid.timing.estimating import long_enough, steady
+from stalegrid.methods import find_grid
+from stalegrid.observe import TRACE, OutputSettings, read_trace
+from stalegrid.planner import Candidate
+from stalegrid.plans import Task
+from stalegrid.programs import Kind, Unit
+from stalegrid.timing import NANOSECONDS, CostTable, long_enough, steady
 from stalegrid.train import execute
 
 

@@ -12,15 +12,13 @@ import torch
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import ServerMethod
-from stalegrid.observe.state import saved, unsaved
-from stalegrid.plans.served import rules_of
-from stalegrid.plans.task import Task
-from stalegrid.programs.deliveries import DELIVERIES, first_updates
-from stalegrid.recipes.settings import RunConfig
-from stalegrid.report.told import read_config, read_model, read_summary
-from stalegrid.timing.settings import DeviceSettings
+from stalegrid.methods import ServerMethod, find
+from stalegrid.observe import saved, unsaved
+from stalegrid.plans import Task, rules_of
+from stalegrid.programs import DELIVERIES, first_updates
+from stalegrid.recipes import RunConfig
+from stalegrid.report import read_config, read_model, read_summary
+from stalegrid.timing import DeviceSettings
 from stalegrid.train import execute
 
 

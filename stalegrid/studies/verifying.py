@@ -15,14 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.config import Settings
-from stalegrid.engines.machine import computing, use_device
-from stalegrid.methods.choose import find
-from stalegrid.methods.method import ServerMethod
-from stalegrid.observe.folder import METRICS, UNITS
-from stalegrid.plans.plan import Plan, make_plan
-from stalegrid.plans.served import ServedPlan, make_served_plan
-from stalegrid.plans.task import Task
-from stalegrid.programs.deliveries import DELIVERIES
+from stalegrid.engines import computing, use_device
+from stalegrid.methods import ServerMethod, find
+from stalegrid.observe import METRICS, UNITS
+from stalegrid.plans import Plan, ServedPlan, Task, make_plan, make_served_plan
+from stalegrid.programs import DELIVERIES
 from stalegrid.studies.loops import Trained, plain_loop
 from stalegrid.train import execute
 

@@ -2,3 +2,32 @@
 
 Does not know: tensors, processes.
 """
+
+from stalegrid.timing.arrivals import ServedTimes, drawn
+from stalegrid.timing.clock import Clock, TimeModel, message_bytes
+from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
+from stalegrid.timing.disturbances import Disturbances, has_units
+from stalegrid.timing.estimating import Estimate, estimate, long_enough, steady
+from stalegrid.timing.pace import Pace
+from stalegrid.timing.settings import DeviceSettings
+from stalegrid.timing.tune import least_staleness
+
+__all__ = [
+    "NANOSECONDS",
+    "Clock",
+    "Cost",
+    "CostTable",
+    "DeviceSettings",
+    "Disturbances",
+    "Estimate",
+    "Pace",
+    "ServedTimes",
+    "TimeModel",
+    "drawn",
+    "estimate",
+    "has_units",
+    "least_staleness",
+    "long_enough",
+    "message_bytes",
+    "steady",
+]

@@ -15,10 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
 
-from stalegrid.programs.actions import Action, Edge, Kind
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.serving import DOOR, Ordered, Served
-from stalegrid.programs.softsync import Delivery
+from stalegrid.programs import DOOR, OBSERVER, Action, Delivery, Edge, Kind, Ordered, Served, Unit
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace

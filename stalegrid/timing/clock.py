@@ -22,11 +22,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stalegrid.observe.timeline import Recorder
-from stalegrid.programs.actions import Action, Edge, Kind
-from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.pipeline import Program
+from stalegrid.observe import Recorder
+from stalegrid.programs import OBSERVER, Action, Agenda, Edge, Kind, Program, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.partition.balancing import balance
-from stalegrid.written.files import write_text
-from stalegrid.written.kept import read_yaml, to_yaml
-from stalegrid.written.numbers import finite, whole
+from stalegrid.partition import balance
+from stalegrid.written import finite, read_yaml, to_yaml, whole, write_text
 
 NANOSECONDS = 1_000_000
 """In a millisecond; costs are told in milliseconds, time is counted in whole nanoseconds."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stalegrid.errors import ConfigError
-from stalegrid.programs.grid import Grid, Unit
+from stalegrid.programs import Grid, Unit
 from stalegrid.seeds import derive
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.settings import DeviceSettings

@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stalegrid.errors import EngineError
-from stalegrid.observe.timeline import Recorder
-from stalegrid.programs.actions import Action, Edge
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.schedules import Schedule
+from stalegrid.observe import Recorder
+from stalegrid.programs import Action, Edge, Program, Schedule, Unit
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 

@@ -5,8 +5,7 @@ Does not know: messages, other units, whether time is virtual or slept.
 
 from collections.abc import Iterator
 
-from stalegrid.programs.actions import Kind
-from stalegrid.programs.grid import Unit
+from stalegrid.programs import Kind, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances
 

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.engines.recording import now
-from stalegrid.observe.timeline import Recorder
-from stalegrid.programs.actions import Edge, Tag
-from stalegrid.programs.messages import END, Message
+from stalegrid.observe import Recorder
+from stalegrid.programs import END, Edge, Message, Tag
 
 AHEAD = 2
 """Receives posted before their messages are due."""

@@ -17,9 +17,7 @@ from threading import Thread
 import torch
 
 from stalegrid.engines.distributed.wire import Wire
-from stalegrid.programs.actions import Edge, Tag
-from stalegrid.programs.grid import Unit
-from stalegrid.programs.messages import Message, layout_of
+from stalegrid.programs import Edge, Message, Tag, Unit, layout_of
 
 MEGABYTES = 8
 REPEATS = 9

@@ -8,16 +8,13 @@ from queue import Empty
 
 import torch
 
-from stalegrid.agents.agent import Agent
+from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, Wait
-from stalegrid.observe.timeline import Recorder
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.messages import Layout, Message
+from stalegrid.observe import Recorder
+from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Message, Unit
 
 _LONGEST = 1e7  # seconds that a queue can be waited for
 

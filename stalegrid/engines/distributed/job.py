@@ -23,10 +23,8 @@ from stalegrid.engines.distributed.packing import Packer
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
-from stalegrid.observe.records import Sink
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
-from stalegrid.plans.task import Task
+from stalegrid.observe import Sink
+from stalegrid.plans import Plan, ServedPlan, Task
 
 
 @dataclass(frozen=True)

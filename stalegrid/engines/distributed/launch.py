@@ -18,7 +18,7 @@ from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
 from stalegrid.engines.surroundings import refuse_global_hooks
 from stalegrid.errors import DeadlineExceeded, EngineError, TrainingError, WorkerDied
-from stalegrid.programs.agenda import Agenda
+from stalegrid.programs import Agenda
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stalegrid.errors import ProtocolError
-from stalegrid.observe.timeline import Span, Timeline
-from stalegrid.programs.actions import Edge, Kind
-from stalegrid.programs.grid import Unit
+from stalegrid.observe import Span, Timeline
+from stalegrid.programs import Edge, Kind, Unit
 
 
 def as_text(timeline: Timeline) -> bytes:

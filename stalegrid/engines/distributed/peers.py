@@ -20,18 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
-from stalegrid.data.sources import bytes_of
+from stalegrid.data import bytes_of
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.worker import work
 from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
-from stalegrid.observe.records import Record
-from stalegrid.partition.operations import Made, Operations
-from stalegrid.plans.choices import Choices
-from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
-from stalegrid.timing.costs import CostTable
+from stalegrid.observe import Record
+from stalegrid.partition import Made, Operations
+from stalegrid.plans import Choices, Plan, ServedPlan
+from stalegrid.timing import CostTable
 
 P = TypeVar("P", Plan, ServedPlan, Plan | ServedPlan)
 C = TypeVar("C", bound=Choices)

@@ -23,9 +23,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stalegrid import errors
-from stalegrid.data.sources import bytes_of
+from stalegrid.data import bytes_of
 from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, ProtocolError, StalegridError
-from stalegrid.observe.stream import tell
+from stalegrid.observe import tell
 
 T = TypeVar("T")
 

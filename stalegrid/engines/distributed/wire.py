@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.errors import ProtocolError
-from stalegrid.programs.actions import Tag
-from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned
+from stalegrid.programs import ALIGNMENT, END, Layout, Message, Tag, TensorSpec, aligned
 
 
 @dataclass(frozen=True)

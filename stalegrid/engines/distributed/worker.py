@@ -19,8 +19,7 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
-from stalegrid.agents.agent import Agent
-from stalegrid.agents.build import build_agents
+from stalegrid.agents import Agent, build_agents
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.job import Job, read_job
@@ -34,11 +33,8 @@ from stalegrid.engines.noting import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
-from stalegrid.observe.records import Nowhere
-from stalegrid.observe.stream import Stream
-from stalegrid.observe.timeline import Timeline
-from stalegrid.observe.trace import TRACE, write_trace
-from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.observe import TRACE, Nowhere, Stream, Timeline, write_trace
+from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import kept
 
 MET = "met"

@@ -19,10 +19,7 @@ from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.channels import Link
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ConfigError
-from stalegrid.programs.actions import Edge
-from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.messages import Layout
+from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Unit
 
 _PLACE = 1024  # bytes
 

@@ -14,8 +14,7 @@ from stalegrid.stages.corrections.gap_aware import GapAware
 from stalegrid.stages.corrections.shrink import Shrink
 from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
 from stalegrid.stages.site import Site
-from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, value_of
+from stalegrid.written import is_path, unknown, value_of
 
 __all__ = ["CORRECTIONS", "RULES", "Correction", "Maker", "Update", "makers", "ruled"]
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.site import Site
 
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.site import Site
 from stalegrid.stages.views.base import Kept, View
 

@@ -6,7 +6,7 @@ Does not know: how a version is kept.
 from torch import Tensor
 
 from stalegrid.errors import ConfigError
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.site import Site
 from stalegrid.stages.views.base import Kept, View
 

@@ -11,8 +11,7 @@ from stalegrid.stages.views.double_buffered import DoubleBuffered
 from stalegrid.stages.views.predicted import Predicted, PredictedTwice
 from stalegrid.stages.views.recomputed import Recomputed
 from stalegrid.stages.views.stashed import Stashed
-from stalegrid.written.groups import unknown
-from stalegrid.written.named import is_path, name_of, value_of
+from stalegrid.written import is_path, name_of, unknown, value_of
 
 __all__ = ["VIEWS", "Kept", "View", "find_view", "name_of_view"]
 

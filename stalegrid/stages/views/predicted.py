@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from stalegrid.errors import ConfigError
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.site import Site, part
 from stalegrid.stages.views.base import View
 

@@ -3,7 +3,7 @@
 Does not know: how a forward is repeated; :class:`stalegrid.stages.recomputing.RecomputingStage` does.
 """
 
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.views.base import Kept, View
 
 

@@ -5,7 +5,7 @@ Does not know: how a version is kept.
 
 from torch import Tensor
 
-from stalegrid.programs.schedules import Schedule
+from stalegrid.programs import Schedule
 from stalegrid.stages.views.base import Kept, View
 
 
