@@ -9,26 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
-from stalegrid.commands.options import Command, Parser, shown
-from stalegrid.commands.words import expanded
+from stalegrid.commands import COMMANDS, Parser, expanded, shown
 from stalegrid.engines import ending_in_order
 from stalegrid.errors import ConfigError, StalegridError
 from stalegrid.observe import tell
 from stalegrid.version import __version__
 from stalegrid.written import unknown
-
-COMMANDS: dict[str, Command] = {
-    "train": train,
-    "compare": compare,
-    "verify": verify,
-    "replay": replay,
-    "profile": profile,
-    "plan": plan,
-    "report": report,
-    "table": table,
-    "methods": methods,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,3 +2,22 @@
 
 Does not know: how anything is done.
 """
+
+from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
+from stalegrid.commands.options import Command, Parser, shown
+from stalegrid.commands.words import expanded
+
+__all__ = ["COMMANDS", "Parser", "expanded", "shown"]
+
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "compare": compare,
+    "verify": verify,
+    "replay": replay,
+    "profile": profile,
+    "plan": plan,
+    "report": report,
+    "table": table,
+    "methods": methods,
+}
+"""By name, in the order in which they are listed."""
