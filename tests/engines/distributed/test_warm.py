@@ -406,7 +406,8 @@ def test_loading_begins_before_the_run_is_planned(monkeypatch: pytest.MonkeyPatc
         pass
 
     def plan(*_: object) -> NoReturn:
-        begun.extend(processes())
+        assert wait_until(lambda: len(processes()) == 1, 30)
+        begun.append(the_warm_one())
         raise Planned
 
     KEPT.end()
