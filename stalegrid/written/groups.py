@@ -191,7 +191,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if origin is type:
         return isinstance(value, type) and issubclass(value, parts[0])
-    if origin is Callable or hint is Callable or origin is get_origin(Callable[[], Any]):
+    if origin is Callable:
         return callable(value)
     if parts:
         return any(fits(value, part) for part in parts)
@@ -216,7 +216,7 @@ def called(hint: Any) -> str:
         return "names with values"
     if origin is type:
         return f"a class of {parts[0].__name__}"
-    if origin is get_origin(Callable[[], Any]):
+    if origin is Callable:
         return "a function"
     if parts:
         return " or ".join(called(part) for part in parts)
