@@ -289,7 +289,8 @@ def test_what_a_run_wrote_down_is_what_it_was(tmp_path: Path) -> None:
     found = recorded_config(folder)
     assert isinstance(found, RunConfig)
     assert (found.servers.learners, found.servers.softsync) == (4, 1)
-    assert (found.method.name, found.method.corrections) == ("softsync", ["inverse-staleness", "clip=3.0"])
+    assert (found.method.name, found.method.corrections) == ("softsync", ["inverse-staleness"])
+    assert found.method.clip == 3.0
     assert (found.training.updates, found.training.batch_size) == (6, 8)
     assert (found.optimizer.lr, found.devices.jitter, found.output.folder) == (0.02, 0.3, None)
 

@@ -217,7 +217,7 @@ BAD = {
     "nan": ("batch_size: 1\nparts: [{forward: .nan, backward: 1}]", "(forward: nan, part: '0')"),
     "infinite": ("batch_size: 1\nparts: [{forward: 1, backward: .inf}]", "(backward: inf, part: '0')"),
     "negative": ("batch_size: 1\nparts: [{forward: 1, backward: -2, name: fc}]", "(backward: -2, part: 'fc')"),
-    "boolean": ("batch_size: 1\nparts: [{forward: yes, backward: 1}]", "(forward: True, part: '0')"),
+    "boolean": ("batch_size: 1\nparts: [{forward: true, backward: 1}]", "(forward: True, part: '0')"),
     "word": ("batch_size: 1\nparts: [{forward: 1, backward: '2'}]", "(backward: '2', part: '0')"),
     "not-yaml": ("batch_size: [1", "cannot be read"),
     "key": ("{[1]: 2}", "cannot be read"),
@@ -248,7 +248,7 @@ def test_a_file_with_an_impossible_date_is_refused(tmp_path: Path) -> None:
         CostTable.read(write(tmp_path, "batch_size: 2020-13-45"))
 
 
-@pytest.mark.parametrize("entry", ["batch_size: yes", "batch_size: 1\nhandling: yes"])
+@pytest.mark.parametrize("entry", ["batch_size: true", "batch_size: 1\nhandling: true"])
 def test_booleans_are_no_numbers(tmp_path: Path, entry: str) -> None:
     with pytest.raises(ConfigError):
         CostTable.read(write(tmp_path, f"{entry}\nparts: [{{forward: 1, backward: 1}}]"))

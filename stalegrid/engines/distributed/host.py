@@ -12,10 +12,11 @@ from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
-from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, Wait
+from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, TrainingError, Wait
 from stalegrid.observe import Recorder
 from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Message, Unit
 
+_PARTING = 1.0  # seconds that each channel has to send what is left, where a run ends with an error
 _LONGEST = 1e7  # seconds that a queue can be waited for
 
 
@@ -56,7 +57,7 @@ def run(
         if not ready:
             _receive(network, arrivals, patience)
         for unit in ready:
-            for message in network.step(unit):
+            for message in _stepped(network, unit, senders):
                 _send(network, senders, message)
         while not arrivals.empty():
             _receive(network, arrivals, patience)
@@ -68,6 +69,16 @@ def run(
         # Nothing is due here any more; only what somebody else waits for may not be lost.
         if isinstance(left, Broken) and left.edge in outgoing and not program.expendable(left.edge.target):
             raise _failure(network, left)
+
+
+def _stepped(network: Network, unit: Unit, senders: Mapping[Edge, Outgoing]) -> list[Message]:
+    """Step a unit; where its numbers go wrong, let what others were to be told leave first, as reports before it."""
+    try:
+        return network.step(unit)
+    except TrainingError:
+        for sender in senders.values():
+            sender.flush(_PARTING)
+        raise
 
 
 def _check(network: Network, senders: Mapping[Edge, Outgoing], deadline: float) -> None:

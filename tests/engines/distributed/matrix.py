@@ -40,7 +40,7 @@ def configurations(world: int) -> dict[str, Settings]:
             found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
-            found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", mix_momentum=True)
+            found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
     for method, k, dtype in product(OWN, DEPTHS[world], ("float32", "float64")):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
@@ -48,7 +48,7 @@ def configurations(world: int) -> dict[str, Settings]:
 
 def task_of(settings: Settings, model: nn.Module | None = None) -> Task:
     """Return the small task with the optimizer that the method asks for."""
-    own = OPTIMIZERS.get(settings.method)
+    own = OPTIMIZERS.get(str(settings.method.name))
     changes: dict[str, Any] = {} if own is None else {"optimizer": own}
     return make_task(**changes) if model is None else make_task(model=model, **changes)
 

@@ -10,7 +10,7 @@ import torch
 
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verifying import compare, outcome_of, read_outcome, run_engine
-from tests.cases import changed, make_plan, make_settings, make_task
+from tests.cases import CPU, changed, make_plan, make_settings, make_task
 from tests.engines.distributed import matrix
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
         task = matrix.task_of(settings)
         plan = make_plan(task, settings)
         simulated = run_engine(task, changed(settings, engine="simulator"), plan)
-        loop = plain_loop(task, plan.settled(settings), plan)
+        loop = plain_loop(task, plan, CPU)
         assert loop is not None, name
         for found in (read_outcome(tmp_path / name, plan), outcome_of(loop())):
             difference = compare(name, simulated, found)

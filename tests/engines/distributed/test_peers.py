@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stalegrid.engines.distributed.peers import Peers, layout_of_state
-from stalegrid.errors import ConfigError
+from stalegrid.engines.distributed.peers import Measured, Peers, layout_of_state
+from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan
 from stalegrid.timing.costs import Cost, CostTable
 from tests.cases import changed, make_plan, make_settings, make_task
 from tests.engines.distributed.forked import together
@@ -84,9 +82,10 @@ def test_processes_whose_models_compute_differently_are_refused(tmp_path: Path) 
 
     def agreed(way: str, rank: int) -> str:
         task = dataclasses.replace(make_task(), model=Traced(way, rank))
-        plan = partial(make_plan, task)
         try:
-            Peers(rank, 2, rank, 20.0).agree(settings, lambda: plan(settings), plan)
+            Peers(rank, 2, rank, 20.0).agree(
+                "the same", lambda: make_plan(task, settings), lambda m: make_plan(task, m.into(settings), m.table)
+            )
         except ConfigError as error:
             return str(error).split(";")[0]
         return "agreed"
@@ -104,16 +103,31 @@ def test_the_plan_of_the_first_one_is_made_again_without_its_files(tmp_path: Pat
     asked = make_settings(1, 3, costs=costs, staleness="auto", emulate=True)
 
     def act(rank: int) -> str:
-        task, settings = make_task(), asked
-        if rank:
-            settings = changed(settings, costs=Path("/not/here"), seed=99)
-
-        def plan(settled: object) -> Plan | ServedPlan:
-            return make_plan(task, settled)  # type: ignore[arg-type]
-
-        settings, made = Peers(rank, 3, rank, 20.0).agree(settings, lambda: plan(asked), plan)
-        return repr((settings.seed, made.program.schedule, made.devices, made.stages, made.partition.names))
+        task = make_task()
+        settings = changed(asked, costs=Path("/not/here")) if rank else asked
+        made = Peers(rank, 3, rank, 20.0).agree(
+            "the same", lambda: make_plan(task, settings), lambda m: make_plan(task, m.into(settings), m.table)
+        )
+        return repr((made.program.schedule, made.devices, made.stages, made.partition.names))
 
     found = together(tmp_path, 3, act)
-    assert found[0].startswith(f"({asked.seed}, Schedule(")
+    assert found[0].startswith("(Schedule(")
     assert found == [found[0]] * 3
+
+
+def test_processes_that_are_asked_for_different_things_are_refused(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        def made() -> Plan:
+            raise AssertionError("nothing is planned")
+
+        with pytest.raises(ConfigError, match=r"different settings \(process 0 and processes: \[1\]\)"):
+            Peers(rank, 2, rank, 20.0).agree(f"seed {rank}", made, lambda measured: made())
+        return "refused"
+
+    assert together(tmp_path, 2, act) == ["refused"] * 2
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"no json", b"[" * 100_000])
+def test_what_is_no_plan_of_the_first_one_is_refused(text: bytes) -> None:
+    with pytest.raises(ProtocolError, match="the first process sent no plan"):
+        Measured.read(text)

@@ -62,8 +62,8 @@ def configurations() -> dict[str, Settings]:
     return {
         "two-and-one": served("softsync", learners=2, softsync=1),
         "four-and-two": served("softsync", learners=4, servers=2, softsync=2, momentum_at="learner"),
-        "asgd": served("asgd", learners=2, staleness_rule="dc=0.5", trace=True),
-        "bounded": served("asgd", learners=4, servers=2, max_staleness=1, staleness_rule="gap"),
+        "asgd": served("asgd", learners=2, rule="dc=0.5", trace=True),
+        "bounded": served("asgd", learners=4, servers=2, max_staleness=1, rule="gap"),
         "one-and-two": served("asgd", learners=1, servers=2),
         "hardsync": served("hardsync", learners=2),
     }
@@ -71,7 +71,7 @@ def configurations() -> dict[str, Settings]:
 
 def task_of(settings: Settings) -> Task:
     steady = partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
-    return make_task(scheduler=steady) if settings.momentum_at == "learner" else make_task()
+    return make_task(scheduler=steady) if settings.servers.momentum_at == "learner" else make_task()
 
 
 def main(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_runs_under_torchrun_end_well_and_are_repeated_on_the_simulator_to_the_s
         staleness = [line["clock"] - line["version"] for line in lines]
         assert max(staleness) <= {"hardsync": 0, "one-and-two": 0, "bounded": 1}.get(name, UPDATES)
     again = tmp_path / "again"
-    simulated = dataclasses.replace(configurations()["hardsync"], engine="simulator", out=again)
+    simulated = changed(configurations()["hardsync"], engine="simulator", out=again)
     execute(make_task(), simulated, quiet=True)
     assert (again / "model.safetensors").read_bytes() == (tmp_path / "hardsync" / "model.safetensors").read_bytes()
     assert (again / DELIVERIES).read_text() == (tmp_path / "hardsync" / DELIVERIES).read_text()

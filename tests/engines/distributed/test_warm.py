@@ -236,7 +236,7 @@ def test_workers_do_not_share_generators_of_random_numbers(tmp_path: Path) -> No
 def endless() -> Iterator[list[Worker]]:
     """Run a worker and an observer that only their starter ends."""
     task, settings = make_task(scheduler=None), make_settings(1, 1, method="sgd", updates=10**9)
-    made = Job(task, settings, make_plan(task, settings), Nowhere, Path("run"))
+    made = Job(task, make_plan(task, settings), settings.engine, False, False, Nowhere, Path("run"))
     with private_folder() as folder, write_job(made) as file:
         make_secret(folder)
         with forked(folder, 2, loopback(), file.fileno()) as found:
