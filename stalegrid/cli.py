@@ -43,7 +43,9 @@ def _run(given: Sequence[str]) -> int:
         _complain(command, f"{type(error).__name__}: {error}")
         return 1
     except KeyboardInterrupt:
-        _complain(command, "interrupted; what --out names holds the results so far")
+        _complain(
+            command, "interrupted; a run that had begun leaves its results so far in the folder of --out, if it has one"
+        )
         return 130
 
 

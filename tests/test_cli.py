@@ -176,7 +176,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "view-optimizer": (["--view", "predicted", "--optimizer.momentum", "0"], "(optimizer: SGD without momentum)"),
     "view-ahead": (["--view", "double-buffered"], "(micro_batches: 1, staleness of stage 0: 2)"),
     "view-of-a-flush": (["--method", "gpipe", "--view", "double-buffered"], "which a flush forbids"),
-    "no-mixing": (["--method", "dsp", "--groups", "2"], "dsp says nothing of groups (groups: 2); name a mixing"),
+    "no-mixing": (
+        ["--method", "dsp", "--groups", "2"],
+        "dsp says nothing of groups (groups: 2); train one group, or name a mixing",
+    ),
     "momentum": (["--mixing.momentum", "true", "--optimizer.momentum", "0"], "there is no momentum to mix"),
     "option": (["--colour", "red"], "unknown option (option: '--colour')"),
     "option-like-another": (["--batchsize", "8"], "did you mean --batch-size?"),

@@ -68,7 +68,9 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) 
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
         names = ", ".join(m.name for m in MIXINGS)
-        raise ConfigError(f"{method} says nothing of groups (groups: {groups}); name a mixing: {names}")
+        raise ConfigError(
+            f"{method} says nothing of groups (groups: {groups}); train one group, or name a mixing: {names}"
+        )
     return NONE if groups == 1 else chosen
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.seeds import drawing
+from stalegrid.seeds import kept, key
 
 CPU = torch.device("cpu")
 
@@ -148,7 +148,8 @@ class ItemSource:
 
     def _batch(self, epoch: int, indices: list[int]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Stack samples, naming the first that does not stack with those before it."""
-        items = [self._item(epoch, index) for index in indices]
+        with kept(CPU):  # once: to put the generators back takes longer than to read a small sample
+            items = [self._item(epoch, index) for index in indices]
         try:
             return _collate(items)
         except DataError as problem:
@@ -158,8 +159,8 @@ class ItemSource:
     def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
         where = f"(sample: {index}, epoch: {epoch})"
         try:
-            with drawing(CPU, self._seed, "sample", epoch, index):
-                item = self._dataset[index]
+            key(CPU, self._seed, "sample", epoch, index)
+            item = self._dataset[index]
         except Exception as problem:  # the data set is the user's: anything can be raised
             raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
         if not isinstance(item, tuple | list) or len(item) != 2:

@@ -105,6 +105,11 @@ def updates_of(training: TrainingSettings, updates_per_epoch: float) -> int:
         ConfigError: there would be none, or more than can be counted.
     """
     updates = round(epochs_of(training) * updates_per_epoch) if training.updates is None else training.updates
+    if updates < 1 and training.updates is None and not updates_per_epoch:
+        raise ConfigError(
+            f"the data has not as many samples as the groups take in one update (batch_size: {training.batch_size}); "
+            "take smaller batches or fewer groups"
+        )
     if updates < 1:
         raise ConfigError(
             f"the run has no update (epochs: {epochs_of(training)}, updates: {training.updates}); train longer"

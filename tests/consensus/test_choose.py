@@ -76,7 +76,9 @@ def test_the_users_mixing_is_before_the_methods_and_a_single_group_has_none() ->
 
 
 def test_several_groups_need_a_mixing_where_the_method_says_nothing_of_them() -> None:
-    with pytest.raises(ConfigError, match=r"dsp says nothing of groups \(groups: 3\); name a mixing: none, combine"):
+    with pytest.raises(
+        ConfigError, match=r"dsp says nothing of groups \(groups: 3\); train one group, or name a mixing: none, combine"
+    ):
         chosen(None, "none", 3)
     assert chosen("none", "none", 3) is NONE
 

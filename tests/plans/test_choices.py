@@ -101,3 +101,8 @@ def test_evaluations_come_every_so_many_epochs_and_never_oftener_than_updates() 
     assert make_watch(None, OutputSettings(evaluate_every=0.001), 10.0).snapshot_every == 1
     assert make_watch(None, OutputSettings(evaluate_every=0), 10.0).snapshot_every is None
     assert make_watch(None, OutputSettings(log_every=3), 10.0).report_every == 3
+
+
+def test_too_few_samples_for_an_update_are_told_as_that() -> None:
+    with pytest.raises(ConfigError, match=r"not as many samples as the groups take in one update \(batch_size: 500\)"):
+        updates_of(TrainingSettings(batch_size=500), 0)

@@ -93,6 +93,13 @@ class Brood:
                 del self.alive[process]
                 self.tell("ended", rank, os.waitstatus_to_exitcode(status))
 
+    def is_left(self) -> bool:
+        """Return whether the starter, who says nothing more, is done or gone."""
+        try:
+            return not self.reports.recv(1)
+        except ConnectionError:  # killed, with a report unread
+            return True
+
     def end(self) -> None:
         """End those who have not ended: nobody wants them any more."""
         self.wanted = False
@@ -129,7 +136,7 @@ def serve(line: socket.socket) -> None:
                 _fork_all(Files(*files), broods, [line, woken, waker])
         for brood in broods:
             brood.reap()
-            if brood.reports in ready and not brood.reports.recv(1):
+            if brood.reports in ready and brood.is_left():
                 brood.end()
         broods[:] = [brood for brood in broods if not brood.is_over()]
     os._exit(0)
