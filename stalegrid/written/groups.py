@@ -169,6 +169,8 @@ def plain(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
 
 def text_of(value: Any) -> Any:
     """Return a value as it is written down: plain values as they are, others by their names."""
+    if hasattr(value, "tolist") and not isinstance(value, type):  # numpy's, inside of lists and mappings
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

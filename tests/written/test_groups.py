@@ -10,6 +10,7 @@ import pytest
 
 from stalegrid.errors import ConfigError
 from stalegrid.written.groups import Group, grouped, groups_of, plain, spread, text_of, unknown
+from stalegrid.written.kept import to_yaml
 
 
 class Shape:
@@ -187,8 +188,10 @@ def test_values_are_written_as_they_are_or_by_their_names() -> None:
         assert text_of(value) is value
     assert text_of((1, [Path("a"), Round])) == [1, ["a", f"{__name__}:Round"]]
     assert text_of({1: (2,)}) == {"1": [2]}
+    found = text_of({"rows": [[np.float64(0.5), np.int64(2)]], "one": np.float32(0.5)})
+    assert to_yaml(found) == "rows:\n- - 0.5\n  - 2\none: 0.5\n"
     assert text_of(of) == f"{__name__}:of"
     assert text_of(Named()) == "mine"
     assert text_of(object()) == "object"
-    found: Mapping[str, Any] = text_of({"a": Named()})
-    assert found == {"a": "mine"}
+    named: Mapping[str, Any] = text_of({"a": Named()})
+    assert named == {"a": "mine"}
