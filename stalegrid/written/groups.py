@@ -130,7 +130,14 @@ def taken(value: Any, hint: Any, what: str) -> Any:
         value = Path(value)
     if not fits(value, hint):
         raise ConfigError(f"{what} must be {called(hint)} ({what}: {reprlib.repr(value)})")
-    return value
+    return _kept(value)
+
+
+def _kept(value: Any) -> Any:
+    """Return a value whose lists and mappings nobody else can change later."""
+    if type(value) is list:
+        return [_kept(entry) for entry in value]
+    return {name: _kept(entry) for name, entry in value.items()} if type(value) is dict else value
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> str:

@@ -67,6 +67,13 @@ def test_values_are_kept_in_their_types() -> None:
     assert Paint(colour=print).colour is print
 
 
+def test_a_list_that_is_changed_later_changes_no_settings() -> None:
+    parts, args = [1, 2], {"x": [1]}
+    made = Paint(parts=parts, args=args)
+    parts[0], args["x"][0], args["y"] = 7, 7, [7]
+    assert (made.parts, made.args) == ([1, 2], {"x": [1]})
+
+
 def test_numbers_and_arrays_of_numpy_are_taken_for_what_they_say() -> None:
     made = Paint(coats=np.int64(3), thin=np.float32(0.5), parts=np.array([2, 1]))  # type: ignore[arg-type]
     assert (made.coats, made.thin, made.parts) == (3, 0.5, [2, 1])
