@@ -247,6 +247,16 @@ def test_compare_takes_the_file_of_a_run_and_options(tmp_path: Path, capsys: Sai
     assert "run 1 of 2: pham-ahn, seed 0: is finished already" in capsys.readouterr().out
 
 
+def test_compare_gives_what_a_file_says_of_its_method_to_that_method(tmp_path: Path, capsys: Said) -> None:
+    asked = ("--method", "dsp", "--view", "current", "--mixing", "adapt-then-combine", "--out", str(tmp_path / "a"))
+    assert run("train", *QUICK, *asked) == 0
+    config, out = tmp_path / "a" / "config.yaml", tmp_path / "b"
+    assert run("compare", str(config), "--methods", "dsp,pipedream", "--seeds", "1", "--out", str(out)) == 0
+    assert "for dsp alone" in capsys.readouterr().out
+    made = [yaml.safe_load((out / f"{name}-0" / "config.yaml").read_text()) for name in ("dsp", "pipedream")]
+    assert [(m["method"]["name"], m["method"]["view"]) for m in made] == [("dsp", "current"), ("pipedream", "stashed")]
+
+
 def test_compare_says_that_a_run_failed_and_exits_with_1(tmp_path: Path, capsys: Said) -> None:
     arguments = ["--methods", "sgd", "--seeds", "1", "--lr", "1e30", "--out", str(tmp_path / "out")]
     assert run("compare", *QUICK, *arguments) == 1

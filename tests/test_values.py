@@ -377,6 +377,16 @@ class Nameless(Around):
         yield from Around(self.groups).after_update(unit, update)
 
 
+class Posing(stalegrid.AdaptThenCombine):
+    name = "adapt-then-combine"
+
+
+def patched() -> stalegrid.Mixing:
+    made = stalegrid.AdaptThenCombine()
+    made.pull = lambda gap, share: gap * 0  # type: ignore[method-assign]
+    return made
+
+
 def of(lateral: type[Around]) -> type[stalegrid.Mixing]:
     class Own(Ring):
         def lateral(self, turns: stalegrid.Turns) -> stalegrid.Lateral:
@@ -395,12 +405,33 @@ def of(lateral: type[Around]) -> type[stalegrid.Mixing]:
         (of(Nameless), r"a message travels on an edge that its target does not name"),
         (Scalar, r"a neighbour pulls at every number.*Scalar, pull returned: torch.float32 of shape \(\)"),
         (Times, r"cannot be made without arguments.*Times.*factor.*mixing=Times\(\.\.\.\)"),
+        (Posing, r"this is not the mixing adapt-then-combine .*it is: Posing\); inherit"),
+        (patched(), r"this is not the mixing adapt-then-combine .*it is: AdaptThenCombine, pull set\); inherit"),
         ("adapt-then-combin", r"unknown mixing.*did you mean adapt-then-combine"),
         ("tests.test_values:Instead", r"this is no mixing \(mixing: tests.test_values:Instead, it is: type\)"),
     ],
 )
 def test_a_mixing_that_cannot_be_right_is_refused(mixing: Any, match: str) -> None:
     refused(match, mixing=mixing)
+
+
+class Less(stalegrid.AdaptThenCombine):
+    """Neighbours pull less every time."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def pull(self, gap: Tensor, share: float) -> Tensor:
+        self.times += 1
+        return gap.mul_(share / self.times)
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_each_unit_has_a_mixing_of_its_own_and_the_users_is_left_as_it_is(processes: int) -> None:
+    mixing = Less()
+    settings = make_settings(2, 2, mixing=mixing, processes=processes)
+    assert not differ(both(settings), both(settings))
+    assert mixing.times == 0
 
 
 def test_what_is_no_mixing_is_refused() -> None:

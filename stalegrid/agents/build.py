@@ -3,6 +3,7 @@
 Does not know: engines, which process an agent lives in.
 """
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -74,5 +75,6 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
     stage = kind(module, site.weights, plan.view(site), first=unit.stage == 0)
     momentum = Momentum(site.optimizer, site.weights.trainable()) if plan.momentum else None
-    exchange = plan.mixing.exchange(plan.turns, unit, site.weights, momentum)
+    # Each unit has its own, as in processes of their own, also where one process has several.
+    exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)
     return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)

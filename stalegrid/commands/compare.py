@@ -15,7 +15,7 @@ def ask(parser: Parser) -> None:
     own = parser.add_argument_group("what is compared")
     add_own(own, METHODS, list[str], "such as sgd,1f1b,pham-ahn, or PACKAGE.MODULE:NAME", required=True)
     add_own(own, "--seeds", int, "how many, from the one of --seed on", default=3)
-    add_fields(parser, [path for path in EVERYTHING if path != "method.name"])
+    add_fields(parser, EVERYTHING)  # the method too: a file of a run says things for its own alone
 
 
 def run(options: Namespace) -> int:

@@ -20,13 +20,13 @@ def find_mixing(kind: Kind) -> Mixing:
         kind: its name, the path ``PACKAGE.MODULE:NAME`` of one, or the mixing itself.
 
     Raises:
-        ConfigError: there is none of that name, it is no mixing, or it cannot be made.
+        ConfigError: there is none of that name, it is no mixing, it cannot be made, or it would be taken for another.
     """
     found = value_of(kind, "mixing") if is_path(kind) else kind
     if isinstance(found, type) and issubclass(found, Mixing):
         found = _made(found)
     if isinstance(found, Mixing):
-        return next((mixing for mixing in MIXINGS if type(mixing) is type(found)), found)
+        return _told_apart(found)
     if found is not kind or not isinstance(found, str):
         raise ConfigError(
             f"this is no mixing (mixing: {text_of(kind)}, it is: {type(found).__name__}); inherit from stalegrid.Mixing"
@@ -35,6 +35,20 @@ def find_mixing(kind: Kind) -> Mixing:
         if mixing.name == found:
             return mixing
     raise ConfigError(unknown("mixing", found, [m.name for m in MIXINGS]))
+
+
+def _told_apart(found: Mixing) -> Mixing:
+    """Return a mixing, and refuse one that would be taken for one that has a name, here or where it is written down."""
+    for mixing in MIXINGS:
+        if type(found) is type(mixing) and not vars(found):
+            return mixing
+        if type(found) is type(mixing) or found.name == mixing.name:
+            own = type(found).__qualname__ + "".join(f", {name} set" for name in vars(found))
+            raise ConfigError(
+                f"this is not the mixing {mixing.name} (mixing: {found.name}, it is: {own}); inherit from it, and give "
+                "yours no name or another one"
+            )
+    return found
 
 
 def _made(kind: type[Mixing]) -> Mixing:

@@ -5,6 +5,7 @@ Does not know: which mixings there are, engines.
 Mixings that have a name are not walked through: tests show what they do.
 """
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,6 +40,7 @@ def check_mixing(
     """
     name = text_of(mixing)
     try:
+        mixing = copy.deepcopy(mixing)  # which is tried, so that nothing of it is left in the user's
         few = _few(turns, program)
         short = replace(program, updates=few, lateral=mixing.lateral(replace(turns, updates=few)), watch=None)
         edges, acts = _walk(name, short)

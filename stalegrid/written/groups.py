@@ -130,7 +130,14 @@ def taken(value: Any, hint: Any, what: str) -> Any:
         value = Path(value)
     if not fits(value, hint):
         raise ConfigError(f"{what} must be {called(hint)} ({what}: {reprlib.repr(value)})")
-    return value
+    return _kept(value)
+
+
+def _kept(value: Any) -> Any:
+    """Return a value whose lists and mappings nobody else can change later."""
+    if type(value) is list:
+        return [_kept(entry) for entry in value]
+    return {name: _kept(entry) for name, entry in value.items()} if type(value) is dict else value
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> str:
@@ -169,6 +176,8 @@ def plain(settings: Any, always: Collection[str] = ()) -> dict[str, Any]:
 
 def text_of(value: Any) -> Any:
     """Return a value as it is written down: plain values as they are, others by their names."""
+    if hasattr(value, "tolist") and not isinstance(value, type):  # numpy's, inside of lists and mappings
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

@@ -10,6 +10,7 @@ import pytest
 
 from stalegrid.errors import ConfigError
 from stalegrid.written.groups import Group, grouped, groups_of, plain, spread, text_of, unknown
+from stalegrid.written.kept import to_yaml
 
 
 class Shape:
@@ -64,6 +65,13 @@ def test_values_are_kept_in_their_types() -> None:
     assert (made.colour, made.coats, made.thin, made.where, made.shape) == ("blue", 2, 1, Path("a/b"), Round)
     assert list(made.parts or ()) == [1, 2]
     assert Paint(colour=print).colour is print
+
+
+def test_a_list_that_is_changed_later_changes_no_settings() -> None:
+    parts, args = [1, 2], {"x": [1]}
+    made = Paint(parts=parts, args=args)
+    parts[0], args["x"][0], args["y"] = 7, 7, [7]
+    assert (made.parts, made.args) == ([1, 2], {"x": [1]})
 
 
 def test_numbers_and_arrays_of_numpy_are_taken_for_what_they_say() -> None:
@@ -187,8 +195,10 @@ def test_values_are_written_as_they_are_or_by_their_names() -> None:
         assert text_of(value) is value
     assert text_of((1, [Path("a"), Round])) == [1, ["a", f"{__name__}:Round"]]
     assert text_of({1: (2,)}) == {"1": [2]}
+    found = text_of({"rows": [[np.float64(0.5), np.int64(2)]], "one": np.float32(0.5)})
+    assert to_yaml(found) == "rows:\n- - 0.5\n  - 2\none: 0.5\n"
     assert text_of(of) == f"{__name__}:of"
     assert text_of(Named()) == "mine"
     assert text_of(object()) == "object"
-    found: Mapping[str, Any] = text_of({"a": Named()})
-    assert found == {"a": "mine"}
+    named: Mapping[str, Any] = text_of({"a": Named()})
+    assert named == {"a": "mine"}

@@ -122,6 +122,7 @@ def serve(line: socket.socket) -> None:
     for end in (woken, waker):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])  # a starter that blocks it hands that on
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     broods: list[Brood] = []
     listening = True

@@ -399,6 +399,18 @@ def test_a_script_of_standard_input_trains_and_leaves_nobody_and_no_warning() ->
     assert processes() == before
 
 
+def test_workers_of_a_starter_that_blocks_the_signal_of_their_ends_are_seen_to_end() -> None:
+    blocked = f"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])\n{SCRIPT}"
+    before = processes()
+    with subprocess.Popen([sys.executable, "-c", blocked], stdout=subprocess.PIPE, text=True) as script:
+        try:
+            assert script.communicate(timeout=100)[0] == "trained\n"
+        finally:
+            script.kill()
+            for left in processes().keys() - before.keys():  # a warm one that sees no end would stay for ever
+                os.kill(left, signal.SIGKILL)
+
+
 def test_loading_begins_before_the_run_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
