@@ -8,7 +8,9 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from stalegrid.errors import ConfigError
@@ -42,10 +44,17 @@ class Group:
         return {name: text_of(value) for name, value in fields.items()}
 
 
-def hints_of(kind: type[Any]) -> dict[str, Any]:
+def hints_of(kind: type[Any]) -> Mapping[str, Any]:
     """Return the types of the fields of a group, or of what consists of groups."""
+    return _hints(kind)
+
+
+def _found(kind: type[Any]) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return MappingProxyType({field.name: hints[field.name] for field in fields(kind)})
+
+
+_hints: Callable[[Any], Mapping[str, Any]] = cache(_found)  # asked for with every group that is made, and slow
 
 
 def groups_of(kind: type[Any]) -> dict[str, type[Group]]:
