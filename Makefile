@@ -14,7 +14,7 @@ train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
 
 test: .venv/ready $(DATA)
-	STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: types
 	$(BIN)/ruff check .

@@ -202,14 +202,14 @@ class Recorder:
         return Outcome(self.values[-1], [record["group_loss"] for record in self.records], self.means[-1])
 
 
-def run_simulator(task: Task, settings: Settings) -> Outcome:
+def run_simulator(task: Task, settings: Settings, plan: Plan | None = None) -> Outcome:
     """Run a task with all units in this process."""
-    return record_simulator(task, settings).outcome()
+    return record_simulator(task, settings, plan).outcome()
 
 
-def record_simulator(task: Task, settings: Settings) -> Recorder:
+def record_simulator(task: Task, settings: Settings, plan: Plan | None = None) -> Recorder:
     """Run a task with all units in this process and keep every observation."""
-    plan = make_plan(task, settings)
+    plan = make_plan(task, settings) if plan is None else plan
     sink = Recorder(plan)
     simulate(plan.program, build_agents(task, plan, plan.program.agents, CPU, sink))
     return sink

@@ -1,6 +1,7 @@
 """What becomes of a run's folder when something goes wrong: before the start it is removed, afterwards nothing is."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -96,13 +97,14 @@ def test_what_is_refused_before_the_start_leaves_no_folder(tmp_path: Path, error
 
 
 class Built:
-    """Makes optimizers, and fails once agents are built with them."""
+    """Makes optimizers, and fails once agents are built with them: beside a file of results, or in another process."""
 
     def __init__(self, made: Path) -> None:
         self.made = made
+        self.starter = os.getpid()
 
     def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.made.exists():
+        if self.made.exists() or os.getpid() != self.starter:
             raise ConfigError("not with these parameters")
         return torch.optim.SGD(parameters, lr=0.1)
 

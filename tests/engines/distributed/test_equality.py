@@ -10,7 +10,7 @@ import torch
 
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verifying import compare, outcome_of, read_outcome, run_engine
-from tests.cases import CPU, changed, make_plan, make_settings, make_task
+from tests.cases import CPU, changed, make_plan, make_settings, make_task, run_simulator
 from tests.engines.distributed import matrix
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,7 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
     for name, settings in configurations.items():
         task = matrix.task_of(settings)
         plan = make_plan(task, settings)
-        simulated = run_engine(task, changed(settings, engine="simulator"), plan)
+        simulated = run_simulator(task, settings, plan)
         loop = plain_loop(task, plan, CPU)
         assert loop is not None, name
         for found in (read_outcome(tmp_path / name, plan), outcome_of(loop())):
