@@ -96,9 +96,11 @@ def train(
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
     stages: int | None = None,
+    cuts: Sequence[str] | None = None,
     staleness: Sequence[int] | Literal["auto"] | None = None,
     view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
+    micro_batches: int | None = None,
     mixing: str | Mixing | type[Mixing] | MixingSettings | None = None,
     topology: Topology | None = None,
     learners: int | None = None,
@@ -106,6 +108,7 @@ def train(
     epochs: float | None = None,
     updates: int | None = None,
     seed: int | None = None,
+    dtype: Literal["float32", "float64", "bfloat16"] | None = None,
     engine: Literal["processes", "simulator"] | EngineSettings | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     costs: Path | str | None = None,
@@ -133,9 +136,11 @@ def train(
         method: a published one by name, one of your own, or all that is said of it.
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
+        cuts: names of the modules that begin stages 1..K-1; likewise.
         staleness: m_k per stage in batches; short for that of the method.
         view: which weights a late backward sees, by name or as a class; likewise.
         corrections: of gradients and learning rates, by name or as what makes them; likewise.
+        micro_batches: M, batches an update averages over; likewise.
         mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
@@ -143,6 +148,7 @@ def train(
         epochs: passes over the data; likewise.
         updates: of every unit, instead of epochs; likewise.
         seed: of everything that is drawn; likewise.
+        dtype: that floating parameters and data are cast to; likewise.
         engine: processes or simulator, or all that is said of it.
         device: short for that of the engine.
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.

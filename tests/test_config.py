@@ -179,7 +179,14 @@ def test_a_group_a_mapping_and_a_short_name_say_the_same(name: str) -> None:
 
 
 def test_every_short_name_gives_its_field() -> None:
-    values = {"staleness": [1, 0], "corrections": ["none"], "epochs": 2.0, "lr": 0.5}
+    values = {
+        "staleness": [1, 0],
+        "corrections": ["none"],
+        "cuts": ["fc"],
+        "dtype": "float64",
+        "epochs": 2.0,
+        "lr": 0.5,
+    }
     for short, path in SHORT.items():
         hint = PATHS[path]
         value = values.get(short) or (words(hint) or ("text",))[-1] if "str" in str(hint) or short in values else 7
@@ -227,7 +234,7 @@ def test_an_option_is_short_where_it_may_be() -> None:
         "grid.groups": "--groups",
         "output.folder": "--out",
         "training.batch_size": "--batch-size",
-        "method.micro_batches": "--method.micro-batches",
+        "method.micro_batches": "--micro-batches",
         "mixing.period": "--mixing.period",
         "optimizer.momentum": "--optimizer.momentum",
     }

@@ -36,7 +36,7 @@ class Cost:
         output: bytes that it hands on.
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
-        name: of the operation that it begins with, where ``--grid.cuts`` may cut; leave it out for parts of no real
+        name: of the operation that it begins with, where ``--cuts`` may cut; leave it out for parts of no real
             model.
     """
 

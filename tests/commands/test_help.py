@@ -69,7 +69,7 @@ def test_every_option_is_shown_once_under_the_name_that_people_use(
         "--costs FILE ",
         "--engine processes|simulator ",
         "--topology NAME ",
-        "--grid.cuts NAME,.. ",
+        "--cuts NAME,.. ",
         "--devices.link X,X,.. ",
         "--devices.slow TEXT ",
         "--output.gap [true|false] ",

@@ -161,7 +161,7 @@ def test_the_command_line_reads_a_shown_command_as_the_candidate(case: str) -> N
 
 def test_a_command_says_what_is_not_usual_and_no_more() -> None:
     found = planned(2, "pham-ahn", stages=2, staleness=(2, 0))
-    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --grid.cuts layer.1"
+    expected = "--method pham-ahn --groups 1 --stages 2 --staleness 2,0 --cuts layer.1"
     assert sorted(map(show.command, found)) == [f"stalegrid train {expected}"]
     asked = flat(RunConfig, nesterov=True, data=DataSettings(folder="some where"))  # type: ignore[arg-type]
     (found_one,) = candidates(Question(CostTable(32, (Cost(forward=1, backward=2),)), 1, ("sgd",)), asked)
