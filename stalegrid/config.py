@@ -26,6 +26,7 @@ SHORT = {
     "updates": "training.updates",
     "seed": "training.seed",
     "dtype": "training.dtype",
+    "processes": "engine.processes",
     "device": "engine.device",
     "costs": "devices.costs",
     "out": "output.folder",

@@ -110,6 +110,7 @@ def train(
     seed: int | None = None,
     dtype: Literal["float32", "float64", "bfloat16"] | None = None,
     engine: Literal["processes", "simulator"] | EngineSettings | None = None,
+    processes: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     costs: Path | str | None = None,
     out: Path | str | None = None,
@@ -150,7 +151,8 @@ def train(
         seed: of everything that is drawn; likewise.
         dtype: that floating parameters and data are cast to; likewise.
         engine: processes or simulator, or all that is said of it.
-        device: short for that of the engine.
+        processes: how many share the units; short for that of the engine.
+        device: likewise.
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
         grid: the units, and where the model is cut.

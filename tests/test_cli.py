@@ -151,7 +151,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "data-parallel-stages": (["--method", "data-parallel", "--stages", "2"], "does not cut the model (stages: 2)"),
     "cuts-unknown": (["--grid.cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
     "cuts-number": (["--stages", "3", "--grid.cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
-    "world": (["--engine", "processes", "--engine.processes", "3"], "4 units cannot be shared equally by 3 processes"),
+    "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
     "threads": (["--engine.threads", "0"], "at least one thread, at most 256 (threads: 0)"),
     "epochs": (["--updates", "0"], "no update"),
     "optimizer": (["--lr", "-1"], "the optimizer cannot be built: Invalid learning rate"),
@@ -287,7 +287,7 @@ Verify = Callable[..., int]
 
 
 def test_verify_says_yes_and_exits_with_0(capsys: Said) -> None:
-    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--engine.processes", "1") == 0
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 0
     shown = capsys.readouterr().out
     assert shown.count("yes") == 2
 
@@ -304,7 +304,7 @@ def test_verify_says_no_and_exits_with_1(capsys: Said, monkeypatch: pytest.Monke
         return modules, losses
 
     monkeypatch.setattr(loops, "grid", wrong)
-    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--engine.processes", "1") == 1
+    assert run("verify", "--groups", "2", "--stages", "1", "--updates", "3", "--processes", "1") == 1
     shown = capsys.readouterr().out
     assert shown.count("yes") == 1
     assert shown.count("NO") == 1

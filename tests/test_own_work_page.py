@@ -41,7 +41,7 @@ def test_training_runs_and_runs_again_to_the_same_bits(folder: Path) -> None:
     shown = commands("train")
     assert len(shown) == 5
     for command in shown:
-        quick = ["--engine.processes", "1"] if command is shown[0] else ["--engine", "simulator"]
+        quick = ["--processes", "1"] if command is shown[0] else ["--engine", "simulator"]
         assert main([*command, *quick]) == 0
     second, again = (load_file(folder / "runs" / name / "model.safetensors") for name in ("second", "again"))
     assert second["0.weight"].shape == (64, 16)
@@ -56,7 +56,7 @@ def test_the_other_commands_run_and_plan_recommends_one_that_trains(
     shown = commands("verify", "profile", "plan", "compare")
     assert [command[0] for command in shown] == ["verify", "profile", "plan", "compare"]
     for command in shown:
-        quick = {"verify": ["--engine.processes", "1"], "compare": ["--engine", "simulator"]}
+        quick = {"verify": ["--processes", "1"], "compare": ["--engine", "simulator"]}
         assert main([*command, *quick.get(command[0], [])]) == 0
         said = capsys.readouterr().out
         if command[0] == "plan":

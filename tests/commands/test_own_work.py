@@ -55,7 +55,7 @@ def test_processes_simulator_and_a_second_run_have_the_same_bits(own: Path) -> N
         *("--method", "nets:LAZY", "--view", "nets:View", "--corrections", "nets:Fade,clip=1"),
         *("--batch-size", "4", "--updates", "4", "--groups", "2"),
     )
-    run("train", *asked, "--engine", "processes", "--engine.processes", "2", "--out", "a")
+    run("train", *asked, "--engine", "processes", "--processes", "2", "--out", "a")
     run("train", *asked, "--engine", "simulator", "--out", "b")
     run("train", "--config", "a/config.yaml", "--engine", "simulator", "--out", "c")
     assert same(own / "a", own / "b")
@@ -115,7 +115,7 @@ def test_a_built_in_model_takes_data_that_says_its_classes(own: Path, capsys: Sa
 
 @pytest.mark.timeout(120)
 def test_verify_and_replay_find_it(own: Path, capsys: Said) -> None:
-    run("verify", *WHAT, *HOW, "--engine.processes", "1")
+    run("verify", *WHAT, *HOW, "--processes", "1")
     assert capsys.readouterr().out.count("yes") == 2
     served = (
         "--method",
@@ -242,7 +242,7 @@ def test_files_that_happen_to_be_called_like_pythons_own_disturb_nobody(own: Pat
     """Workers import everything anew: theirs would be the first to break."""
     for name in ("random", "queue", "torch", "stalegrid"):
         (own / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
-    command = [str(Path(sys.executable).with_name("stalegrid")), "train", *WHAT, *HOW, "--engine.processes", "1"]
+    command = [str(Path(sys.executable).with_name("stalegrid")), "train", *WHAT, *HOW, "--processes", "1"]
     done = subprocess.run(command, cwd=own, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
 
