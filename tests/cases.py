@@ -66,6 +66,38 @@ class Net(nn.Module):
         return self.fc2(self.relu(self.fc1(h)))
 
 
+OTHER_OPTIMIZERS = (
+    partial(torch.optim.Adam, lr=0.01, weight_decay=0.01),
+    partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
+    partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+)
+"""Some that keep more, or something else, than plain momentum SGD."""
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.w = w
+        ctx.save_for_backward(x)
+        return x * w
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        return g * ctx.w, (g * x).sum(0)
+
+
+class Kept(nn.Module):
+    """A custom function that keeps its parameter where no hook sees it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Product.apply(x, self.w)  # type: ignore[no-any-return]
+
+
 def images(samples: int = 50) -> TensorDataset:
     """Noise with a class-dependent mean, (samples, 2, 6, 6)."""
     draw = torch.Generator().manual_seed(1)

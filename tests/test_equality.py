@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.workloads import Cast, ChannelsLast
 from tests.cases import (
+    OTHER_OPTIMIZERS,
     Net,
     build,
     compare,
@@ -88,15 +89,7 @@ def test_groups_that_do_not_mix() -> None:
     hold(2, 3, mixing="none", view="current")
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        partial(torch.optim.Adam, lr=0.01, weight_decay=0.01),
-        partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
-        partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
-    ],
-    ids=lambda o: o.func.__name__,
-)
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
 @pytest.mark.parametrize("view", VIEWS)
 def test_optimizer(view: str, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
     halve = partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)

@@ -186,17 +186,7 @@ class ServedPlan:
 def make_served_plan(
     task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False
 ) -> ServedPlan:
-    """Settle and check every choice of a run.
-
-    Args:
-        task: what is trained.
-        asked: how.
-        table: what the model costs; what the devices' settings name if left out.
-        virtual: whether time is computed, not spent.
-
-    Raises:
-        ConfigError: something cannot be run; the message says what, its value, and the remedy.
-    """
+    """Settle and check every choice of a run; see :func:`stalegrid.plans.plan.make_plan`."""
     method = find(asked.method.name)
     assert isinstance(method, ServerMethod)
     why = f"{method.name} trains learners with parameter servers, not a grid"

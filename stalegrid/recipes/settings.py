@@ -12,7 +12,22 @@ from stalegrid.written import Group
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(Group):
+class Made(Group):
+    """What has a name, or is made by a factory of the user's own.
+
+    Args:
+        name: of it, or the factory's path.
+        args: of the factory, by name.
+    """
+
+    OWN: ClassVar[str | None] = "name"
+
+    name: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Made):
     """What is trained.
 
     Args:
@@ -22,14 +37,12 @@ class ModelSettings(Group):
     """
 
     NAME: ClassVar[str] = "model"
-    OWN: ClassVar[str | None] = "name"
 
     name: str = "mlp"
-    args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(Group):
+class DataSettings(Made):
     """What it is trained on.
 
     Args:
@@ -41,16 +54,14 @@ class DataSettings(Group):
     """
 
     NAME: ClassVar[str] = "data"
-    OWN: ClassVar[str | None] = "name"
 
     name: str = "digits"
-    args: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     augment: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossSettings(Group):
+class LossSettings(Made):
     """What is to become small.
 
     Args:
@@ -60,14 +71,12 @@ class LossSettings(Group):
     """
 
     NAME: ClassVar[str] = "loss"
-    OWN: ClassVar[str | None] = "name"
 
     name: str = "cross-entropy"
-    args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings(Group):
+class OptimizerSettings(Made):
     """How parameters follow their gradients.
 
     Args:
@@ -81,10 +90,8 @@ class OptimizerSettings(Group):
     """
 
     NAME: ClassVar[str] = "optimizer"
-    OWN: ClassVar[str | None] = "name"
 
     name: str | None = None
-    args: dict[str, Any] = field(default_factory=dict)
     lr: float | None = None
     momentum: float | None = None
     nesterov: bool = False
@@ -92,7 +99,7 @@ class OptimizerSettings(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleSettings(Group):
+class ScheduleSettings(Made):
     """The learning rate over the run.
 
     Args:
@@ -103,10 +110,8 @@ class ScheduleSettings(Group):
     """
 
     NAME: ClassVar[str] = "schedule"
-    OWN: ClassVar[str | None] = "name"
 
     name: str = "one-cycle"
-    args: dict[str, Any] = field(default_factory=dict)
     milestones: list[float] | None = None
 
 

@@ -17,6 +17,7 @@ from stalegrid.consensus.mixings import AdaptThenCombine
 from stalegrid.errors import ConfigError
 from stalegrid.stages.views.stashed import Stashed
 from tests.cases import (
+    Kept,
     changed,
     compare,
     flat,
@@ -40,30 +41,6 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.middle(self.first(x.flatten(1))))
-
-
-class Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.w = w
-        ctx.save_for_backward(x)
-        return x * w
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        (x,) = ctx.saved_tensors
-        return g * ctx.w, (g * x).sum(0)
-
-
-class Kept(nn.Module):
-    """A custom function that keeps its parameter where no hook sees it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return Product.apply(x, self.w)
 
 
 class Recomputed(nn.Module):
@@ -100,7 +77,7 @@ def refuse(text: str, task: dict[str, Any], groups: int = 1, stages: int = 2, **
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("middle", [Kept(), Recomputed(False), Recomputed(True)])
+@pytest.mark.parametrize("middle", [Kept(6), Recomputed(False), Recomputed(True)])
 def test_a_stage_whose_late_backward_would_not_be_exact(middle: nn.Module) -> None:
     refuse("a late backward of this stage would not see", {"model": Layers(middle)}, cuts=["last"])
     make_plan(make_task(model=Layers(middle)), make_settings(1, 2, cuts=["last"], staleness=[0, 0]))

@@ -15,7 +15,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.stages.corrections.named import Correction, makers
 from stalegrid.stages.views.named import VIEWS
-from tests.cases import build, make_task
+from tests.cases import Kept, build, make_task
 from tests.sites import noise
 
 FLOAT = 4
@@ -112,46 +112,22 @@ def test_an_attribute_that_a_forward_changes_is_refused_where_there_are_two(kind
     trial(layers(Counting("count")), "recomputed")
 
 
-class Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.w = w
-        ctx.save_for_backward(x)
-        return x * w
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        (x,) = ctx.saved_tensors
-        return g * ctx.w, (g * x).sum(0)
-
-
-class Kept(nn.Module):
-    """A custom function that keeps its parameter where no hook sees it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return Product.apply(x, self.w)
-
-
 LATE_GRAPHS = ["stashed", "current", "predicted", "predicted-twice", "corrected", "double-buffered"]
 
 
 @pytest.mark.parametrize("view", LATE_GRAPHS)
 def test_a_late_backward_that_would_not_see_the_weights_is_refused_by_every_view_that_keeps_graphs(view: str) -> None:
     with pytest.raises(ConfigError, match=r"would not see the weights of its forward \(stage: 0\)"):
-        trial(layers(Kept()), view)
+        trial(layers(Kept(5)), view)
 
 
 def test_a_graph_that_is_made_late_sees_the_weights_anyway() -> None:
-    trial(layers(Kept()), "recomputed")
+    trial(layers(Kept(5)), "recomputed")
 
 
 def test_a_stage_that_is_not_stale_is_tried_where_its_view_predicts_it_all_the_same() -> None:
     first, last = layers()
-    stages = [first, nn.Sequential(nn.Linear(5, 5), Kept(), last)]
+    stages = [first, nn.Sequential(nn.Linear(5, 5), Kept(5), last)]
     with pytest.raises(ConfigError, match=r"would not see the weights of its forward \(stage: 1\)"):
         trial(stages, "predicted-twice", stale([4, 0]))
     for view in ("stashed", "predicted"):
@@ -164,7 +140,7 @@ def test_what_a_late_backward_sends_down_is_compared_too(view: str) -> None:
     first, last = layers()
     schedule = Schedule((3, 3), 2, delay=1) if view == "double-buffered" else stale([2, 1])
     with pytest.raises(ConfigError, match=r"would not see the weights of its forward \(stage: 1\)"):
-        trial([first, nn.Sequential(Kept(), last)], view, schedule)
+        trial([first, nn.Sequential(Kept(5), last)], view, schedule)
 
 
 class Checkpointed(nn.Module):

@@ -42,6 +42,7 @@ from stalegrid.studies.reference.softsync import softsync
 from stalegrid.train import Result, execute
 from tests.cases import (
     CPU,
+    OTHER_OPTIMIZERS,
     Net,
     Outcome,
     Recorder,
@@ -254,15 +255,7 @@ def test_awkward_models(name: str) -> None:
             compare(run(task, changed(settings, servers=servers)), expected)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        partial(torch.optim.Adam, lr=0.01, weight_decay=0.01),
-        partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
-        partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
-    ],
-    ids=lambda o: o.func.__name__,
-)
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
 def test_any_optimizer_at_the_servers(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
     halve = partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
     task = make_task(optimizer=optimizer, scheduler=halve)
