@@ -6,6 +6,7 @@ Does not know: grids, servers, engines.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from stalegrid.consensus import MixingSettings
 from stalegrid.data import Slices, TrainingSettings
@@ -40,6 +41,9 @@ class Choices:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     devices: DeviceSettings = field(default_factory=DeviceSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+
+
+C = TypeVar("C", bound=Choices)
 
 
 def refuse(group: Group, why: str, names: Sequence[str] | None = None) -> None:
@@ -78,12 +82,6 @@ def chosen_corrections(usual: Sequence[str | Maker], asked: MethodSettings) -> t
     return (*(() if list(named) == ["none"] else named), *clip)
 
 
-def settled_corrections(corrections: Sequence[str | Maker], asked: MethodSettings) -> list[str | Maker]:
-    """Return a run's corrections as they are written down; the clipping at their end has a setting of its own."""
-    named = corrections if asked.clip is None else corrections[:-1]
-    return list(named) or ["none"]
-
-
 EPOCHS = 10.0
 """Passes over the data where nobody says how long to train."""
 
@@ -93,9 +91,20 @@ def epochs_of(training: TrainingSettings) -> float:
     return EPOCHS if training.epochs is None else training.epochs
 
 
-def settled_training(training: TrainingSettings) -> TrainingSettings:
-    """Write down how long to train where nobody said."""
-    return training if training.updates is not None else dataclasses.replace(training, epochs=epochs_of(training))
+def settled(asked: C, corrections: Sequence[str | Maker], **of_method: Any) -> C:
+    """Write down what plans of grids and of servers settle alike, so that it runs the same way again.
+
+    Args:
+        asked: by the user.
+        corrections: of the run; the clipping at their end has a setting of its own.
+        of_method: further fields of the method's settings.
+    """
+    named = list(corrections if asked.method.clip is None else corrections[:-1]) or ["none"]
+    training = asked.training
+    if training.updates is None:
+        training = dataclasses.replace(training, epochs=epochs_of(training))
+    method = dataclasses.replace(asked.method, corrections=named, rule=None, **of_method)
+    return dataclasses.replace(asked, method=method, training=training)
 
 
 def updates_of(training: TrainingSettings, updates_per_epoch: float) -> int:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch.optim import Optimizer
@@ -32,13 +31,13 @@ from stalegrid.objects import check_followed
 from stalegrid.observe import Report, check_saved
 from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
+    C,
     Choices,
     chosen_corrections,
     make_watch,
     refuse,
     refuse_sparse,
-    settled_corrections,
-    settled_training,
+    settled,
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
@@ -50,8 +49,6 @@ from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Progra
 from stalegrid.seeds import drawing
 from stalegrid.stages import VIEWS, Maker, StageLayout, View, Weights, find_view, makers, name_of_view
 from stalegrid.timing import CostTable, TimeModel
-
-C = TypeVar("C", bound=Choices)
 
 
 @dataclass(frozen=True)
@@ -142,18 +139,16 @@ class Plan:
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
         schedule, cuts = self.schedule, list(self.partition.names)
-        return dataclasses.replace(
+        common = settled(
             asked,
-            training=settled_training(asked.training),
-            method=dataclasses.replace(
-                asked.method,
-                staleness=[w - 1 for w in schedule.windows] if self.method.stale else None,
-                queues=None,
-                view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
-                corrections=settled_corrections(self.corrections, asked.method),
-                rule=None,
-                micro_batches=schedule.micro_batches,
-            ),
+            self.corrections,
+            staleness=[w - 1 for w in schedule.windows] if self.method.stale else None,
+            queues=None,
+            view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
+            micro_batches=schedule.micro_batches,
+        )
+        return dataclasses.replace(
+            common,
             grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
             mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
         )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -21,13 +20,13 @@ from stalegrid.objects import copied
 from stalegrid.observe import Takes, check_saved
 from stalegrid.partition import Shard, partition, split
 from stalegrid.plans.choices import (
+    C,
     Choices,
     chosen_corrections,
     make_watch,
     refuse,
     refuse_sparse,
-    settled_corrections,
-    settled_training,
+    settled,
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
@@ -65,8 +64,6 @@ NOMINAL = Cost(forward=1.0, backward=2.0)
 
 GRID = {"method": ("staleness", "queues", "view", "micro_batches"), "devices": ("lateral_link",)}
 """Settings of the methods that train a grid, beside those of the grid and of what its groups exchange."""
-
-C = TypeVar("C", bound=Choices)
 
 
 @dataclass(frozen=True)
@@ -172,14 +169,8 @@ class ServedPlan:
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
-        return dataclasses.replace(
-            asked,
-            training=settled_training(asked.training),
-            method=dataclasses.replace(
-                asked.method, corrections=settled_corrections(self.corrections, asked.method), rule=None
-            ),
-            servers=dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits),
-        )
+        servers = dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits)
+        return dataclasses.replace(settled(asked, self.corrections), servers=servers)
 
 
 @drawing(torch.device("cpu"), 0, "plan")

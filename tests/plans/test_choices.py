@@ -10,11 +10,12 @@ from stalegrid.methods.settings import MethodSettings
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.plans.choices import (
     EPOCHS,
+    Choices,
     chosen_corrections,
     epochs_of,
     make_watch,
     refuse,
-    settled_training,
+    settled,
     updates_of,
 )
 from stalegrid.programs.settings import GridSettings, ServerSettings
@@ -82,9 +83,17 @@ def test_a_run_that_never_ends_is_refused() -> None:
 
 
 def test_how_long_to_train_is_written_down_where_nobody_said() -> None:
-    assert settled_training(TrainingSettings()) == TrainingSettings(epochs=EPOCHS)
+    assert settled(Choices(), ()).training == TrainingSettings(epochs=EPOCHS)
     for asked in (TrainingSettings(updates=3), TrainingSettings(epochs=2.5)):
-        assert settled_training(asked) == asked
+        assert settled(Choices(training=asked), ()).training == asked
+
+
+def test_clipping_is_written_down_as_the_setting_that_it_is() -> None:
+    asked = MethodSettings(corrections=["gap-aware"], clip=0.5)
+    made = settled(Choices(method=asked), chosen_corrections((), asked), micro_batches=2).method
+    assert (made.corrections, made.clip, made.micro_batches) == (["gap-aware"], 0.5, 2)
+    alone = MethodSettings(clip=0.5)
+    assert settled(Choices(method=alone), chosen_corrections((), alone)).method.corrections == ["none"]
 
 
 def test_frequencies_without_a_meaning_are_refused() -> None:
