@@ -11,10 +11,14 @@ from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
+from stalegrid.objects.trees import Form, Tensors, call, mapped, spread, tensors_in
 
 __all__ = [
+    "Form",
     "Held",
+    "Tensors",
     "attach",
+    "call",
     "cast",
     "changes",
     "check_followed",
@@ -28,8 +32,11 @@ __all__ = [
     "ignored_by",
     "in_training",
     "leaves",
+    "mapped",
     "renew",
     "renewed",
+    "spread",
     "tensors_held",
+    "tensors_in",
     "tensors_of",
 ]

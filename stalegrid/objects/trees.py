@@ -1,0 +1,90 @@
+"""Trees of tensors: what a batch, the arguments of a model or its outputs consist of, and how it is put together.
+
+Does not know: data sets, models, what travels where.
+
+Stages, messages and checks see plain tuples of tensors; what else there is, structure and constants such as None, is a
+form, which is the same for every batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+# What torch.export, DataLoader-made batches and transformers' ModelOutput are registered with.
+from torch.utils import _pytree as pytree
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """All of a tree but its tensors.
+
+    Args:
+        spec: its structure.
+        fixed: leaves in order: what is no tensor, as it is, and :data:`PLACE` where a tensor stands.
+    """
+
+    spec: pytree.TreeSpec
+    fixed: tuple[Any, ...]
+
+    @classmethod
+    def split(cls, tree: Any) -> "tuple[Form, Tensors]":
+        """Part a tree into its form and its tensors, in order."""
+        leaves, spec = pytree.tree_flatten(tree)
+        fixed = tuple(PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        return cls(spec, fixed), tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    def fill(self, tensors: Sequence[Any]) -> Any:
+        """Put a tree together.
+
+        Args:
+            tensors: as many as the tree has, in order; or what stands for them.
+        """
+        given = iter(tensors)
+        leaves = [next(given) if leaf is PLACE else leaf for leaf in self.fixed]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+class _Place:
+    """Where a tensor stands among leaves."""
+
+    def __repr__(self) -> str:
+        return "a tensor"
+
+    def __reduce__(self) -> str:
+        return "PLACE"
+
+
+PLACE = _Place()
+
+
+def tensors_in(tree: Any) -> Tensors:
+    """Return the tensors of a tree, in order."""
+    return Form.split(tree)[1]
+
+
+def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Return a tree with every tensor replaced by what a function makes of it."""
+    return pytree.tree_map_only(Tensor, function, tree)
+
+
+def spread(output: Any) -> tuple[Any, ...]:
+    """Return what a loss is called with of a model's output: the parts of a tuple, or the output itself."""
+    # A named tuple is one object with names, which its loss reads.
+    return output if type(output) is tuple else (output,)
+
+
+def call(function: Callable[..., Any], form: Form | None, tensors: Sequence[Any]) -> Any:
+    """Call a model, or what stands for it.
+
+    Args:
+        function: that is called.
+        form: of its arguments, (args, kwargs); None where it takes the tensors one by one.
+        tensors: of its arguments, in order.
+    """
+    if form is None:
+        return function(*tensors)
+    args, kwargs = form.fill(tensors)
+    return function(*args, **kwargs)
