@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+
 # What torch.export, DataLoader-made batches and transformers' ModelOutput are registered with.
 from torch.utils import _pytree as pytree
 
@@ -22,19 +23,16 @@ class Form:
     """All of a tree but its tensors.
 
     Args:
-        spec: its structure.
-        fixed: leaves in order: what is no tensor, as it is, and :data:`PLACE` where a tensor stands.
+        outline: the tree, with :data:`PLACE` where a tensor stands.
     """
 
-    spec: pytree.TreeSpec
-    fixed: tuple[Any, ...]
+    outline: Any
 
     @classmethod
     def split(cls, tree: Any) -> "tuple[Form, Tensors]":
         """Part a tree into its form and its tensors, in order."""
-        leaves, spec = pytree.tree_flatten(tree)
-        fixed = tuple(PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        return cls(spec, fixed), tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        tensors = tuple(leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
+        return cls(mapped(lambda tensor: PLACE, tree)), tensors
 
     def fill(self, tensors: Sequence[Any]) -> Any:
         """Put a tree together.
@@ -43,8 +41,7 @@ class Form:
             tensors: as many as the tree has, in order; or what stands for them.
         """
         given = iter(tensors)
-        leaves = [next(given) if leaf is PLACE else leaf for leaf in self.fixed]
-        return pytree.tree_unflatten(leaves, self.spec)
+        return pytree.tree_map_only(_Place, lambda place: next(given), self.outline)
 
 
 class _Place:
@@ -65,7 +62,7 @@ def tensors_in(tree: Any) -> Tensors:
     return Form.split(tree)[1]
 
 
-def mapped(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def mapped(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Return a tree with every tensor replaced by what a function makes of it."""
     return pytree.tree_map_only(Tensor, function, tree)
 
