@@ -55,6 +55,7 @@ from stalegrid.observe import (
     restore,
     write_trace,
 )
+from stalegrid.partition import paths_of
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerprint, headline, plan_of
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.report import read_model, read_summary
@@ -98,6 +99,7 @@ def train(
     groups: int | None = None,
     stages: int | None = None,
     cuts: Sequence[str] | None = None,
+    blocks: Sequence[str | nn.Module] | None = None,
     staleness: Sequence[int] | Literal["auto"] | None = None,
     view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
@@ -141,6 +143,8 @@ def train(
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
         cuts: names of the modules that begin stages 1..K-1; likewise.
+        blocks: parts of the model that are called in turn, each kept whole, by path (``layers.*``) or as modules; where
+            nothing else can follow its forward; likewise.
         staleness: m_k per stage in batches; short for that of the method.
         view: which weights a late backward sees, by name or as a class; likewise.
         corrections: of gradients and learning rates, by name or as what makes them; likewise.
@@ -174,6 +178,7 @@ def train(
         EngineError: a process died or stalled.
         OutputError: results cannot be written; what was written before stays.
     """
+    blocks = None if blocks is None else paths_of(model, blocks)
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment)
     return execute(task, Settings.of(given), quiet=quiet)

@@ -66,7 +66,10 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     def forward_backward() -> None:
         made = _call(chain, node, args, kwargs)
         if isinstance(made, Tensor) and made.requires_grad and wanted:
-            torch.autograd.backward(made, gradient, inputs=wanted)
+            try:
+                torch.autograd.backward(made, gradient, inputs=wanted)
+            except RuntimeError:  # a checkpoint of the reentrant kind goes all the way or not at all
+                torch.autograd.backward(made, gradient)
 
     seconds = _timed(forward_backward, leaves)
     # Else the next round would add to gradients that are there, which takes longer.

@@ -13,14 +13,11 @@ outermost one the model is refused.  What leaves no mark on the model is not not
 hook, that prints or fills a list of the script does so once, when it is traced.
 """
 
-import contextlib
 import pickle
 import random
 import re
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,11 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils import checkpoint
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
 from stalegrid.partition.chain import Chain
+from stalegrid.partition.following import refuse_saving, refused, refusing, told
+from stalegrid.partition.outputs import parted
 from stalegrid.seeds import kept
 
 CPU = torch.device("cpu")
@@ -88,11 +86,12 @@ class _Tracer(fx.Tracer):
     The outermost module is called like any other, so that its hooks are followed and its defaults are its own.
     """
 
-    def __init__(self, leaves: set[str], inputs: Tensors, form: Form | None) -> None:
+    def __init__(self, leaves: Collection[str], inputs: Tensors, form: Form | None) -> None:
         super().__init__()
         self._leaves = leaves
         self._inputs = inputs
         self._form = form
+        self.returned: list[Form] = []
         self._names: dict[int, str] = {}
         self._surroundings = _surroundings()
 
@@ -105,7 +104,13 @@ class _Tracer(fx.Tracer):
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         stand_ins = [self._known("placeholder", f"input_{i}", x) for i, x in enumerate(self._inputs)]
-        return (lambda model, *inputs: call(model, self._form, inputs)), [self.root, *stand_ins]
+
+        def whole(model: nn.Module, *tensors: fx.Proxy) -> tuple[Any, ...]:
+            form, made = parted(call(model, self._form, tensors), (fx.Proxy, Tensor))
+            self.returned.append(form)
+            return made
+
+        return whole, [self.root, *stand_ins]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Take parameters and buffers for values that any forward may find changed."""
@@ -205,8 +210,8 @@ def _check_unchanged(module: nn.Module, before: Held, stowed: set[str]) -> None:
 
 def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
     """Trace a model, keeping whole the innermost modules that cannot be followed."""
-    leaves: set[str] = set()
-    guard = _refuse_stand_ins(torch.autograd.Function.apply)
+    leaves: dict[str, str] = {}
+    guard = refusing(torch.autograd.Function.apply, fx.Proxy)
     while True:
         # Anew after each module that turned out to be one operation: it may stand within others that can be followed.
         attempt = copied(model)  # a forward that cannot be followed may leave it changed
@@ -214,14 +219,17 @@ def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
             with (
                 # For as long as the trace lasts: torch.fx offers no place of its own to look at either.
                 mock.patch.object(torch.autograd.Function, "apply", guard),
-                mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
+                mock.patch.object(saved_tensors_hooks, "__enter__", refuse_saving),
             ):
-                graph = _Tracer(leaves, inputs, form).follow(attempt)
-            return Chain(model, graph, _constants(graph, attempt), tuple(x.shape for x in inputs))
+                tracer = _Tracer(leaves, inputs, form)
+                graph = tracer.follow(attempt)
+            (returned,) = tracer.returned
+            shapes = tuple(x.shape for x in inputs)
+            return Chain(model, graph, _constants(graph, attempt), shapes, returned, opaque=leaves)
         except _Opaque as opaque:
             if not opaque.path:
                 raise opaque.problem from None
-            leaves.add(opaque.path)
+            leaves[opaque.path] = told(opaque.problem)
 
 
 def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
@@ -239,24 +247,6 @@ def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
     return constants
 
 
-def _refuse_saving(hooks: object) -> None:
-    """Refuse what would be dissolved without a word: what was to be saved in another way would be kept as usual."""
-    raise TypeError("the forward checkpoints or offloads activations, which cannot be traced")
-
-
-def _refuse_stand_ins(apply: Any) -> Any:
-    """Make a custom autograd function fail on stand-ins, which would lose its own backward without a word."""
-
-    def guarded(function: type, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(a, fx.Proxy) for a in [*args, *kwargs.values()]):
-            if function.__module__ == checkpoint.__name__:  # torch 2.8 keeps the inputs of a checkpoint so
-                _refuse_saving(function)
-            raise TypeError(f"a custom autograd function cannot be traced (function: {function.__name__})")
-        return apply.__func__(function, *args, **kwargs)
-
-    return classmethod(guarded)
-
-
 def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
     """Trace a model into single operations.
 
@@ -264,8 +254,8 @@ def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
 
     Args:
         model: in the mode in which it will run; left as it is.
-        inputs: one batch, whose sizes and types the operations may depend on.
-        form: of the model's arguments; None where it takes the inputs one by one.
+        inputs: the tensors of one batch, whose sizes and types the operations may depend on.
+        form: how the model is called with them; None for one by one.
 
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
@@ -282,18 +272,7 @@ def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
     except ConfigError:
         raise
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
-        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
-        raise ConfigError(
-            f"the model's forward cannot be traced (model: {type(model).__name__}{_place(problem)}): {reason}; move "
-            "that part into a module of its own, which is then kept whole"
-        ) from problem
+        raise refused(model, "torch.fx", problem) from problem
     if not chain.nodes:
         raise ConfigError(f"the model computes nothing (model: {type(model).__name__})")
     return chain
-
-
-def _place(problem: Exception) -> str:
-    """Return the line of the user's code in which something was raised."""
-    others = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
-    lines = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(others)]
-    return f", line: {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""

@@ -149,7 +149,7 @@ class Plan:
         )
         return dataclasses.replace(
             common,
-            grid=GridSettings(groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
+            grid=dataclasses.replace(asked.grid, groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
             mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
         )
 
@@ -195,7 +195,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, batches.updates_per_epoch)
     program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
-    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
+    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, asked.grid.blocks)
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
     probed = probe(task, program, view, makers(corrections), cut.stages(model), *first, form=cut.form)
     check_saved(model)

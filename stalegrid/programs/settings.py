@@ -18,6 +18,8 @@ class GridSettings(Group):
         groups: S, data-parallel groups; the method's own shape if left out.
         stages: K, pipeline stages; the method's own shape if left out.
         cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
+        blocks: paths of parts of the model that are called in turn, each kept whole, such as layers.*; its forward is
+            followed if left out.
     """
 
     NAME: ClassVar[str] = "grid"
@@ -25,6 +27,7 @@ class GridSettings(Group):
     groups: int | None = None
     stages: int | None = None
     cuts: list[str] | None = None
+    blocks: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
