@@ -12,15 +12,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
 from stalegrid.partition.blocks import chain_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.export import export
+from stalegrid.partition.operations import Kinds
+from stalegrid.partition.settling import settled
 from stalegrid.partition.trace import trace
 from stalegrid.partition.trial import Trial, run, valid_cuts
 
@@ -94,49 +95,11 @@ def _tried(by: str, make: Callable[[], Chain], inputs: Tensors, form: Form | Non
         trial = run(chain, inputs, form)
     except ConfigError as problem:
         return problem
-    chain = settled(chain, trial)
-    complexes = frozenset(name for name, v in trial.values.items() if isinstance(v, Tensor) and v.is_complex())
-    chain = dataclasses.replace(chain, complexes=complexes)
+    chain = dataclasses.replace(settled(chain, trial), kinds=kinds_of(trial))
     return Capture(by, chain, dataclasses.replace(trial, places={n.name: i for i, n in enumerate(chain.nodes)}))
 
 
-OPERATORS = ("_operator", "builtins")
-"""Where Python's own operators are."""
-
-SHAPE = ("size", "dim", "ndimension", "numel", "nelement", "__len__")
-"""Methods of a tensor that answer by its shape alone."""
-
-
-def settled(chain: Chain, trial: Trial) -> Chain:
-    """Return a chain in which what operations ask of shapes, and make of the answers, is answered.
-
-    All batches have the shapes of the first one.
-
-    Args:
-        chain: a captured model; its graph is changed.
-        trial: one run of it.
-    """
-    for node in chain.nodes:
-        if not _asks_shape(node):
-            continue
-        for user in list(node.users):
-            # What is asked is asked of what the node stands for now; its answer holds for all batches.
-            answered = partial(_answered, {node: trial.values[node.name]})
-            user.args, user.kwargs = fx.map_arg(user.args, answered), fx.map_arg(user.kwargs, answered)
-        chain.graph.erase_node(node)
-    return dataclasses.replace(chain)
-
-
-def _answered(answers: dict[fx.Node, Any], node: fx.Node) -> Any:
-    return answers.get(node, node)
-
-
-def _asks_shape(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        return node.target in SHAPE
-    if node.target is getattr:
-        return node.args[1] in ("shape", "ndim", "dtype")
-    # What is reckoned of answers that stand in its place by now.
-    return (
-        node.op == "call_function" and getattr(node.target, "__module__", "") in OPERATORS and not node.all_input_nodes
-    )
+def kinds_of(trial: Trial) -> Kinds:
+    """Return what the values of a model are like that was run."""
+    complexes = (name for name, v in trial.values.items() if isinstance(v, Tensor) and v.is_complex())
+    return Kinds(frozenset(complexes), frozenset(trial.still))

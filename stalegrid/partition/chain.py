@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import Form
-from stalegrid.partition.operations import Operations
+from stalegrid.partition.operations import Kinds, Operations
 from stalegrid.partition.outputs import Returned
 from stalegrid.partition.regions import innermost
 
@@ -71,7 +71,7 @@ class Chain:
         constants: tensors of the graph that are no parameters or buffers of the model, by the name they have there.
         shapes: of the inputs, on which operations may depend.
         form: of what the model returns.
-        complexes: operations that make complex numbers, by name.
+        kinds: of the values that cross cuts.
         opaque: modules that could not be followed, by path: why.
     """
 
@@ -80,14 +80,14 @@ class Chain:
     constants: dict[str, Tensor]
     shapes: tuple[torch.Size, ...]
     form: Form
-    complexes: frozenset[str] = frozenset()
+    kinds: Kinds = field(default_factory=Kinds)
     opaque: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, operations: Operations, model: nn.Module) -> "Chain":
         """Let a copy of the model have the operations that were captured elsewhere."""
         o = operations
-        return cls(model, o.graph(), o.constants, o.shapes, o.form, o.complexes)
+        return cls(model, o.graph(), o.constants, o.shapes, o.form, o.kinds)
 
     @cached_property
     def nodes(self) -> tuple[fx.Node, ...]:
@@ -97,7 +97,7 @@ class Chain:
     @property
     def operations(self) -> Operations:
         """The chain without the model, which can travel."""
-        return Operations.of(self.graph, self.constants, self.shapes, self.form, self.complexes)
+        return Operations.of(self.graph, self.constants, self.shapes, self.form, self.kinds)
 
     def live(self, cut: int) -> list[fx.Node]:
         """Return the values made before a cut and used after it, in the order they are made."""
@@ -214,20 +214,26 @@ class Chain:
             cut: the place.
             values: of every operation, by name.
         """
-        return [as_real(values[n.name]) if n.name in self.complexes else values[n.name] for n in self.live(cut)]
+        return [as_real(values[n.name]) if n.name in self.kinds.complexes else values[n.name] for n in self.live(cut)]
 
     def _taken(self, graph: fx.Graph, start: int) -> dict[fx.Node, fx.Node]:
         """Return what the values are in a stage that it takes from elsewhere."""
         inputs = self.live(start) if start else self.graph.find_nodes(op="placeholder")
         env = {node: graph.placeholder(node.name) for node in inputs}
         if start:
-            joined = ((n, taken) for n, taken in env.items() if n.name in self.complexes)
-            return {**env, **{n: graph.call_function(torch.view_as_complex, (taken,)) for n, taken in joined}}
+            return {node: self._found(graph, node, taken) for node, taken in env.items()}
         pairs = zip(env.items(), self.shapes, strict=True)
         return {node: graph.call_function(of_shape, (taken, shape)) for (node, taken), shape in pairs}
 
+    def _found(self, graph: fx.Graph, node: fx.Node, taken: fx.Node) -> fx.Node:
+        """Return a value as it was before it crossed a cut."""
+        if node.name in self.kinds.still:
+            # Whoever takes it asks for a gradient, and kernels choose by that how they sum.
+            taken = graph.call_method("detach", (taken,))
+        return graph.call_function(torch.view_as_complex, (taken,)) if node.name in self.kinds.complexes else taken
+
     def _given(self, graph: fx.Graph, local: Callable[[fx.Node], fx.Node], node: fx.Node) -> fx.Node:
-        return graph.call_function(as_real, (local(node),)) if node.name in self.complexes else local(node)
+        return graph.call_function(as_real, (local(node),)) if node.name in self.kinds.complexes else local(node)
 
     def module(self, graph: fx.Graph, constants: Mapping[str, object]) -> fx.GraphModule:
         """Build the module of some operations, sharing its parameters with the model.

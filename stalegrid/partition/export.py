@@ -142,9 +142,8 @@ class _Reader:
                 raise TypeError(f"the forward returns its {output.kind.name.lower()} ({output.target})")
         self.graph.output(tuple(made))
         _clear(self.graph)
-        complexes = {n.name for n in self.graph.nodes if _is_complex(n)}
         shapes = tuple(x.shape for x in inputs)
-        return Chain(self.model, self.graph, self.constants, shapes, form, frozenset(complexes))
+        return Chain(self.model, self.graph, self.constants, shapes, form)
 
     def _inputs(self) -> dict[fx.Node, Any]:
         """Return what the placeholders of the program are: inputs, parameters, buffers or constants."""
@@ -165,7 +164,6 @@ class _Reader:
                 env[node] = self._constant(f"_constant_{len(self.constants)}", constant)
             else:
                 raise TypeError(f"the forward uses an object that is no tensor ({spec.target})")
-            env[node].meta["val"] = node.meta.get("val")
         return env
 
     def _constant(self, name: str, tensor: Tensor) -> fx.Node:
@@ -200,7 +198,7 @@ class _Reader:
         args: Any = fx.node.map_aggregate(fx.map_arg(node.args, env.__getitem__), self._where)
         kwargs: Any = fx.node.map_aggregate(fx.map_arg(node.kwargs, env.__getitem__), self._where)
         made = self.graph.create_node("call_function", target, args, kwargs, node.name)
-        made.meta = {"nn_module_stack": stack, "val": node.meta.get("val")}
+        made.meta = {"nn_module_stack": stack}
         return made
 
     def _where(self, argument: Any) -> Any:
@@ -245,11 +243,6 @@ def _clear(graph: fx.Graph) -> None:
 def _pure(target: torch._ops.OpOverload) -> bool:
     drawn = torch.Tag.nondeterministic_seeded in target.tags
     return not (drawn or target._schema.is_mutable) and target._schema.returns != []
-
-
-def _is_complex(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_complex()
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -103,6 +103,42 @@ def test_answers_that_shapes_give_do_not_cross() -> None:
     assert torch.equal(compose(cut.stages(model), noise(6, 4)), model(noise(6, 4)))
 
 
+def test_a_tuple_that_is_only_returned_crosses_as_tensors() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.rnn, self.out = nn.Embedding(11, 4), nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 11)
+
+        def forward(self, words: Tensor, hidden: Any = None) -> Any:
+            y, hidden = self.rnn(self.words(words), hidden)
+            return self.out(y), hidden
+
+    whole = Recurrent()
+    model = copy.deepcopy(whole)
+    made = compose(partition(model, (WORDS,), 3, ["rnn", "out"]).stages(model), WORDS)
+    expected = whole(WORDS)
+    assert torch.equal(made[0], expected[0])
+    assert [torch.equal(a, b) for a, b in zip(made[1], expected[1], strict=True)] == [True, True]
+
+
+def test_what_asks_for_no_gradient_asks_for_none_behind_a_cut() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mask = (x > 0).float()
+            return self.b(self.a(x)) * (mask * 2 if mask.requires_grad else mask)
+
+    model = Masked()
+    last = partition(model, (noise(3, 4),), 2, ["b"]).stages(model)[1]
+    taken = [noise(3, 4).requires_grad_(), noise(3, 4).requires_grad_()]
+    last(*taken).sum().backward()
+    assert sorted(x.grad is None for x in taken) == [False, True]
+
+
 def test_what_holds_for_one_batch_only_is_found_out_by_another() -> None:
     class Cached(nn.Module):
         """Remembers a mask of the first batch where nothing sees it."""

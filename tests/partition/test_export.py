@@ -2,7 +2,7 @@ import copy
 import io
 import pickle
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from stalegrid.engines.distributed.packing import Packer
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import Form, call
 from stalegrid.partition.apart import check_apart
+from stalegrid.partition.capture import kinds_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.export import export
 from stalegrid.partition.operations import Operations
@@ -30,6 +31,7 @@ def followed(model: nn.Module, *inputs: Tensor, form: Form | None = None) -> Cha
     given = inputs or (noise(3, 4),)
     chain = export(model.train(), given, form)
     trial = run(chain, given, form)
+    chain = replace(chain, kinds=kinds_of(trial))
     apart = [c for c in valid_cuts(chain, trial) if not {*chain.owned(0, c)} & {*chain.owned(c, len(chain.nodes))}]
     for cuts in ([], *([c] for c in apart[::7])):
         check_apart(chain, cuts, (given,), form)
