@@ -7,7 +7,7 @@ form, which is the same for every batch.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -75,7 +75,17 @@ PLACE = _Place()
 
 def tensors_in(tree: Any) -> Tensors:
     """Return the tensors of a tree, in order."""
-    return Form.split(tree)[1]
+    # Without putting the tree together, which a class of its own, as that of packed sequences, may not like.
+    return tuple(leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    for leaf in pytree.tree_leaves(tree):
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            for field in fields(leaf):
+                yield from _leaves(getattr(leaf, field.name))
+        else:
+            yield leaf
 
 
 def mapped(function: Callable[[Tensor], Any], tree: Any) -> Any:

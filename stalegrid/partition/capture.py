@@ -102,4 +102,4 @@ def _tried(by: str, make: Callable[[], Chain], inputs: Tensors, form: Form | Non
 def kinds_of(trial: Trial) -> Kinds:
     """Return what the values of a model are like that was run."""
     complexes = (name for name, v in trial.values.items() if isinstance(v, Tensor) and v.is_complex())
-    return Kinds(frozenset(complexes), frozenset(trial.still))
+    return Kinds(frozenset(complexes), frozenset(trial.values.keys() - trial.learning))

@@ -5,7 +5,7 @@ Does not know: groups, methods, engines.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -186,6 +186,7 @@ class _Cutter:
     def __init__(self, capture: Capture) -> None:
         self.chain, self.trial, self.possible = capture.chain, capture.trial, capture.places
         self.costs = measure(self.chain, self.trial)
+        self._tolls: dict[int, float] = {}
         self._shared = _shared_spans(self.chain)
         trainable = _trainable(self.chain)
         owners = (bool(trainable.intersection(self.chain.owned(i, i + 1))) for i in range(len(self.chain.nodes)))
@@ -200,12 +201,13 @@ class _Cutter:
         """Return the cuts, or None where there are not enough."""
         spans = self._shared.values()
         cuts = [c for c in self.possible if not any(first < c <= last for first, last in spans)]
-        for found in _fewer(self.chain, cuts):
-            tolls = {c: copy_seconds(self.chain.crossing(c, self.trial.values)) for c in found}
-            balanced = balance(self.costs, stages, found, tolls.__getitem__, self.trains)
-            if balanced is not None:
-                return balanced
-        return None
+        tidy = self._balance(stages, [c for c in cuts if self.chain.begins(c)])
+        if tidy is not None and len(cuts) > MANY:
+            return tidy
+        free = self._balance(stages, cuts)
+        if tidy is not None and free is not None and self._slowest(tidy) <= TIDY * self._slowest(free):
+            return tidy
+        return free
 
     def bound_together(self) -> list[str]:
         """Say what stays in one stage since it is used several times: the widest such parameter or buffer, if any."""
@@ -215,20 +217,29 @@ class _Cutter:
         ends = f"from {self.chain.name(first)} to {self.chain.name(last)}"
         return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
 
+    def _balance(self, stages: int, cuts: Sequence[int]) -> list[int] | None:
+        return balance(self.costs, stages, cuts, self._toll, self.trains)
+
+    def _toll(self, cut: int) -> float:
+        if cut not in self._tolls:
+            self._tolls[cut] = copy_seconds(self.chain.crossing(cut, self.trial.values))
+        return self._tolls[cut]
+
+    def _slowest(self, cuts: Sequence[int]) -> float:
+        tolls = [0.0, *map(self._toll, cuts), 0.0]
+        spans = itertools.pairwise([0, *cuts, len(self.costs)])
+        return max(sum(self.costs[a:b]) + tolls[k] + tolls[k + 1] for k, (a, b) in enumerate(spans))
+
     def trains(self, start: int, stop: int) -> bool:
         """Return whether operations ``start..stop-1`` have parameters to train."""
         return self._owners[stop] > self._owners[start]
 
 
 MANY = 300
-"""Places to cut of which all pairs are looked at; the search takes time that grows with their square."""
+"""Places to cut from which on only those are looked at where a module begins: the search grows with their square."""
 
-
-def _fewer(chain: Chain, cuts: list[int]) -> Iterator[list[int]]:
-    """Yield places to cut, where there are many those at which a module begins before all others."""
-    if len(cuts) > MANY:
-        yield [c for c in cuts if chain.begins(c)]
-    yield cuts
+TIDY = 1.1
+"""Times the slowest stage of the best cuts that one may take so that cuts lie where modules begin."""
 
 
 def _balanced(cutter: _Cutter, stages: int) -> list[int]:

@@ -56,6 +56,8 @@ def reason(problem: Exception) -> str:
     text = next(iter(str(problem).splitlines()), "")
     if "DataDependent" in type(problem).__name__ or "data-dependent" in str(problem):
         return "what is done depends on the values of tensors"
+    if "Proxy" in text or "FakeTensor" in text:
+        return "what is done depends on values or sizes that are not known while the forward is followed"
     # Said to those who wrote torch, not to those who use it.
     inner = type(problem).__module__.startswith(("torch._", "torch.fx", "torch.export")) or "co_varnames" in text
     if isinstance(problem, AssertionError | KeyError | AttributeError | IndexError) or inner or not text:

@@ -81,6 +81,6 @@ def _parts(graph: fx.Graph, trial: Trial, node: Any, value: Any) -> Iterator[Any
         own = graph.call_function(operator.getitem, (node, i))
         own.meta = dict(node.meta)
         trial.values[own.name] = part
-        if getattr(part, "requires_grad", None) is False:
-            trial.still.add(own.name)
+        if node.name in trial.learning:
+            trial.learning.add(own.name)
         yield from _parts(graph, trial, own, part)

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils import rnn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
@@ -87,7 +88,7 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self, leaves: Collection[str], inputs: Tensors, form: Form | None) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=PACKING)
         self._leaves = leaves
         self._inputs = inputs
         self._form = form
@@ -98,7 +99,11 @@ class _Tracer(fx.Tracer):
     def follow(self, model: nn.Module) -> fx.Graph:
         """Trace a model, which may come out changed."""
         self._names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
-        return self.trace(model)
+        graph = self.trace(model)
+        for node in graph.nodes:
+            # Code made of the graph would have it wrapped in all traces to come, under a name that is none.
+            node.meta.pop("is_wrapped", None)
+        return graph
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -170,6 +175,9 @@ class _Tracer(fx.Tracer):
     def _known(self, kind: str, target: str, tensor: Tensor) -> Any:
         return self.create_proxy(kind, target, (), {}, proxy_factory_fn=lambda node: _Known(node, self, tensor))
 
+
+PACKING = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence)
+"""What looks at lengths, which differ from batch to batch: single operations, as a recurrent layer is."""
 
 _BACKWARDS = (
     ("call_function", torch.autograd.grad),

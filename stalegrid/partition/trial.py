@@ -32,13 +32,13 @@ class Trial:
         values: of every node, by name.
         changed: storage of the arguments that an operation changes in place, by name.
         places: position of each operation in the model, by name.
-        still: what nothing asks a gradient of, by name.
+        learning: names of the nodes whose values depend on what is trained.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, set[int]] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
-    still: set[str] = field(default_factory=set)
+    learning: set[str] = field(default_factory=set)
 
     @cached_property
     def changers(self) -> dict[int, list[tuple[int, str]]]:
@@ -63,8 +63,8 @@ class _Interpreter(fx.Interpreter):
         changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
         if changed:
             self.trial.changed[n.name] = changed
-        if isinstance(result, Tensor) and not result.requires_grad:
-            self.trial.still.add(n.name)
+        if any(made.requires_grad for made in tensors_in(result)):
+            self.trial.learning.add(n.name)
         self.trial.values[n.name] = result.detach() if isinstance(result, Tensor) else result
         return result
 

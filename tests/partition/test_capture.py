@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from stalegrid.errors import ConfigError
 from stalegrid.partition import partition
@@ -120,6 +121,28 @@ def test_a_tuple_that_is_only_returned_crosses_as_tensors() -> None:
     expected = whole(WORDS)
     assert torch.equal(made[0], expected[0])
     assert [torch.equal(a, b) for a, b in zip(made[1], expected[1], strict=True)] == [True, True]
+
+
+def test_packed_sequences_are_packed_in_one_operation() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.rnn = nn.Embedding(11, 4), nn.LSTM(4, 4, batch_first=True)
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+            packed = pack_padded_sequence(self.words(words), lengths.cpu(), batch_first=True, enforce_sorted=False)
+            _, (hidden, _) = self.rnn(packed)
+            return self.b(torch.relu(self.a(hidden[0])))
+
+    whole, inputs = Packed(), (WORDS, torch.tensor([2, 5, 3]))
+    model = copy.deepcopy(whole)
+    cut = partition(model, inputs, 3, ["a", "b"])
+    assert cut.captured == "torch.fx"
+    stages = cut.stages(model)
+    for lengths in ([2, 5, 3], [5, 1, 4]):
+        assert torch.equal(compose(stages, WORDS, torch.tensor(lengths)), whole(WORDS, torch.tensor(lengths)))
 
 
 def test_what_asks_for_no_gradient_asks_for_none_behind_a_cut() -> None:
