@@ -171,9 +171,14 @@ class Chain:
             fetched = (n for n in node.all_input_nodes if n.op == "get_attr")
             names.update(dict.fromkeys(str(n.target) for n in fetched if n.target not in self.constants))
         # By identity: what is tied has one owner, whichever of its names is used.
-        known = {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
-        found = (_attribute(self.model, n) for n in names)
+        known = self._names
+        found = (attribute(self.model, n) for n in names)
         return list(dict.fromkeys(known[id(t)] for t in found if id(t) in known))
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """Return the names of parameters and buffers, by identity."""
+        return {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
 
     def stage(self, start: int, stop: int) -> fx.GraphModule:
         """Build the module of operations ``start..stop-1``, sharing its parameters with the model.
@@ -312,6 +317,12 @@ def _reached(node: fx.Node, neighbours: Callable[[fx.Node], Sequence[fx.Node]]) 
     return found
 
 
-def _attribute(model: nn.Module, path: str) -> Any:
+def attribute(model: nn.Module, path: str) -> Any:
+    """Return what a module in a model holds.
+
+    Args:
+        model: with its parts.
+        path: of the module, and the name there.
+    """
     owner, _, name = path.rpartition(".")
     return getattr(model.get_submodule(owner), name)

@@ -28,7 +28,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
-from stalegrid.partition.chain import Chain
+from stalegrid.partition.chain import Chain, attribute
 from stalegrid.partition.following import refused, refusing
 from stalegrid.partition.outputs import parted
 from stalegrid.partition.regions import Autocast, Gradients, Within, innermost
@@ -158,7 +158,7 @@ class _Reader:
                 env[node] = self.graph.placeholder(f"input_{len(self.graph.find_nodes(op='placeholder'))}")
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
                 path = str(spec.target).removeprefix("model.")
-                env[node] = self.graph.get_attr(known.get(id(_attribute(self.attempt, path)), path))
+                env[node] = self.graph.get_attr(known.get(id(attribute(self.attempt, path)), path))
             elif spec.kind is InputKind.CONSTANT_TENSOR:
                 constant = self.program.constants[str(spec.target)].detach().clone()
                 env[node] = self._constant(f"_constant_{len(self.constants)}", constant)
@@ -179,7 +179,7 @@ class _Reader:
                 (found,) = node.args
                 return [fx.map_arg(n, env.__getitem__) for n in found]
             if node.op == "get_attr":
-                part = _attribute(module, str(node.target))
+                part = attribute(module, str(node.target))
                 env[node] = part if isinstance(part, nn.Module) else self._constant(str(node.target), part)
             elif node.op == "call_function":
                 env[node] = self._operation(node, env, regions, _stack(node) or stack)
@@ -243,8 +243,3 @@ def _clear(graph: fx.Graph) -> None:
 def _pure(target: torch._ops.OpOverload) -> bool:
     drawn = torch.Tag.nondeterministic_seeded in target.tags
     return not (drawn or target._schema.is_mutable) and target._schema.returns != []
-
-
-def _attribute(module: nn.Module, path: str) -> Any:
-    owner, _, name = path.rpartition(".")
-    return getattr(module.get_submodule(owner), name)

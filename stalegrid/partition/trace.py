@@ -237,7 +237,19 @@ def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
         except _Opaque as opaque:
             if not opaque.path:
                 raise opaque.problem from None
-            leaves[opaque.path] = told(opaque.problem)
+            alike = _alike(model, opaque.path) if len(leaves) >= FEW else []
+            leaves.update(dict.fromkeys([opaque.path, *alike], told(opaque.problem)))
+
+
+FEW = 4
+"""Modules that are found one by one to be one operation; each takes a trace of its own, and a copy of the model."""
+
+
+def _alike(model: nn.Module, path: str) -> list[str]:
+    """Return the paths of all modules of the user's class that the one at a path is of, as blocks of a model are."""
+    kind = type(model.get_submodule(path))
+    own = not kind.__module__.startswith("torch.nn")
+    return [name for name, module in model.named_modules() if own and name and type(module) is kind]
 
 
 def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:

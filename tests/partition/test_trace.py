@@ -192,6 +192,15 @@ def test_only_the_innermost_module_that_cannot_be_followed_is_kept_whole() -> No
     assert operations(nn.Sequential(Around(), Around())) == parts
 
 
+def test_many_blocks_of_a_class_take_few_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[object] = []
+    follow = fx.Tracer.trace
+    monkeypatch.setattr(fx.Tracer, "trace", lambda *args: traces.append(args) or follow(*args))
+    model = nn.Sequential(*(OnlyIf() for _ in range(20)))
+    assert operations(model) == [str(i) for i in range(20)]
+    assert len(traces) == 6
+
+
 def test_branches_on_shapes_are_fine_in_a_module_of_their_own() -> None:
     class Wide(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
