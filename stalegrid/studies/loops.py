@@ -130,7 +130,7 @@ def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
         "targets": lambda s, b: samples.targets(s, b).to(device),
         "loss": task.loss,
-        "optimizer": task.optimizer,
+        "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
     }
