@@ -41,6 +41,7 @@ from stalegrid.engines import (
 )
 from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
+from stalegrid.objects import own_loss
 from stalegrid.observe import (
     TRACE,
     Dated,
@@ -88,7 +89,7 @@ def train(
     model: nn.Module,
     data: Dataset[Any],
     *,
-    loss: Callable[..., Tensor],
+    loss: Callable[..., Tensor] | None = None,
     optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
@@ -127,9 +128,11 @@ def train(
     groups; those of every day can also be given by themselves.
 
     Args:
-        model: maps a batch of inputs to a tensor or a tuple of tensors; left as it is.
-        data: map-style data set of (input, target) pairs.
-        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
+        data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
+            the model, ``model(**batch)``, and to the loss in the place of the targets.
+        loss: (outputs, targets) -> loss averaged over the samples, shape (); None for the one that the model computes
+            itself, its output or ``output.loss``.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.
@@ -172,7 +175,7 @@ def train(
         OutputError: results cannot be written; what was written before stays.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    task = Task(model, data, loss, optimizer, scheduler, test, augment)
+    task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment)
     return execute(task, Settings.of(given), quiet=quiet)
 
 

@@ -230,6 +230,28 @@ def test_one_of_two_optimizers_that_does_not_fit_is_refused_by_its_name(kind: di
         cases.make_plan(task_of(optimizer), cases.make_settings(1, 3, cuts=CUTS[3], **kind))
 
 
+class Keyed(nn.Module):
+    """Is called with names, as its batches are dictionaries; a loop then has it inside of another module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make_model()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.layers(x), y)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_loops_of_batches_that_are_dictionaries_use_the_same_names(stages: int) -> None:
+    def fast(named_parameters: Named) -> Optimizer:
+        return SGD([{"params": [p], "lr": 0.1 if n.startswith("layers.0") else 0.01} for n, p in named_parameters])
+
+    data: Any = [{"x": x, "y": y} for x, y in make_data()]
+    task = task_of(fast, model=Keyed(), data=data, loss=lambda output, batch: output)
+    settings = cases.make_settings(1, stages, cuts=["layers.3"][: stages - 1], method="gpipe")
+    cases.compare(cases.run_simulator(task, settings), cases.run_reference(task, settings))
+
+
 class Tied(nn.Module):
     """Has its embedding under two names, of which a stage finds the other one first."""
 

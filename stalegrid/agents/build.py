@@ -73,7 +73,8 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     hold_all = any(c.needs_forwarded for c in corrections)
     ledger = Ledger(site, tally, measure_gap=plan.gap, hold_all=hold_all)
     kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
-    stage = kind(module, site.weights, plan.view(site), first=unit.stage == 0)
+    first = unit.stage == 0
+    stage = kind(module, site.weights, plan.view(site), first, plan.partition.form if first else None)
     momentum = Momentum(site.optimizer, site.weights.trainable()) if plan.momentum else None
     # Each unit has its own, as in processes of their own, also where one process has several.
     exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import labels, losses
+from stalegrid.objects import call, labels, losses, mapped, spread
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
 from stalegrid.programs import END, Action, Kind, Message, Unit
@@ -96,11 +96,10 @@ class Learner:
 
     def _forward(self, batch: int) -> tuple[Tensor, Tensor]:
         group = self._unit.group
-        inputs = (x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch))
-        targets = self._samples.targets(group, batch).to(self._device, non_blocking=True)
+        inputs = [x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch)]
+        targets = mapped(lambda x: x.to(self._device, non_blocking=True), self._samples.targets(group, batch))
         changes = self._weights.changes()
-        made = self._model(*inputs)
-        outputs = made if isinstance(made, tuple) else (made,)
+        outputs = spread(call(self._model, self._samples.form, inputs))
         self._weights.check_unchanged(changes)
         with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
             loss = self._loss(*outputs, targets)
@@ -112,8 +111,8 @@ class Learner:
                 f"the loss is {value} (learner: {group}, batch: {batch}, version: {self._weights.version}); "
                 "lower the learning rate, take the staleness rule inverse, or fewer splits (softsync)"
             )
-        correct = float(count_correct(outputs[0].detach(), targets))
-        return loss, torch.tensor([len(targets), value, correct], dtype=torch.float64)
+        correct = float(count_correct(outputs[0], targets))
+        return loss, torch.tensor([len(self._samples.indices(group, batch)), value, correct], dtype=torch.float64)
 
     def _backward(self) -> tuple[Tensor, Tensor]:
         assert self._made is not None

@@ -11,13 +11,13 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss
-from stalegrid.objects import labels
+from stalegrid.objects import Form, call, labels, mapped, spread
 from stalegrid.observe import Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
@@ -26,10 +26,14 @@ from stalegrid.stages import StageLayout
 class TestSet(Protocol):
     """Test data in fixed slices."""
 
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model are made of the inputs."""
+
     def __len__(self) -> int:
         """Return the number of slices."""
 
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Any]:
         """Return inputs and targets of a slice."""
 
     def indices(self, number: int) -> Tensor:
@@ -118,7 +122,7 @@ class Observer:
         if self._test is None:
             self._hand_over()
 
-    def _measured(self, chunk: int, outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+    def _measured(self, chunk: int, outputs: tuple[Any, ...], targets: Any) -> Tensor:
         assert self._test is not None
         with labels.named(outputs[0], targets, partial(self._test.indices, chunk), self._loss):
             return self._loss(*outputs, targets)
@@ -148,16 +152,14 @@ class Observer:
     @torch.no_grad()
     def _evaluate(self, chunk: int) -> None:
         assert self._test is not None
-        inputs, targets = self._test[chunk]
-        targets = targets.to(self._device)
-        made = self._model(*(x.to(self._device) for x in inputs))
-        outputs = made if isinstance(made, tuple) else (made,)
+        inputs, targets = mapped(lambda x: x.to(self._device), self._test[chunk])
+        outputs, size = spread(call(self._model, self._test.form, inputs)), len(self._test.indices(chunk))
         values = (
             1.0,
             float(self._measured(chunk, outputs, targets)),
-            float(count_correct(outputs[0], targets)) / len(targets),
+            float(count_correct(outputs[0], targets)) / size,
         )
-        self._sums = [total + value * len(targets) for total, value in zip(self._sums, values, strict=True)]
+        self._sums = [total + value * size for total, value in zip(self._sums, values, strict=True)]
         # Slice by slice, so that units in the same process have their turns in between.
         if chunk + 1 == len(self._test):
             samples, loss, correct = self._sums

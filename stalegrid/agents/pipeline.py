@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
-from stalegrid.objects import labels, losses
+from stalegrid.objects import Form, labels, losses, mapped
 from stalegrid.observe import Loss, Tally, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
@@ -31,10 +31,14 @@ class Samples(Protocol):
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples they are, shape (B,)."""
 
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model are made of the inputs."""
+
     def inputs(self, group: int, batch: int) -> tuple[Tensor, ...]:
         """Return what the first stage reads."""
 
-    def targets(self, group: int, batch: int) -> Tensor:
+    def targets(self, group: int, batch: int) -> Any:
         """Return what the last stage compares with."""
 
     def checksum(self, group: int, batch: int) -> int:
@@ -147,14 +151,14 @@ class PipelineUnit:
         return made
 
     def _forward_to_loss(self, batch: int, tensors: Tensors) -> Tensors:
-        targets = self._samples.targets(self.role.unit.group, batch).to(self._device, non_blocking=True)
+        group, samples = self.role.unit.group, partial(self._samples.indices, self.role.unit.group, batch)
+        targets = mapped(lambda x: x.to(self._device, non_blocking=True), self._samples.targets(group, batch))
         self._note_read(batch)
         correct: list[Tensor] = []
 
-        def head(*outputs: Tensor) -> Tensor:
+        def head(*outputs: Any) -> Tensor:
             # A second forward calls this again; what the first one found is what is reported.
-            correct.append(count_correct(outputs[0].detach(), targets))
-            samples = partial(self._samples.indices, self.role.unit.group, batch)
+            correct.append(count_correct(outputs[0], targets))
             with labels.named(outputs[0], targets, samples, self._loss):
                 loss = self._loss(*outputs, targets)
             if (wrong := losses.fault(loss)) is not None:
@@ -162,7 +166,7 @@ class PipelineUnit:
             return loss
 
         made, version = self.stage.forward(batch, tensors, head)
-        self._note_forward(batch, version, Loss(len(targets), made[0], correct[0]))
+        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0]))
         return ()
 
     def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:

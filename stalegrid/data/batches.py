@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.sources import source_of
 from stalegrid.errors import ConfigError
+from stalegrid.objects import Form, Tensors
 from stalegrid.seeds import generator
 
 
@@ -29,7 +30,7 @@ class Batches:
     With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
 
     Args:
-        dataset: a map-style data set of pairs (input, target), the input a tensor or a tuple of tensors.
+        dataset: a map-style data set whose items are trees of tensors: pairs (input, target), or anything else.
         groups: number of groups S.
         batch_size: samples per group and update.
         micro_batches: parts M into which a group's samples of one update are cut.
@@ -40,7 +41,7 @@ class Batches:
     Raises:
         ConfigError: a number is too small or too large, the micro-batches do not divide the batch, or the
             data set has no length or no indices.
-        DataError: the items of the data set are not pairs of the expected kind.
+        DataError: the items of the data set are no trees of tensors.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class Batches:
         self.updates_per_epoch = share // batch_size
         self._order: tuple[int, Tensor] | None = None
 
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model, (args, kwargs), are made of the inputs of any batch."""
+        return self._source.form
+
     def epoch(self, batch: int) -> int:
         """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
         return batch // self.micro_batches // self.updates_per_epoch
@@ -99,12 +105,12 @@ class Batches:
         # A slice would let whoever gets it change the order that is kept.
         return self._permutation(self.epoch(batch))[start : start + size].clone()
 
-    def inputs(self, group: int, batch: int) -> tuple[Tensor, ...]:
-        """Return the inputs of a batch, each (B, ...); arguments and errors as for :meth:`indices`."""
+    def inputs(self, group: int, batch: int) -> Tensors:
+        """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""
         return self._source.inputs(self.epoch(batch), self.indices(group, batch))
 
-    def targets(self, group: int, batch: int) -> Tensor:
-        """Return the targets of a batch, (B, ...); arguments and errors as for :meth:`indices`."""
+    def targets(self, group: int, batch: int) -> Any:
+        """Return what the loss gets beside outputs: tensors (B, ...), alone or in a tree; see :meth:`indices`."""
         return self._source.targets(self.epoch(batch), self.indices(group, batch))
 
     def checksum(self, group: int, batch: int) -> int:
@@ -131,7 +137,7 @@ class Slices:
 
     Raises:
         ConfigError: the batch size is smaller than 1, or the data set has no length or no indices.
-        DataError: the items of the data set are not pairs of the expected kind.
+        DataError: the items of the data set are no trees of tensors.
     """
 
     def __init__(self, dataset: Dataset[Any], batch_size: int, dtype: torch.dtype | None = None) -> None:
@@ -139,10 +145,15 @@ class Slices:
         self._source = source_of(dataset, seed=0, augment=None, dtype=dtype)
         self._starts = range(0, self._source.size, batch_size)
 
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model, (args, kwargs), are made of the inputs of any slice."""
+        return self._source.form
+
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensors, Any]:
         """Return the inputs and targets of one slice; IndexError past the last."""
         indices = self.indices(number)
         return self._source.inputs(0, indices), self._source.targets(0, indices)
@@ -152,7 +163,7 @@ class Slices:
         start = self._starts[number]
         return torch.arange(start, min(start + self._starts.step, self._source.size))
 
-    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensors, Any]]:
         return (self[number] for number in range(len(self)))
 
 

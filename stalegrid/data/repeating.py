@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.sources import Source, bytes_of, source_of
 from stalegrid.errors import DataError
+from stalegrid.objects import tensors_in
 
 READ_TWICE = 8
 """Samples that are enough to find a generator that turns one image in two: it would be missed once in 256 times."""
@@ -75,7 +76,7 @@ def _spread(size: int, number: int) -> list[int]:
 
 def _digest(source: Source, epoch: int, index: int) -> str:
     seen, indices = hashlib.blake2b(digest_size=16), torch.tensor([index])
-    for part in (*source.inputs(epoch, indices), source.targets(epoch, indices)):
+    for part in (*source.inputs(epoch, indices), *tensors_in(source.targets(epoch, indices))):
         seen.update(f"{part.dtype}{tuple(part.shape)}".encode())
         seen.update(bytes_of(part))
     return seen.hexdigest()

@@ -1,22 +1,30 @@
 """How samples are read, by index and epoch, from tensors in memory or from a user's own data set.
 
 Does not know: in which order samples are visited, batches, groups.
+
+A batch is a tree of tensors.  One that is a pair is taken for (input, target): the model is called with the input, and
+the loss with the target.  Any other goes whole to the model, and whole to the loss in the place of the target.
 """
 
 import zlib
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.errors import ConfigError, DataError
+from stalegrid.objects import PLACE, Form, Tensors, mapped, tensors_in
 from stalegrid.seeds import kept, key
 
 CPU = torch.device("cpu")
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a model is called with."""
 
 
 class Source(Protocol):
@@ -25,11 +33,15 @@ class Source(Protocol):
     size: int
     """Number of samples."""
 
-    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model, (args, kwargs), are made of the inputs; the same for all batches."""
+
+    def inputs(self, epoch: int, indices: Tensor) -> Tensors:
         """Return the inputs of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
 
-    def targets(self, epoch: int, indices: Tensor) -> Tensor:
-        """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``."""
+    def targets(self, epoch: int, indices: Tensor) -> Any:
+        """Return the targets of the samples ``indices``, int64 (B,), as they look in ``epoch``: a tree of tensors."""
 
     def checksum(self, epoch: int, indices: Tensor) -> int:
         """Return a number of 32 bits of what was just read of the samples; 0 where it cannot change."""
@@ -39,7 +51,7 @@ def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, 
     """Choose how to read a data set.
 
     Args:
-        dataset: a map-style data set of (input, target) pairs.
+        dataset: a map-style data set whose items are trees of tensors and numbers.
         seed: keys every random draw.
         augment: applied to images; only for an :class:`ArrayDataset`.
         dtype: type that floating inputs and targets are cast to; None to leave them as they are.
@@ -50,7 +62,7 @@ def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, 
     Raises:
         ConfigError: the data set has no length or no indices, ``augment`` does not fit it, or ``dtype``
             is not floating.
-        DataError: its first item is not a pair of the expected kind.
+        DataError: its first item is of no kind that a model can be called with.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"the type of floating inputs cannot be {dtype}")
@@ -78,7 +90,12 @@ class ArraySource:
         self._dtype = dtype
         self._drawn: tuple[int, Tensor] | None = None
 
-    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def form(self) -> Form:
+        """Return the form of one argument; see :class:`Source`."""
+        return Form(((PLACE,), {}))
+
+    def inputs(self, epoch: int, indices: Tensor) -> Tensors:
         """Return prepared inputs, augmented where asked; see :class:`Source`."""
         raw = self._dataset.inputs[indices]
         if self._augment is not None:
@@ -113,40 +130,58 @@ class ItemSource:
         self._dataset = dataset
         self._seed = seed
         self._dtype = dtype
-        self._last: tuple[int, Tensor, tuple[Tensor, ...], Tensor] | None = None
+        self._last: tuple[int, Tensor, Tensors, Any] | None = None
+        self._form: Form | None = None  # of arguments and targets
         if self.size:
             self._fetch(0, torch.zeros(1, dtype=torch.int64))
 
-    def inputs(self, epoch: int, indices: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def form(self) -> Form:
+        """Return the form of the model's arguments; see :class:`Source`."""
+        return Form(((), {}) if self._form is None else self._form.outline[0])
+
+    def inputs(self, epoch: int, indices: Tensor) -> Tensors:
         """Return collated inputs; see :class:`Source`."""
         inputs, _ = self._fetch(epoch, indices)
         return tuple(part.clone() for part in inputs)  # whoever changes them in place must not change the memory
 
-    def targets(self, epoch: int, indices: Tensor) -> Tensor:
+    def targets(self, epoch: int, indices: Tensor) -> Any:
         """Return collated targets; see :class:`Source`."""
         _, targets = self._fetch(epoch, indices)
-        return targets.clone()
+        return mapped(Tensor.clone, targets)
 
     def checksum(self, epoch: int, indices: Tensor) -> int:
         """Return the checksum of inputs and targets together; see :class:`Source`."""
         inputs, targets = self._fetch(epoch, indices)
         found = 0
-        for part in (*inputs, targets):
+        for part in (*inputs, *tensors_in(targets)):
             # Against accidents, not against attacks, and for every batch: so a checksum that is cheap.
             found = zlib.crc32(bytes_of(part), found)
         return found
 
-    def _fetch(self, epoch: int, indices: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _fetch(self, epoch: int, indices: Tensor) -> tuple[Tensors, Any]:
         """Read a batch, once where its inputs and its targets are asked for in turn."""
         last = self._last
         if last is None or last[0] != epoch or not torch.equal(last[1], indices):
-            inputs, targets = self._batch(epoch, indices.tolist())
-            cast_inputs = tuple(_cast(part, self._dtype) for part in inputs)
+            arguments, targets = self._read(epoch, indices.tolist())
+            form, _ = Form.split((arguments, targets))
+            if form != (self._form or form):
+                raise DataError(
+                    f"a batch has other parts than the first one (parts: {form}, first: {self._form}) (sample: "
+                    f"{int(indices[0])}, epoch: {epoch}); let all samples have the same"
+                )
+            self._form, inputs = form, tensors_in(arguments)
             # One batch is enough: a unit that reads both asks for inputs and targets of a batch one after the other.
-            self._last = last = epoch, indices.clone(), cast_inputs, _cast(targets, self._dtype)
+            self._last = last = epoch, indices.clone(), inputs, targets
         return last[2], last[3]
 
-    def _batch(self, epoch: int, indices: list[int]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _read(self, epoch: int, indices: list[int]) -> tuple[Arguments, Any]:
+        return _parted(mapped(self._cast, self._batch(epoch, indices)))
+
+    def _cast(self, values: Tensor) -> Tensor:
+        return values.to(self._dtype) if self._dtype is not None and values.is_floating_point() else values
+
+    def _batch(self, epoch: int, indices: list[int]) -> Any:
         """Stack samples, naming the first that does not stack with those before it."""
         with kept(CPU):  # once: to put the generators back takes longer than to read a small sample
             items = [self._item(epoch, index) for index in indices]
@@ -156,16 +191,13 @@ class ItemSource:
             odd = next(i for i in range(len(items)) if not _stacks(items[: i + 1]))
             raise DataError(f"{problem} (sample: {indices[odd]}, epoch: {epoch})") from problem
 
-    def _item(self, epoch: int, index: int) -> tuple[Any, Any]:
-        where = f"(sample: {index}, epoch: {epoch})"
+    def _item(self, epoch: int, index: int) -> Any:
         try:
             key(CPU, self._seed, "sample", epoch, index)
-            item = self._dataset[index]
+            return self._dataset[index]
         except Exception as problem:  # the data set is the user's: anything can be raised
+            where = f"(sample: {index}, epoch: {epoch})"
             raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"a sample must be a pair (input, target) but is {_kind(item)} {where}")
-        return item[0], item[1]
 
 
 def bytes_of(values: Tensor) -> bytes:
@@ -183,31 +215,36 @@ def _size(dataset: Dataset[Any]) -> int:
     return len(cast(Sized, dataset))
 
 
-def _collate(items: list[tuple[Any, Any]]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Stack items into batched inputs and targets, checking that both are tensors."""
+def _collate(items: list[Any]) -> Any:
+    """Stack items into a batch, a tree of tensors."""
     try:
-        inputs, targets = default_collate(items)
+        batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
         raise DataError(f"samples do not stack into a batch: {error}") from error
-    parts = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    if not all(isinstance(part, Tensor) for part in (*parts, targets)):
+    odd = next((path for path, leaf in pytree.tree_leaves_with_path(batch) if not isinstance(leaf, Tensor)), None)
+    if odd is not None:
         raise DataError(
-            "a sample must be a pair of a tensor or a tuple of tensors, and a tensor or a number as target, but is "
-            f"{_kind(items[0][0])} and {_kind(items[0][1])}"
+            "a sample must be made of tensors and numbers, in tuples, lists and dictionaries, but has something else "
+            f"(it is: {_kind(items[0])}, at: {pytree.keystr(odd) or 'the top'}); leave it out of the data set"
         )
-    return parts, targets
+    return batch
 
 
-def _stacks(items: list[tuple[Any, Any]]) -> bool:
+def _parted(batch: Any) -> tuple[Arguments, Any]:
+    """Return the arguments of the model, and what the loss gets beside its outputs."""
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    inputs, targets = batch if pair else (batch, batch)
+    if isinstance(inputs, Mapping):
+        return ((), dict(inputs)), targets
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}), targets
+
+
+def _stacks(items: list[Any]) -> bool:
     try:
         _collate(items)
     except DataError:
         return False
     return True
-
-
-def _cast(values: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return values.to(dtype) if dtype is not None and values.is_floating_point() else values
 
 
 def _kind(value: object) -> str:

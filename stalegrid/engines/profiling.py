@@ -108,7 +108,7 @@ def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     cuts = asked.grid.cuts
     if cuts is None:
         batches = make_batches(task, asked.training, 1, 1)
-        cuts = list(finest(cast_model(task, asked.training), batches.inputs(0, 0), parts))
+        cuts = list(finest(cast_model(task, asked.training), batches.inputs(0, 0), parts, batches.form))
     updates = WARM_UP + REPEATS
     return Choices(
         method=MethodSettings(name="gpipe", micro_batches=1),

@@ -7,13 +7,15 @@ from stalegrid.objects.aliases import check_followed, check_functions, check_hoo
 from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
+from stalegrid.objects.losses import own_loss
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
-from stalegrid.objects.trees import Form, Tensors, call, mapped, spread, tensors_in
+from stalegrid.objects.trees import PLACE, Form, Tensors, call, mapped, spread, tensors_in
 
 __all__ = [
+    "PLACE",
     "Form",
     "Held",
     "Tensors",
@@ -33,6 +35,7 @@ __all__ = [
     "in_training",
     "leaves",
     "mapped",
+    "own_loss",
     "renew",
     "renewed",
     "spread",

@@ -23,12 +23,12 @@ def ignored_by(loss: object) -> Any:
 
 
 @contextmanager
-def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss: object) -> Iterator[None]:
+def named(outputs: Any, targets: Any, samples: Callable[[], Tensor], loss: object) -> Iterator[None]:
     """Say which sample is to blame where a loss fails at labels that are none of the classes.
 
     Args:
-        outputs: class scores, shape (B, classes) or (B, classes, ...).
-        targets: labels, whole numbers, shape (B,) or (B, ...).
+        outputs: class scores, shape (B, classes) or (B, classes, ...); anything else is left alone.
+        targets: labels, whole numbers, shape (B,) or (B, ...); likewise.
         samples: returns the index of each sample in its data set, shape (B,).
         loss: that may fail; asked for the label that it ignores.
 
@@ -38,6 +38,8 @@ def named(outputs: Tensor, targets: Tensor, samples: Callable[[], Tensor], loss:
     try:
         yield
     except Exception as problem:  # the loss is the user's: anything can be raised
+        if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            raise
         if outputs.ndim < 2 or targets.is_floating_point() or targets.ndim != outputs.ndim - 1:
             raise
         # A function such as F.cross_entropy says nothing of what it ignores.

@@ -28,6 +28,9 @@ class Form:
 
     outline: Any
 
+    def __str__(self) -> str:
+        return str(self.outline)
+
     @classmethod
     def split(cls, tree: Any) -> "tuple[Form, Tensors]":
         """Part a tree into its form and its tensors, in order."""

@@ -205,19 +205,29 @@ class Tally:
         return Report(histogram=[0.0] * (self._bound + 1))
 
 
-def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+def count_correct(output: Any, targets: Any) -> Tensor:
     """Count samples whose largest output is the target; NaN where outputs are not class scores.
 
     Args:
-        outputs: shape (samples, classes) for class scores.
-        targets: shape (samples,), integer, for classes.
+        output: shape (samples, classes) for class scores; or what has them as ``logits``, as models of transformers do.
+        targets: shape (samples,), integer, for classes; or what has them as ``labels``.
 
     Returns:
         The count, shape ().
     """
+    scores, classes = _of(output, "logits"), _of(targets, "labels")
     # A single output is no score of classes.  NaN goes through all sums, so nobody is told half an accuracy.
-    scores = outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
-    return (outputs.argmax(dim=1) == targets).sum() if scores else torch.tensor(math.nan)
+    if scores is None or classes is None or scores.ndim != 2 or scores.shape[1] < 2 or classes.ndim != 1:
+        return torch.tensor(math.nan)
+    if classes.is_floating_point() or len(classes) != len(scores):
+        return torch.tensor(math.nan)
+    return (scores.detach().argmax(dim=1) == classes).sum()
+
+
+def _of(tree: Any, name: str) -> Tensor | None:
+    """Return a tensor, or what a dictionary has under a name."""
+    found = tree.get(name) if isinstance(tree, Mapping) else tree
+    return found if isinstance(found, Tensor) else None
 
 
 Record = dict[str, Any]

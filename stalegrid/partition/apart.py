@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied, tensors_of
+from stalegrid.objects import Form, Tensors, copied, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trial import CPU, check, parts, same
 from stalegrid.seeds import drawing
@@ -22,7 +22,7 @@ BATCHES = 4
 """State is there after the first batch; a few more see a module that changes its ways after some."""
 
 
-def check_apart(chain: Chain, cuts: Sequence[int], inputs: tuple[Tensor, ...]) -> None:
+def check_apart(chain: Chain, cuts: Sequence[int], inputs: Tensors, form: Form | None = None) -> None:
     """Run copies of the stages one after the other over a few batches, and hold them against a copy of the model.
 
     Parameters move in between, as they will: what a stage reads of another one's in any other way does not.
@@ -31,6 +31,7 @@ def check_apart(chain: Chain, cuts: Sequence[int], inputs: tuple[Tensor, ...]) -
         chain: a traced model, in the mode in which it will run; left as it is.
         cuts: where it is cut.
         inputs: one batch, that is run again and again.
+        form: of the model's arguments; None where it takes the inputs one by one.
 
     Raises:
         ConfigError: the stages compute something else than the model.
@@ -38,7 +39,7 @@ def check_apart(chain: Chain, cuts: Sequence[int], inputs: tuple[Tensor, ...]) -
     model = copied(chain.model)
     stages = [copied(chain.stage(a, b)) for a, b in itertools.pairwise([0, *cuts, len(chain.nodes)])]
     for batch in range(BATCHES):
-        expected = check(model, inputs)
+        expected = check(model, inputs, form)
         problem = _difference(model, expected, stages, inputs)
         if problem is not None:
             names = ", ".join(chain.name(c) for c in cuts)
@@ -52,9 +53,7 @@ def check_apart(chain: Chain, cuts: Sequence[int], inputs: tuple[Tensor, ...]) -
             _move(module)
 
 
-def _difference(
-    model: nn.Module, expected: tuple[Tensor, ...], stages: Sequence[nn.Module], inputs: tuple[Tensor, ...]
-) -> str | None:
+def _difference(model: nn.Module, expected: Tensors, stages: Sequence[nn.Module], inputs: Tensors) -> str | None:
     try:
         with drawing(CPU, 0, "trial"):
             found = _through(stages, inputs)
@@ -70,7 +69,7 @@ def _difference(
     return next((f"{name} differs" for name, tensor in own if not same(tensor, whole[name])), None)
 
 
-def _through(stages: Sequence[nn.Module], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _through(stages: Sequence[nn.Module], inputs: Tensors) -> Tensors:
     tensors = tuple(x.clone() for x in inputs)
     for k, stage in enumerate(stages):
         leaves = (x.detach().requires_grad_(k > 0 and x.is_floating_point()) for x in tensors)

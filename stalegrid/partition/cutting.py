@@ -8,10 +8,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied, in_training
+from stalegrid.objects import Form, Tensors, copied, in_training
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.chain import Chain
@@ -33,12 +33,14 @@ class Partition:
         names: of the operation that each cut precedes.
         layouts: what crosses each cut, for one batch.
         operations: that were cut; None for one stage.
+        form: of the arguments of stage 0, where it is the model itself; None where stages take tensors one by one.
     """
 
     cuts: tuple[int, ...]
     names: tuple[str, ...]
     layouts: tuple[Layout, ...]
     operations: Operations | None = field(default=None, compare=False, repr=False)
+    form: Form | None = None
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
@@ -55,7 +57,7 @@ class Partition:
 
 
 def partition(
-    model: nn.Module, inputs: tuple[Tensor, ...], stages: int, cuts: Sequence[str] | None = None
+    model: nn.Module, inputs: Tensors, stages: int, cuts: Sequence[str] | None = None, form: Form | None = None
 ) -> Partition:
     """Cut a model into stages.
 
@@ -65,6 +67,7 @@ def partition(
         stages: K.
         cuts: names of the modules or operations that begin stages 1..K-1; None to balance measured
             forward + backward time and the copies at the cuts, smallest worst stage first.
+        form: of the model's arguments; None where it takes the inputs one by one.
 
     Raises:
         ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
@@ -72,29 +75,32 @@ def partition(
     """
     model = in_training(model)
     if stages == 1 and not cuts:
-        check(model, inputs)
-        return Partition((), (), ())
-    chain, trial = _tried(copied(model), inputs)
+        check(model, inputs, form)
+        return Partition((), (), (), form=form)
+    chain, trial = _tried(copied(model), inputs, form)
     possible = valid_cuts(chain, trial)
     chosen = _balanced(chain, trial, stages, possible) if cuts is None else _named(chain, trial, stages, possible, cuts)
     _check_owners(chain, chosen)
-    check_apart(dataclasses.replace(chain, model=model), chosen, inputs)  # a counter in it has not been run on yet
+    check_apart(
+        dataclasses.replace(chain, model=model), chosen, inputs, form
+    )  # a counter in it has not been run on yet
     names = tuple(chain.name(c) for c in chosen)
     layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
     return Partition(tuple(chosen), names, layouts, chain.operations)
 
 
-def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str, ...]:
+def finest(model: nn.Module, inputs: Tensors, most: int, form: Form | None = None) -> tuple[str, ...]:
     """Return the names that cut a model into as many parts as it has, balanced.
 
     Args:
         model: left as it is.
         inputs: one batch of the size that stages will see.
         most: parts that are enough.
+        form: of the model's arguments; None where it takes the inputs one by one.
     """
     if most == 1:
         return ()
-    chain, trial = _tried(in_training(model), inputs)
+    chain, trial = _tried(in_training(model), inputs, form)
     cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
     for parts in range(min(most, sum(cutter.owners)), 1, -1):
         if (found := cutter.cut(parts)) is not None:
@@ -102,10 +108,10 @@ def finest(model: nn.Module, inputs: tuple[Tensor, ...], most: int) -> tuple[str
     return ()
 
 
-def _tried(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Chain, Trial]:
-    check(copied(model), inputs)  # before tracing, which would take the blame
-    chain = trace(model, inputs)
-    return chain, run(chain, inputs)
+def _tried(model: nn.Module, inputs: Tensors, form: Form | None) -> tuple[Chain, Trial]:
+    check(copied(model), inputs, form)  # before tracing, which would take the blame
+    chain = trace(model, inputs, form)
+    return chain, run(chain, inputs, form)
 
 
 class _Cutter:

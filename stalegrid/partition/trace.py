@@ -31,7 +31,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Held, changes, copied, held
+from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import kept
 
@@ -88,10 +88,11 @@ class _Tracer(fx.Tracer):
     The outermost module is called like any other, so that its hooks are followed and its defaults are its own.
     """
 
-    def __init__(self, leaves: set[str], inputs: tuple[Tensor, ...]) -> None:
+    def __init__(self, leaves: set[str], inputs: Tensors, form: Form | None) -> None:
         super().__init__()
         self._leaves = leaves
         self._inputs = inputs
+        self._form = form
         self._names: dict[int, str] = {}
         self._surroundings = _surroundings()
 
@@ -104,7 +105,7 @@ class _Tracer(fx.Tracer):
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         stand_ins = [self._known("placeholder", f"input_{i}", x) for i, x in enumerate(self._inputs)]
-        return (lambda model, *inputs: model(*inputs)), [self.root, *stand_ins]
+        return (lambda model, *inputs: call(model, self._form, inputs)), [self.root, *stand_ins]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Take parameters and buffers for values that any forward may find changed."""
@@ -202,7 +203,7 @@ def _check_unchanged(module: nn.Module, before: Held, stowed: set[str]) -> None:
         )
 
 
-def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
+def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
     """Trace a model, keeping whole the innermost modules that cannot be followed."""
     leaves: set[str] = set()
     guard = _refuse_stand_ins(torch.autograd.Function.apply)
@@ -215,7 +216,7 @@ def _follow(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
                 mock.patch.object(torch.autograd.Function, "apply", guard),
                 mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
             ):
-                graph = _Tracer(leaves, inputs).follow(attempt)
+                graph = _Tracer(leaves, inputs, form).follow(attempt)
             return Chain(model, graph, _constants(graph, attempt), tuple(x.shape for x in inputs))
         except _Opaque as opaque:
             if not opaque.path:
@@ -256,7 +257,7 @@ def _refuse_stand_ins(apply: Any) -> Any:
     return classmethod(guarded)
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
+def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
     """Trace a model into single operations.
 
     A module whose forward cannot be followed is one operation.
@@ -264,6 +265,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
     Args:
         model: in the mode in which it will run; left as it is.
         inputs: one batch, whose sizes and types the operations may depend on.
+        form: of the model's arguments; None where it takes the inputs one by one.
 
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
@@ -276,7 +278,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Chain:
         )
     try:
         with kept(CPU):
-            chain = _follow(model, inputs)
+            chain = _follow(model, inputs, form)
     except ConfigError:
         raise
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised

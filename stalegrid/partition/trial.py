@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied, tensors_of
+from stalegrid.objects import Form, Tensors, call, copied, tensors_in, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.seeds import drawing
 
@@ -90,7 +90,7 @@ def commonest(chain: Chain, trial: Trial) -> list[str]:
     return [f"at most of the other places, {text}" for text, _ in found.most_common(1)]
 
 
-def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
+def run(chain: Chain, inputs: Tensors, form: Form | None = None) -> Trial:
     """Run the traced model on one batch and hold it against the model itself, and so with slightly other parameters.
 
     What a forward does to the model only shows where something has moved: a moving average of equals does not change.
@@ -104,13 +104,13 @@ def run(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
             if parameter.requires_grad:
                 # By a sixteenth, as stalegrid.partition.apart does.
                 parameter.mul_(1.0625)
-    _hold(dataclasses.replace(chain, model=moved), inputs)
-    return _hold(chain, inputs)
+    _hold(dataclasses.replace(chain, model=moved), inputs, form)
+    return _hold(chain, inputs, form)
 
 
-def _hold(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
+def _hold(chain: Chain, inputs: Tensors, form: Form | None) -> Trial:
     model, interpreter = copied(chain.model), _Interpreter(chain)
-    expected = check(model, inputs)
+    expected = check(model, inputs, form)
     versions = {name: constant._version for name, constant in chain.constants.items()}
     # By one key, so that runs that are compared drop the same values.
     with drawing(CPU, 0, "trial"):
@@ -123,12 +123,12 @@ def _hold(chain: Chain, inputs: tuple[Tensor, ...]) -> Trial:
     return interpreter.trial
 
 
-def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Run a model on one batch, changing its buffers, and return its outputs.
+def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Tensors:
+    """Run a model on one batch, changing its buffers, and return the tensors of its output.
 
     Raises:
-        ConfigError: the model does not accept the data, its output is not a tensor or a tuple of tensors, it
-            makes or replaces a parameter or buffer, or a part of it is scripted.
+        ConfigError: the model does not accept the data, there is no tensor in its output, it makes or replaces a
+            parameter or buffer, or a part of it is scripted.
     """
     _refuse_scripted(model)
     before = tensors_of(model)
@@ -140,7 +140,7 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     with drawing(CPU, 0, "trial"):
         try:
             # Of copies: a model may change its input in place.
-            made = model(*(x.clone() for x in inputs))
+            made = call(model, form, [x.clone() for x in inputs])
         except Exception as problem:  # the model is the user's: anything can be raised
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
@@ -159,26 +159,22 @@ def check(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(y.detach() for y in parts(made))
 
 
-def parts(output: Any) -> tuple[Tensor, ...]:
+def parts(output: Any) -> Tensors:
     """Return the tensors that a model puts out.
 
     Raises:
-        ConfigError: there is something else.
+        ConfigError: there are none.
     """
-    found = output if isinstance(output, tuple) else (output,)
-    for part in found:
-        if not isinstance(part, Tensor):
-            inside = f", with a {type(part).__name__} in it" if part is not output else ""
-            raise ConfigError(
-                f"the model's output must be a tensor or a tuple of tensors (it is: {type(output).__name__}{inside}); "
-                "return such a tuple, whose parts the loss is called with, one by one and before the target"
-            )
+    found = tensors_in(output)
+    if not found:
+        raise ConfigError(
+            f"there is no tensor in the model's output (it is: {type(output).__name__}); return tensors, alone or in "
+            "tuples, lists, dictionaries or dataclasses that torch.utils._pytree knows"
+        )
     return found
 
 
-def _compare(
-    chain: Chain, model: nn.Module, expected: tuple[Tensor, ...], traced: Callable[[], tuple[Tensor, ...]]
-) -> None:
+def _compare(chain: Chain, model: nn.Module, expected: Tensors, traced: Callable[[], Tensors]) -> None:
     try:
         found, problem = traced(), "its outputs differ"
     except Exception as error:  # a branch that the data would not have taken can raise anything

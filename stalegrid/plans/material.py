@@ -11,7 +11,17 @@ from torch import nn
 
 from stalegrid.data import Batches, Slices, TrainingSettings, check_repeats
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.objects import cast, check_functions, check_hooks, check_memory, check_readers, copied, labels
+from stalegrid.objects import (
+    call,
+    cast,
+    check_functions,
+    check_hooks,
+    check_memory,
+    check_readers,
+    copied,
+    labels,
+    spread,
+)
 from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing
 from stalegrid.stages import parts_of
@@ -60,8 +70,7 @@ def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:
     inputs, targets = test[0]
     try:
         with torch.no_grad():
-            made = copied(model).eval()(*inputs)
-            outputs = made if isinstance(made, tuple) else (made,)
+            outputs = spread(call(copied(model).eval(), test.form, inputs))
             with labels.named(outputs[0], targets, partial(test.indices, 0), task.loss):
                 task.fresh().loss(*outputs, targets)
     except DataError as problem:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import ConfigError, DataError, TrainingError
-from stalegrid.objects import changes, copied, held, labels, leaves, losses, renewed, tensors_of
+from stalegrid.objects import Form, changes, copied, held, labels, leaves, losses, renewed, tensors_of
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.programs import Program, Unit
@@ -70,9 +70,10 @@ def probe(
     corrections: Sequence[Maker],
     stages: Sequence[nn.Module],
     inputs: tuple[Tensor, ...],
-    targets: Tensor,
+    targets: Any,
     samples: Callable[[], Tensor] | None = None,
     *,
+    form: Form | None = None,
     learning: bool = False,
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
@@ -86,6 +87,7 @@ def probe(
         inputs: a batch.
         targets: of that batch.
         samples: returns which samples of the data they are, for errors.
+        form: of the arguments of the first stage; None where it takes the inputs one by one.
         learning: whether a learner forwards, at weights that are not its own.
 
     Returns:
@@ -96,7 +98,8 @@ def probe(
     """
     probed: list[Probed] = []
     for k, module in enumerate(stages):
-        asked = _Asked(task, program, k, module, targets if k == len(stages) - 1 else None, samples)
+        last, given = k == len(stages) - 1, None if k else form
+        asked = _Asked(task, program, k, module, last, targets if last else None, samples, given)
         asked = dataclasses.replace(asked, moving=_moving(_Trial(asked), inputs))
         trial = _Trial(asked)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
@@ -116,7 +119,7 @@ def probe(
             _check_late(k, trial, _Trial(asked), inputs)
         _try_view(view, trial.site)
         own = _corrections(trial.site, renewed(tuple(corrections)))
-        if asked.targets is None:
+        if not last:
             _receive(own, outputs)
         check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
         _step(trial.task, trial.site, own)
@@ -137,8 +140,10 @@ class _Asked:
         program: how.
         stage: its number.
         module: of the stage.
+        last: whether it computes the loss.
         targets: of the batch, on the last stage.
         samples: returns which they are.
+        form: of the arguments of the module; None where it takes the inputs one by one.
         moving: frozen parameters that its forward changes.
     """
 
@@ -146,8 +151,10 @@ class _Asked:
     program: Program
     stage: int
     module: nn.Module
-    targets: Tensor | None
+    last: bool
+    targets: Any
     samples: Callable[[], Tensor] | None = None
+    form: Form | None = None
     moving: frozenset[str] = frozenset()
 
 
@@ -157,12 +164,12 @@ class _Trial:
     def __init__(self, asked: _Asked) -> None:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
-        self._head = None if asked.targets is None else _head(self.task, asked.targets, asked.samples)
+        self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
         with _said(f"the weights of a stage cannot be held as one vector (stage: {stage})"):
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
-        self.stage = kind(own, self.site.weights, view, stage == 0)
+        self.stage = kind(own, self.site.weights, view, stage == 0, asked.form)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
         with drawing(CPU, 0, "probe", batch):
@@ -196,16 +203,16 @@ class _Trial:
         return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
 
 
-def _head(task: Task, targets: Tensor, samples: Callable[[], Tensor] | None) -> Any:
-    def head(*outputs: Tensor) -> Tensor:
+def _head(task: Task, targets: Any, samples: Callable[[], Tensor] | None) -> Any:
+    def head(*outputs: Any) -> Tensor:
         known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
         try:
             with known:
                 loss = task.loss(*outputs, targets)
-        except DataError:
+        except (ConfigError, DataError):
             raise
         except Exception as problem:  # the loss is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(y.shape)) for y in outputs)
+            shapes = ", ".join(str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
             raise ConfigError(
                 f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
             ) from problem

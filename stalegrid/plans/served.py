@@ -321,9 +321,9 @@ def _probe(
     """Try one update of the whole model on a copy, and return its weights."""
     batches = make_batches(task, training, 1, 1)
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
-    stages = partition(model, inputs, 1).stages(copied(model))
+    stages = partition(model, inputs, 1, form=batches.form).stages(copied(model))
     first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
-    (found,) = probe(task, program, Current, corrections, stages, *first, learning=True)
+    (found,) = probe(task, program, Current, corrections, stages, *first, form=batches.form, learning=True)
     refuse_sparse(found, "servers average gradients as one vector")
     return found.weights
 

@@ -23,8 +23,8 @@ class Task:
     """What is trained.
 
     Args:
-        model: maps a batch of inputs to a tensor or a tuple of tensors.
-        data: map-style training data of (input, target) pairs.
+        model: maps a batch of inputs to tensors.
+        data: map-style training data of (input, target) pairs, or of other trees of tensors.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.

@@ -32,7 +32,8 @@ def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None)
     """
     if getattr(loss, "reduction", "mean") == "sum":
         _check_sum(groups * batches.micro_batches, test)
-    if ignored_by(loss) is None or batches.targets(0, 0).is_floating_point():
+    first = batches.targets(0, 0)
+    if ignored_by(loss) is None or not isinstance(first, Tensor) or first.is_floating_point():
         return
     parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
     _tell_means(loss, parts)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from stalegrid.objects import Form
 from stalegrid.stages.stage import Head, Stage, Tensors, size_of
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
@@ -29,8 +30,8 @@ class RecomputingStage(Stage):
     leaves buffers (such as running statistics) as it found them.
     """
 
-    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
-        super().__init__(module, weights, view, first)
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
+        super().__init__(module, weights, view, first, form)
         self._elsewhere = False  # every graph is made where its backward is
         self._kept: dict[int, Waiting] = {}
 

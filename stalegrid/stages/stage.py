@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects import tensors_held
+from stalegrid.objects import Form, call, spread, tensors_held
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
@@ -60,17 +60,20 @@ class Stage:
     """One stage: a module, its weights, and the batches in flight.
 
     Args:
-        module: maps the tensors of the stage below to a tensor or a tuple of tensors; in the modes in which it trains.
+        module: maps the tensors of the stage below to a tensor or a tuple of tensors, and on the last stage to what
+            the model returns; in the modes in which it trains.
         weights: of that module.
         view: which weights forwards use and late backwards see.
         first: whether the inputs are data, which need no gradient.
+        form: of the arguments of the module; None where it takes the inputs one by one.
     """
 
-    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool) -> None:
+    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
         self.module = module
         self.weights = weights
         self.view = view
         self._first = first
+        self._form = form
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         self._lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
@@ -166,8 +169,7 @@ class Stage:
         return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
 
     def _run(self, inputs: Tensors, head: Head | None) -> Tensors:
-        made = self.module(*inputs)
-        outputs = made if isinstance(made, tuple) else (made,)
+        outputs = spread(call(self.module, self._form, inputs))
         return outputs if head is None else (head(*outputs),)
 
     def _own(self, output: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from stalegrid.consensus import Averaging, has_name
 from stalegrid.methods import METHODS
+from stalegrid.objects import mapped
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, server_optimizer
 from stalegrid.programs import Ordered
 from stalegrid.seeds import drawing
@@ -31,6 +32,7 @@ from stalegrid.studies.reference.pipeoptim import pipeoptim
 from stalegrid.studies.reference.softsync import softsync
 from stalegrid.studies.reference.spectrain import spectrain
 from stalegrid.studies.reference.synchronous import synchronous
+from stalegrid.studies.whole import wrapped
 
 Trained = tuple[list[list[nn.Module]], list[list[float]]]
 """Stage modules [s][k] and losses [s][n]."""
@@ -78,11 +80,11 @@ def _served(task: Task, plan: ServedPlan, device: torch.device) -> Callable[[], 
     rules, program = plan.rules, plan.program
     samples = make_batches(task, plan.training, plan.grid.groups, 1)
     common: dict[str, Any] = {
-        "model": cast_model(task, plan.training).to(device),
+        "model": wrapped([cast_model(task, plan.training).to(device)], samples.form)[0],
         "learners": rules.learners,
         "N": program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
-        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "targets": lambda s, b: mapped(lambda x: x.to(device), samples.targets(s, b)),
         "loss": task.loss,
         "optimizer": server_optimizer(task, plan.momentum),
         "scheduler": task.scheduler,
@@ -124,11 +126,12 @@ def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[
 
 def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
     samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
+    stages = plan.partition.stages(cast_model(task, plan.training).to(device))
     return {
-        "stages": plan.partition.stages(cast_model(task, plan.training).to(device)),
+        "stages": wrapped(stages, plan.partition.form),
         "N": plan.program.updates,
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
-        "targets": lambda s, b: samples.targets(s, b).to(device),
+        "targets": lambda s, b: mapped(lambda x: x.to(device), samples.targets(s, b)),
         "loss": task.loss,
         "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,

@@ -21,6 +21,7 @@ from stalegrid.observe import METRICS, UNITS
 from stalegrid.plans import Plan, ServedPlan, Task, make_plan, make_served_plan
 from stalegrid.programs import DELIVERIES
 from stalegrid.studies.loops import Trained, plain_loop
+from stalegrid.studies.whole import unwrapped
 from stalegrid.train import execute
 
 LOOPS = "plain loops"
@@ -140,7 +141,7 @@ def outcome_of(trained: Trained) -> Outcome:
     parameters = {
         (s, name): tensor.detach()
         for s, group in enumerate(modules)
-        for module in group
+        for module in map(unwrapped, group)
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         if tensor.is_floating_point()
     }

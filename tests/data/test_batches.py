@@ -4,10 +4,12 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, IterableDataset
 
 from stalegrid.data import ArrayDataset, Batches, CropAndFlip, Slices
@@ -261,23 +263,50 @@ def test_an_empty_data_set_has_no_slices() -> None:
     assert list(Slices(Items(), 4)) == []
 
 
-@pytest.mark.parametrize("item", [torch.zeros(2), (torch.zeros(2),), (torch.zeros(2), 1, 2), {"x": 1}, 3])
-def test_items_that_are_not_pairs_are_refused(item: object) -> None:
-    with pytest.raises(DataError, match=r"pair .* but is a (Tensor|tuple of length \d|dict|int) \(sample: 0, epoch: 0"):
-        Batches(Items(item), groups=1, batch_size=1)
-    with pytest.raises(DataError, match="must be a pair"):
-        Slices(Items(item), 1)
+X, Y = torch.zeros(1, 2), torch.tensor([1])
 
 
-def test_a_later_item_that_is_no_pair_is_refused() -> None:
-    batches = Batches(Items((torch.zeros(1), 0), torch.zeros(2)), groups=1, batch_size=2)
-    with pytest.raises(DataError, match=r"must be a pair .* but is a Tensor \(sample: 1, epoch: 0\)"):
-        batches.targets(0, 0)
+@pytest.mark.parametrize(
+    ("item", "args", "kwargs", "targets"),
+    [
+        ((X[0], 1), (X,), {}, Y),
+        (((X[0], 1), 1), (X, Y), {}, Y),
+        (({"x": X[0]}, 1), (), {"x": X}, Y),
+        ((X[0], {"label": 1, "box": X[0]}), (X,), {}, {"label": Y, "box": X}),
+        ((X[0], (1, X[0])), (X,), {}, [Y, X]),
+        (X[0], (X,), {}, X),
+        ((X[0],), (X,), {}, [X]),
+        ((X[0], 1, 1), (X, Y, Y), {}, [X, Y, Y]),
+        ({"x": X[0], "labels": 1}, (), {"x": X, "labels": Y}, {"x": X, "labels": Y}),
+        ((X[0], {"a": (1, 1)}, 1), (X, {"a": [Y, Y]}, Y), {}, [X, {"a": [Y, Y]}, Y]),
+    ],
+)
+def test_a_pair_is_input_and_target_and_anything_else_goes_whole_to_both(
+    item: object, args: Any, kwargs: Any, targets: Any
+) -> None:
+    for read in (Batches(Items(item), groups=1, batch_size=1), Slices(Items(item), 1)):
+        inputs, found = read[0] if isinstance(read, Slices) else (read.inputs(0, 0), read.targets(0, 0))
+        assert pytree.tree_map_only(Tensor, Tensor.tolist, read.form.fill(inputs)) == pytree.tree_map_only(
+            Tensor, Tensor.tolist, (args, kwargs)
+        )
+        assert pytree.tree_map_only(Tensor, Tensor.tolist, found) == pytree.tree_map_only(
+            Tensor, Tensor.tolist, targets
+        )
 
 
-@pytest.mark.parametrize("item", [(torch.zeros(2), "cat"), ({"x": torch.zeros(2)}, 1)])
-def test_pairs_of_other_things_are_refused(item: object) -> None:
-    with pytest.raises(DataError, match=r"must be a pair .* but is a (Tensor and a str|dict and a int) \(sample: 0"):
+@pytest.mark.parametrize("later", [(torch.zeros(1), 0, 0), (torch.zeros(1), {"y": 0}), ((torch.zeros(1), 0), 0)])
+def test_a_later_batch_of_other_parts_is_refused(later: object) -> None:
+    batches = Batches(Items((torch.zeros(1), 0), later), groups=1, batch_size=1)
+    with pytest.raises(DataError, match=r"other parts than the first one .*\(sample: 1, epoch: 0\)"):
+        [batches.targets(0, b) for b in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [((torch.zeros(2), "cat"), r"tuple of length 2, at: \[1\]"), ({"x": 1, "y": ["a"]}, r"dict, at: \['y'\]\[0\]")],
+)
+def test_what_is_no_tensor_is_refused_with_its_place(item: object, shown: str) -> None:
+    with pytest.raises(DataError, match=rf"has something else \(it is: a {shown}.*leave it out.* \(sample: 0"):
         Batches(Items(item), groups=1, batch_size=1)
 
 

@@ -176,7 +176,7 @@ def test_a_sample_that_fails_in_a_worker_is_named() -> None:
 
 
 def test_a_sample_that_fails_in_the_test_is_named() -> None:
-    with pytest.raises(SampleError, match=r"must be a pair .* \(sample: 47, epoch: 0\)"):
+    with pytest.raises(SampleError, match=r"do not stack .* \(sample: 47, epoch: 0\)"):
         run(Drawn(KEYED["torch"]), "one stage", updates=48, test=Spoilt(BAD["none"], good=3))
 
 

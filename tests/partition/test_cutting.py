@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
+from stalegrid.objects import Form, call, tensors_in
 from stalegrid.partition.cutting import partition
 from stalegrid.programs.messages import TensorSpec
 
@@ -336,17 +337,26 @@ def test_a_model_that_would_have_to_be_cut_between_two_uses_is_refused() -> None
         partition(Tied(), (noise(2, 3),), 4)
 
 
-def test_a_model_that_returns_a_dictionary_is_refused() -> None:
+def test_the_last_stage_returns_what_the_model_returns_and_the_first_takes_its_arguments_one_by_one() -> None:
     class Scores(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.fc = nn.Linear(3, 3)
+            self.top = nn.Linear(3, 3)
 
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"scores": self.fc(x)}
+        def forward(self, x: Tensor, *, scale: Tensor) -> dict[str, Any]:
+            h = self.fc(x) * scale
+            return {"scores": self.top(h), "rest": (None, h)}
 
-    with pytest.raises(ConfigError, match="it is: dict"):
-        partition(Scores(), (noise(2, 3),), 1)
+    model, arguments = Scores(), ((noise(2, 3),), {"scale": noise(2, 1)})
+    form, inputs = Form.split(arguments)
+    expected = model(*arguments[0], **arguments[1])
+    for cut in (partition(model, inputs, 1, form=form), partition(model, inputs, 2, ["top"], form)):
+        stages = cut.stages(model)
+        made = call(stages[0], cut.form, inputs)
+        made = made if len(stages) == 1 else stages[1](*tensors_in(made))
+        assert made["rest"][0] is None
+        assert all(map(torch.equal, tensors_in(made), tensors_in(expected)))
 
 
 def test_functional_dropout_survives_a_model_in_evaluation_mode() -> None:

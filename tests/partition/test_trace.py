@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from stalegrid.errors import ConfigError, TrainingError
+from stalegrid.objects import Form
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trace import trace as traced
 from stalegrid.partition.trial import run, valid_cuts
@@ -370,7 +371,7 @@ def test_data_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda y: {"scores": y}, lambda y: [y], lambda y: (y, {"scores": y})])
-def test_a_model_that_returns_no_tensors_is_refused(wrap: Any) -> None:
+def test_a_model_may_return_any_tree(wrap: Any) -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -379,8 +380,10 @@ def test_a_model_that_returns_no_tensors_is_refused(wrap: Any) -> None:
         def forward(self, x: Tensor) -> Any:
             return wrap(self.fc(x))
 
-    with pytest.raises(ConfigError, match="output must be a tensor or a tuple of tensors"):
-        run(trace(Wrapped()), (noise(3, 4),))
+    model, x = Wrapped(), noise(3, 4)
+    chain = trace(model, x)
+    run(chain, (x,))
+    assert Form.split(chain.stage(0, 1)(x))[0] == Form.split(model(x))[0]
 
 
 def test_an_outermost_forward_that_draws_is_refused() -> None:

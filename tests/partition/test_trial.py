@@ -88,14 +88,20 @@ def test_a_forward_may_need_gradients() -> None:
     assert not made.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("wrap", "shown"),
-    [(lambda y: {"y": y}, "it is: dict"), (lambda y: [y], "it is: list"), (lambda y: (y, (y,)), "with a tuple in it")],
-)
-def test_outputs_of_other_kinds_are_refused_with_the_remedy(wrap: Any, shown: str) -> None:
+@pytest.mark.parametrize("wrap", [lambda y: {"y": y}, lambda y: [y], lambda y: (y, (None, y)), lambda y: (y, 3)])
+def test_any_tree_is_an_output(wrap: Any) -> None:
     class Wrapped(nn.Linear):
         def forward(self, x: Tensor) -> Any:
             return wrap(super().forward(x))
 
-    with pytest.raises(ConfigError, match=rf"{shown}.*return such a tuple, whose parts the loss is called with"):
+    assert {y.shape for y in check(Wrapped(4, 3), (noise(2, 4),))} == {(2, 3)}
+
+
+@pytest.mark.parametrize(("wrap", "shown"), [(lambda y: None, "NoneType"), (lambda y: {"y": 3}, "dict")])
+def test_outputs_without_a_tensor_are_refused(wrap: Any, shown: str) -> None:
+    class Wrapped(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return wrap(super().forward(x))
+
+    with pytest.raises(ConfigError, match=rf"no tensor in the model's output .*{shown}"):
         check(Wrapped(4, 3), (noise(2, 4),))
