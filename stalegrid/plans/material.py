@@ -92,9 +92,9 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
     kept: list[object] = []
     with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
         optimizer = task.fresh().optimizer_of((n, p) for n, p in model.named_parameters() if p.requires_grad)
-        for part in parts_of(optimizer):
-            kept += [value for name, value in vars(part).items() if name not in ("param_groups", "state")]
-            kept.append(type(part).step)
+        for own in dict.fromkeys((optimizer, *parts_of(optimizer))):
+            kept += [value for name, value in vars(own).items() if name not in ("param_groups", "state", "parts")]
+            kept.append(type(own).step)
     check_readers(task.model, optimizer=kept)
 
 
