@@ -19,7 +19,7 @@ from stalegrid.models import GPT
 
 
 def no_decay_for_vectors(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW as GPTs are trained: matrices decay, biases and norms do not."""
+    """Return AdamW as GPTs are trained: matrices decay, biases and norms do not."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.1},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -28,7 +28,7 @@ def no_decay_for_vectors(parameters: list[nn.Parameter]) -> torch.optim.Optimize
 
 
 def warm_up_then_cosine(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """A tenth of the run up, the rest down."""
+    """Let the rate rise for a tenth of the run, and fall for the rest."""
     rise = max(1, updates // 10)
     return torch.optim.lr_scheduler.SequentialLR(
         optimizer,

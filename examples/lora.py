@@ -78,7 +78,9 @@ def main() -> None:
         updates=asked.updates,
     )
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"test accuracy {result.test_accuracy:.1%}, {trained} of {sum(p.numel() for p in model.parameters())} trained")
+    print(
+        f"test accuracy {result.test_accuracy:.1%}, {trained} of {sum(p.numel() for p in model.parameters())} trained"
+    )
 
 
 if __name__ == "__main__":
