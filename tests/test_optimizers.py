@@ -170,6 +170,13 @@ def test_one_learner_with_servers_trains_as_a_plain_loop_does(optimizer: Any, se
     hold(found, loop(make, climbing, [0]))
 
 
+@muon
+@pytest.mark.timeout(280)
+def test_a_learner_and_servers_in_processes_train_as_a_plain_loop_does() -> None:
+    found = train(joined, 0, method="softsync", learners=1, servers=2, scheduler=climbing, engine="processes")
+    hold(found, loop(several, climbing, [0]))
+
+
 def task_of(optimizer: Any, **changes: Any) -> Any:
     return cases.make_task(
         **{"model": make_model(), "data": make_data(), "optimizer": optimizer, "scheduler": None} | changes
