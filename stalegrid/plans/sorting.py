@@ -22,8 +22,8 @@ from stalegrid.stages import Joined, parts_of, takes_names
 
 CPU = torch.device("cpu")
 
-FOLLOWED = 64
-"""Updates that a schedule is followed for: one that parts groups does so from the start, or from a warm-up's end."""
+FOLLOWED = 256
+"""Updates that a schedule is followed for, some milliseconds: most that part groups do so from the start."""
 
 SHOWN = 3
 """Options that a message names at most."""
