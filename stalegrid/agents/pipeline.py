@@ -53,16 +53,18 @@ class Role:
         unit: its coordinates.
         stages: K.
         micro_batches: M, batches an update averages over.
+        frozen: stages below the first that trains something.
     """
 
     unit: Unit
     stages: int
     micro_batches: int
+    frozen: int = 0
 
     @property
-    def first(self) -> bool:
-        """Whether the unit reads inputs."""
-        return self.unit.stage == 0
+    def lowest(self) -> bool:
+        """Whether nobody below the unit needs a gradient."""
+        return self.unit.stage <= self.frozen
 
     @property
     def last(self) -> bool:
@@ -193,7 +195,7 @@ class PipelineUnit:
         self._used.append(batch)
         inputs = [x for x in self.stage.inputs(batch) if x.is_floating_point()]
         made = self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
-        if self.role.first:
+        if self.role.lowest:
             return ()
         # A message has a fixed layout: zeros for a gradient that there is none, and which there are.
         there = torch.tensor([g is not None for g in made], dtype=torch.uint8)
@@ -201,6 +203,8 @@ class PipelineUnit:
         return *filled, there
 
     def _receive(self, tensors: Tensors) -> Gradients:
+        if not tensors:
+            return ()  # an acknowledgement: nothing is trained here and below
         *made, there = tensors
         gradients = tuple(made)
         for correction in self._parts.corrections:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from stalegrid.consensus import (
@@ -100,6 +101,11 @@ class Plan:
         return self.program.schedule
 
     @property
+    def bounds(self) -> list[int]:
+        """Staleness in updates that no update of each stage exceeds; 0 where nothing is trained."""
+        return [self.schedule.bound(k) if size else 0 for k, size in enumerate(self.trainable)]
+
+    @property
     def owners(self) -> list[list[Unit]]:
         """The units that have a replica of each stage."""
         return [[Unit(s, k) for s in range(self.grid.groups)] for k in range(self.grid.stages)]
@@ -126,6 +132,8 @@ class Plan:
         match edge.name:
             case "activation":
                 return self.partition.layouts[stage]
+            case "gradient" if not self.program.carries_gradient(edge):
+                return ()
             case "gradient":
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
                 return floating + flat_layout(len(floating), torch.uint8)
@@ -194,10 +202,11 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, batches.updates_per_epoch)
-    program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
+    stages = cut.stages(model)
+    program = Program(grid, schedule, updates, lateral, watch, view.recomputes, _frozen(stages))
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
-    probed = probe(task, program, view, makers(corrections), cut.stages(model), *first, form=cut.form)
+    probed = probe(task, program, view, makers(corrections), stages, *first, form=cut.form)
     check_saved(model)
     check_test(task, model, test)
     tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test)
@@ -250,6 +259,12 @@ def grid_of(method: Method, asked: GridSettings) -> Grid:
     return Grid(groups, stages)
 
 
+def _frozen(stages: Sequence[nn.Module]) -> int:
+    """Return how many stages lie below the first that trains something."""
+    trained = (k for k, stage in enumerate(stages) if any(p.requires_grad for p in stage.parameters()))
+    return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
+
+
 def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
     kept, bound = view.kept(schedule, stage), schedule.bound(stage)
     copies = kept.copies
@@ -268,5 +283,5 @@ def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
 
 
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
-    for stage in weights:
+    for stage in (w for w in weights if w.trainable()):
         Momentum(task.fresh().optimizer(stage.trainable()), stage.trainable())

@@ -29,13 +29,12 @@ from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
     Maker,
-    RecomputingStage,
     Site,
-    Stage,
     Stashed,
     Update,
     View,
     Weights,
+    kind_of_stage,
     name_of_view,
 )
 
@@ -50,7 +49,7 @@ class Probed:
         weights: of the copy.
         optimizer: over them.
         graph: bytes that one batch in flight holds with its graph.
-        inputs: bytes of a batch's inputs.
+        inputs: bytes of a batch's inputs, where they are kept for its backward.
         reads_forwarded: whether a correction reads the weights of every forward.
         sparse: a parameter whose gradient is sparse; None if there is none.
     """
@@ -121,10 +120,11 @@ def probe(
         own = _corrections(trial.site, renewed(tuple(corrections)))
         if not last:
             _receive(own, outputs)
-        check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
+        if trial.site.weights.trainable():
+            check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
         _step(trial.task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
-        nbytes = sum(x.nbytes for x in inputs)
+        nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
         weights = trial.site.weights
         probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse))
         inputs = outputs
@@ -166,10 +166,10 @@ class _Trial:
         self.task = asked.task.fresh()
         self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
         with _said("the optimizer cannot be built"):
-            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
-        kind = RecomputingStage if program.recomputes(stage) else Stage
+            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
-        self.stage = kind(own, self.site.weights, view, stage == 0, asked.form)
+        kind = kind_of_stage(program, stage)
+        self.stage = kind(own, self.site.weights, view, stage <= program.frozen, asked.form)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
         with drawing(CPU, 0, "probe", batch):
@@ -191,7 +191,8 @@ class _Trial:
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
         with drawing(CPU, 0, "probe"):
-            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+            made = outputs if self.stage.outputs(0) else ()  # a frozen stage gets no gradient of what it made
+            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in made if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
         """Return those of the parameters, then those of the inputs."""

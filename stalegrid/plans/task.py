@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from stalegrid.data import CropAndFlip, repeating
+from stalegrid.errors import ConfigError
 from stalegrid.objects import attach, hooks_of, renewed
 
 
@@ -48,6 +49,29 @@ class Task:
         functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, self.data, self.test))
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
+
+    def optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """Make the optimizer of some parameters; for none, one that has the usual rates and nothing to do.
+
+        Raises:
+            ConfigError: nothing of the model is trained.
+        """
+        if parameters:
+            return self.optimizer(parameters)
+        # Torch's refuse to begin without parameters, and a factory may look at them: it gets one of another stage.
+        found = next((p for p in self.model.parameters() if p.requires_grad), None)
+        if found is None:
+            raise ConfigError(
+                "nothing of the model is trained (parameters with requires_grad: none); let at least one have a "
+                "gradient"
+            )
+        stand_in = nn.Parameter(found.detach().clone())
+        vars(stand_in).update(vars(found))
+        made = self.optimizer([stand_in])
+        made.state.clear()
+        for group in made.param_groups:
+            group["params"] = []
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them

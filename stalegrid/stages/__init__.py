@@ -4,8 +4,8 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
-from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Gradients, Stage
 from stalegrid.stages.views.current import Current
@@ -24,7 +24,6 @@ __all__ = [
     "Ledger",
     "Maker",
     "Recomputed",
-    "RecomputingStage",
     "Site",
     "Stage",
     "StageLayout",
@@ -34,6 +33,7 @@ __all__ = [
     "View",
     "Weights",
     "find_view",
+    "kind_of_stage",
     "makers",
     "name_of_view",
     "ruled",
