@@ -58,7 +58,7 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
             mean = renew if plan.grid.groups > 1 else None
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
         module = copied(stages[unit.stage]).to(device)
-        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.program.frozen)
+        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
         return PipelineUnit(role, parts, samples, loss, device)
 

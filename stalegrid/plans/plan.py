@@ -72,6 +72,7 @@ class Plan:
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
+        sums: whether the loss is a sum and what it counts, which travels down with the gradients.
     """
 
     method: Method
@@ -89,6 +90,7 @@ class Plan:
     trainable: tuple[int, ...]
     held: tuple[int, ...]
     devices: Devices
+    sums: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -136,13 +138,15 @@ class Plan:
                 return ()
             case "gradient":
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
-                return floating + flat_layout(len(floating), torch.uint8)
+                counts = flat_layout(1, torch.float64) if self.sums else ()
+                return floating + flat_layout(len(floating), torch.uint8) + counts
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
-        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum))
+        sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
+        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
@@ -209,7 +213,13 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     probed = probe(task, program, view, makers(corrections), stages, *first, form=cut.form)
     check_saved(model)
     check_test(task, model, test)
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test)
+    sums = probed[-1].sums
+    if sums and mixing.averages_gradients and not has_name(mixing):
+        raise ConfigError(
+            f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
+            "all-reduce, or a loss that is a mean"
+        )
+    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or mixing.averages_gradients:
@@ -241,6 +251,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         trainable,
         tuple(_held(schedule, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
+        sums,
     )
 
 

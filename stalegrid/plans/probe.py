@@ -52,6 +52,7 @@ class Probed:
         inputs: bytes of a batch's inputs, where they are kept for its backward.
         reads_forwarded: whether a correction reads the weights of every forward.
         sparse: a parameter whose gradient is sparse; None if there is none.
+        sums: whether the loss is a sum and what it counts; of the last stage.
     """
 
     weights: Weights
@@ -60,6 +61,7 @@ class Probed:
     inputs: int
     reads_forwarded: bool
     sparse: str | None
+    sums: bool
 
 
 def probe(
@@ -126,7 +128,7 @@ def probe(
         reads = any(c.needs_forwarded for c in own)
         nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
         weights = trial.site.weights
-        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse))
+        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse, trial.sums))
         inputs = outputs
     return probed
 
@@ -164,7 +166,8 @@ class _Trial:
     def __init__(self, asked: _Asked) -> None:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
-        self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
+        self.sums = False
+        self._head = self._head_on(asked.targets, asked.samples) if asked.last else None
         with _said("the optimizer cannot be built"):
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
@@ -175,6 +178,14 @@ class _Trial:
         with drawing(CPU, 0, "probe", batch):
             outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
         return outputs
+
+    def _head_on(self, targets: Any, samples: Callable[[], Tensor] | None) -> Any:
+        def head(*outputs: Any) -> Tensor:
+            found = _loss_of(self.task, outputs, targets, samples)
+            self.sums = losses.counted(found)
+            return losses.parted(found)[0]
+
+        return head
 
     def recompute(self) -> None:
         """Make the graph of batch 0, drawing what its forward drew."""
@@ -204,24 +215,19 @@ class _Trial:
         return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
 
 
-def _head(task: Task, targets: Any, samples: Callable[[], Tensor] | None) -> Any:
-    def head(*outputs: Any) -> Tensor:
-        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
-        try:
-            with known:
-                loss = task.loss(*outputs, targets)
-        except (ConfigError, DataError):
-            raise
-        except Exception as problem:  # the loss is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
-            raise ConfigError(
-                f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
-            ) from problem
-        if (wrong := losses.fault(loss)) is not None:
-            raise ConfigError(wrong)
-        return loss
-
-    return head
+def _loss_of(task: Task, outputs: tuple[Any, ...], targets: Any, samples: Callable[[], Tensor] | None) -> Any:
+    known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
+    try:
+        with known:
+            loss = task.loss(*outputs, targets)
+    except (ConfigError, DataError):
+        raise
+    except Exception as problem:  # the loss is the user's: anything can be raised
+        shapes = ", ".join(str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
+        raise ConfigError(f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}") from problem
+    if (wrong := losses.fault(loss)) is not None:
+        raise ConfigError(wrong)
+    return loss
 
 
 def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:

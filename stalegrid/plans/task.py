@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.errors import ConfigError
-from stalegrid.objects import attach, hooks_of, renewed
+from stalegrid.objects import LossFunction, attach, hooks_of, renewed
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Task:
     Args:
         model: maps a batch of inputs to tensors.
         data: map-style training data of (input, target) pairs, or of other trees of tensors.
-        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        loss: (outputs, targets) -> loss averaged over the samples, shape (); or its sum and what that counts (tokens,
+            samples), each shape (), which are added up over an update before they are divided.
         optimizer: parameters -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
@@ -34,7 +35,7 @@ class Task:
 
     model: nn.Module
     data: Dataset[Any]
-    loss: Callable[..., Tensor]
+    loss: LossFunction
     optimizer: Callable[[list[nn.Parameter]], Optimizer]
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None

@@ -7,18 +7,16 @@ averaged with equal weights, whatever counts in each, so the update is another t
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from stalegrid.data import Batches, Slices
 from stalegrid.errors import ConfigError
-from stalegrid.objects import ignored_by
-
-Loss = Callable[..., Tensor]
+from stalegrid.objects import LossFunction, ignored_by
 
 
-def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None) -> None:
+def tell_unequal(loss: LossFunction, batches: Batches, groups: int, test: Slices | None, *, sums: bool = False) -> None:
     """Warn of what the first update and the first slice of the test show.
 
     Args:
@@ -26,17 +24,19 @@ def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None)
         batches: of every group.
         groups: how many of them average their gradients.
         test: data to measure on; None for none.
+        sums: whether the loss tells what it counts, so that every mean is that of all targets.
 
     Raises:
         ConfigError: the loss is a sum over samples, and several are averaged.
     """
-    if getattr(loss, "reduction", "mean") == "sum":
+    if getattr(loss, "reduction", "mean") == "sum" and not sums:
         _check_sum(groups * batches.micro_batches, test)
     first = batches.targets(0, 0)
     if ignored_by(loss) is None or not isinstance(first, Tensor) or first.is_floating_point():
         return
     parts = [batches.targets(s, b) for s in range(groups) for b in range(batches.micro_batches)]
-    _tell_means(loss, parts)
+    if not sums:
+        _tell_means(loss, parts)
     _tell_accuracy(loss, parts[0], "training")
     if test is not None:
         _tell_accuracy(loss, test[0][1], "test")
@@ -52,7 +52,7 @@ def _check_sum(parts: int, test: Slices | None) -> None:
         _tell("the loss is a sum over samples (reduction: sum), so the test loss depends on how the data is sliced")
 
 
-def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
+def _tell_means(loss: LossFunction, parts: Sequence[Tensor]) -> None:
     counts = [_count(loss, targets) for targets in parts]
     if not all(counts):
         _tell(
@@ -67,7 +67,7 @@ def _tell_means(loss: Loss, parts: Sequence[Tensor]) -> None:
         )
 
 
-def _tell_accuracy(loss: Loss, targets: Tensor, what: str) -> None:
+def _tell_accuracy(loss: LossFunction, targets: Tensor, what: str) -> None:
     ignored = int(targets.eq(ignored_by(loss)).sum())
     if targets.ndim == 1 and ignored:
         _tell(
@@ -80,7 +80,7 @@ def _tell(text: str) -> None:
     warnings.warn(text, stacklevel=2)
 
 
-def _count(loss: Loss, targets: Tensor) -> float:
+def _count(loss: LossFunction, targets: Tensor) -> float:
     """Return the number of targets that are not ignored, or the sum of the weights of their classes.
 
     A target that is no class weighs nothing here: whoever computes the loss says whose it is.
