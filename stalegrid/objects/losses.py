@@ -49,7 +49,8 @@ def parted(loss: Any) -> tuple[Tensor, Tensor | None]:
     if not counted(loss):
         return loss, None
     total, count = loss
-    return total, torch.as_tensor(count, dtype=torch.float64, device=total.device)
+    # A copy: the loss may write the next batch's into the same tensor.
+    return total, torch.as_tensor(count, dtype=torch.float64, device=total.device).clone()
 
 
 def fault(loss: object, sums: bool | None = None) -> str | None:

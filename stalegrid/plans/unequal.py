@@ -4,6 +4,7 @@ Does not know: stages, how gradients are averaged.
 
 A loss that ignores some targets, or weighs them by class, averages over those that count.  Micro-batches and groups are
 averaged with equal weights, whatever counts in each, so the update is another than that of a loop over whole batches.
+A loss that returns a sum and what it counts is not.
 """
 
 import warnings
@@ -46,7 +47,8 @@ def _check_sum(parts: int, test: Slices | None) -> None:
     if parts > 1:
         raise ConfigError(
             f"the loss is a sum over samples (reduction: sum), and an update averages over several (batches: {parts}), "
-            "which is not the sum over all of them; take reduction mean and a rate as many times as large as a batch"
+            "which is not the sum over all of them; take reduction mean and a rate as many times as large as a batch, "
+            "or let it return the sum and what that counts, for the mean over all"
         )
     if test is not None:
         _tell("the loss is a sum over samples (reduction: sum), so the test loss depends on how the data is sliced")
@@ -63,7 +65,8 @@ def _tell_means(loss: LossFunction, parts: Sequence[Tensor]) -> None:
         _tell(
             "micro-batches and groups are averaged with equal weights, but not equally many of their targets count in "
             f"the loss (from {min(counts):g} to {max(counts):g} in the first update, weighted by class): the update is "
-            "not that of the mean over all targets; for that take one micro-batch and one group"
+            "not that of the mean over all targets; for that let the loss return a sum and what it counts, (total, "
+            "count), or take one micro-batch and one group"
         )
 
 

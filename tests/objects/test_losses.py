@@ -21,6 +21,14 @@ def test_a_sum_and_what_it_counts_are_parted(count: Any) -> None:
     assert (number.dtype, number.shape, float(number)) == (torch.float64, (), float(count))
 
 
+def test_a_count_stays_what_it_was() -> None:
+    count = torch.tensor(3.0, dtype=torch.float64)
+    _, number = losses.parted((SUM, count))
+    count.fill_(7.0)
+    assert number is not None
+    assert float(number) == 3
+
+
 def test_a_mean_counts_nothing() -> None:
     assert losses.fault(SUM) is None
     assert not losses.counted(SUM)
