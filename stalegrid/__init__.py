@@ -20,7 +20,7 @@ from stalegrid.errors import (
     WorkerDied,
 )
 from stalegrid.methods import Method, MethodSettings, ServerMethod
-from stalegrid.observe import OutputSettings
+from stalegrid.observe import Metric, OutputSettings, Perplexity
 from stalegrid.plans import Task
 from stalegrid.programs import (
     Action,
@@ -67,6 +67,7 @@ __all__ = [
     "Message",
     "Method",
     "MethodSettings",
+    "Metric",
     "Mixing",
     "MixingSettings",
     "NoLateral",
@@ -74,6 +75,7 @@ __all__ = [
     "OutputError",
     "OutputSettings",
     "PeerLost",
+    "Perplexity",
     "ProtocolError",
     "Recomputed",
     "Result",

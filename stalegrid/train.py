@@ -4,7 +4,7 @@ Does not know: how any part works.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,8 +43,11 @@ from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
 from stalegrid.objects import own_loss
 from stalegrid.observe import (
+    BEST,
+    MODEL,
     TRACE,
     Dated,
+    Measure,
     OutputSettings,
     Record,
     Timeline,
@@ -72,11 +75,14 @@ class Result:
         model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
+        best: a copy with the parameters and buffers of the best evaluation; None where ``output.best`` says nothing, or
+            what it says was never a number.
     """
 
     model: nn.Module
     summary: Record
     folder: Path | None
+    best: nn.Module | None = None
 
     @property
     def test_accuracy(self) -> float | None:
@@ -94,6 +100,7 @@ def train(
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
     augment: CropAndFlip | None = None,
+    metrics: Mapping[str, Measure] | None = None,
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
     stages: int | None = None,
@@ -137,6 +144,8 @@ def train(
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.
         augment: crop and flip of the training images.
+        metrics: what is measured on the test data beside loss and accuracy, by name: functions of outputs and targets,
+            averaged over the samples, or metrics as those of torchmetrics.
         method: a published one by name, one of your own, or all that is said of it.
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
@@ -175,7 +184,7 @@ def train(
         OutputError: results cannot be written; what was written before stays.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment)
+    task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment, metrics or {})
     return execute(task, Settings.of(given), quiet=quiet)
 
 
@@ -209,9 +218,11 @@ def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool)
             _simulate(job)
         else:
             launch(job, _processes(plan, settings))
-        model = cast_model(task, settings.training)
-        restore(model, *read_model(folder))
-        return _result(model, task, settings, read_summary(folder))
+        summary = read_summary(folder)
+        models = _models(task, settings, summary)
+        for which, model in models.items():
+            restore(model, *read_model(folder, which))
+        return _result(models, task, settings, summary)
 
 
 def get_ready(settings: Settings) -> None:
@@ -253,7 +264,7 @@ def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
 
 def _job(task: Task, settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool, keep_units: bool) -> Job:
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, quiet, keep_units)
+    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, settings.output, quiet, keep_units)
     return Job(task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 
 
@@ -275,13 +286,14 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
                     _announce(settings, plan, folder, quiet)
                 job = _job(task, settings, plan, folder, quiet, keep_units)
                 summary = peers.run(job, lambda: read_summary(folder))
-                model = cast_model(task, settings.training)
-                if peers.rank == 0:
-                    restore(model, *read_model(folder))
-                peers.take_state(model)
+                models = _models(task, settings, summary)
+                for which, model in models.items():
+                    if peers.rank == 0:
+                        restore(model, *read_model(folder, which))
+                    peers.take_state(model)
         if settings.output.folder is not None:
             settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
-        return _result(model, task, settings, summary)
+        return _result(models, task, settings, summary)
 
 
 def _asked(settings: Settings) -> str:
@@ -315,7 +327,13 @@ def _simulate(job: Job) -> None:
         write_trace(job.folder / TRACE, timeline)
 
 
-def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -> Result:
+def _models(task: Task, settings: Settings, summary: Record) -> dict[str, nn.Module]:
+    """Return a model for each that a run has kept, by the names of their files."""
+    kept = [MODEL, *([BEST] if summary.get("best") else [])]
+    return {which: cast_model(task, settings.training) for which in kept}
+
+
+def _result(models: Mapping[str, nn.Module], task: Task, settings: Settings, summary: Record) -> Result:
     """Return what came of a run, which has written it already.
 
     Raises:
@@ -326,4 +344,6 @@ def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -
             f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
             "rate or the staleness, or clip the gradients"
         )
-    return Result(model.eval(), summary, settings.output.folder)
+    for model in models.values():
+        model.eval()
+    return Result(models[MODEL], summary, settings.output.folder, models.get(BEST))

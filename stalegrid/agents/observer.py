@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.objects import Form, call, labels, mapped, spread
-from stalegrid.observe import Record, Sink, count_correct
+from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
 
@@ -50,6 +50,7 @@ class Observer:
         model: a plain copy of the user's model, which takes the mean parameters.
         loss: (outputs, targets) -> loss averaged over the samples.
         test: test data; None for none.
+        metrics: of it, beside loss and accuracy.
         updates_per_epoch: to say in which epoch an update is.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
@@ -63,6 +64,7 @@ class Observer:
         model: nn.Module,
         loss: Callable[..., Tensor],
         test: TestSet | None,
+        metrics: Metrics,
         updates_per_epoch: float,
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
@@ -74,6 +76,7 @@ class Observer:
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._loss = loss
         self._test = test
+        self._metrics = metrics
         self._updates_per_epoch = updates_per_epoch
         self._sink = sink
         self._averaged = averaged
@@ -119,6 +122,7 @@ class Observer:
             "consensus_distance": distance,
         }
         self._sums = [0.0, 0.0, 0.0]
+        self._metrics.reset()
         if self._test is None:
             self._hand_over()
 
@@ -160,11 +164,13 @@ class Observer:
             float(count_correct(outputs[0], targets)) / size,
         )
         self._sums = [total + value * size for total, value in zip(self._sums, values, strict=True)]
+        self._metrics.update(outputs, targets)
         # Slice by slice, so that units in the same process have their turns in between.
         if chunk + 1 == len(self._test):
             samples, loss, correct = self._sums
             accuracy = None if math.isnan(correct) else correct / samples
             self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
+            self._record |= self._metrics.compute()
             self._hand_over()
 
     def _hand_over(self) -> None:

@@ -3,9 +3,12 @@
 Does not know: agents, engines.
 """
 
+from stalegrid.observe.best import Best
 from stalegrid.observe.console import cursor_kept
-from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED
+from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.naming import names
+from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
 from stalegrid.observe.results import announce, make_sink, open_folder
 from stalegrid.observe.settings import OutputSettings
@@ -20,18 +23,26 @@ from stalegrid.observe.timeline import Recorder, Span, Timeline
 from stalegrid.observe.trace import TRACE, read_trace, write_trace
 
 __all__ = [
+    "BEST",
     "CONFIG",
     "METRICS",
     "MODEL",
+    "PREFIX",
     "SUMMARY",
     "TRACE",
     "UNITS",
     "UNSAVED",
+    "UNSAVED_BEST",
     "VIRTUAL",
+    "Best",
     "Dated",
     "Loss",
+    "Measure",
+    "Metric",
+    "Metrics",
     "Nowhere",
     "OutputSettings",
+    "Perplexity",
     "Record",
     "Recorder",
     "Report",

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stalegrid.observe.best import Best
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
@@ -20,8 +21,10 @@ from stalegrid.written import open_new, replace, to_json, write_text, writing
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
+BEST = "model-best.safetensors"
 SUMMARY = "summary.json"
 UNSAVED = "unsaved.safetensors"
+UNSAVED_BEST = "unsaved-best.safetensors"
 UNITS = "units.safetensors"
 
 
@@ -35,12 +38,20 @@ class Folder:
         facts: what the summary says besides what is measured.
         keep_units: also write the parameters of every unit at the last snapshot.
         limit: see :class:`Staleness`.
+        best: by which number of an evaluation the best model is kept too; None for none.
 
     Raises:
         OutputError: by every method too, a file cannot be written; what was written before stays.
     """
 
-    def __init__(self, folder: Path, facts: Record, keep_units: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        facts: Record,
+        keep_units: bool = False,
+        limit: int | None = None,
+        best: str | None = None,
+    ) -> None:
         self._folder = folder
         self._metrics = open_new(folder / METRICS)
         self._facts = facts
@@ -50,6 +61,7 @@ class Folder:
         self._staleness = Staleness(limit)
         self._last: Record = {}
         self._lost: list[int] = []
+        self._best = None if best is None else Best(best)
 
     def report(self, record: Record) -> None:
         """Append a line to the metrics."""
@@ -66,9 +78,9 @@ class Folder:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         # First the line: should a file below not find room, the measurement is not lost.
         self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
-        replace(self._folder / MODEL, lambda part: save_file(saved(model), part))
-        if rest := unsaved(model):
-            replace(self._folder / UNSAVED, lambda part: save_file(rest, part))
+        self._save(model, MODEL, UNSAVED)
+        if self._best is not None and self._best.takes(record):
+            self._save(model, BEST, UNSAVED_BEST)
         summary = {
             **self._facts,
             **self._last,
@@ -76,6 +88,8 @@ class Folder:
             "updates": record["version"],
             **self._staleness.record(),
         }
+        if self._best is not None:
+            summary["best"] = self._best.record
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
         write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
@@ -90,6 +104,11 @@ class Folder:
         """Keep what is written, which is whole at any moment."""
         with writing(self._folder / METRICS):
             self._metrics.close()
+
+    def _save(self, model: nn.Module, name: str, name_of_rest: str) -> None:
+        replace(self._folder / name, lambda part: save_file(saved(model), part))
+        if rest := unsaved(model):
+            replace(self._folder / name_of_rest, lambda part: save_file(rest, part))
 
     def _append(self, record: Record) -> None:
         with writing(self._folder / METRICS):

@@ -215,7 +215,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     Returns:
         The count, shape ().
     """
-    scores, classes = _of(output, "logits"), _of(targets, "labels")
+    scores, classes = tensor_of(output, "logits"), tensor_of(targets, "labels")
     # A single output is no score of classes.  NaN goes through all sums, so nobody is told half an accuracy.
     if scores is None or classes is None or scores.ndim != 2 or scores.shape[1] < 2 or classes.ndim != 1:
         return torch.tensor(math.nan)
@@ -224,7 +224,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     return (scores.detach().argmax(dim=1) == classes).sum()
 
 
-def _of(tree: Any, name: str) -> Tensor | None:
+def tensor_of(tree: Any, name: str) -> Tensor | None:
     """Return a tensor, or what a dictionary has under a name."""
     found = tree.get(name) if isinstance(tree, Mapping) else tree
     return found if isinstance(found, Tensor) else None

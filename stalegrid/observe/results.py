@@ -15,6 +15,7 @@ from stalegrid.errors import ConfigError, OutputError
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.records import Record, Sink
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import make_console, tell
 from stalegrid.observe.tensorboard import TensorBoard
@@ -80,7 +81,15 @@ def announce(line: str, config: Record, folder: Path, quiet: bool) -> None:
         tell(line)
 
 
-def make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quiet: bool, keep_units: bool) -> Sink:
+def make_sink(
+    folder: Path,
+    facts: Record,
+    limit: int | None,
+    updates: int,
+    output: OutputSettings,
+    quiet: bool,
+    keep_units: bool,
+) -> Sink:
     """Make the sink of a run, in whichever process the observer lives.
 
     Args:
@@ -88,11 +97,12 @@ def make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quie
         facts: what the summary says of the plan.
         limit: staleness from which on histograms are cut; None for none.
         updates: N.
+        output: what is told.
         quiet: whether nothing is shown.
         keep_units: whether the parameters of every unit are kept.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
-    sinks: list[Sink] = [Folder(folder, facts, keep_units, limit)]
+    sinks: list[Sink] = [Folder(folder, facts, keep_units, limit, output.best)]
     if importlib.util.find_spec("tensorboard"):
         sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
     if not quiet:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
 
@@ -41,7 +42,7 @@ class TensorBoard:
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Write the scalars of an evaluation."""
-        names = ("test_loss", "test_accuracy", "consensus_distance")
+        names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance")
         self._write({f"test/{name}": record.get(name) for name in names}, record["version"])
         self._writer.flush()
 

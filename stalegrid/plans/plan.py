@@ -42,6 +42,7 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -200,6 +201,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     probed = probe(task, program, view, makers(corrections), cut.stages(model), *first, form=cut.form)
     check_saved(model)
     check_test(task, model, test)
+    check_measured(task, model, test, asked.output.best)
     tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))

@@ -31,6 +31,7 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
@@ -200,6 +201,7 @@ def make_served_plan(
     weights = _probe(task, training, model, served_makers(corrections), updates)
     check_saved(model)
     check_test(task, model, test)
+    check_measured(task, model, test, asked.output.best)
     tell_unequal(task.loss, batches, rules.gather, test)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, asked.servers.number, StageLayout.of(weights).names)

@@ -14,7 +14,21 @@ from torch import Tensor
 
 from stalegrid.errors import DataError
 from stalegrid.methods import SERVER_METHODS
-from stalegrid.observe import CONFIG, METRICS, MODEL, SUMMARY, TRACE, UNSAVED, VIRTUAL, Record, Timeline, read_trace
+from stalegrid.observe import (
+    BEST,
+    CONFIG,
+    METRICS,
+    MODEL,
+    PREFIX,
+    SUMMARY,
+    TRACE,
+    UNSAVED,
+    UNSAVED_BEST,
+    VIRTUAL,
+    Record,
+    Timeline,
+    read_trace,
+)
 from stalegrid.written import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, exists, read_json, read_lines, read_yaml
 
 
@@ -113,7 +127,8 @@ def read_metrics(folder: Path) -> list[Record]:
     path = folder / METRICS
     records = read_lines(path, {"kind": TEXT}) if exists(path) else []
     for number, record in enumerate(records, start=1):
-        checked(record, _RECORDS.get(record["kind"], {}), path, f"line {number}")
+        measured = {name: Maybe(NUMBER) for name in record if name.startswith(PREFIX)}
+        checked(record, measured | _RECORDS.get(record["kind"], {}), path, f"line {number}")
     return records
 
 
@@ -127,13 +142,18 @@ def read_summary(folder: Path) -> Record:
     return summary
 
 
-def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
+
+    Args:
+        folder: of the run.
+        which: of its models, by the name of the file.
 
     Raises:
         DataError: a file cannot be read, or holds something else.
     """
-    return _tensors(folder / MODEL), _tensors(folder / UNSAVED) if exists(folder / UNSAVED) else {}
+    rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
+    return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
