@@ -20,7 +20,7 @@ from stalegrid.errors import (
     WorkerDied,
 )
 from stalegrid.methods import Method, MethodSettings, ServerMethod
-from stalegrid.observe import Metric, OutputSettings, Perplexity
+from stalegrid.observe import Callback, Metric, OutputSettings, Perplexity, Stop
 from stalegrid.plans import Task
 from stalegrid.programs import (
     Action,
@@ -49,6 +49,7 @@ __all__ = [
     "Action",
     "AdaptThenCombine",
     "ArrayDataset",
+    "Callback",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",
@@ -89,6 +90,7 @@ __all__ = [
     "StalegridError",
     "StalenessExceeded",
     "Stashed",
+    "Stop",
     "Tag",
     "Task",
     "TrainingError",

@@ -46,6 +46,7 @@ from stalegrid.observe import (
     BEST,
     MODEL,
     TRACE,
+    Callback,
     Dated,
     Measure,
     OutputSettings,
@@ -55,6 +56,7 @@ from stalegrid.observe import (
     cursor_kept,
     make_sink,
     open_folder,
+    own_callbacks,
     restore,
     write_trace,
 )
@@ -127,6 +129,7 @@ def train(
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
     output: OutputSettings | None = None,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> Result:
     """Train a model on a grid of groups x stages.
@@ -172,6 +175,7 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
+        callbacks: called with what is told, in the observer's process; they may ask for an early end.
         quiet: whether to print nothing.
 
     Returns:
@@ -185,35 +189,60 @@ def train(
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment, metrics or {})
-    return execute(task, Settings.of(given), quiet=quiet)
+    return execute(task, Settings.of(given), callbacks, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
 """What :func:`train` takes beside the task."""
 
 
-def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: bool = False) -> Result:
+def execute(
+    task: Task,
+    settings: Settings,
+    callbacks: Sequence[Callback] = (),
+    *,
+    quiet: bool = False,
+    keep_units: bool = False,
+) -> Result:
     """Train a task; see :func:`train`.
 
     Args:
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
+        callbacks: called with what is told.
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
+    asked = _Asked(task, settings, own_callbacks(callbacks), quiet, keep_units)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
-            return _on_torchrun(task, settings, quiet, keep_units)
-        return _on_this_host(task, settings, quiet, keep_units)
+            return _on_torchrun(asked)
+        return _on_this_host(asked)
 
 
-def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+@dataclass(frozen=True)
+class _Asked:
+    """A run as it was asked for."""
+
+    task: Task
+    settings: Settings
+    callbacks: Sequence[Callback]
+    quiet: bool
+    keep_units: bool
+
+    def stoppable(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
+        """Return the plan, for a run that may end early where a callback may ask for it."""
+        return plan.stoppable() if any(callback.stops for callback in self.callbacks) else plan
+
+
+def _on_this_host(asked: _Asked) -> Result:
+    task, settings = asked.task, asked.settings
     get_ready(settings)
-    plan = prepare(task, settings)
+    plan = asked.stoppable(prepare(task, settings))
     with open_folder(settings.output.folder) as folder, cursor_kept():
-        job = _job(task, settings, plan, folder, quiet, keep_units)
-        _announce(settings, plan, folder, quiet)
+        job = _job(asked, plan, folder)
+        _announce(settings, plan, folder, asked.quiet)
         if settings.engine.virtual:
             _simulate(job)
         else:
@@ -262,10 +291,12 @@ def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
     return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes
 
 
-def _job(task: Task, settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool, keep_units: bool) -> Job:
+def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
+    settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, settings.output, quiet, keep_units)
-    return Job(task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
+    told = settings.output, asked.callbacks, asked.quiet, asked.keep_units
+    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
+    return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 
 
 def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
@@ -273,18 +304,21 @@ def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: 
     announce(line, plan.settled(settings).plain(), folder, quiet)
 
 
-def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+def _on_torchrun(asked: _Asked) -> Result:
+    task, settings = asked.task, asked.settings
     with torchrun.joined(settings.engine.deadline) as peers:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
         peers.check_same("models", lambda: layout_of_state(task.model))
         peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            plan = peers.agree(_asked(settings), lambda: prepare(task, settings), partial(_again, task, settings))
+            plan = peers.agree(
+                _same(settings), lambda: asked.stoppable(prepare(task, settings)), partial(_again, asked)
+            )
             with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
                 if peers.rank == 0:
-                    _announce(settings, plan, folder, quiet)
-                job = _job(task, settings, plan, folder, quiet, keep_units)
+                    _announce(settings, plan, folder, asked.quiet)
+                job = _job(asked, plan, folder)
                 summary = peers.run(job, lambda: read_summary(folder))
                 models = _models(task, settings, summary)
                 for which, model in models.items():
@@ -296,14 +330,14 @@ def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) 
         return _result(models, task, settings, summary)
 
 
-def _asked(settings: Settings) -> str:
+def _same(settings: Settings) -> str:
     """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
     return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())
 
 
-def _again(task: Task, settings: Settings, measured: Measured) -> Plan | ServedPlan:
-    with computing(settings.engine.threads):
-        return plan_of(task, measured.into(settings), measured.table)
+def _again(asked: _Asked, measured: Measured) -> Plan | ServedPlan:
+    with computing(asked.settings.engine.threads):
+        return asked.stoppable(plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
 def _simulate(job: Job) -> None:
@@ -323,6 +357,7 @@ def _simulate(job: Job) -> None:
             agents = build_agents(job.task, job.plan, program.agents, device, dated)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
+        sink.finish()
     if traced:
         write_trace(job.folder / TRACE, timeline)
 

@@ -4,6 +4,7 @@ Does not know: engines, which process an agent lives in.
 """
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -69,7 +70,8 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
 
 
 def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
-    site = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
+    built = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
+    site = dataclasses.replace(built, updates=plan.updates)  # as planned, wherever the run ends
     scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
     corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)

@@ -90,8 +90,11 @@ class Observer:
             self._sink.report(self._report(action.index, inbox))
         elif action.kind is Kind.COLLECT:
             self._collect(action.index, inbox)
-        else:
+        elif action.kind is Kind.EVALUATE:
             self._evaluate(action.index)
+        elif action.kind is Kind.JUDGE:
+            stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
+            return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:

@@ -4,6 +4,7 @@ Does not know: agents, engines.
 """
 
 from stalegrid.observe.best import Best
+from stalegrid.observe.callbacks import Callback, Stop, own_callbacks
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
@@ -35,6 +36,7 @@ __all__ = [
     "UNSAVED_BEST",
     "VIRTUAL",
     "Best",
+    "Callback",
     "Dated",
     "Loss",
     "Measure",
@@ -49,6 +51,7 @@ __all__ = [
     "Sink",
     "Span",
     "Staleness",
+    "Stop",
     "Stream",
     "Summed",
     "Takes",
@@ -63,6 +66,7 @@ __all__ = [
     "make_sink",
     "names",
     "open_folder",
+    "own_callbacks",
     "plain",
     "read_trace",
     "restore",

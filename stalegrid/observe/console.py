@@ -90,6 +90,13 @@ class ConsoleSink:
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""
 
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """End the live display, and leave the terminal to others."""
         self._progress.stop()

@@ -4,7 +4,7 @@ Does not know: agents, engines, who else is told.  Clocks are read here and in t
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -40,6 +40,10 @@ class Folder:
         limit: see :class:`Staleness`.
         best: by which number of an evaluation the best model is kept too; None for none.
 
+    Attributes:
+        summary: of the run so far, as it was written last.
+        stopped: who asked for an early end, as the next summary says; empty for nobody.
+
     Raises:
         OutputError: by every method too, a file cannot be written; what was written before stays.
     """
@@ -61,6 +65,8 @@ class Folder:
         self._staleness = Staleness(limit)
         self._last: Record = {}
         self._lost: list[int] = []
+        self.summary: Record = {}
+        self.stopped: Callable[[], Record] = dict
         self._best = None if best is None else Best(best)
 
     def report(self, record: Record) -> None:
@@ -88,10 +94,13 @@ class Folder:
             "updates": record["version"],
             **self._staleness.record(),
         }
+        if stopped := self.stopped():
+            summary["stopped"] = stopped
         if self._best is not None:
             summary["best"] = self._best.record
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
+        self.summary = summary
         write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
@@ -99,6 +108,13 @@ class Folder:
         if self._keep_units:
             named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
             replace(self._folder / UNITS, lambda part: save_file(named, part))
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Keep what is written, which is whole at any moment."""

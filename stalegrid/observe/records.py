@@ -249,6 +249,12 @@ class Sink(Protocol):
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Take the parameters and running statistics of every unit at the version that is evaluated next."""
 
+    def stops(self) -> bool:
+        """Return whether somebody asks for the end of the run."""
+
+    def finish(self) -> None:
+        """Note that the run ended well."""
+
     def close(self) -> None:
         """Note that the run ended, well or not."""
 
@@ -264,6 +270,13 @@ class Nowhere:
 
     def units(self, vectors: object) -> None:
         """Drop it."""
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -6,12 +6,13 @@ Does not know: engines, agents.
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from stalegrid.errors import ConfigError, OutputError
+from stalegrid.observe.callbacks import Callback, Calling
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.records import Record, Sink
@@ -87,6 +88,7 @@ def make_sink(
     limit: int | None,
     updates: int,
     output: OutputSettings,
+    callbacks: Sequence[Callback],
     quiet: bool,
     keep_units: bool,
 ) -> Sink:
@@ -98,14 +100,20 @@ def make_sink(
         limit: staleness from which on histograms are cut; None for none.
         updates: N.
         output: what is told.
+        callbacks: called with what is observed.
         quiet: whether nothing is shown.
         keep_units: whether the parameters of every unit are kept.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
-    sinks: list[Sink] = [Folder(folder, facts, keep_units, limit, output.best)]
+    files = Folder(folder, facts, keep_units, limit, output.best)
+    sinks: list[Sink] = [files]
     if importlib.util.find_spec("tensorboard"):
         sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
     if not quiet:
         groups = facts.get("groups", 1) > 1
         sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, make_console(), groups), say))
+    if callbacks:
+        calling = Calling(callbacks, folder, lambda: files.summary)
+        files.stopped = lambda: calling.stopped
+        sinks.append(calling)
     return Several(sinks)

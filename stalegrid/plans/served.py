@@ -23,6 +23,7 @@ from stalegrid.plans.choices import (
     C,
     Choices,
     chosen_corrections,
+    end_of,
     make_watch,
     refuse,
     refuse_sparse,
@@ -164,6 +165,17 @@ class ServedPlan:
         """The server that has each shard."""
         return [[shard] for shard in self.program.shards]
 
+    def stoppable(self) -> "ServedPlan":
+        """Refuse to be stopped.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"a callback cannot end a run with servers early (method: {self.method.name}); let none ask for it "
+            "(stops = False), or train a grid"
+        )
+
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
         return self.shapes.layout(edge)
@@ -194,6 +206,7 @@ def make_served_plan(
     check_data(task, training)
     per_epoch = updates_per_epoch(rules, training, samples)
     updates = updates_of(training, per_epoch)
+    end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
@@ -213,7 +226,7 @@ def make_served_plan(
         table = CostTable(max(1, training.batch_size), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
     times = _times(devices, shapes)
-    blank = Served(rules, asked.servers.number, updates, watch)
+    blank = Served(rules, asked.servers.number, end, watch)
     program = _program(blank, asked.servers, method, times, virtual)
     return ServedPlan(
         method,

@@ -59,6 +59,9 @@ def _subtitle(run: Told) -> str:
     done = last["update"] if name == "updates" else last["epoch"]
     asked = run.asked(f"training.{name}") or done
     finished = "" if done >= asked else " Not finished: this is what there is so far."
+    if run.stopped:
+        why = f" ({run.stopped['why']})" if run.stopped["why"] else ""
+        finished = f" Stopped by {run.stopped['by']} at version {run.stopped['version']}{why}."
     return f"{', '.join(described)}. {_count(done)} of {_count(asked)} {name}.{finished}"
 
 

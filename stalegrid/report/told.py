@@ -4,7 +4,7 @@ Does not know: what is made of it, whether the run still goes on.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,14 @@ class Told:
         train: records of reports.
         test: records of evaluations.
         timeline: None if there is no trace.
+        stopped: who asked for an early end, as the summary has it; empty for nobody.
     """
 
     config: Record
     train: list[Record]
     test: list[Record]
     timeline: Timeline | None = None
+    stopped: Record = field(default_factory=dict)
 
     def asked(self, path: str) -> Any:
         """Return what the configuration says of an option; None where it says nothing.
@@ -100,7 +102,14 @@ def read_told(folder: Path) -> Told:
         [record for record in records if record["kind"] == "train"],
         [record for record in records if record["kind"] == "test"],
         read_trace(trace) if exists(trace) else None,
+        _stopped(read_summary(folder)) if exists(folder / SUMMARY) else {},
     )
+
+
+def _stopped(summary: Record) -> Record:
+    """Return who asked for the end that a run has come to; one that goes on has not come to it yet."""
+    asked: Record = summary.get("stopped") or {}
+    return {**asked, "version": summary["version"]} if asked else {}
 
 
 def read_config(folder: Path) -> Record:
@@ -208,4 +217,5 @@ _SUMMARY = {
     "updates": COUNT,
     **dict.fromkeys(("test_loss", "test_accuracy", "train_loss", "samples_per_second"), Maybe(NUMBER)),
     "staleness": [dict.fromkeys(("max", "gap", "held"), Maybe(NUMBER))],
+    "stopped": Maybe({"by": TEXT, "asked_at": COUNT, "why": TEXT}),
 }
