@@ -20,7 +20,7 @@ from stalegrid.errors import (
     WorkerDied,
 )
 from stalegrid.methods import Method, MethodSettings, ServerMethod
-from stalegrid.observe import Callback, Metric, OutputSettings, Perplexity, Stop
+from stalegrid.observe import Callback, Logger, Metric, MLflow, OutputSettings, Perplexity, Stop, WeightsAndBiases
 from stalegrid.plans import Task
 from stalegrid.programs import (
     Action,
@@ -65,6 +65,8 @@ __all__ = [
     "Kept",
     "Kind",
     "Lateral",
+    "Logger",
+    "MLflow",
     "Message",
     "Method",
     "MethodSettings",
@@ -100,6 +102,7 @@ __all__ = [
     "Update",
     "Vectors",
     "View",
+    "WeightsAndBiases",
     "WorkerDied",
     "__version__",
     "flat_layout",

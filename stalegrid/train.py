@@ -48,15 +48,18 @@ from stalegrid.observe import (
     TRACE,
     Callback,
     Dated,
+    Logger,
     Measure,
     OutputSettings,
     Record,
     Timeline,
     announce,
     cursor_kept,
+    find_loggers,
     make_sink,
     open_folder,
     own_callbacks,
+    own_copies,
     restore,
     write_trace,
 )
@@ -130,6 +133,7 @@ def train(
     devices: DeviceSettings | None = None,
     output: OutputSettings | None = None,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
 ) -> Result:
     """Train a model on a grid of groups x stages.
@@ -176,6 +180,7 @@ def train(
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
         callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
     Returns:
@@ -189,7 +194,7 @@ def train(
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment, metrics or {})
-    return execute(task, Settings.of(given), callbacks, quiet=quiet)
+    return execute(task, Settings.of(given), callbacks, loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
@@ -200,6 +205,7 @@ def execute(
     task: Task,
     settings: Settings,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
     *,
     quiet: bool = False,
     keep_units: bool = False,
@@ -210,11 +216,13 @@ def execute(
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
         callbacks: called with what is told.
+        loggers: where records go too.
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
-    asked = _Asked(task, settings, own_callbacks(callbacks), quiet, keep_units)
+    found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
+    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -228,6 +236,7 @@ class _Asked:
     task: Task
     settings: Settings
     callbacks: Sequence[Callback]
+    loggers: Sequence[Logger]
     quiet: bool
     keep_units: bool
 
@@ -294,7 +303,8 @@ def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
 def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
-    told = settings.output, asked.callbacks, asked.quiet, asked.keep_units
+    written = plan.settled(settings).plain()
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
     sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
     return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 

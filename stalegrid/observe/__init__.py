@@ -4,10 +4,12 @@ Does not know: agents, engines.
 """
 
 from stalegrid.observe.best import Best
-from stalegrid.observe.callbacks import Callback, Stop, own_callbacks
+from stalegrid.observe.callbacks import Callback, Stop, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
+from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
 from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
@@ -22,6 +24,7 @@ from stalegrid.observe.tables import plain, wide
 from stalegrid.observe.takes import Takes
 from stalegrid.observe.timeline import Recorder, Span, Timeline
 from stalegrid.observe.trace import TRACE, read_trace, write_trace
+from stalegrid.observe.wandb import WeightsAndBiases
 
 __all__ = [
     "BEST",
@@ -38,7 +41,9 @@ __all__ = [
     "Best",
     "Callback",
     "Dated",
+    "Logger",
     "Loss",
+    "MLflow",
     "Measure",
     "Metric",
     "Metrics",
@@ -57,16 +62,19 @@ __all__ = [
     "Takes",
     "Tally",
     "Timeline",
+    "WeightsAndBiases",
     "announce",
     "by_unit",
     "check_saved",
     "count_correct",
     "cursor_kept",
+    "find_loggers",
     "make_console",
     "make_sink",
     "names",
     "open_folder",
     "own_callbacks",
+    "own_copies",
     "plain",
     "read_trace",
     "restore",

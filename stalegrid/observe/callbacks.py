@@ -6,7 +6,7 @@ Does not know: agents, engines, which version a run ends at that is asked to.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from stalegrid.errors import ConfigError
 from stalegrid.objects import copied
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
+
+T = TypeVar("T")
 
 
 class Stop(Exception):
@@ -72,10 +74,21 @@ def own_callbacks(asked: Sequence[Callback]) -> list[Callback]:
         if not isinstance(callback, Callback):
             shown = callback.__name__ if isinstance(callback, type) else type(callback).__name__
             raise ConfigError(f"a callback is an object whose class inherits from stalegrid.Callback (it is: {shown})")
+    return own_copies(asked, "callback")
+
+
+def own_copies(asked: Sequence[T], what: str) -> list[T]:
+    """Return copies of what users let be called.
+
+    Raises:
+        ConfigError: one cannot be copied.
+    """
     try:
-        return [copy.deepcopy(callback) for callback in asked]
-    except Exception as problem:  # a callback is the user's: anything can be raised
-        raise ConfigError(f"a callback cannot be copied: {problem}; let it open what it needs in on_start") from problem
+        return [copy.deepcopy(one) for one in asked]
+    except Exception as problem:  # they are the user's: anything can be raised
+        raise ConfigError(
+            f"a {what} cannot be copied: {problem}; let it open what it needs when it starts"
+        ) from problem
 
 
 class Calling:

@@ -1,22 +1,25 @@
-"""The files of a run: metrics, line by line, and the model and a summary so far.
+"""What a run leaves: its records in loggers, metrics line by line first, and the model and a summary so far.
 
 Does not know: agents, engines, who else is told.  Clocks are read here and in the console only.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stalegrid.observe.best import Best
+from stalegrid.observe.jsonl import Jsonl
+from stalegrid.observe.loggers import Logger
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.summed import Staleness
 from stalegrid.programs import Unit
-from stalegrid.written import open_new, replace, to_json, write_text, writing
+from stalegrid.written import replace, to_json, write_text
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -39,6 +42,7 @@ class Folder:
         keep_units: also write the parameters of every unit at the last snapshot.
         limit: see :class:`Staleness`.
         best: by which number of an evaluation the best model is kept too; None for none.
+        loggers: that are given every record, beside the metrics; started already.
 
     Attributes:
         summary: of the run so far, as it was written last.
@@ -55,9 +59,10 @@ class Folder:
         keep_units: bool = False,
         limit: int | None = None,
         best: str | None = None,
+        loggers: Sequence[Logger] = (),
     ) -> None:
         self._folder = folder
-        self._metrics = open_new(folder / METRICS)
+        self._loggers = [Jsonl(folder / METRICS), *loggers]
         self._facts = facts
         self._keep_units = keep_units
         self._start = time.perf_counter()
@@ -78,12 +83,12 @@ class Folder:
         if "lost" in record:
             self._lost += record["lost"]
             self._last["lost_learners"] = self._lost
-        self._append({"kind": "train", **record, **rates})
+        self._log({"kind": "train", **record, **rates})
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         # First the line: should a file below not find room, the measurement is not lost.
-        self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
+        self._log({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
         self._save(model, MODEL, UNSAVED)
         if self._best is not None and self._best.takes(record):
             self._save(model, BEST, UNSAVED_BEST)
@@ -117,15 +122,17 @@ class Folder:
         """Do nothing."""
 
     def close(self) -> None:
-        """Keep what is written, which is whole at any moment."""
-        with writing(self._folder / METRICS):
-            self._metrics.close()
+        """End all loggers, whichever of them fails, with the summary so far."""
+        with ExitStack() as ending:
+            # Backwards, as the stack calls first what was put on it last.
+            for logger in reversed(self._loggers):
+                ending.callback(logger.finish, self.summary)
 
     def _save(self, model: nn.Module, name: str, name_of_rest: str) -> None:
         replace(self._folder / name, lambda part: save_file(saved(model), part))
         if rest := unsaved(model):
             replace(self._folder / name_of_rest, lambda part: save_file(rest, part))
 
-    def _append(self, record: Record) -> None:
-        with writing(self._folder / METRICS):
-            self._metrics.write(to_json(record) + "\n")
+    def _log(self, record: Record) -> None:
+        for logger in self._loggers:
+            logger.log(record)

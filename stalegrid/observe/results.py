@@ -3,7 +3,6 @@
 Does not know: engines, agents.
 """
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,11 @@ from stalegrid.errors import ConfigError, OutputError
 from stalegrid.observe.callbacks import Callback, Calling
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
+from stalegrid.observe.loggers import Logger, spared
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import make_console, tell
-from stalegrid.observe.tensorboard import TensorBoard
 from stalegrid.written import to_yaml, write_text
 
 
@@ -89,6 +88,8 @@ def make_sink(
     updates: int,
     output: OutputSettings,
     callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    settings: Record,
     quiet: bool,
     keep_units: bool,
 ) -> Sink:
@@ -101,14 +102,17 @@ def make_sink(
         updates: N.
         output: what is told.
         callbacks: called with what is observed.
+        loggers: that are given every record.
+        settings: of the run, which loggers are told.
         quiet: whether nothing is shown.
         keep_units: whether the parameters of every unit are kept.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
-    files = Folder(folder, facts, keep_units, limit, output.best)
+    kept = spared(loggers, say)
+    files = Folder(folder, facts, keep_units, limit, output.best, kept)
+    for logger in kept:
+        logger.start(settings)
     sinks: list[Sink] = [files]
-    if importlib.util.find_spec("tensorboard"):
-        sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
     if not quiet:
         groups = facts.get("groups", 1) > 1
         sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, make_console(), groups), say))

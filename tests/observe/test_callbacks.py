@@ -89,6 +89,6 @@ def test_what_cannot_be_copied_is_refused(tmp_path: Path) -> None:
             self.file = (tmp_path / "log").open("w")
 
     holding = Holding()
-    with pytest.raises(ConfigError, match=r"a callback cannot be copied.*open what it needs in on_start"):
+    with pytest.raises(ConfigError, match=r"a callback cannot be copied.*open what it needs when it starts"):
         own_callbacks([holding])
     holding.file.close()
