@@ -185,7 +185,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "test-loader": (("--data", "sets:test_loader"), "it returns: DataLoader); batches are drawn here"),
     "tensors": (("--data", "sets:tensors"), "TensorDataset(inputs, targets)"),
     "stream": (("--data", "sets:stream"), "Stream is not a map-style data set"),
-    "unlabelled": (("--data", "sets:unlabelled"), "a sample must be a pair (input, target)"),
+    "unlabelled": (("--data", "sets:unlabelled"), "targets: list of 1): cross_entropy_loss()"),
     "loss": (("--loss", "nets:number"), "no loss (loss: nets:number, it returns: int); return a function"),
     "optimizer": (("--optimizer", "torch.nn:Identity"), "no optimizer (optimizer: torch.nn:Identity"),
     "optimizer-number": (("--optimizer", "torch.optim:RMSprop", "--lr", "-1"), "Invalid learning rate: -1.0"),
