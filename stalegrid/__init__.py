@@ -20,7 +20,18 @@ from stalegrid.errors import (
     WorkerDied,
 )
 from stalegrid.methods import Method, MethodSettings, ServerMethod
-from stalegrid.observe import Callback, Logger, Metric, MLflow, OutputSettings, Perplexity, Stop, WeightsAndBiases
+from stalegrid.observe import (
+    Callback,
+    EarlyStopping,
+    Logger,
+    Metric,
+    MLflow,
+    OutputSettings,
+    Perplexity,
+    Stop,
+    WeightAverage,
+    WeightsAndBiases,
+)
 from stalegrid.plans import Task
 from stalegrid.programs import (
     Action,
@@ -57,6 +68,7 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "DeviceSettings",
+    "EarlyStopping",
     "Edge",
     "EngineError",
     "EngineSettings",
@@ -102,6 +114,7 @@ __all__ = [
     "Update",
     "Vectors",
     "View",
+    "WeightAverage",
     "WeightsAndBiases",
     "WorkerDied",
     "__version__",

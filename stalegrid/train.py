@@ -63,7 +63,18 @@ from stalegrid.observe import (
     restore,
     write_trace,
 )
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerprint, headline, plan_of
+from stalegrid.plans import (
+    Plan,
+    ServedPlan,
+    Task,
+    cast_model,
+    check_measured,
+    facts,
+    fingerprint,
+    headline,
+    make_test,
+    plan_of,
+)
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.report import read_model, read_summary
 from stalegrid.seeds import kept
@@ -194,7 +205,7 @@ def train(
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment, metrics or {})
-    return execute(task, Settings.of(given), callbacks, loggers, quiet=quiet)
+    return execute(task, Settings.of(given), callbacks=callbacks, loggers=loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
@@ -204,9 +215,9 @@ OPTIONS = (*groups_of(Settings), *SHORT)
 def execute(
     task: Task,
     settings: Settings,
+    *,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
-    *,
     quiet: bool = False,
     keep_units: bool = False,
 ) -> Result:
@@ -240,15 +251,27 @@ class _Asked:
     quiet: bool
     keep_units: bool
 
-    def stoppable(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
-        """Return the plan, for a run that may end early where a callback may ask for it."""
+    def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
+        """Return the plan, for a run that may end early where a callback may ask for it.
+
+        Raises:
+            ConfigError: a callback lacks something that it needs.
+        """
+        for callback in self.callbacks:
+            if callback.writes and self.settings.output.folder is None:
+                name = type(callback).__name__
+                raise ConfigError(f"{name} writes into the folder of the run, and there is none; name one (out)")
+            if callback.by is not None:
+                training = self.settings.training
+                model, test = cast_model(self.task, training), make_test(self.task, training)
+                check_measured(self.task, model, test, callback.by)
         return plan.stoppable() if any(callback.stops for callback in self.callbacks) else plan
 
 
 def _on_this_host(asked: _Asked) -> Result:
     task, settings = asked.task, asked.settings
     get_ready(settings)
-    plan = asked.stoppable(prepare(task, settings))
+    plan = asked.watched(prepare(task, settings))
     with open_folder(settings.output.folder) as folder, cursor_kept():
         job = _job(asked, plan, folder)
         _announce(settings, plan, folder, asked.quiet)
@@ -322,9 +345,7 @@ def _on_torchrun(asked: _Asked) -> Result:
         peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            plan = peers.agree(
-                _same(settings), lambda: asked.stoppable(prepare(task, settings)), partial(_again, asked)
-            )
+            plan = peers.agree(_same(settings), lambda: asked.watched(prepare(task, settings)), partial(_again, asked))
             with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
                 if peers.rank == 0:
                     _announce(settings, plan, folder, asked.quiet)
@@ -347,7 +368,7 @@ def _same(settings: Settings) -> str:
 
 def _again(asked: _Asked, measured: Measured) -> Plan | ServedPlan:
     with computing(asked.settings.engine.threads):
-        return asked.stoppable(plan_of(asked.task, measured.into(asked.settings), measured.table))
+        return asked.watched(plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
 def _simulate(job: Job) -> None:

@@ -265,3 +265,37 @@ def test_an_end_that_is_not_planned_is_refused(tmp_path: Path) -> None:
     for until in (0, 41):
         with pytest.raises(ConfigError, match=rf"within what is planned \(training.until: {until}, updates: 40\)"):
             train(tmp_path / "a", training=stalegrid.TrainingSettings(until=until))
+
+
+class Copying(stalegrid.Callback):
+    stops = False
+
+    def on_start(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_evaluation(self, record: dict[str, Any], model: nn.Module) -> None:
+        torch.save(model.state_dict(), self.folder / f"version-{record['version']}")
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+def test_early_stopping_and_an_average_of_weights(engine: str, tmp_path: Path) -> None:
+    callbacks = [stalegrid.EarlyStopping("-test_fixed", patience=2), stalegrid.WeightAverage(0.5), Copying()]
+    found = train(tmp_path / "run", callbacks, engine=engine, metrics={"fixed": lambda outputs, targets: 1.0})
+    # Evaluations at 3, 6, 9, ...; the second in vain is that of 9.
+    assert found.summary["stopped"]["asked_at"] == 9
+    assert found.summary["stopped"]["why"] == "test_fixed was best at version 3, evaluations in vain: 2"
+    versions = [line["version"] for line in lines(tmp_path / "run") if line["kind"] == "test"]
+    first, *rest = [torch.load(tmp_path / "run" / f"version-{version}") for version in versions]
+    mean = first["conv1.weight"]
+    for state in rest:
+        mean = torch.lerp(mean, state["conv1.weight"], 0.5)
+    assert torch.equal(load_file(tmp_path / "run" / "model-ema.safetensors")["conv1.weight"], mean)
+
+
+def test_what_a_callback_needs_is_looked_for_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"asked for: test_recall\); that is: test_loss, test_accuracy"):
+        train(tmp_path / "a", [stalegrid.EarlyStopping("test_recall")])
+    with pytest.raises(ConfigError, match="the smallest is best"):
+        train(tmp_path / "a", [stalegrid.EarlyStopping("test_loss")])
+    with pytest.raises(ConfigError, match="WeightAverage writes into the folder of the run, and there is none"):
+        train(tmp_path / "a", [stalegrid.WeightAverage()], output=stalegrid.OutputSettings())

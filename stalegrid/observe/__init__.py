@@ -3,6 +3,7 @@
 Does not know: agents, engines.
 """
 
+from stalegrid.observe.averaging import WeightAverage
 from stalegrid.observe.best import Best
 from stalegrid.observe.callbacks import Callback, Stop, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
@@ -18,6 +19,7 @@ from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sharing import by_unit, shares
 from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import check_saved, restore, saved, unsaved
+from stalegrid.observe.stopping import EarlyStopping
 from stalegrid.observe.stream import Stream, make_console, tell
 from stalegrid.observe.summed import Staleness, Summed
 from stalegrid.observe.tables import plain, wide
@@ -41,6 +43,7 @@ __all__ = [
     "Best",
     "Callback",
     "Dated",
+    "EarlyStopping",
     "Logger",
     "Loss",
     "MLflow",
@@ -62,6 +65,7 @@ __all__ = [
     "Takes",
     "Tally",
     "Timeline",
+    "WeightAverage",
     "WeightsAndBiases",
     "announce",
     "by_unit",

@@ -13,6 +13,7 @@ class Best:
 
     Args:
         asked: the name of the number in records, such as ``test_accuracy``, with a minus where the smallest is best.
+        least: by how much a better one must be better.
 
     Attributes:
         name: of the number.
@@ -20,10 +21,11 @@ class Best:
         record: version and number of the best so far; empty before the first.
     """
 
-    def __init__(self, asked: str) -> None:
+    def __init__(self, asked: str, least: float = 0.0) -> None:
         self.name = asked.removeprefix("-")
         self.largest = self.name == asked
         self.record: Record = {}
+        self._least = least
 
     def takes(self, record: Record) -> bool:
         """Take an evaluation, and return whether it is better than all before."""
@@ -31,7 +33,8 @@ class Best:
         if value is None or math.isnan(value):
             return False
         so_far = self.record.get(self.name)
-        if so_far is not None and (value <= so_far if self.largest else value >= so_far):
+        # Asked so that two infinities, whose difference is no number, are no gain.
+        if so_far is not None and not (value - so_far if self.largest else so_far - value) > self._least:
             return False
         self.record = {"version": record["version"], self.name: value}
         return True

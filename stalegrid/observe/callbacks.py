@@ -32,9 +32,13 @@ class Callback:
 
     Attributes:
         stops: whether it may ask for the end; units then wait where the observer is a whole evaluation behind them.
+        writes: whether it needs a folder that stays.
+        by: a number of evaluations that it needs, as ``output.best`` names one; None for none.
     """
 
     stops: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
+    by: str | None = None
 
     def on_start(self, folder: Path) -> None:
         """Begin, before the first report.

@@ -33,7 +33,7 @@ def check_measured(task: Task, model: nn.Module, test: Slices | None, best: str 
     if best is None and not task.metrics:
         return
     if test is None:
-        what = f"metrics: {', '.join(map(str, task.metrics))}" if task.metrics else f"output.best: {best}"
+        what = f"metrics: {', '.join(map(str, task.metrics))}" if task.metrics else f"best: {best}"
         raise ConfigError(f"metrics are measured on test data, and there is none ({what}); give test data")
     for name, metric in task.metrics.items():
         _check_named(name)
@@ -76,7 +76,7 @@ def _check_best(task: Task, asked: str, measured: list[str]) -> None:
     best = Best(asked)
     if best.name not in measured:
         raise ConfigError(
-            f"the best model is told by what is measured on the test data (output.best: {asked}); that is: "
+            f"the best model is told by what is measured on the test data (asked for: {asked}); that is: "
             f"{', '.join(measured)}, each with a minus where the smallest is best"
         )
     metric = task.metrics.get(best.name.removeprefix(PREFIX))
@@ -84,4 +84,4 @@ def _check_best(task: Task, asked: str, measured: list[str]) -> None:
     largest = usual.get(best.name, getattr(metric, "higher_is_better", None))
     if largest is not None and largest != best.largest:
         shown = best.name if largest else f"-{best.name}"
-        raise ConfigError(f"the {'largest' if largest else 'smallest'} is best (output.best: {asked}); name it {shown}")
+        raise ConfigError(f"the {'largest' if largest else 'smallest'} is best (asked for: {asked}); name it {shown}")

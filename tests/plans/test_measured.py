@@ -62,7 +62,7 @@ def test_without_test_data_nothing_is_measured(metrics: Any, best: str | None) -
 def test_the_best_model_is_told_by_what_is_measured() -> None:
     planned({"falling": Falling()}, "-test_falling")
     planned(None, "test_accuracy")
-    with pytest.raises(ConfigError, match=r"output.best: accuracy\); that is: test_loss, test_accuracy, test_falling"):
+    with pytest.raises(ConfigError, match=r"asked for: accuracy\); that is: test_loss, test_accuracy, test_falling"):
         planned({"falling": Falling()}, "accuracy")
 
 
