@@ -4,8 +4,8 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.errors import ConfigError
 from stalegrid.objects import LossFunction, attach, hooks_of, renewed
+from stalegrid.observe import Measure
 from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
@@ -32,6 +33,7 @@ class Task:
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
+        metrics: what is measured on the test data beside loss and accuracy, by name.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Task:
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
 
     def fresh(self) -> "Task":
         """Return the same task with a loss and factories of its own, whose state nobody else shares.

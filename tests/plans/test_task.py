@@ -19,8 +19,8 @@ def task_of(optimizer: object) -> Task:
 
 def test_parameters_are_given_to_the_factory_as_they_are() -> None:
     task = task_of(partial(torch.optim.SGD, lr=0.5))
-    given = list(task.model[1].parameters())  # type: ignore[index]
-    assert task.optimizer_of(given).param_groups[0]["params"] == given
+    given = list(task.model.named_parameters())
+    assert task.optimizer_of(given).param_groups[0]["params"] == [p for _, p in given]
 
 
 def test_for_none_the_factory_gets_a_copy_of_one_that_is_trained_and_the_optimizer_has_none() -> None:
