@@ -6,6 +6,7 @@ Prints the seconds since training began, and the accuracy, of every evaluation. 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,13 +32,14 @@ def main(folder: Path, seed: int) -> None:
         model = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)
     data = Batches(task.data, groups=size, batch_size=BATCH // size, seed=seed, augment=task.augment)
     tests = Slices(task.test, BATCH)
-    step = task.optimizer(list(model.parameters()))
+    step = task.optimizer_of(task.model.named_parameters())
     rates = task.scheduler(step)
     every, found = round(EVALUATED * data.updates_per_epoch), {}
     start = time.perf_counter()
     for n in range(UPDATES):
         step.zero_grad()
-        task.loss(model(*data.inputs(rank, n)), data.targets(rank, n)).backward()  # type: ignore[no-untyped-call]
+        loss: Any = task.loss(model(*data.inputs(rank, n)), data.targets(rank, n))
+        loss.backward()
         step.step()
         rates.step()
         if (n + 1) % every == 0 or n + 1 == UPDATES:

@@ -3,7 +3,7 @@
 Does not know: engines, which process an agent lives in.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.objects import copied, renew
-from stalegrid.observe import Record, Sink, Takes
+from stalegrid.objects import LossFunction, copied, renew
+from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
 from stalegrid.plans import ServedPlan, Task, cast_model, make_batches, make_test, served_makers, server_optimizer
 from stalegrid.programs import DOOR, OBSERVER, Schedule, Unit
@@ -35,11 +35,14 @@ def build_served(
         loss = loss_on(task_of_unit, device)
         if unit == OBSERVER:
             test = make_test(task, plan.training)
+            metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink, mean)
+            return Observer(
+                plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.updates_per_epoch, sink, mean
+            )
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
-        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving)
+        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)
 
     return keyed(build, units, device, plan.training.seed)
 
@@ -47,10 +50,10 @@ def build_served(
 def _parts(task: Task, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
     layout = plan.stages[unit.stage]
     weights = Weights(shard_of(model, layout.names, buffers=unit == DOOR), layout.names)
-    optimizer = server_optimizer(task, plan.momentum)(weights.trainable())
+    optimizer = server_optimizer(task, plan.momentum)(weights.named())
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_makers(plan.corrections))
-    scheduler = None if task.scheduler is None else task.scheduler(optimizer)
+    scheduler = task.scheduler_of(optimizer)
     return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)
 
 
@@ -59,6 +62,6 @@ def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:
     return Takes.read(vectors[DOOR]).record()
 
 
-def loss_on(task: Task, device: torch.device) -> Callable[..., Tensor]:
+def loss_on(task: Task, device: torch.device) -> LossFunction:
     """Return a task's loss on a device."""
     return task.loss.to(device) if isinstance(task.loss, nn.Module) else task.loss

@@ -188,13 +188,14 @@ class _Cutter:
         self.costs = measure(self.chain, self.trial)
         self._tolls: dict[int, float] = {}
         self._shared = _shared_spans(self.chain)
-        trainable = _trainable(self.chain)
-        owners = (bool(trainable.intersection(self.chain.owned(i, i + 1))) for i in range(len(self.chain.nodes)))
+        # Frozen ones too: a stage below all that is trained forwards, which may be most of the work.
+        layers = {name for name, _ in self.chain.model.named_parameters()}
+        owners = (bool(layers.intersection(self.chain.owned(i, i + 1))) for i in range(len(self.chain.nodes)))
         self._owners = [0, *itertools.accumulate(map(int, owners))]
 
     @property
     def layers(self) -> int:
-        """Operations that have parameters to train."""
+        """Operations that have parameters."""
         return self._owners[-1]
 
     def cut(self, stages: int) -> list[int] | None:
@@ -218,7 +219,7 @@ class _Cutter:
         return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
 
     def _balance(self, stages: int, cuts: Sequence[int]) -> list[int] | None:
-        return balance(self.costs, stages, cuts, self._toll, self.trains)
+        return balance(self.costs, stages, cuts, self._toll, self._has_layer)
 
     def _toll(self, cut: int) -> float:
         if cut not in self._tolls:
@@ -230,8 +231,7 @@ class _Cutter:
         spans = itertools.pairwise([0, *cuts, len(self.costs)])
         return max(sum(self.costs[a:b]) + tolls[k] + tolls[k + 1] for k, (a, b) in enumerate(spans))
 
-    def trains(self, start: int, stop: int) -> bool:
-        """Return whether operations ``start..stop-1`` have parameters to train."""
+    def _has_layer(self, start: int, stop: int) -> bool:
         return self._owners[stop] > self._owners[start]
 
 
@@ -276,14 +276,7 @@ def _named(cutter: _Cutter, stages: int, cuts: Sequence[str]) -> list[int]:
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
-    for k, (start, stop) in enumerate(itertools.pairwise([0, *found, len(chain.nodes)])):
-        if not cutter.trains(start, stop):
-            raise ConfigError(f"a stage has no parameters to train (stage: {k}, cuts: {', '.join(cuts)}); move a cut")
     return found
-
-
-def _trainable(chain: Chain) -> set[str]:
-    return {name for name, p in chain.model.named_parameters() if p.requires_grad}
 
 
 def _near(chain: Chain, cut: int, possible: list[int]) -> str:

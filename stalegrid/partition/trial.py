@@ -56,6 +56,13 @@ class _Interpreter(fx.Interpreter):
         super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
         self.trial = Trial(places={n.name: i for i, n in enumerate(chain.nodes)})
 
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        made = super().run(*args, **kwargs)
+        # At the end: what is made empty may be filled in place with what depends on parameters.
+        learning = (n.name for n, value in self.env.items() if any(y.requires_grad for y in tensors_in(value)))
+        self.trial.learning.update(learning)
+        return made
+
     def run_node(self, n: fx.Node) -> Any:
         arguments = [v for m in n.all_input_nodes if isinstance(v := self.env[m], Tensor)]
         versions = [v._version for v in arguments]
@@ -63,8 +70,6 @@ class _Interpreter(fx.Interpreter):
         changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
         if changed:
             self.trial.changed[n.name] = changed
-        if any(made.requires_grad for made in tensors_in(result)):
-            self.trial.learning.add(n.name)
         self.trial.values[n.name] = result.detach() if isinstance(result, Tensor) else result
         return result
 
@@ -78,7 +83,8 @@ def obstacle(chain: Chain, trial: Trial, cut: int) -> str | None:
         cut: the place.
     """
     crossing = {n.name: trial.values[n.name] for n in chain.live(cut)}
-    if not cut or not crossing:
+    # What every stage can make for itself is the work of none.
+    if not crossing or chain.anywhere.issuperset(chain.nodes[:cut]) or chain.anywhere.issuperset(chain.nodes[cut:]):
         return "nothing crosses the cut"
     for name, value in crossing.items():
         if not isinstance(value, Tensor):

@@ -44,10 +44,11 @@ def _grid(plan: Plan, engine: str) -> str:
     part = plan.partition
     cuts = f", captured by {part.captured}, cut before {', '.join(part.names)}" if part.names else ""
     held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
-    bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
+    frozen = "" if not plan.program.frozen else f"; forward only before stage {plan.program.frozen}"
+    bounds = ", ".join(map(str, plan.bounds))
     return (
-        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}; staleness at most {bounds} "
-        f"updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
+        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{frozen}; staleness at most "
+        f"{bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
     )
 
 

@@ -70,6 +70,17 @@ def test_every_module_is_found_where_it_begins() -> None:
     assert chain.find("blocks.2.0") == chain.find("blocks.2") < chain.find("blocks.2.1") < chain.find("head")
 
 
+def test_what_is_filled_in_place_has_its_gradient_behind_a_cut() -> None:
+    def filling(m: Three, x: Tensor) -> Tensor:
+        h = torch.zeros(3, 4)
+        h[:, :2] = m.a(x)[:, :2]
+        return m.c(m.b(h))
+
+    chain = followed(Three(filling))
+    trial = run(chain, (noise(3, 4),))
+    check_apart(replace(chain, kinds=kinds_of(trial)), [chain.find("b")], ((noise(3, 4),),))
+
+
 def no_gradients(m: Three, x: Tensor) -> Tensor:
     with torch.no_grad():
         h = m.a(x).relu() + 1
