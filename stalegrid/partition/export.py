@@ -7,7 +7,8 @@ settled, whatever depends on values is refused.  In training mode and without de
 that the forward calls, so results are the same to the bit.
 
 It sees the calls of operators alone.  What else a forward does would happen once, or lose its meaning; so here are
-refused: a backward of its own, hooks, checkpoints, a change of what modules hold, draws that are not torch's.
+refused: a backward of its own, hooks, checkpoints, a change of what modules hold, draws that are not torch's.  As with
+torch.fx, a forward that prints, or fills a list of the script, does so once.
 """
 
 import operator

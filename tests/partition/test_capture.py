@@ -123,6 +123,24 @@ def test_a_tuple_that_is_only_returned_crosses_as_tensors() -> None:
     assert [torch.equal(a, b) for a, b in zip(made[1], expected[1], strict=True)] == [True, True]
 
 
+def test_functions_of_libraries_are_followed() -> None:
+    einops = pytest.importorskip("einops", reason="einops is not installed")
+
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(einops.rearrange(self.patch(x), "b c h w -> b (h w) c")).mean(1)
+
+    model, x = Patches(), noise(2, 3, 8, 8)
+    cut = partition(model, (x,), 2, ["head"])
+    assert cut.captured == "torch.export"
+    assert torch.equal(compose(cut.stages(model), x), model(x))
+
+
 def test_packed_sequences_are_packed_in_one_operation() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:
