@@ -34,6 +34,7 @@ class Cost:
         mix: milliseconds of one exchange's arithmetic: averaging parameters or gradients of groups.
         input: bytes that the part is handed, of the batch or of the part before.
         output: bytes that it hands on.
+        targets: bytes of the batch that its loss compares with; of the last part.
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
         name: of the operation that it begins with, where ``--cuts`` may cut; leave it out for parts of no real
@@ -48,6 +49,7 @@ class Cost:
     mix: float = 0.0
     input: int = 0
     output: int = 0
+    targets: int = 0
     parameters: int = 0
     graph: int = 0
     name: str = ""
@@ -203,6 +205,7 @@ def _scaled(part: Cost, ratio: float) -> Cost:
         recompute=None if part.recompute is None else time(part.recompute),
         input=round(ratio * part.input),
         output=round(ratio * part.output),
+        targets=round(ratio * part.targets),
         graph=round(ratio * part.graph),
     )
 
@@ -217,6 +220,7 @@ def _merge(parts: Sequence[Cost]) -> Cost:
         mix=sum(p.mix for p in parts),
         input=parts[0].input,
         output=parts[-1].output,
+        targets=parts[-1].targets,
         parameters=sum(p.parameters for p in parts),
         graph=sum(p.graph for p in parts),
         name=parts[0].name,
