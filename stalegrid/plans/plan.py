@@ -43,6 +43,7 @@ from stalegrid.plans.choices import (
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.plans.probe import Probed, probe
+from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Program, Schedule, Unit, flat_layout
@@ -64,6 +65,7 @@ class Plan:
         training: how much.
         program: what is due.
         partition: where the model is cut.
+        targets: what those of a batch are like.
         stages: how the vectors of each stage read.
         updates_per_epoch: of a group.
         momentum: whether momentum buffers are mixed too.
@@ -81,6 +83,7 @@ class Plan:
     training: TrainingSettings
     program: Program
     partition: Partition
+    targets: Targets
     stages: tuple[StageLayout, ...]
     updates_per_epoch: int
     momentum: bool
@@ -129,6 +132,8 @@ class Plan:
             case "gradient":
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
                 return floating + flat_layout(len(floating), torch.uint8)
+            case "target":
+                return self.targets.layout
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "snapshot":
@@ -175,8 +180,10 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
     batches = make_batches(task, asked.training, grid.groups, micro)
-    check_data(task, asked.training)
+    check_data(task, asked.training, grid.groups)
     updates = updates_of(asked.training, batches.updates_per_epoch)
+    per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
+    travel = targets_travel(asked.training, batches) and grid.stages > 1
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
     turns = turns_of(asked.mixing, grid.groups, updates)
     lateral = mixing.lateral(turns)
@@ -186,15 +193,16 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         def exchanging(updates: int) -> Lateral:
             return mixing.lateral(dataclasses.replace(turns, updates=updates))
 
-        staleness = devices.enough_staleness(method, grid, view, micro, exchanging, asked.method.within)
+        within = asked.method.within
+        staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
-    watch = make_watch(test, asked.output, batches.updates_per_epoch)
-    program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
+    watch = make_watch(test, asked.output, per_epoch)
+    program = Program(grid, schedule, updates, lateral, watch, view.recomputes, travel)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
     probed = probe(task, program, view, makers(corrections), cut.stages(model), *first, form=cut.form)
@@ -225,8 +233,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         asked.training,
         program,
         cut,
+        Targets.of(first[1]),
         layouts,
-        batches.updates_per_epoch,
+        per_epoch,
         momentum,
         asked.output.gap,
         trainable,

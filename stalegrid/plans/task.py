@@ -23,7 +23,7 @@ class Task:
 
     Args:
         model: maps a batch of inputs to tensors.
-        data: map-style training data of (input, target) pairs, or of other trees of tensors.
+        data: map-style training data of (input, target) pairs, or of other trees of tensors; or a stream of such.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
         optimizer: parameters -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from stalegrid.data import Batches, Slices
+from stalegrid.data import Batches, Slices, Stream
 from stalegrid.errors import ConfigError
 from stalegrid.objects import ignored_by
 
 Loss = Callable[..., Tensor]
 
 
-def tell_unequal(loss: Loss, batches: Batches, groups: int, test: Slices | None) -> None:
+def tell_unequal(loss: Loss, batches: Batches | Stream, groups: int, test: Slices | None) -> None:
     """Warn of what the first update and the first slice of the test show.
 
     Args:
