@@ -212,15 +212,24 @@ def _head(task: Task, targets: Any, samples: Callable[[], Tensor] | None) -> Any
         except (ConfigError, DataError):
             raise
         except Exception as problem:  # the loss is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
+            whole = (
+                "" if isinstance(targets, Tensor) else "; a batch that is no pair of input and target goes to it whole"
+            )
             raise ConfigError(
-                f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
+                f"the loss does not accept the model's outputs (shapes: {', '.join(map(_kind, outputs))}; targets: "
+                f"{_kind(targets)}): {problem}{whole}"
             ) from problem
         if (wrong := losses.fault(loss)) is not None:
             raise ConfigError(wrong)
         return loss
 
     return head
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
 
 
 def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:

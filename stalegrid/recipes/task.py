@@ -58,7 +58,7 @@ def make_task(config: RunConfig) -> Task:
 def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | None]:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "data")
-        return load(asked.name, asked.folder)
+        return load(asked.name, asked.folder, asked.context)
     with drawing(CPU, seed, "data"):
         found = factory_of(asked.name, asked.args, DATA)()
     if len(found) != 2:

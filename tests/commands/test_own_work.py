@@ -197,7 +197,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "tensors": (("--data", "sets:tensors"), "TensorDataset(inputs, targets)"),
     "stream": (("--data", "sets:stream", "--training.targets", "read"), "leave training.targets out"),
     "test-stream": (("--data", "sets:test_stream"), "the test data is a stream (it is: Stream)"),
-    "unlabelled": (("--data", "sets:unlabelled"), "a sample must be a pair (input, target)"),
+    "unlabelled": (("--data", "sets:unlabelled"), "targets: list of 1): cross_entropy_loss()"),
     "loss": (("--loss", "nets:number"), "no loss (loss: nets:number, it returns: int); return a function"),
     "optimizer": (("--optimizer", "torch.nn:Identity"), "no optimizer (optimizer: torch.nn:Identity"),
     "optimizer-number": (("--optimizer", "torch.optim:RMSprop", "--lr", "-1"), "Invalid learning rate: -1.0"),
