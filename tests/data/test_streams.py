@@ -102,6 +102,23 @@ def test_a_stream_that_knows_epochs_is_told_the_pass() -> None:
     assert [numbers(stream, 0, n) for n in range(3)] == [[0, 1], [100, 101], [200, 201]]
 
 
+class Shuffled(Count):
+    """Draws its order when a pass begins."""
+
+    def __iter__(self) -> Iterator[Any]:
+        assert self.size is not None
+        return iter(torch.randperm(self.size).tolist())
+
+
+def test_what_is_drawn_as_a_pass_begins_is_keyed_by_the_pass() -> None:
+    one, other = (Stream(Shuffled(16), groups=1, batch_size=16, seed=5) for _ in range(2))
+    first, second = numbers(one, 0, 0), numbers(one, 0, 1)
+    torch.rand(3)
+    assert [numbers(other, 0, n) for n in range(2)] == [first, second]
+    assert first != second
+    assert first != numbers(Stream(Shuffled(16), groups=1, batch_size=16, seed=6), 0, 0)
+
+
 def test_samples_are_counted_over_all_passes() -> None:
     stream = Stream(Count(5), groups=2, batch_size=4, micro_batches=2)
     assert [stream.indices(1, b).tolist() for b in range(4)] == [[4, 5], [6, 7], [12, 13], [14, 15]]
