@@ -2,8 +2,8 @@
 
 python examples/lora.py [--updates N]
 
-A network that was trained on the digits 0 to 4 learns the digits 5 to 9: its own weights stay, adapters of rank 4 in its
-upper layers and a new head learn.
+A network that was trained on the digits 0 to 4 learns the digits 5 to 9: its own weights stay, adapters of rank 4 in
+its upper layers and a new head learn.
 """
 
 import argparse
@@ -77,10 +77,9 @@ def main() -> None:
         batch_size=32,
         updates=asked.updates,
     )
+    every = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(
-        f"test accuracy {result.test_accuracy:.1%}, {trained} of {sum(p.numel() for p in model.parameters())} trained"
-    )
+    print(f"test accuracy {result.test_accuracy:.1%}, {trained} of {every} parameters trained")
 
 
 if __name__ == "__main__":

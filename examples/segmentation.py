@@ -1,4 +1,4 @@
-"""A U-Net whose skips cross every stage: which pixels of a noisy picture are ink?
+"""A U-Net whose skips cross every stage finds which pixels of a noisy picture are ink.
 
 python examples/segmentation.py [--updates N]
 
