@@ -165,8 +165,8 @@ class _Trial:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
         self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
-        with _said("the optimizer cannot be built"):
-            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
+        with _said(f"the weights of a stage cannot be held as one vector (stage: {stage})"):
+            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         self.stage = kind(own, self.site.weights, view, stage == 0, asked.form)
@@ -406,7 +406,7 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
     """Step the corrections, the optimizer and the scheduler once."""
     update = Update(0, 0, site.weights.flat.clone())
     with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
-        scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        scheduler = task.scheduler_of(site.optimizer)
         _check_length(scheduler, site.updates)
         for correction in corrections:
             correction.correct(update)

@@ -132,7 +132,7 @@ def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
         "N": plan.program.updates,
         **_reading(samples, device),
         "loss": task.loss,
-        "optimizer": task.optimizer,
+        "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
     }
