@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
@@ -41,7 +41,7 @@ from stalegrid.engines import (
 )
 from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
-from stalegrid.objects import own_loss
+from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
     BEST,
     MODEL,
@@ -111,7 +111,7 @@ def train(
     model: nn.Module,
     data: Dataset[Any],
     *,
-    loss: Callable[..., Tensor] | None = None,
+    loss: LossFunction | None = None,
     optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
@@ -156,8 +156,9 @@ def train(
         model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
         data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
             the model, ``model(**batch)``, and to the loss in the place of the targets.
-        loss: (outputs, targets) -> loss averaged over the samples, shape (); None for the one that the model computes
-            itself, its output or ``output.loss``.
+        loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
+            shape (), which are added up over an update before they are divided; None for the one that the model
+            computes itself, its output or ``output.loss``.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.

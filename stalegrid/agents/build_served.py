@@ -3,7 +3,7 @@
 Does not know: engines, which process an agent lives in.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.objects import copied, renew
+from stalegrid.objects import LossFunction, copied, renew
 from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
 from stalegrid.plans import ServedPlan, Task, cast_model, make_batches, make_test, served_makers, server_optimizer
@@ -42,7 +42,7 @@ def build_served(
             )
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
-        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving)
+        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)
 
     return keyed(build, units, device, plan.training.seed)
 
@@ -62,6 +62,6 @@ def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:
     return Takes.read(vectors[DOOR]).record()
 
 
-def loss_on(task: Task, device: torch.device) -> Callable[..., Tensor]:
+def loss_on(task: Task, device: torch.device) -> LossFunction:
     """Return a task's loss on a device."""
     return task.loss.to(device) if isinstance(task.loss, nn.Module) else task.loss

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from stalegrid.consensus import (
@@ -97,6 +98,7 @@ class Plan:
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
+        sums: whether the loss is a sum and what it counts, which travels down with the gradients.
     """
 
     method: Method
@@ -115,6 +117,7 @@ class Plan:
     trainable: tuple[int, ...]
     held: tuple[int, ...]
     devices: Devices
+    sums: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -125,6 +128,11 @@ class Plan:
     def schedule(self) -> Schedule:
         """How far stages run ahead."""
         return self.program.schedule
+
+    @property
+    def bounds(self) -> list[int]:
+        """Staleness in updates that no update of each stage exceeds; 0 where nothing is trained."""
+        return [self.schedule.bound(k) if size else 0 for k, size in enumerate(self.trainable)]
 
     @property
     def owners(self) -> list[list[Unit]]:
@@ -172,9 +180,12 @@ class Plan:
         match edge.name:
             case "activation":
                 return self.partition.layouts[stage]
+            case "gradient" if not self.program.carries_gradient(edge):
+                return ()
             case "gradient":
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
-                return floating + flat_layout(len(floating), torch.uint8)
+                counts = flat_layout(1, torch.float64) if self.sums else ()
+                return floating + flat_layout(len(floating), torch.uint8) + counts
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "verdict":
@@ -182,7 +193,8 @@ class Plan:
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
-        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum))
+        sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
+        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
@@ -240,22 +252,29 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, batches.updates_per_epoch)
-    program = Program(grid, schedule, end, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
+    stages = cut.stages(model)
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages))
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
     probed = probe(
         task,
         dataclasses.replace(program, updates=updates),
         view,
         makers(corrections),
-        cut.stages(model),
+        stages,
         *first,
         form=cut.form,
     )
     check_saved(model)
     check_test(task, model, test)
     check_measured(task, model, test, asked.output.best)
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test)
+    sums = probed[-1].sums
+    if sums and mixing.averages_gradients and not has_name(mixing):
+        raise ConfigError(
+            f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
+            "all-reduce, or a loss that is a mean"
+        )
+    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or mixing.averages_gradients:
@@ -288,6 +307,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         trainable,
         tuple(_held(schedule, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
+        sums,
     )
 
 
@@ -310,6 +330,12 @@ def grid_of(method: Method, asked: GridSettings) -> Grid:
     return Grid(groups, stages)
 
 
+def _frozen(stages: Sequence[nn.Module]) -> int:
+    """Return how many stages lie below the first that trains something."""
+    trained = (k for k, stage in enumerate(stages) if any(p.requires_grad for p in stage.parameters()))
+    return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
+
+
 def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
     kept, bound = view.kept(schedule, stage), schedule.bound(stage)
     copies = kept.copies
@@ -330,5 +356,5 @@ def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
 
 
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
-    for stage in weights:
+    for stage in (w for w in weights if w.trainable()):
         Momentum(task.fresh().optimizer_of(stage.named()), stage.trainable())

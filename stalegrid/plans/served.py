@@ -33,7 +33,7 @@ from stalegrid.plans.choices import (
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.plans.measured import check_measured
-from stalegrid.plans.probe import probe
+from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -55,7 +55,7 @@ from stalegrid.programs import (
     read_order,
 )
 from stalegrid.seeds import drawing
-from stalegrid.stages import Current, Maker, StageLayout, Weights, kinds_of, makers, parts_of
+from stalegrid.stages import Current, Maker, StageLayout, kinds_of, makers, parts_of
 from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
 
 LEARNERS = 4
@@ -93,7 +93,7 @@ class Shapes:
                 return (
                     flat_layout(numel, self.dtype)
                     + self._counted(edge.target.stage)
-                    + flat_layout(3, torch.float64)
+                    + flat_layout(4, torch.float64)
                     + flat_layout(len(shard.names), torch.uint8)
                 )
             case "weights":
@@ -131,6 +131,7 @@ class ServedPlan:
         momentum: of each learner; None where the server has it.
         corrections: of every gradient.
         training: how much.
+        sums: whether the loss is a sum and what it counts.
     """
 
     method: ServerMethod
@@ -144,6 +145,7 @@ class ServedPlan:
     momentum: float | None
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
+    sums: bool = False
 
     @property
     def rules(self) -> Rules:
@@ -211,11 +213,17 @@ def make_served_plan(
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)
-    weights = _probe(task, training, model, served_makers(corrections), updates)
+    found = _probe(task, training, model, served_makers(corrections), updates)
+    weights = found.weights
+    if found.sums and asked.servers.momentum_at == "learner":
+        raise ConfigError(
+            "the loss is a sum and a count, and learners with momentum add up gradients of several batches before "
+            "servers divide (momentum_at: learner); take momentum_at server, or a loss that is a mean"
+        )
     check_saved(model)
     check_test(task, model, test)
     check_measured(task, model, test, asked.output.best)
-    tell_unequal(task.loss, batches, rules.gather, test)
+    tell_unequal(task.loss, batches, rules.gather, test, sums=found.sums)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, asked.servers.number, StageLayout.of(weights).names)
     own = dict(model.named_parameters())
@@ -240,6 +248,7 @@ def make_served_plan(
         _momentum(task, model) if asked.servers.momentum_at == "learner" else None,
         corrections,
         training,
+        found.sums,
     )
 
 
@@ -332,15 +341,15 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
 
 def _probe(
     task: Task, training: TrainingSettings, model: nn.Module, corrections: Sequence[Maker], updates: int
-) -> Weights:
-    """Try one update of the whole model on a copy, and return its weights."""
+) -> Probed:
+    """Try one update of the whole model on a copy."""
     batches = make_batches(task, training, 1, 1)
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
     stages = partition(model, inputs, 1, form=batches.form).stages(copied(model))
     first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
     (found,) = probe(task, program, Current, corrections, stages, *first, form=batches.form, learning=True)
     refuse_sparse(found, "servers average gradients as one vector")
-    return found.weights
+    return found
 
 
 def _times(devices: Devices, shapes: Shapes) -> ServedTimes | None:

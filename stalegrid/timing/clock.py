@@ -66,7 +66,7 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
             case "activation":
                 return source.output // micro
             case "gradient":
-                return source.input // micro
+                return source.input // micro if program.carries_gradient(edge) else 0
             case "parameters":
                 return source.parameters
         return source.parameters // groups  # a part of the gradient, or of its mean
