@@ -59,7 +59,7 @@ from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerpri
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.report import read_model, read_summary
 from stalegrid.seeds import kept
-from stalegrid.stages import Maker, View
+from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
 from stalegrid.written import exists, groups_of
 
@@ -90,7 +90,7 @@ def train(
     data: Dataset[Any],
     *,
     loss: LossFunction | None = None,
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | None = None,
     augment: CropAndFlip | None = None,
@@ -134,7 +134,7 @@ def train(
         loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
             shape (), which are added up over an update before they are divided; None for the one that the model
             computes itself, its output or ``output.loss``.
-        optimizer: parameters -> a torch optimizer; called once a unit.
+        optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set to measure the mean model on.
         augment: crop and flip of the training images.

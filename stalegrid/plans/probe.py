@@ -168,7 +168,7 @@ class _Trial:
         self.task = asked.task.fresh()
         self.sums = False
         self._head = self._head_on(asked.targets, asked.samples) if asked.last else None
-        with _said("the optimizer cannot be built"):
+        with _said(f"the weights of a stage cannot be held as one vector (stage: {stage})"):
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         kind = kind_of_stage(program, stage)
@@ -413,7 +413,7 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
     """Step the corrections, the optimizer and the scheduler once."""
     update = Update(0, 0, site.weights.flat.clone())
     with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
-        scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        scheduler = task.scheduler_of(site.optimizer)
         _check_length(scheduler, site.updates)
         for correction in corrections:
             correction.correct(update)

@@ -4,7 +4,7 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.errors import ConfigError
 from stalegrid.objects import LossFunction, attach, hooks_of, renewed
+from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
         data: map-style training data of (input, target) pairs, or of other trees of tensors.
         loss: (outputs, targets) -> loss averaged over the samples, shape (); or its sum and what that counts (tokens,
             samples), each shape (), which are added up over an update before they are divided.
-        optimizer: parameters -> a torch optimizer; called once a unit.
+        optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
@@ -36,7 +37,7 @@ class Task:
     model: nn.Module
     data: Dataset[Any]
     loss: LossFunction
-    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    optimizer: OptimizerFactory
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
@@ -51,28 +52,56 @@ class Task:
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
 
-    def optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def original(self, named: Iterable[tuple[str, nn.Parameter]]) -> Named:
+        """Return parameters under the names that ``model.named_parameters()`` has for them.
+
+        One that is tied has several, and a stage, which has other modules, may find it by another one first.
+
+        Args:
+            named: parameters of a copy of the model or of a part of it; of what is not in the model the name stays.
+        """
+        first = {id(p): name for name, p in self.model.named_parameters()}
+        names = {name: first[id(p)] for name, p in self.model.named_parameters(remove_duplicate=False)}
+        return [(names.get(name, name), p) for name, p in named]
+
+    def optimizer_of(self, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
         """Make the optimizer of some parameters; for none, one that has the usual rates and nothing to do.
 
+        Args:
+            named: see :meth:`original`.
+
         Raises:
-            ConfigError: nothing of the model is trained.
+            ConfigError: the factory fails, or makes what cannot step here, or nothing of the model is trained.
         """
-        if parameters:
-            return self.optimizer(parameters)
+        own = self.original(named)
+        return make_optimizer(self.optimizer, own) if own else self._idle()
+
+    def _idle(self) -> Optimizer:
         # Torch's refuse to begin without parameters, and a factory may look at them: it gets one of another stage.
-        found = next((p for p in self.model.parameters() if p.requires_grad), None)
+        found = next(((name, p) for name, p in self.model.named_parameters() if p.requires_grad), None)
         if found is None:
             raise ConfigError(
                 "nothing of the model is trained (parameters with requires_grad: none); let at least one have a "
                 "gradient"
             )
-        stand_in = nn.Parameter(found.detach().clone())
-        vars(stand_in).update(vars(found))
-        made = self.optimizer([stand_in])
+        name, trained = found
+        stand_in = nn.Parameter(trained.detach().clone())
+        vars(stand_in).update(vars(trained))
+        made = make_optimizer(self.optimizer, [(name, stand_in)])
         made.state.clear()
         for group in made.param_groups:
             group["params"] = []
+            if "param_names" in group:
+                group["param_names"] = []
         return made
+
+    def scheduler_of(self, optimizer: Optimizer) -> LRScheduler | None:
+        """Make the schedule of an optimizer, if there is one.
+
+        Raises:
+            ConfigError: the factory makes what cannot step here.
+        """
+        return None if self.scheduler is None else make_scheduler(self.scheduler, optimizer)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them

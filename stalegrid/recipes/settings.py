@@ -89,6 +89,7 @@ class OptimizerSettings(Made):
         momentum: that of sgd, or the first beta of the other three; the method's if left out, else 0.9.
         nesterov: Nesterov's momentum, for sgd.
         weight_decay: L2 penalty (decoupled for adamw and nadam); 0.0005 if left out.
+        decay: what has weight decay: all; or matrices, kernels included, and not biases and scales of norms.
     """
 
     NAME: ClassVar[str] = "optimizer"
@@ -98,6 +99,7 @@ class OptimizerSettings(Made):
     momentum: float | None = None
     nesterov: bool = False
     weight_decay: float | None = None
+    decay: str = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
