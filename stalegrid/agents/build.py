@@ -4,6 +4,7 @@ Does not know: engines, which process an agent lives in.
 """
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -16,7 +17,7 @@ from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.consensus import Momentum
 from stalegrid.objects import copied, renew
-from stalegrid.observe import Sink, Tally, summarise
+from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
@@ -55,8 +56,11 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
         loss = loss_on(own, device)
         if unit == OBSERVER:
             plain, test = copied(model).to(device), make_test(task, plan.training)
+            metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
+            return Observer(
+                plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.updates_per_epoch, sink, mean
+            )
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
@@ -66,7 +70,8 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
 
 
 def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
-    site = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
+    built = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
+    site = dataclasses.replace(built, updates=plan.updates)  # as planned, wherever the run ends
     scheduler = task.scheduler_of(site.optimizer)
     corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)

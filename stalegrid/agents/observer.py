@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.objects import Form, LossFunction, call, labels, losses, mapped, spread
-from stalegrid.observe import Record, Sink, count_correct
+from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
 
@@ -50,6 +50,7 @@ class Observer:
         model: a plain copy of the user's model, which takes the mean parameters.
         loss: (outputs, targets) -> mean over the samples, or sum and count.
         test: test data; None for none.
+        metrics: of it, beside loss and accuracy.
         updates_per_epoch: to say in which epoch an update is.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
@@ -63,6 +64,7 @@ class Observer:
         model: nn.Module,
         loss: LossFunction,
         test: TestSet | None,
+        metrics: Metrics,
         updates_per_epoch: float,
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
@@ -74,6 +76,7 @@ class Observer:
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._loss = loss
         self._test = test
+        self._metrics = metrics
         self._updates_per_epoch = updates_per_epoch
         self._sink = sink
         self._averaged = averaged
@@ -88,8 +91,11 @@ class Observer:
             self._sink.report(self._report(action.index, inbox))
         elif action.kind is Kind.COLLECT:
             self._collect(action.index, inbox)
-        else:
+        elif action.kind is Kind.EVALUATE:
             self._evaluate(action.index)
+        elif action.kind is Kind.JUDGE:
+            stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
+            return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
@@ -120,6 +126,7 @@ class Observer:
             "consensus_distance": distance,
         }
         self._sums = [0.0, 0.0, 0.0, 0.0]
+        self._metrics.reset()
         if self._test is None:
             self._hand_over()
 
@@ -163,6 +170,7 @@ class Observer:
         total, counted = self._measured(chunk, outputs, targets)
         values = (size, total, float(count_correct(outputs[0], targets)), counted)
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)]
+        self._metrics.update(outputs, targets)
         # Slice by slice, so that units in the same process have their turns in between.
         if chunk + 1 == len(self._test):
             samples, loss, correct, counted = self._sums
@@ -170,6 +178,7 @@ class Observer:
                 raise TrainingError("nothing is counted in the loss of the test data (count: 0); leave the data out")
             accuracy = None if math.isnan(correct) else correct / samples
             self._record |= {"test_loss": loss / counted, "test_accuracy": accuracy}
+            self._record |= self._metrics.compute()
             self._hand_over()
 
     def _hand_over(self) -> None:

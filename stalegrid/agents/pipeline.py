@@ -145,6 +145,8 @@ class PipelineUnit:
                 made = (self._parts.tally.close(self._lr).vector(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
+            case Kind.HEED:
+                made = ()
             case _:
                 assert self._parts.exchange is not None
                 return self._parts.exchange.step(action, inbox)

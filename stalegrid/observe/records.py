@@ -231,7 +231,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     Returns:
         The count, shape ().
     """
-    scores, classes = _of(output, "logits"), _of(targets, "labels")
+    scores, classes = tensor_of(output, "logits"), tensor_of(targets, "labels")
     # A single output is no score of classes.  NaN goes through all sums, so nobody is told half an accuracy.
     if scores is None or classes is None or scores.ndim != 2 or scores.shape[1] < 2 or classes.ndim != 1:
         return torch.tensor(math.nan)
@@ -240,7 +240,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     return (scores.detach().argmax(dim=1) == classes).sum()
 
 
-def _of(tree: Any, name: str) -> Tensor | None:
+def tensor_of(tree: Any, name: str) -> Tensor | None:
     """Return a tensor, or what a dictionary has under a name."""
     found = tree.get(name) if isinstance(tree, Mapping) else tree
     return found if isinstance(found, Tensor) else None
@@ -265,6 +265,12 @@ class Sink(Protocol):
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Take the parameters and running statistics of every unit at the version that is evaluated next."""
 
+    def stops(self) -> bool:
+        """Return whether somebody asks for the end of the run."""
+
+    def finish(self) -> None:
+        """Note that the run ended well."""
+
     def close(self) -> None:
         """Note that the run ended, well or not."""
 
@@ -280,6 +286,13 @@ class Nowhere:
 
     def units(self, vectors: object) -> None:
         """Drop it."""
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""

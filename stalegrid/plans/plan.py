@@ -35,6 +35,7 @@ from stalegrid.plans.choices import (
     C,
     Choices,
     chosen_corrections,
+    end_of,
     make_watch,
     refuse,
     refuse_sparse,
@@ -43,10 +44,22 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
-from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Program, Schedule, Unit, flat_layout
+from stalegrid.programs import (
+    Edge,
+    Grid,
+    GridSettings,
+    Lateral,
+    Layout,
+    Program,
+    Schedule,
+    Stoppable,
+    Unit,
+    flat_layout,
+)
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
     VIEWS,
@@ -61,6 +74,7 @@ from stalegrid.stages import (
     parts_of,
 )
 from stalegrid.timing import CostTable, TimeModel
+from stalegrid.written import text_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ class Plan:
         turns: when they mix, and with whom.
         corrections: of gradients and learning rates.
         training: how much.
+        updates: that are planned; the program may end before.
         program: what is due.
         partition: where the model is cut.
         stages: how the vectors of each stage read.
@@ -92,6 +107,7 @@ class Plan:
     turns: Turns
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
+    updates: int
     program: Program
     partition: Partition
     stages: tuple[StageLayout, ...]
@@ -134,6 +150,25 @@ class Plan:
         """What actions take and messages weigh; None where no costs are known."""
         return None if self.devices.costs is None else self.devices.time_model(self.program, self.nbytes)
 
+    def stoppable(self) -> "Plan":
+        """Return the plan of the same run where a callback may end it early.
+
+        Raises:
+            ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
+                the first evaluation ended it.
+        """
+        if not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own may depend on how long a run is, which a callback may change (mixing: "
+                f"{text_of(self.mixing)}); let no callback ask for the end (stops = False), or take a mixing by name"
+            )
+        schedule = self.schedule
+        ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
+        if self.mixing.averages_parameters:
+            ahead = max(ahead, self.turns.lag)
+        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns))
+        return dataclasses.replace(self, program=program)
+
     def nbytes(self, edge: Edge) -> int:
         """Return the bytes of every message of an edge."""
         return sum(spec.nbytes for spec in self.layout(edge))
@@ -153,6 +188,8 @@ class Plan:
                 return floating + flat_layout(len(floating), torch.uint8) + counts
             case "report":
                 return Report.layout(self.schedule.bound(stage))
+            case "verdict":
+                return flat_layout(1, torch.uint8)
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
@@ -200,15 +237,13 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training)
     updates = updates_of(asked.training, batches.updates_per_epoch)
+    end = end_of(asked.training, updates)
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
-    turns = turns_of(asked.mixing, grid.groups, updates)
+    turns = turns_of(asked.mixing, grid.groups, end)
     lateral = mixing.lateral(turns)
     staleness = asked.method.staleness
     if staleness == "auto":
-
-        def exchanging(updates: int) -> Lateral:
-            return mixing.lateral(dataclasses.replace(turns, updates=updates))
-
+        exchanging = partial(_lateral, mixing, turns)
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, asked.method.within)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
@@ -219,11 +254,20 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     watch = make_watch(test, asked.output, batches.updates_per_epoch)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
     stages = cut.stages(model)
-    program = Program(grid, schedule, updates, lateral, watch, view.recomputes, _frozen(stages))
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages))
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
-    probed = probe(task, program, view, makers(corrections), stages, *first, form=cut.form)
+    probed = probe(
+        task,
+        dataclasses.replace(program, updates=updates),
+        view,
+        makers(corrections),
+        stages,
+        *first,
+        form=cut.form,
+    )
     check_saved(model)
     check_test(task, model, test)
+    check_measured(task, model, test, asked.output.best)
     sums = probed[-1].sums
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(
@@ -253,6 +297,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         turns,
         corrections,
         asked.training,
+        updates,
         program,
         cut,
         layouts,
@@ -264,6 +309,10 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         devices,
         sums,
     )
+
+
+def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:
+    return mixing.lateral(dataclasses.replace(turns, updates=updates))
 
 
 def grid_of(method: Method, asked: GridSettings) -> Grid:

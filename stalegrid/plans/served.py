@@ -23,6 +23,7 @@ from stalegrid.plans.choices import (
     C,
     Choices,
     chosen_corrections,
+    end_of,
     make_watch,
     refuse,
     refuse_sparse,
@@ -31,6 +32,7 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
@@ -165,6 +167,17 @@ class ServedPlan:
         """The server that has each shard."""
         return [[shard] for shard in self.program.shards]
 
+    def stoppable(self) -> "ServedPlan":
+        """Refuse to be stopped.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"a callback cannot end a run with servers early (method: {self.method.name}); let none ask for it "
+            "(stops = False), or train a grid"
+        )
+
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
         return self.shapes.layout(edge)
@@ -195,6 +208,7 @@ def make_served_plan(
     check_data(task, training)
     per_epoch = updates_per_epoch(rules, training, samples)
     updates = updates_of(training, per_epoch)
+    end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
@@ -208,6 +222,7 @@ def make_served_plan(
         )
     check_saved(model)
     check_test(task, model, test)
+    check_measured(task, model, test, asked.output.best)
     tell_unequal(task.loss, batches, rules.gather, test, sums=found.sums)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, asked.servers.number, StageLayout.of(weights).names)
@@ -219,7 +234,7 @@ def make_served_plan(
         table = CostTable(max(1, training.batch_size), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
     times = _times(devices, shapes)
-    blank = Served(rules, asked.servers.number, updates, watch)
+    blank = Served(rules, asked.servers.number, end, watch)
     program = _program(blank, asked.servers, method, times, virtual)
     return ServedPlan(
         method,

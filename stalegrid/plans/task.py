@@ -4,8 +4,8 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.errors import ConfigError
 from stalegrid.objects import LossFunction, attach, hooks_of, renewed
+from stalegrid.observe import Measure
 from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
@@ -32,6 +33,7 @@ class Task:
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
+        metrics: what is measured on the test data beside loss and accuracy, by name.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Task:
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
 
     def fresh(self) -> "Task":
         """Return the same task with a loss and factories of its own, whose state nobody else shares.
@@ -73,20 +76,18 @@ class Task:
         Raises:
             ConfigError: the factory fails, or makes what cannot step here, or nothing of the model is trained.
         """
-        own = self.original(named)
-        return make_optimizer(self.optimizer, own) if own else self._idle()
-
-    def _idle(self) -> Optimizer:
+        given = self.original(named)
+        if given:
+            return make_optimizer(self.optimizer, given)
         # Torch's refuse to begin without parameters, and a factory may look at them: it gets one of another stage.
-        found = next(((name, p) for name, p in self.model.named_parameters() if p.requires_grad), None)
+        name, found = next(((n, p) for n, p in self.model.named_parameters() if p.requires_grad), ("", None))
         if found is None:
             raise ConfigError(
                 "nothing of the model is trained (parameters with requires_grad: none); let at least one have a "
                 "gradient"
             )
-        name, trained = found
-        stand_in = nn.Parameter(trained.detach().clone())
-        vars(stand_in).update(vars(trained))
+        stand_in = nn.Parameter(found.detach().clone())
+        vars(stand_in).update(vars(found))
         made = make_optimizer(self.optimizer, [(name, stand_in)])
         made.state.clear()
         for group in made.param_groups:

@@ -20,7 +20,7 @@ def task_of(optimizer: object) -> Task:
 
 def test_parameters_are_given_to_the_factory_as_they_are() -> None:
     task = task_of(partial(torch.optim.SGD, lr=0.5))
-    given = list(task.model[1].named_parameters(prefix="1"))  # type: ignore[index]
+    given = list(task.model.named_parameters())
     assert task.optimizer_of(given).param_groups[0]["params"] == [p for _, p in given]
 
 
