@@ -63,7 +63,7 @@ def programs(draw: st.DrawFn) -> Program:
         draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging)),
         draw(st.none() | watch),
         draw(st.booleans()),
-        draw(st.booleans()),
+        targets_travel=draw(st.booleans()),
     )
 
 
@@ -301,6 +301,17 @@ def test_messages_of_a_middle_stage() -> None:
         Kind.BACKWARD, 0, (Tag(Edge("gradient", above, here), 0),), (Tag(Edge("gradient", here, below), 0),)
     )
     assert update == Action(Kind.UPDATE, 0)
+
+
+def test_below_all_that_is_trained_the_program_is_the_same_without_second_forwards() -> None:
+    usual = Program(Grid(1, 3), stale([2, 1, 0]), 4, recompute=True)
+    frozen = Program(Grid(1, 3), stale([2, 1, 0]), 4, recompute=True, frozen=1)
+    assert [frozen.recomputes(k) for k in range(3)] == [False, True, False]
+    for unit in frozen.units:
+        without = [a for a in usual.actions(unit) if unit.stage or a.kind is not Kind.RECOMPUTE]
+        assert list(frozen.actions(unit)) == without
+    edges = [Edge("gradient", Unit(0, k), Unit(0, k - 1)) for k in (1, 2)]
+    assert [frozen.carries_gradient(edge) for edge in edges] == [False, True]
 
 
 def test_the_only_stage_exchanges_nothing_within_its_group() -> None:
