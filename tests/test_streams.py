@@ -20,6 +20,7 @@ from stalegrid.programs.grid import Unit
 from stalegrid.studies.verifying import verify
 from tests.cases import (
     CPU,
+    CUTS,
     Net,
     Recorder,
     build,
@@ -68,7 +69,14 @@ def travelling(settings: Any) -> Any:
 
 
 def train(data: Any, **options: Any) -> stalegrid.Result:
-    given: dict[str, Any] = {"method": "pipedream", "stages": 2, "batch_size": 4, "updates": 6, "engine": "simulator"}
+    given: dict[str, Any] = {
+        "method": "pipedream",
+        "stages": 2,
+        "cuts": CUTS[2],
+        "batch_size": 4,
+        "updates": 6,
+        "engine": "simulator",
+    }
     task = make_task(data=data)
     return stalegrid.train(task.model, data, loss=task.loss, optimizer=task.optimizer, **(given | options), quiet=True)
 
@@ -237,7 +245,7 @@ def test_what_streams_cannot_do_is_refused_with_the_remedy() -> None:
     with pytest.raises(ConfigError, match=r"not as many samples .* \(samples: 5, an update takes: 8\)"):
         train(Images(5), groups=2, mixing="combine-while-adapt")
     with pytest.raises(ConfigError, match=r"\(training.targets: travel\); leave training.targets out"):
-        train(Images(), method="hardsync", stages=None, training=TRAVEL)
+        train(Images(), method="hardsync", stages=None, cuts=None, training=TRAVEL)
     assert train(Images(), test=list(itertools.islice(Images(), 20))).summary["test_loss"] > 0
 
 

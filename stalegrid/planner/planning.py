@@ -242,8 +242,8 @@ def _of_method(
         return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
 
     assert devices.costs is not None
-    frozen = frozen_stages(devices.costs)
     travel = settings.training.targets == "travel"
+    frozen = frozen_stages(devices.costs)
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
@@ -259,15 +259,7 @@ def _of_method(
                 continue
             seen.add(schedule)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(
-                grid,
-                schedule,
-                updates,
-                lateral(updates),
-                recompute=view.recomputes,
-                frozen=frozen,
-                targets_travel=travel,
-            )
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, travel)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
             chosen = replace(

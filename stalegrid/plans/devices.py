@@ -94,15 +94,7 @@ class Devices:
         def batch(staleness: list[int]) -> float:
             schedule = schedule_of(method, grid.stages, staleness, None, micro_batches, view.delay)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(
-                grid,
-                schedule,
-                updates,
-                lateral(updates),
-                recompute=view.recomputes,
-                frozen=frozen,
-                targets_travel=targets_travel,
-            )
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, targets_travel)
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)

@@ -242,9 +242,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training, grid.groups)
     updates = updates_of(asked.training, batches.updates_per_epoch)
-    end = end_of(asked.training, updates)
     per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
     travel = targets_travel(asked.training, batches) and grid.stages > 1
+    end = end_of(asked.training, updates)
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
     turns = turns_of(asked.mixing, grid.groups, end)
     lateral = mixing.lateral(turns)

@@ -214,8 +214,8 @@ def make_served_plan(
         None if share is None else updates_per_epoch(rules, training, share * rules.learners * training.batch_size)
     )
     updates = updates_of(training, of_epoch)
-    end = end_of(training, updates)
     per_epoch = updates if of_epoch is None else of_epoch
+    end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)

@@ -63,7 +63,7 @@ def programs(draw: st.DrawFn) -> Program:
         draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging)),
         draw(st.none() | watch),
         draw(st.booleans()),
-        draw(st.booleans()),
+        targets_travel=draw(st.booleans()),
     )
 
 
