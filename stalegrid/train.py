@@ -156,8 +156,9 @@ def train(
 
     Args:
         model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
-        data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
-            the model, ``model(**batch)``, and to the loss in the place of the targets.
+        data: map-style data set of (input, target) pairs, or a stream of them, such as an ``IterableDataset``; batches
+            of any other kind, such as dictionaries, go whole to the model, ``model(**batch)``, and to the loss in the
+            place of the targets.
         loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
             shape (), which are added up over an update before they are divided; None for the one that the model
             computes itself, its output or ``output.loss``.

@@ -49,7 +49,10 @@ def build_agents(
 def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
-    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
+    units = list(units)
+    readers = {unit.group for unit in units if unit != OBSERVER and unit.stage == 0}
+    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches, readers)
+    targets = plan.targets.form if plan.program.targets_travel else None
 
     def build(unit: Unit) -> Agent:
         own = task.fresh()
@@ -64,7 +67,7 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
-        return PipelineUnit(role, parts, samples, loss, device)
+        return PipelineUnit(role, parts, samples, loss, device, targets)
 
     return keyed(build, units, device, plan.training.seed)
 

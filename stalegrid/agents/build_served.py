@@ -26,7 +26,9 @@ def build_served(
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
     model = cast_model(task, plan.training)
-    samples = make_batches(task, plan.training, plan.grid.groups, 1)
+    units = list(units)
+    readers = {unit.group for unit in units if unit in plan.program.learners}
+    samples = make_batches(task, plan.training, plan.grid.groups, 1, readers)
     shards = plan.shapes.shards
     moving = plan.stages[0].names
 

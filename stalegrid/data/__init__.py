@@ -3,7 +3,8 @@
 Does not know: stages, processes, models.
 
 :class:`Batches` says what each group trains on at each batch and :class:`Slices` walks a data set in order;
-both take any map-style data set of (input, target) pairs and read an :class:`ArrayDataset` fastest.
+both take any map-style data set of (input, target) pairs and read an :class:`ArrayDataset` fastest.  :class:`Stream`
+has the batches of data that can only be gone through.
 """
 
 from stalegrid.data.arrays import ArrayDataset, Normalise
@@ -13,9 +14,11 @@ from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
-from stalegrid.data.repeating import check_repeats
+from stalegrid.data.passes import is_stream
+from stalegrid.data.repeating import check_repeats, check_stream
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.sources import bytes_of
+from stalegrid.data.streams import Stream
 
 __all__ = [
     "ArrayDataset",
@@ -23,9 +26,12 @@ __all__ = [
     "CropAndFlip",
     "Normalise",
     "Slices",
+    "Stream",
     "TrainingSettings",
     "bytes_of",
     "check_repeats",
+    "check_stream",
+    "is_stream",
     "load",
     "load_cifar10",
     "load_digits",

@@ -15,11 +15,14 @@ class TrainingSettings(Group):
 
     Args:
         batch_size: samples of one group in one update, or of one gradient of a learner.
-        epochs: passes over the training data; 10 if left out.
+        epochs: passes over the training data; 10 if left out.  A stream without a length needs updates; a run with it
+            counts as one epoch.
         updates: number of updates, instead of epochs.
         until: updates after which the run ends though more are planned; repeats a run that a callback has stopped.
         seed: of everything that is drawn.
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
+        targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
+            they travel; if left out, those of a stream travel.
     """
 
     NAME: ClassVar[str] = "training"
@@ -30,3 +33,4 @@ class TrainingSettings(Group):
     until: int | None = None
     seed: int = 0
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
+    targets: Literal["read", "travel"] | None = None

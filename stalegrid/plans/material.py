@@ -3,13 +3,14 @@
 Does not know: grids, stages, methods, engines.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
 import torch
 from torch import nn
 
-from stalegrid.data import Batches, Slices, TrainingSettings, check_repeats
+from stalegrid.data import Batches, Slices, Stream, TrainingSettings, check_repeats, check_stream, is_stream
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import (
     call,
@@ -30,8 +31,20 @@ TEST_BATCH = 125
 """Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
 
 
-def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batches: int) -> Batches:
-    """Return the training batches of every group."""
+def make_batches(
+    task: Task, training: TrainingSettings, groups: int, micro_batches: int, here: Collection[int] | None = None
+) -> Batches | Stream:
+    """Return the training batches of every group.
+
+    Args:
+        task: what is trained.
+        training: how much.
+        groups: S.
+        micro_batches: M.
+        here: groups whose batches will be asked for; all if left out.
+    """
+    if is_stream(task.data):
+        return _stream(task, training, groups, micro_batches, here)
     return Batches(
         task.data,
         groups=groups,
@@ -43,8 +56,35 @@ def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batc
     )
 
 
+def _stream(
+    task: Task, training: TrainingSettings, groups: int, micro_batches: int, here: Collection[int] | None
+) -> Stream:
+    if task.augment is not None:
+        raise ConfigError(
+            f"augment needs an ArrayDataset, not {type(task.data).__name__}; let the stream transform its own items"
+        )
+    return Stream(
+        task.data,
+        groups=groups,
+        batch_size=training.batch_size,
+        micro_batches=micro_batches,
+        seed=training.seed,
+        dtype=dtype_of(training),
+        here=here,
+    )
+
+
 def make_test(task: Task, training: TrainingSettings) -> Slices | None:
-    """Return the test data in slices, if there is any."""
+    """Return the test data in slices, if there is any.
+
+    Raises:
+        ConfigError: it has no samples by index.
+    """
+    if is_stream(task.test):
+        raise ConfigError(
+            f"the test data is a stream (it is: {type(task.test).__name__}), and every evaluation measures the same "
+            "samples; give as many of them as you like, as in test=list(itertools.islice(stream, 1000))"
+        )
     return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(training))
 
 
@@ -54,10 +94,13 @@ def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     return found
 
 
-def check_data(task: Task, training: TrainingSettings) -> None:
+def check_data(task: Task, training: TrainingSettings, groups: int) -> None:
     """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
-    check_repeats(task.data, "training data", training.seed)
-    if task.test is not None:
+    if is_stream(task.data):
+        check_stream(task.data, training.seed, groups)
+    else:
+        check_repeats(task.data, "training data", training.seed)
+    if task.test is not None and not is_stream(task.test):  # which is told of where slices are made
         check_repeats(task.test, "test data", 0)
 
 

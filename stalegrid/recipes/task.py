@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, load
+from stalegrid.data import CropAndFlip, is_stream, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -86,14 +86,15 @@ def _check_set(data: object, path: str) -> None:
         remedy = "batches are drawn here: return the data set of the loader, which is its attribute dataset"
     elif isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
         remedy = "return torch.utils.data.TensorDataset(inputs, targets), or a Dataset of your own"
-    elif not hasattr(data, "__getitem__"):
+    elif not hasattr(data, "__getitem__") and not is_stream(data):
         remedy = "return an object with __getitem__ and __len__, such as a torch.utils.data.Dataset"
     if remedy:
         raise ConfigError(f"this is no data set (data: {path}, it returns: {type(data).__name__}); {remedy}")
 
 
-def _size(data: Dataset[Any]) -> int:
-    return len(data) if hasattr(data, "__len__") else 0  # whose data has no size is told where batches are made
+def _size(data: Dataset[Any]) -> int | None:
+    """Return how many samples there are; None where that is not known, or is told where batches are made."""
+    return len(data) if hasattr(data, "__len__") else None
 
 
 def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
@@ -113,7 +114,7 @@ def _first_input(data: Dataset[Any], name: str) -> Tensor:
         ConfigError: the data set is the user's and has none.
     """
     try:
-        found = data[0][0]
+        found = (next(iter(data)) if is_stream(data) else data[0])[0]
     except Exception as problem:  # the data set is the user's: anything can be raised
         raise ConfigError(f"the first sample cannot be read (model: {name}): {said(problem)}") from problem
     if not isinstance(found, Tensor):
@@ -234,7 +235,7 @@ def _with_names(make: partial[Optimizer], named_parameters: Named) -> Optimizer:
     return make(named_parameters)
 
 
-def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+def _scheduler(config: RunConfig, samples: int | None) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
     asked = config.schedule
     if asked.milestones is not None and asked.name != "step":
         raise ConfigError(f"milestones are those of schedule step (schedule: {asked.name}); take step, or none")
@@ -254,12 +255,14 @@ def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_sche
     if asked.name == "step":
         milestones = [updates // 2, 3 * updates // 4]
         if asked.milestones is not None:
-            milestones = [round(epoch * per_epoch) for epoch in asked.milestones]
+            milestones = [round(epoch * (updates if per_epoch is None else per_epoch)) for epoch in asked.milestones]
         return partial(lr_scheduler.MultiStepLR, milestones=milestones)
     return partial(_one_cycle, updates=updates)
 
 
-def _updates_per_epoch(config: RunConfig, samples: int) -> float:
+def _updates_per_epoch(config: RunConfig, samples: int | None) -> float | None:
+    if samples is None:
+        return None
     method, size = find(config.method.name), config.training.batch_size
     if not isinstance(method, ServerMethod):
         return samples // grid_of(method, config.grid).groups // size

@@ -135,7 +135,7 @@ def test_what_is_printed_is_read_as_the_same(tmp_path: Path, capsys: Said) -> No
     words = ("--stages", "3", "--model", "a:b", "--model.args.text", "1e-3", "--out", "x", "--staleness", "4,2,0")
     assert main(("train", *words, "--print-config")) == 0
     shown = capsys.readouterr().out
-    assert set(yaml.safe_load(shown)["training"]) == {"batch_size", "epochs", "updates", "seed", "dtype"}
+    assert set(yaml.safe_load(shown)["training"]) == {"batch_size", "epochs", "updates", "seed", "dtype", "targets"}
     assert read("--config", write(tmp_path / "shown.yaml", shown)) == read(*words)
 
 
