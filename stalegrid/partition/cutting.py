@@ -188,8 +188,10 @@ class _Cutter:
         self.costs = measure(self.chain, self.trial)
         self._tolls: dict[int, float] = {}
         self._shared = _shared_spans(self.chain)
-        # Frozen ones too: a stage below all that is trained forwards, which may be most of the work.
-        layers = {name for name, _ in self.chain.model.named_parameters()}
+        # Frozen ones too: a stage below all that is trained forwards, which may be most of the work.  What is to be
+        # trained and gets no gradient makes no stage.
+        named = self.chain.model.named_parameters()
+        layers = {name for name, p in named if not p.requires_grad or name in self.trial.reached}
         owners = (bool(layers.intersection(self.chain.owned(i, i + 1))) for i in range(len(self.chain.nodes)))
         self._owners = [0, *itertools.accumulate(map(int, owners))]
 

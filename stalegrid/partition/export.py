@@ -11,6 +11,9 @@ refused: a backward of its own, hooks, checkpoints, a change of what modules hol
 torch.fx, a forward that prints, or fills a list of the script, does so once.
 """
 
+import contextlib
+import io
+import logging
 import operator
 import pickle
 import random
@@ -97,6 +100,7 @@ def _watched() -> Iterator[None]:
     """Refuse what would be lost without a word."""
     state = random.getstate(), pickle.dumps(np.random.get_state())
     with (
+        _silent(),
         mock.patch.object(torch.autograd.Function, "apply", refusing(torch.autograd.Function.apply, Tensor)),
         mock.patch.object(saved_tensors_hooks, "__enter__", _refuse("checkpoints or offloads activations")),
         mock.patch.object(Tensor, "register_hook", _refuse("hangs a hook on a tensor")),
@@ -107,6 +111,18 @@ def _watched() -> Iterator[None]:
         yield
     if state != (random.getstate(), pickle.dumps(np.random.get_state())):
         raise TypeError("the forward draws random numbers that are not torch's")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Let torch.export not print what it could not follow, which is said in a line here."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _refuse(what: str) -> Any:

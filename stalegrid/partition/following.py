@@ -54,7 +54,7 @@ def told(problem: Exception) -> str:
 def reason(problem: Exception) -> str:
     """Say in a line what was in the way."""
     text = next(iter(str(problem).splitlines()), "")
-    if "DataDependent" in type(problem).__name__ or "data-dependent" in str(problem):
+    if "control flow" in text or "DataDependent" in type(problem).__name__ or "data-dependent" in str(problem):
         return "what is done depends on the values of tensors"
     if "Proxy" in text or "FakeTensor" in text:
         return "what is done depends on values or sizes that are not known while the forward is followed"

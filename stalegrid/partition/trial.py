@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, call, copied, tensors_in, tensors_of
+from stalegrid.objects import Form, Tensors, call, copied, leaves, tensors_in, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.outputs import parted
 from stalegrid.seeds import drawing
@@ -33,12 +33,14 @@ class Trial:
         changed: storage of the arguments that an operation changes in place, by name.
         places: position of each operation in the model, by name.
         learning: names of the nodes whose values depend on what is trained.
+        reached: names of the parameters that get a gradient.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, set[int]] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
     learning: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
 
     @cached_property
     def changers(self) -> dict[int, list[tuple[int, str]]]:
@@ -54,6 +56,7 @@ class _Interpreter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
         # All values are kept: a cut may lie anywhere.
         super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
+        self._model = chain.model
         self.trial = Trial(places={n.name: i for i, n in enumerate(chain.nodes)})
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -61,6 +64,8 @@ class _Interpreter(fx.Interpreter):
         # At the end: what is made empty may be filled in place with what depends on parameters.
         learning = (n.name for n, value in self.env.items() if any(y.requires_grad for y in tensors_in(value)))
         self.trial.learning.update(learning)
+        ends = {id(leaf) for leaf in leaves(tensors_in(made))}
+        self.trial.reached.update(name for name, p in self._model.named_parameters() if id(p) in ends)
         return made
 
     def run_node(self, n: fx.Node) -> Any:

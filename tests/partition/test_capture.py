@@ -141,6 +141,23 @@ def test_functions_of_libraries_are_followed() -> None:
     assert torch.equal(compose(cut.stages(model), x), model(x))
 
 
+def test_what_gets_no_gradient_makes_no_stage_of_its_own() -> None:
+    class Featured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.a, self.b = nn.Linear(4, 64), nn.Linear(64, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                h = torch.relu(self.features(x))
+            return self.b(self.a(h))
+
+    stages = partition(Featured(), (noise(3, 4),), 2)
+    assert "b" in stages.names[0]
+    with pytest.raises(ConfigError, match=r"fewer layers than stages \(layers with parameters: 2, stages: 3\)"):
+        partition(Featured(), (noise(3, 4),), 3)
+
+
 def test_packed_sequences_are_packed_in_one_operation() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:

@@ -180,13 +180,14 @@ def test_a_custom_backward_and_a_hook_on_a_tensor_are_refused() -> None:
         export(Three(hooked).train(), (noise(3, 4),))
 
 
-def test_a_branch_on_values_is_refused_with_its_line() -> None:
+def test_a_branch_on_values_is_refused_with_its_line_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     def branching(m: Three, x: Tensor) -> Tensor:
         return m.c(x) if m.a(x).sum() > 0 else m.b(x)
 
     expected = r"line: test_export.py:\d+: return m.c\(x\) if.*\): what is done depends on the values of tensors"
     with pytest.raises(ConfigError, match=expected):
         export(Three(branching).train(), (noise(3, 4),))
+    assert capfd.readouterr() == ("", "")
 
 
 @dataclass
