@@ -92,6 +92,8 @@ class Task:
         made.state.clear()
         for group in made.param_groups:
             group["params"] = []
+            if "param_names" in group:
+                group["param_names"] = []
         return made
 
     def scheduler_of(self, optimizer: Optimizer) -> LRScheduler | None:
