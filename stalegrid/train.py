@@ -5,7 +5,7 @@ Does not know: how any part works.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import CropAndFlip, TrainingSettings
+from stalegrid.data import Collate, CropAndFlip, TrainingSettings, check_size, reading_of
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -87,13 +87,14 @@ class Result:
 
 def train(
     model: nn.Module,
-    data: Dataset[Any],
+    data: Dataset[Any] | DataLoader[Any],
     *,
     loss: Callable[..., Tensor] | None = None,
     optimizer: Callable[[list[nn.Parameter]], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-    test: Dataset[Any] | None = None,
+    test: Dataset[Any] | DataLoader[Any] | None = None,
     augment: CropAndFlip | None = None,
+    collate_fn: Collate | None = None,
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
     stages: int | None = None,
@@ -106,6 +107,8 @@ def train(
     topology: Topology | None = None,
     learners: int | None = None,
     batch_size: int | None = None,
+    test_batch_size: int | None = None,
+    workers: int | None = None,
     epochs: float | None = None,
     updates: int | None = None,
     seed: int | None = None,
@@ -130,13 +133,15 @@ def train(
     Args:
         model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
         data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
-            the model, ``model(**batch)``, and to the loss in the place of the targets.
+            the model, ``model(**batch)``, and to the loss in the place of the targets.  A ``DataLoader`` in its place
+            gives its data set, batch size, order, collate_fn and workers.
         loss: (outputs, targets) -> loss averaged over the samples, shape (); None for the one that the model computes
             itself, its output or ``output.loss``.
         optimizer: parameters -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
-        test: map-style data set to measure the mean model on.
+        test: map-style data set, or a loader of one, to measure the mean model on.
         augment: crop and flip of the training images.
+        collate_fn: list of items -> batch, a tree of tensors, of both data sets; they are stacked if left out.
         method: a published one by name, one of your own, or all that is said of it.
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
@@ -149,6 +154,8 @@ def train(
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
         batch_size: samples of one group in one update; short for that of the training.
+        test_batch_size: samples that are measured at once; likewise.
+        workers: processes that read samples ahead, for each group in each process; likewise.
         epochs: passes over the data; likewise.
         updates: of every unit, instead of epochs; likewise.
         seed: of everything that is drawn; likewise.
@@ -175,7 +182,11 @@ def train(
         OutputError: results cannot be written; what was written before stays.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment)
+    reading = reading_of(data, collate_fn)
+    if reading.batch_size is not None:
+        check_size(reading, given.setdefault("batch_size", reading.batch_size), "batch_size")
+    tested = None if test is None else reading_of(test, collate_fn)
+    task = Task(model, reading, own_loss if loss is None else loss, optimizer, scheduler, tested, augment)
     return execute(task, Settings.of(given), quiet=quiet)
 
 
@@ -299,16 +310,16 @@ def _simulate(job: Job) -> None:
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
-    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink:
+    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
             with noted(agents, job.folder) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
     if traced:

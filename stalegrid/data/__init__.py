@@ -3,7 +3,8 @@
 Does not know: stages, processes, models.
 
 :class:`Batches` says what each group trains on at each batch and :class:`Slices` walks a data set in order;
-both take any map-style data set of (input, target) pairs and read an :class:`ArrayDataset` fastest.
+both take any map-style data set, or a ``DataLoader``, and read an :class:`ArrayDataset` fastest.  :func:`feed` hands
+batches out in a process of a run.
 """
 
 from stalegrid.data.arrays import ArrayDataset, Normalise
@@ -11,8 +12,10 @@ from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
+from stalegrid.data.feeds import Feed, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
+from stalegrid.data.readings import Collate, Reading, check_size, reading_of
 from stalegrid.data.repeating import check_repeats
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.sources import bytes_of
@@ -20,14 +23,20 @@ from stalegrid.data.sources import bytes_of
 __all__ = [
     "ArrayDataset",
     "Batches",
+    "Collate",
     "CropAndFlip",
+    "Feed",
     "Normalise",
+    "Reading",
     "Slices",
     "TrainingSettings",
     "bytes_of",
     "check_repeats",
+    "check_size",
+    "feed",
     "load",
     "load_cifar10",
     "load_digits",
     "load_mnist",
+    "reading_of",
 ]

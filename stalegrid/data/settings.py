@@ -1,4 +1,4 @@
-"""How many samples, how often, drawn how.
+"""How many samples, how often, drawn how, and read by whom.
 
 Does not know: which samples, what is trained on them.
 """
@@ -18,6 +18,9 @@ class TrainingSettings(Group):
         epochs: passes over the training data; 10 if left out.
         updates: number of updates, instead of epochs.
         seed: of everything that is drawn.
+        workers: processes that read samples ahead, for each group in each process of the run; as many as a DataLoader
+            names if left out, else none.  They change no number.
+        test_batch_size: samples that are measured at once; that of a DataLoader if left out, else 125.
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
     """
 
@@ -27,4 +30,6 @@ class TrainingSettings(Group):
     epochs: float | None = None
     updates: int | None = None
     seed: int = 0
+    workers: int | None = None
+    test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None

@@ -3,13 +3,21 @@
 Does not know: grids, stages, methods, engines.
 """
 
+import warnings
 from contextlib import suppress
 from functools import partial
 
 import torch
 from torch import nn
 
-from stalegrid.data import Batches, Slices, TrainingSettings, check_repeats
+from stalegrid.data import (
+    Batches,
+    Slices,
+    TrainingSettings,
+    check_repeats,
+    check_size,
+    reading_of,
+)
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import (
     call,
@@ -26,7 +34,8 @@ from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing
 
 TEST_BATCH = 125
-"""Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
+"""Samples that are evaluated at once unless somebody says otherwise: activations of more leave a processor's caches (a
+quarter slower at 500)."""
 
 
 def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batches: int) -> Batches:
@@ -43,8 +52,18 @@ def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batc
 
 
 def make_test(task: Task, training: TrainingSettings) -> Slices | None:
-    """Return the test data in slices, if there is any."""
-    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(training))
+    """Return the test data in slices, if there is any.
+
+    Raises:
+        ConfigError: the samples in a slice are said twice.
+    """
+    if task.test is None:
+        return None
+    reading, asked = reading_of(task.test), training.test_batch_size
+    if asked is None:
+        return Slices(reading, reading.batch_size or TEST_BATCH, dtype_of(training))
+    check_size(reading, asked, "test_batch_size")
+    return Slices(reading, asked, dtype_of(training))
 
 
 def dtype_of(training: TrainingSettings) -> torch.dtype | None:
@@ -53,11 +72,23 @@ def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     return found
 
 
-def check_data(task: Task, training: TrainingSettings) -> None:
-    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
+def check_data(task: Task, training: TrainingSettings, batches: Batches) -> None:
+    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run.
+
+    Raises:
+        ConfigError: samples differ when they are read again, or a number of processes is negative.
+    """
+    if training.workers is not None and training.workers < 0:
+        raise ConfigError(f"there can be no such number of processes that read ahead (workers: {training.workers})")
     check_repeats(task.data, "training data", training.seed)
     if task.test is not None:
         check_repeats(task.test, "test data", 0)
+    if batches.dropped:
+        warnings.warn(
+            f"the end of every epoch, which fills no update, is left out (samples: {batches.dropped}); let the "
+            "DataLoader say so with drop_last=True, or take a batch_size that divides the data",
+            stacklevel=2,
+        )
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:

@@ -175,7 +175,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
     batches = make_batches(task, asked.training, grid.groups, micro)
-    check_data(task, asked.training)
+    check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
     turns = turns_of(asked.mixing, grid.groups, updates)

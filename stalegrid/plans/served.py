@@ -190,7 +190,7 @@ def make_served_plan(
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, training, rules.learners, 1)
     samples = batches.updates_per_epoch * rules.learners * training.batch_size
-    check_data(task, training)
+    check_data(task, training, batches)
     per_epoch = updates_per_epoch(rules, training, samples)
     updates = updates_of(training, per_epoch)
     model, test = cast_model(task, training), make_test(task, training)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, load
+from stalegrid.data import CropAndFlip, Reading, check_size, load, reading_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -43,22 +43,24 @@ def make_task(config: RunConfig) -> Task:
         ConfigError: a name is unknown, a number impossible, a factory fails, or the data not there.
     """
     train, test = _data(config.data, config.training.seed)
+    check_size(train, config.training.batch_size, "batch_size")
     augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
     return Task(
-        model=_model(config, train),
+        model=_model(config, train.dataset),
         data=train,
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
-        scheduler=_scheduler(config, _size(train)),
+        scheduler=_scheduler(config, _size(train, config.training.seed)),
         test=test,
         augment=CropAndFlip() if augment else None,
     )
 
 
-def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | None]:
+def _data(asked: DataSettings, seed: int) -> tuple[Reading, Reading | None]:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "data")
-        return load(asked.name, asked.folder)
+        train, test = load(asked.name, asked.folder)
+        return reading_of(train), reading_of(test)
     with drawing(CPU, seed, "data"):
         found = factory_of(asked.name, asked.args, DATA)()
     if len(found) != 2:
@@ -66,19 +68,17 @@ def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | 
             f"the factory returns no pair of data sets (data: {asked.name}, it returns: {len(found)} values); "
             f"{DATA.remedy}"
         )
-    train, test = found
-    _check_set(train, asked.name)
-    if test is not None:
-        _check_set(test, asked.name)
-    return train, test
+    for data in found[: 1 if found[1] is None else 2]:
+        _check_set(data, asked.name)
+    return reading_of(found[0]), None if found[1] is None else reading_of(found[1])
 
 
 def _check_set(data: object, path: str) -> None:
     """Refuse what a factory of data returns in place of a data set."""
     remedy = ""
     if isinstance(data, DataLoader):
-        remedy = "batches are drawn here: return the data set of the loader, which is its attribute dataset"
-    elif isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
+        return
+    if isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
         remedy = "return torch.utils.data.TensorDataset(inputs, targets), or a Dataset of your own"
     elif not hasattr(data, "__getitem__"):
         remedy = "return an object with __getitem__ and __len__, such as a torch.utils.data.Dataset"
@@ -86,8 +86,11 @@ def _check_set(data: object, path: str) -> None:
         raise ConfigError(f"this is no data set (data: {path}, it returns: {type(data).__name__}); {remedy}")
 
 
-def _size(data: Dataset[Any]) -> int:
-    return len(data) if hasattr(data, "__len__") else 0  # whose data has no size is told where batches are made
+def _size(reading: Reading, seed: int) -> int:
+    """Return the samples of an epoch."""
+    if not hasattr(reading.dataset, "__len__"):
+        return 0  # whose data has no size is told where batches are made
+    return len(reading.order.indices(len(reading), seed, 0))
 
 
 def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
