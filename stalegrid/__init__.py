@@ -40,7 +40,7 @@ from stalegrid.programs import (
     stale,
 )
 from stalegrid.recipes import RunConfig
-from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View
+from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
 from stalegrid.timing import DeviceSettings
 from stalegrid.train import Result, train
 from stalegrid.version import __version__
@@ -98,6 +98,7 @@ __all__ = [
     "View",
     "WorkerDied",
     "__version__",
+    "by_name",
     "flat_layout",
     "gpipe",
     "one_f_one_b",

@@ -59,7 +59,7 @@ from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerpri
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.report import read_model, read_summary
 from stalegrid.seeds import kept
-from stalegrid.stages import Maker, View
+from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
 from stalegrid.written import exists, groups_of
 
@@ -90,7 +90,7 @@ def train(
     data: Dataset[Any] | DataLoader[Any],
     *,
     loss: Callable[..., Tensor] | None = None,
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | DataLoader[Any] | None = None,
     augment: CropAndFlip | None = None,
@@ -137,7 +137,7 @@ def train(
             gives its data set, batch size, order, collate_fn and workers.
         loss: (outputs, targets) -> loss averaged over the samples, shape (); None for the one that the model computes
             itself, its output or ``output.loss``.
-        optimizer: parameters -> a torch optimizer; called once a unit.
+        optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set, or a loader of one, to measure the mean model on.
         augment: crop and flip of the training images.

@@ -75,7 +75,7 @@ stalegrid.train(model, data, loss=loss, optimizer=sgd, view=Pulled)  # wrong: ar
 stalegrid.train(model, data, loss=loss, optimizer=sgd, mixing=Mine)  # wrong: arg-type
 stalegrid.train(model, data, loss=loss, optimizer=sgd, topology=3)  # wrong: arg-type
 stalegrid.train(model, data, loss=loss, optimizer=sgd, corrections=Fade)  # wrong: arg-type
-stalegrid.train(model, data, optimizer=sgd)  # wrong: call-arg
+stalegrid.train(model, data, loss=loss)  # wrong: call-arg
 stalegrid.MixingSettings(perriod=2)  # wrong: call-arg
 stalegrid.MixingSettings(period="2")  # wrong: arg-type
 stalegrid.Method("mine", "me", "0", lambda k: stalegrid.stale([0] * k))  # wrong: arg-type, misc

@@ -31,7 +31,7 @@ def main(folder: Path, seed: int) -> None:
         model = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)
     data = Batches(task.data, groups=size, batch_size=BATCH // size, seed=seed, augment=task.augment)
     tests = Slices(task.test, BATCH)
-    step = task.optimizer(list(model.parameters()))
+    step = task.optimizer_of(task.model.named_parameters())
     rates = task.scheduler(step)
     every, found = round(EVALUATED * data.updates_per_epoch), {}
     start = time.perf_counter()

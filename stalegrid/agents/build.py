@@ -81,8 +81,8 @@ def _build_grid(
 
 
 def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
-    site = Site.build(unit, plan.program, module, task.optimizer, plan.stages[unit.stage].names)
-    scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+    site = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
+    scheduler = task.scheduler_of(site.optimizer)
     corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)

@@ -52,10 +52,10 @@ def build_served(
 def _parts(task: Task, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
     layout = plan.stages[unit.stage]
     weights = Weights(shard_of(model, layout.names, buffers=unit == DOOR), layout.names)
-    optimizer = server_optimizer(task, plan.momentum)(weights.trainable())
+    optimizer = server_optimizer(task, plan.momentum)(weights.named())
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_makers(plan.corrections))
-    scheduler = None if task.scheduler is None else task.scheduler(optimizer)
+    scheduler = task.scheduler_of(optimizer)
     return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stalegrid.errors import ConfigError
+from stalegrid.stages import parts_of
 
 BUFFERS = ("momentum_buffer", "exp_avg")
 """What torch's optimizers call their first moment."""
@@ -29,11 +30,12 @@ class Momentum:
     """
 
     def __init__(self, optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
-        if not (optimizer.defaults.get("momentum") or "betas" in optimizer.defaults):
-            raise ConfigError(
-                f"there is no momentum to mix (optimizer: {type(optimizer).__name__} without momentum); "
-                "set one or leave mix_momentum off"
-            )
+        for part in parts_of(optimizer):
+            if not (part.defaults.get("momentum") or "betas" in part.defaults):
+                raise ConfigError(
+                    f"there is no momentum to mix (optimizer: {type(part).__name__} without momentum); "
+                    "set one or leave mix_momentum off"
+                )
         self._optimizer = optimizer
         self._parameters = parameters
 
@@ -68,11 +70,13 @@ class Momentum:
 
 def _blank(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
     """Return the state of a parameter that has had no gradient: what a step by 0 makes, set back to the start."""
-    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    own, group = next(
+        (own, g) for own in parts_of(optimizer) for g in own.param_groups if any(p is parameter for p in g["params"])
+    )
     stand_in = nn.Parameter(torch.zeros_like(parameter))
     stand_in.grad = torch.zeros_like(parameter)
     # A shallow copy: the same rules, with a state and parameters that are thrown away.
-    other = copy.copy(optimizer)
+    other = copy.copy(own)
     other.state, other.param_groups = defaultdict(dict), [{**group, "params": [stand_in]}]
     other.step()
     state = dict(other.state[stand_in])

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.models.convnet import convnet
+from stalegrid.models.gpt import GPT
 from stalegrid.models.mlp import mlp
 from stalegrid.models.resnet import resnet
 
-__all__ = ["MODELS", "build", "convnet", "mlp", "resnet"]
+__all__ = ["GPT", "MODELS", "build", "convnet", "mlp", "resnet"]
 
-MODELS = ("mlp", "convnet", "resnet20", "resnet32", "resnet56", "resnet110")
+MODELS = ("mlp", "convnet", "gpt", "resnet20", "resnet32", "resnet56", "resnet110")
 
 
 def build(name: str, sample: Tensor, classes: int) -> nn.Module:
@@ -22,7 +23,7 @@ def build(name: str, sample: Tensor, classes: int) -> nn.Module:
 
     Args:
         name: one of ``MODELS``.
-        sample: one input, shape (C, H, W) for images.
+        sample: one input, shape (C, H, W) for images, (T,) for text.
         classes: outputs.
 
     Raises:
@@ -30,6 +31,10 @@ def build(name: str, sample: Tensor, classes: int) -> nn.Module:
     """
     if name not in MODELS:
         raise ConfigError(f"unknown model (model: {name!r}); there are: {', '.join(MODELS)}")
+    if name == "gpt":
+        if sample.ndim != 1 or sample.is_floating_point():
+            raise ConfigError(f"gpt needs text, whole numbers in a row (sample shape: {tuple(sample.shape)}); try mlp")
+        return GPT(classes, len(sample))
     if name == "mlp":
         return mlp(sample.numel(), classes)
     if sample.ndim != 3 or sample.shape[1] != sample.shape[2] or sample.shape[1] < 8:

@@ -32,6 +32,7 @@ from stalegrid.objects import (
 )
 from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing
+from stalegrid.stages import parts_of
 
 TEST_BATCH = 125
 """Samples that are evaluated at once unless somebody says otherwise: activations of more leave a processor's caches (a
@@ -121,9 +122,10 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
     """
     kept: list[object] = []
     with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
-        optimizer = task.fresh().optimizer([p for p in model.parameters() if p.requires_grad])
-        kept = [value for name, value in vars(optimizer).items() if name not in ("param_groups", "state")]
-        kept.append(type(optimizer).step)
+        optimizer = task.fresh().optimizer_of((n, p) for n, p in model.named_parameters() if p.requires_grad)
+        for own in dict.fromkeys((optimizer, *parts_of(optimizer))):
+            kept += [value for name, value in vars(own).items() if name not in ("param_groups", "state", "parts")]
+            kept.append(type(own).step)
     check_readers(task.model, optimizer=kept)
 
 

@@ -47,7 +47,18 @@ from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Program, Schedule, Unit, flat_layout
 from stalegrid.seeds import drawing
-from stalegrid.stages import VIEWS, Maker, StageLayout, View, Weights, find_view, makers, name_of_view
+from stalegrid.stages import (
+    VIEWS,
+    Maker,
+    StageLayout,
+    View,
+    Weights,
+    find_view,
+    kinds_of,
+    makers,
+    name_of_view,
+    parts_of,
+)
 from stalegrid.timing import CostTable, TimeModel
 
 
@@ -260,13 +271,15 @@ def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: boo
 
 
 def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
-    if method.optimizer is not None and not isinstance(optimizer, getattr(torch.optim, method.optimizer)):
+    if method.optimizer is None:
+        return
+    if not all(isinstance(own, getattr(torch.optim, method.optimizer)) for own in parts_of(optimizer)):
         raise ConfigError(
-            f"{method.name} is defined by its optimizer (optimizer: {type(optimizer).__name__}); take "
+            f"{method.name} is defined by its optimizer (optimizer: {kinds_of(optimizer)}); take "
             f"torch.optim.{method.optimizer}"
         )
 
 
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
     for stage in weights:
-        Momentum(task.fresh().optimizer(stage.trainable()), stage.trainable())
+        Momentum(task.fresh().optimizer_of(stage.named()), stage.trainable())

@@ -165,8 +165,8 @@ class _Trial:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
         self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
-        with _said("the optimizer cannot be built"):
-            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer, asked.moving)
+        with _said(f"the weights of a stage cannot be held as one vector (stage: {stage})"):
+            self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         self.stage = kind(own, self.site.weights, view, stage == 0, asked.form)
@@ -212,15 +212,24 @@ def _head(task: Task, targets: Any, samples: Callable[[], Tensor] | None) -> Any
         except (ConfigError, DataError):
             raise
         except Exception as problem:  # the loss is the user's: anything can be raised
-            shapes = ", ".join(str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__ for y in outputs)
+            whole = (
+                "" if isinstance(targets, Tensor) else "; a batch that is no pair of input and target goes to it whole"
+            )
             raise ConfigError(
-                f"the loss does not accept the model's outputs (shapes: {shapes}): {problem}"
+                f"the loss does not accept the model's outputs (shapes: {', '.join(map(_kind, outputs))}; targets: "
+                f"{_kind(targets)}): {problem}{whole}"
             ) from problem
         if (wrong := losses.fault(loss)) is not None:
             raise ConfigError(wrong)
         return loss
 
     return head
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
 
 
 def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
@@ -397,7 +406,7 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
     """Step the corrections, the optimizer and the scheduler once."""
     update = Update(0, 0, site.weights.flat.clone())
     with _said("the corrections, the optimizer or the scheduler cannot be built or stepped"):
-        scheduler = None if task.scheduler is None else task.scheduler(site.optimizer)
+        scheduler = task.scheduler_of(site.optimizer)
         _check_length(scheduler, site.updates)
         for correction in corrections:
             correction.correct(update)

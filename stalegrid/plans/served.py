@@ -4,7 +4,7 @@ Does not know: engines, processes.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ from stalegrid.programs import (
     read_order,
 )
 from stalegrid.seeds import drawing
-from stalegrid.stages import Current, Maker, StageLayout, Weights, makers
+from stalegrid.stages import Current, Maker, StageLayout, Weights, kinds_of, makers, parts_of
 from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
 
 LEARNERS = 4
@@ -271,11 +271,11 @@ def served_makers(corrections: Sequence[str | Maker]) -> tuple[Maker, ...]:
     return makers(corrections)
 
 
-def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Parameter]], Optimizer]:
+def server_optimizer(task: Task, momentum: float | None) -> Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]:
     """Return what makes the optimizer of a server: without momentum where the learners have it."""
 
-    def make(parameters: list[nn.Parameter]) -> Optimizer:
-        optimizer = task.optimizer(parameters)
+    def make(named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        optimizer = task.optimizer_of(named)
         if momentum is not None:
             for group in optimizer.param_groups:
                 group["momentum"] = 0.0
@@ -286,24 +286,26 @@ def server_optimizer(task: Task, momentum: float | None) -> Callable[[list[nn.Pa
 
 def _momentum(task: Task, model: nn.Module) -> float:
     task = task.fresh()
-    optimizer = task.optimizer([p for p in model.parameters() if p.requires_grad])
+    named = [(n, p) for n, p in copied(model).named_parameters() if p.requires_grad]
+    optimizer = task.optimizer_of(named)
     groups = optimizer.param_groups
-    plain = isinstance(optimizer, SGD) and not any(g["nesterov"] or g["dampening"] for g in groups)
+    plain = all(isinstance(own, SGD) for own in parts_of(optimizer))
+    plain = plain and not any(g["nesterov"] or g["dampening"] for g in groups)
     if not plain or len({g["momentum"] for g in groups}) > 1 or not groups[0]["momentum"]:
         raise ConfigError(
             f"learners can have the momentum of SGD, not of Nesterov's, dampened or of other optimizers (optimizer: "
-            f"{type(optimizer).__name__}, momentum_at: learner); take momentum_at server"
+            f"{kinds_of(optimizer)}, momentum_at: learner); take momentum_at server"
         )
     momentum = float(groups[0]["momentum"])
-    _check_steady(task, server_optimizer(task, momentum)([nn.Parameter(torch.zeros(1))]))
+    _check_steady(task, server_optimizer(task, momentum)(named))
     return momentum
 
 
 def _check_steady(task: Task, optimizer: Optimizer) -> None:
     """Check that the schedule does not give a server back the momentum that the learners have."""
-    if task.scheduler is None:
+    scheduler = task.scheduler_of(optimizer)
+    if scheduler is None:
         return
-    scheduler = task.scheduler(optimizer)
     optimizer.step()
     scheduler.step()
     if any(group["momentum"] for group in optimizer.param_groups):

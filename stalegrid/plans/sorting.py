@@ -3,20 +3,32 @@
 Does not know: stages, servers, why parameters are given in parts.
 
 A plain loop calls a factory once, with the user's own parameters.  Here it is called for each part of a model, with
-copies.  One that sorts by identity, by place in the list or by how many there are would silently train otherwise.
+copies.  One that sorts by identity, by place in the list or by how many there are would silently train otherwise, and
+so would a schedule that has a rate for each group, if a part has other groups.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from stalegrid.errors import ConfigError
 from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing, generator
+from stalegrid.stages import Joined, parts_of, takes_names
 
 CPU = torch.device("cpu")
+
+FOLLOWED = 256
+"""Updates that a schedule is followed for, some milliseconds: most that part groups do so from the start."""
+
+SHOWN = 3
+"""Options that a message names at most."""
+
+Options = dict[str, object]
 
 
 def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> None:
@@ -28,22 +40,41 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
 
     Raises:
         ConfigError: an optimizer trains other parameters than it was given, a parameter otherwise than it would be in
-            a plain loop, or parameters depending on each other.
+            a plain loop, or parameters depending on each other; or one of several has no parameter in the model.
     """
     whole = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
-    expected = _options(task, whole)
-    for part in parts:
-        for name, options in _options(task, part).items():
-            usual = expected.get(name, options)  # what is no parameter of the model is in no plain loop of it
-            if options != usual:
-                unlike = [f"{o}: {options.get(o)}, there: {usual.get(o)}" for o in usual if options.get(o) != usual[o]]
+    expected = _options(task, whole, idle=False)
+    for names in parts:
+        part = dict(task.original(names.items()))
+        found = _options(task, part)
+        for name in part:
+            if name not in whole:
+                _check_known(task, name)  # it is in no plain loop of the model either
+            elif unlike := _unlike(found.get(name), expected.get(name)):
                 raise ConfigError(
                     f"the optimizer's factory treats a parameter otherwise than in the whole model (parameter: {name}, "
-                    f"{'; '.join(unlike)}): it is called with copies, for each stage or server; sort them by what "
-                    "copies keep, such as their shape or a mark (parameter.is_head = True), not by identity, place or "
-                    "number"
+                    f"{unlike}): it is called with copies, for each stage or server; sort by names, which it is given "
+                    "with the parameters if its argument is called named_parameters, or by what copies keep, such as "
+                    "a shape or a mark (parameter.is_head = True), not by identity, place or number"
                 )
         _check_coupling(task, whole, part)
+
+
+def _check_known(task: Task, name: str) -> None:
+    """Refuse to tell a factory a name that the user cannot know."""
+    if takes_names(task.optimizer):
+        raise ConfigError(
+            f"a parameter has another name in its stage than in the model (parameter: {name}), so it cannot be chosen "
+            "by its name; let the factory of the optimizer take parameters without names"
+        )
+
+
+def _unlike(here: Options | None, there: Options | None) -> str:
+    """Say in what a parameter is treated otherwise; nothing where it is not."""
+    if here is None or there is None:
+        return "" if here is there else f"left out: {here is None}, there: {there is None}"
+    names = [o for o in {**there, **here} if here.get(o) != there.get(o)]
+    return "; ".join(f"{o}: {here.get(o)}, there: {there.get(o)}" for o in names[:SHOWN])
 
 
 def _check_coupling(task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]) -> None:
@@ -77,30 +108,61 @@ def _stepped(
             noise = torch.randn(p.shape, generator=generator(0, "coupling", number))
             copies[name].grad = noise.to(p.dtype).to(p.device)
     with drawing(CPU, 0, "optimizer"), suppress(Exception):  # whether it can step is tried elsewhere
-        optimizer = task.fresh().optimizer(list(copies.values()))
+        optimizer = task.fresh().optimizer_of(copies.items())
         with drawing(CPU, key, "step"):
             optimizer.step()
     return {name: p.detach() for name, p in copies.items()}
 
 
-def _options(task: Task, parameters: Mapping[str, nn.Parameter]) -> dict[str, dict[str, object]]:
-    """Return how a new optimizer trains each parameter."""
+def _options(task: Task, parameters: Mapping[str, nn.Parameter], *, idle: bool = True) -> dict[str, Options]:
+    """Return how a new optimizer trains each parameter.
+
+    Args:
+        task: what is trained.
+        parameters: that the optimizer is for, by name.
+        idle: whether one of several may have none of them.
+    """
     names = {id(p): name for name, p in parameters.items()}
-    try:
-        with drawing(CPU, 0, "optimizer"):
-            optimizer = task.fresh().optimizer(list(parameters.values()))
-    except Exception as problem:  # the factory is the user's: anything can be raised
-        raise ConfigError(f"the optimizer cannot be built: {problem}") from problem
-    found: dict[str, dict[str, object]] = {}
-    for group in optimizer.param_groups:
-        plain: dict[str, object] = {
-            name: value for name, value in group.items() if isinstance(value, bool | int | float | str | tuple)
-        }
-        for p in group["params"]:
-            if id(p) not in names:
-                raise ConfigError(
-                    "the optimizer trains other parameters than it was given; use the argument of its factory, not "
-                    "model.parameters()"
-                )
-            found[names[id(p)]] = plain
+    own = task.fresh()
+    with drawing(CPU, 0, "optimizer"):
+        optimizer = own.optimizer_of(parameters.items())
+        if isinstance(optimizer, Joined) and optimizer.idle and not idle:
+            raise ConfigError(
+                f"no parameter that is trained is chosen for an optimizer (choice: {optimizer.idle[0]}, parameters: "
+                f"{', '.join(list(parameters)[:SHOWN])}, ...); correct the choice, or leave it out"
+            )
+        stepped = _scheduled(own, optimizer)
+    found: dict[str, Options] = {}
+    for part in parts_of(optimizer):
+        for group in part.param_groups:
+            for p in group["params"]:
+                if id(p) not in names:
+                    raise ConfigError(
+                        "the optimizer trains other parameters than it was given; use the argument of its factory, not "
+                        "the model: if it is called named_parameters, it is given pairs of name and parameter"
+                    )
+                found[names[id(p)]] = {"optimizer": type(part).__name__, **stepped[id(group)]}
     return found
+
+
+def _scheduled(task: Task, optimizer: Optimizer) -> dict[int, Options]:
+    """Return the options of each group now, and after so many steps of the schedule, by the group's identity."""
+    found = {id(group): _plain(group) for group in optimizer.param_groups}
+    if task.scheduler is None:
+        return found
+    # Whether it can be made and stepped is tried elsewhere; here no update comes before its steps.
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        scheduler = task.scheduler(optimizer)
+        for updates in range(FOLLOWED):
+            if updates & (updates - 1) == 0:
+                for group in optimizer.param_groups:
+                    found[id(group)] |= {f"{o} after {updates}": value for o, value in _plain(group).items()}
+            scheduler.step()
+    return found
+
+
+def _plain(group: Mapping[str, object]) -> Options:
+    """Return the options of a group that are values, and not what it holds."""
+    single = {o: v.item() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for o, v in group.items()}
+    return {o: v for o, v in single.items() if isinstance(v, bool | int | float | str | tuple)}

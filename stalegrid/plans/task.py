@@ -4,7 +4,7 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.objects import attach, hooks_of, renewed
+from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Task:
         model: maps a batch of inputs to tensors.
         data: map-style training data of (input, target) pairs, or of other trees of tensors.
         loss: (outputs, targets) -> loss averaged over the samples, shape ().
-        optimizer: parameters -> a torch optimizer; called once a unit.
+        optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
@@ -34,7 +35,7 @@ class Task:
     model: nn.Module
     data: Dataset[Any]
     loss: Callable[..., Tensor]
-    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    optimizer: OptimizerFactory
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
@@ -49,6 +50,37 @@ class Task:
         functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, *sets))
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
+
+    def original(self, named: Iterable[tuple[str, nn.Parameter]]) -> Named:
+        """Return parameters under the names that ``model.named_parameters()`` has for them.
+
+        One that is tied has several, and a stage, which has other modules, may find it by another one first.
+
+        Args:
+            named: parameters of a copy of the model or of a part of it; of what is not in the model the name stays.
+        """
+        first = {id(p): name for name, p in self.model.named_parameters()}
+        names = {name: first[id(p)] for name, p in self.model.named_parameters(remove_duplicate=False)}
+        return [(names.get(name, name), p) for name, p in named]
+
+    def optimizer_of(self, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        """Make the optimizer of some parameters.
+
+        Args:
+            named: see :meth:`original`.
+
+        Raises:
+            ConfigError: the factory fails, or makes what cannot step here.
+        """
+        return make_optimizer(self.optimizer, self.original(named))
+
+    def scheduler_of(self, optimizer: Optimizer) -> LRScheduler | None:
+        """Make the schedule of an optimizer, if there is one.
+
+        Raises:
+            ConfigError: the factory makes what cannot step here.
+        """
+        return None if self.scheduler is None else make_scheduler(self.scheduler, optimizer)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them

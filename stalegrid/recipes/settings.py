@@ -31,7 +31,7 @@ class ModelSettings(Made):
     """What is trained.
 
     Args:
-        name: mlp, convnet, resnet20, resnet32, resnet56 or resnet110; or PACKAGE.MODULE:FACTORY of your own, which
+        name: mlp, convnet, gpt, resnet20, resnet32, resnet56 or resnet110; or PACKAGE.MODULE:FACTORY of your own, which
             returns a torch.nn.Module.
         args: of your factory by name, such as --model.args.width 64.
     """
@@ -46,10 +46,11 @@ class DataSettings(Made):
     """What it is trained on.
 
     Args:
-        name: digits (ships with scikit-learn), cifar10 or mnist; or PACKAGE.MODULE:FACTORY of your own, which returns a
-            training and a test set, or None for the latter.
+        name: digits (ships with scikit-learn), cifar10, mnist or text (the characters of a file); or
+            PACKAGE.MODULE:FACTORY of your own, which returns a training and a test set, or None for the latter.
         args: of your factory by name.
-        folder: with the official files of cifar10 or mnist.
+        folder: with the official files of cifar10 or mnist, or with one file *.txt.
+        context: characters of a sample of text.
         augment: crop and flip the training images; on for cifar10 if left out.
     """
 
@@ -57,6 +58,7 @@ class DataSettings(Made):
 
     name: str = "digits"
     folder: Path | None = None
+    context: int = 64
     augment: bool | None = None
 
 
@@ -87,6 +89,7 @@ class OptimizerSettings(Made):
         momentum: that of sgd, or the first beta of the other three; the method's if left out, else 0.9.
         nesterov: Nesterov's momentum, for sgd.
         weight_decay: L2 penalty (decoupled for adamw and nadam); 0.0005 if left out.
+        decay: what has weight decay: all; or matrices, kernels included, and not biases and scales of norms.
     """
 
     NAME: ClassVar[str] = "optimizer"
@@ -96,6 +99,7 @@ class OptimizerSettings(Made):
     momentum: float | None = None
     nesterov: bool = False
     weight_decay: float | None = None
+    decay: str = "all"
 
 
 @dataclass(frozen=True, kw_only=True)

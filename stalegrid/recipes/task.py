@@ -20,11 +20,14 @@ from stalegrid.plans import Task, grid_of, rules_of, updates_of, updates_per_epo
 from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
 from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
 from stalegrid.seeds import drawing
+from stalegrid.stages import Named, OptimizerFactory, takes_names
 from stalegrid.written import is_path, said, unknown
 
 CPU = torch.device("cpu")
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
+
+DECAYS = ("all", "matrices")
 
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
 
@@ -59,7 +62,7 @@ def make_task(config: RunConfig) -> Task:
 def _data(asked: DataSettings, seed: int) -> tuple[Reading, Reading | None]:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "data")
-        train, test = load(asked.name, asked.folder)
+        train, test = load(asked.name, asked.folder, asked.context)
         return reading_of(train), reading_of(test)
     with drawing(CPU, seed, "data"):
         found = factory_of(asked.name, asked.args, DATA)()
@@ -145,7 +148,7 @@ def _loss(asked: LossSettings) -> Callable[..., Tensor]:
     return loss
 
 
-def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
+def _optimizer(config: RunConfig) -> OptimizerFactory:
     asked = config.optimizer
     if is_path(asked.name):
         return _own_optimizer(asked, asked.name)
@@ -161,17 +164,30 @@ def _optimizer(config: RunConfig) -> Callable[[list[nn.Parameter]], Optimizer]:
         "lr": (0.05 if name == "sgd" else 0.002) if asked.lr is None else asked.lr,
         "weight_decay": 5e-4 if asked.weight_decay is None else asked.weight_decay,
     }
+    if asked.decay not in DECAYS:
+        raise ConfigError(unknown("decay", asked.decay, list(DECAYS)))
     if asked.nesterov and name != "sgd":
         raise ConfigError(f"nesterov is for sgd (optimizer: {name}); nadam is Adam with Nesterov's momentum")
+    make = _named_optimizer(name, momentum, asked.nesterov, common)
+    return make if asked.decay == "all" else partial(_decaying_matrices, make)
+
+
+def _named_optimizer(name: str, momentum: float, nesterov: bool, common: dict[str, Any]) -> Callable[..., Optimizer]:
     if name == "sgd":
-        return partial(torch.optim.SGD, momentum=momentum, nesterov=asked.nesterov, **common)
+        return partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov, **common)
     common["betas"] = (momentum, 0.999)
     if name == "nadam":
         return partial(torch.optim.NAdam, decoupled_weight_decay=True, **common)
     return partial(torch.optim.Adam if name == "adam" else torch.optim.AdamW, **common)
 
 
-def _own_optimizer(asked: OptimizerSettings, path: str) -> Callable[[list[nn.Parameter]], Optimizer]:
+def _decaying_matrices(make: Callable[..., Optimizer], parameters: list[nn.Parameter]) -> Optimizer:
+    """Make an optimizer with two groups, also where one is empty: schedules count them."""
+    matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    return make([{"params": matrices}, {"params": others, "weight_decay": 0.0}])
+
+
+def _own_optimizer(asked: OptimizerSettings, path: str) -> OptimizerFactory:
     for field in ("momentum", "weight_decay"):
         if getattr(asked, field) is not None:
             raise ConfigError(
@@ -180,8 +196,19 @@ def _own_optimizer(asked: OptimizerSettings, path: str) -> Callable[[list[nn.Par
             )
     if asked.nesterov:
         raise ConfigError(f"nesterov is for sgd (optimizer: {path}); give yours --optimizer.args.nesterov true")
+    if asked.decay != "all":
+        raise ConfigError(
+            f"decay is of the optimizers that have a name (optimizer: {path}, decay: {asked.decay}); let the first "
+            "argument of yours be named_parameters, and choose by names and shapes"
+        )
     rate = {} if asked.lr is None else {"lr": asked.lr}
-    return factory_of(path, {**rate, **asked.args}, OPTIMIZER)
+    make = factory_of(path, {**rate, **asked.args}, OPTIMIZER)
+    return partial(_with_names, make) if takes_names(make.args[0]) else make
+
+
+def _with_names(make: partial[Optimizer], named_parameters: Named) -> Optimizer:
+    """Say what a factory behind its checks takes."""
+    return make(named_parameters)
 
 
 def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:

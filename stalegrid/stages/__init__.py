@@ -5,6 +5,9 @@ Does not know: other units, schedules of others.
 
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
 from stalegrid.stages.ledger import Ledger
+from stalegrid.stages.optimizers.by_name import by_name
+from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
+from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
 from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Gradients, Stage
@@ -20,9 +23,12 @@ __all__ = [
     "Current",
     "Entry",
     "Gradients",
+    "Joined",
     "Kept",
     "Ledger",
     "Maker",
+    "Named",
+    "OptimizerFactory",
     "Recomputed",
     "RecomputingStage",
     "Site",
@@ -33,8 +39,14 @@ __all__ = [
     "Versions",
     "View",
     "Weights",
+    "by_name",
     "find_view",
+    "kinds_of",
+    "make_optimizer",
+    "make_scheduler",
     "makers",
     "name_of_view",
+    "parts_of",
     "ruled",
+    "takes_names",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stalegrid.programs import Program, Schedule, Unit
+from stalegrid.stages.optimizers.given import Named
 from stalegrid.stages.weights import Versions, Weights
 
 
@@ -39,7 +40,7 @@ class Site:
         unit: Unit,
         program: Program,
         module: nn.Module,
-        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Named], Optimizer],
         moving: Collection[str] = (),
     ) -> "Site":
         """Take a stage's module, whose parameters move into one vector, and make its optimizer.
@@ -48,11 +49,11 @@ class Site:
             unit: its coordinates.
             program: of the run.
             module: of the stage.
-            optimizer: parameters -> their optimizer.
+            optimizer: named parameters -> their optimizer.
             moving: frozen parameters that its forward changes.
         """
         weights = Weights(module, moving)
-        own = optimizer(weights.trainable())
+        own = optimizer(weights.named())
         return cls(unit, program.schedule, program.updates, weights, Versions(weights), own)
 
     @property

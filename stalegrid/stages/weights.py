@@ -99,6 +99,10 @@ class Weights:
         """Return the parameters that an optimizer updates."""
         return self._trainable
 
+    def named(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters that an optimizer updates, by their names in the module."""
+        return [(entry.name, parameter) for entry, parameter in self.places()]
+
     def counted(self) -> Tensor:
         """Return a copy of the buffers of whole numbers, as one vector of int64."""
         counters = [b.flatten().to(torch.int64) for b in self.counters().values()]

@@ -133,7 +133,7 @@ def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
         "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
         "targets": lambda s, b: mapped(lambda x: x.to(device), samples.targets(s, b)),
         "loss": task.loss,
-        "optimizer": task.optimizer,
+        "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
     }

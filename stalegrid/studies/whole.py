@@ -3,7 +3,7 @@
 Does not know: what the tensors are, what the loops compute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ class Whole(nn.Module):
         super().__init__()
         self.model = model
         self.form = form
+
+    def named_parameters(self, *given: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield them under their own names, by which an optimizer may choose."""
+        return self.model.named_parameters(*given, **options)
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return what the model returns."""

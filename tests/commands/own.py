@@ -88,6 +88,16 @@ class Loss(nn.Module):
         return nn.functional.cross_entropy(outputs, targets, label_smoothing=self.smooth)
 
 
+def by_names(named_parameters, lr=0.1, fast="last"):
+    groups = {True: [], False: []}
+    for name, parameter in named_parameters:
+        groups[name.startswith(fast)].append(parameter)
+    return torch.optim.SGD([{"params": groups[True], "lr": 10 * lr}, {"params": groups[False]}], lr=lr)
+
+
+MANY = stalegrid.by_name({"*.bias": torch.optim.SGD}, rest=torch.optim.Adam)
+
+
 def falling(optimizer, by=0.9):
     return torch.optim.lr_scheduler.ExponentialLR(optimizer, by)
 '''

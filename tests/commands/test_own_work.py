@@ -74,6 +74,8 @@ def test_processes_simulator_and_a_second_run_have_the_same_bits(own: Path) -> N
 PARTS: dict[str, tuple[str, ...]] = {
     "loss": ("--loss", "nets:Loss", "--loss.args.smooth", "0.2"),
     "optimizer": ("--optimizer", "torch.optim:RMSprop"),
+    "names": ("--optimizer", "nets:by_names", "--optimizer.args.fast", "0.w"),
+    "several": ("--optimizer", "nets:MANY"),
     "schedule": ("--schedule", "nets:falling", "--schedule.args.by", "0.5"),
     "corrections": ("--corrections", "nets:Fade"),
     "args": ("--model.args.depth", "2"),
@@ -86,6 +88,15 @@ def test_each_part_makes_a_difference(part: str, own: Path) -> None:
     run("train", *WHAT, *QUICK, "--out", "usual")
     run("train", *WHAT, *QUICK, *PARTS[part], "--out", "own")
     assert not same(own / "usual", own / "own")
+
+
+def test_a_factory_gets_names_of_the_model_and_its_arguments(own: Path) -> None:
+    args = ("--optimizer", "nets:by_names", "--optimizer.args.fast", "0.w", "--lr", "0.01", "--schedule", "constant")
+    wide = (*QUICK, "--updates", "1", "--batch-size", "4")
+    run("train", *WHAT, *wide, *args, "--out", "fast")
+    run("train", *WHAT, *wide, *args, "--optimizer.args.fast", "none", "--out", "usual")
+    fast, usual = bits(own / "fast"), bits(own / "usual")
+    assert {name for name in usual if not torch.equal(fast[name], usual[name])} == {"0.weight"}
 
 
 def test_factories_draw_under_the_seed_of_the_run(own: Path) -> None:
@@ -191,10 +202,12 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "test-loader": (("--data", "sets:test_loader", "--test-batch-size", "9"), "(test_batch_size: 9, in the loader: 1)"),
     "tensors": (("--data", "sets:tensors"), "TensorDataset(inputs, targets)"),
     "stream": (("--data", "sets:stream"), "Stream is not a map-style data set"),
-    "unlabelled": (("--data", "sets:unlabelled"), "a sample must be a pair (input, target)"),
+    "unlabelled": (("--data", "sets:unlabelled"), "targets: list of 1): cross_entropy_loss()"),
     "loss": (("--loss", "nets:number"), "no loss (loss: nets:number, it returns: int); return a function"),
     "optimizer": (("--optimizer", "torch.nn:Identity"), "no optimizer (optimizer: torch.nn:Identity"),
     "optimizer-number": (("--optimizer", "torch.optim:RMSprop", "--lr", "-1"), "Invalid learning rate: -1.0"),
+    "decay": (("--optimizer", "torch.optim:SGD", "--optimizer.decay", "matrices"), "named_parameters"),
+    "closure": (("--optimizer", "torch.optim:LBFGS"), "its step needs: closure"),
     "momentum": (("--optimizer", "torch.optim:SGD", "--optimizer.momentum", "0"), "--optimizer.args.momentum"),
     "needs-nadam": (("--method", "async-nesterov", "--optimizer", "torch.optim:SGD"), "take torch.optim.NAdam"),
     "schedule": (("--schedule", "torch.nn:ReLU"), "no schedule (schedule: torch.nn:ReLU, it returns: ReLU)"),

@@ -8,6 +8,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.errors import ConfigError
+from stalegrid.stages.optimizers.joined import Joined
 from stalegrid.stages.weights import Weights
 
 torch.set_num_threads(1)
@@ -145,3 +146,22 @@ def test_a_buffer_that_is_made_is_that_of_a_parameter_without_steps(factory: Fac
             optimizer.step()
         steps.append(p.detach())
     assert torch.equal(*steps)
+
+
+def test_of_several_optimizers_the_one_that_has_a_parameter_makes_its_state() -> None:
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    joined = Joined([SGD([p], lr=0.5, momentum=0.5), Adam([q], lr=0.5)])
+    p.grad = q.grad = torch.ones(2)
+    momentum = Momentum(joined, [p, q])
+    momentum.add(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert torch.equal(p, torch.ones(2)), "nothing is stepped"
+    assert torch.equal(q, torch.ones(2))
+    assert torch.equal(joined.parts[0].state[p]["momentum_buffer"], torch.tensor([1.0, 2.0]))
+    assert torch.equal(joined.parts[1].state[q]["exp_avg"], torch.tensor([3.0, 4.0]))
+    assert torch.equal(momentum.read(), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+def test_one_of_several_without_momentum_is_refused() -> None:
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    with pytest.raises(ConfigError, match=r"optimizer: Adagrad without momentum"):
+        Momentum(Joined([Adam([p]), Adagrad([q])]), [p, q])

@@ -13,7 +13,7 @@ def test_digits_need_no_folder() -> None:
     assert (len(train), len(test)) == (1437, 360)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "text"])
 def test_a_folder_is_asked_for(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} .* --data.folder DIR"):
         load(name, None)
@@ -26,7 +26,7 @@ def test_the_folder_is_looked_at(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'cifar'; there are digits, cifar10 and mnist"):
+    with pytest.raises(ConfigError, match="'cifar'; there are digits, cifar10, mnist and text"):
         load("cifar", None)
 
 

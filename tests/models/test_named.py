@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.models.named import MODELS, build, convnet, mlp, resnet
+from stalegrid.models.named import GPT, MODELS, build, convnet, mlp, resnet
 from stalegrid.partition.cutting import partition
 
 torch.set_num_threads(1)
@@ -13,7 +13,7 @@ def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "gpt"])
 def test_every_model_maps_images_to_class_scores(name: str) -> None:
     model = build(name, torch.zeros(1, 8, 8), 7).eval()
     scores = model(torch.zeros(2, 1, 8, 8))
@@ -32,6 +32,30 @@ def test_models_can_be_cut_and_stay_the_same_function(name: str) -> None:
         stage.eval()
         made = stage(*made) if isinstance(made, tuple) else stage(made)
     assert torch.equal(made, model(x))
+
+
+def test_gpt_scores_the_next_token_of_every_position_by_those_before() -> None:
+    model = build("gpt", torch.zeros(6, dtype=torch.int64), 5).eval()
+    x = torch.tensor([[0, 1, 2, 3, 4, 0], [0, 1, 2, 4, 4, 1]])
+    scores = model(x)
+    assert scores.shape == (2, 5, 6)
+    assert torch.equal(scores[0, :, :3], scores[1, :, :3])
+    assert not torch.equal(scores[0, :, 3], scores[1, :, 3])
+    assert model(x[:, :2]).shape == (2, 5, 2)
+
+
+def test_gpt_has_the_size_of_its_paper() -> None:
+    # 12 blocks of width 768 on 1024 of 50257 tokens: 124M, by the weights that OpenAI gave out.
+    with torch.device("meta"):
+        model = GPT(50257, 1024, layers=12, heads=12, width=768)
+    assert size(model) == 124_439_808
+    assert model.head.weight is model.tokens.weight
+
+
+@pytest.mark.parametrize("sample", [torch.zeros(6), torch.zeros(2, 3, dtype=torch.int64)])
+def test_gpt_is_for_text(sample: torch.Tensor) -> None:
+    with pytest.raises(ConfigError, match="gpt needs text"):
+        build("gpt", sample, 5)
 
 
 def test_mlp_flattens_samples_of_any_shape() -> None:

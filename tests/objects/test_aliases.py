@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
+from stalegrid.stages import by_name
 from tests import cases
 
 
@@ -248,11 +249,11 @@ class Scaled(SGD):
         self.scale = {"model": model}
 
 
-def averaging(model: nn.Module) -> Callable[[list[nn.Parameter]], SGD]:
+def averaging(model: nn.Module, make_one: Callable[..., Optimizer] = SGD) -> Callable[..., Optimizer]:
     average = AveragedModel(model)
 
-    def make(parameters: list[nn.Parameter]) -> SGD:
-        optimizer = SGD(parameters, lr=0.1)
+    def make(named_parameters: list[tuple[str, nn.Parameter]]) -> Optimizer:
+        optimizer = make_one(named_parameters)
         optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
         return optimizer
 
@@ -260,12 +261,14 @@ def averaging(model: nn.Module) -> Callable[[list[nn.Parameter]], SGD]:
 
 
 @pytest.mark.parametrize("method", [{"method": "sgd"}, {"method": "hardsync", "learners": 1}])
-@pytest.mark.parametrize("kind", ["kept", "hook", "sorted"])
+@pytest.mark.parametrize("kind", ["kept", "hook", "kept by one of several", "hook of several", "sorted"])
 def test_an_optimizer_that_keeps_the_model_is_refused(kind: str, method: dict[str, Any]) -> None:
     model = nn.Linear(6, 3)
-    makers: dict[str, Callable[[list[nn.Parameter]], SGD]] = {
+    makers: dict[str, Callable[..., Optimizer]] = {
         "kept": lambda ps: Scaled(ps, model),
         "hook": averaging(model),
+        "kept by one of several": by_name({"weight": SGD}, rest=partial(Scaled, model=model)),
+        "hook of several": averaging(model, by_name({"weight": SGD}, rest=SGD)),
         "sorted": lambda ps: SGD([{"params": [p], "lr": 0.1 if model.weight is p else 0.2} for p in ps]),
     }
     refused = "treats a parameter otherwise" if kind == "sorted" else r"the optimizer reads the model \(reads: Linear"

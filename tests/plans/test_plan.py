@@ -92,11 +92,11 @@ def test_a_loss_that_does_not_take_the_outputs() -> None:
 
 
 def test_an_optimizer_that_needs_a_closure() -> None:
-    refuse("cannot be built or stepped", {"optimizer": torch.optim.LBFGS, "scheduler": None})
+    refuse("its step needs: closure", {"optimizer": torch.optim.LBFGS, "scheduler": None})
 
 
 def test_a_scheduler_that_needs_a_metric() -> None:
-    refuse("cannot be built or stepped", {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau})
+    refuse("its step needs: metrics", {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau})
 
 
 def test_an_optimizer_over_the_users_own_model() -> None:

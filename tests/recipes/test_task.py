@@ -73,6 +73,20 @@ def test_nesterov_is_for_sgd() -> None:
         make_task(flat(RunConfig, method="async-nesterov", nesterov=True))
 
 
+def test_weight_decay_of_matrices_alone() -> None:
+    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2)]
+    parameters = [p for layer in layers for p in layer.parameters()]
+    usual = make_task(flat(RunConfig, optimizer="adamw")).optimizer(parameters)
+    assert [len(group["params"]) for group in usual.param_groups] == [6]
+    made = make_task(flat(RunConfig, optimizer=OptimizerSettings(name="adamw", decay="matrices"))).optimizer(parameters)
+    assert [[p.ndim for p in group["params"]] for group in made.param_groups] == [[4, 2], [1] * 4]
+    assert [group["weight_decay"] for group in made.param_groups] == [5e-4, 0.0]
+    assert [group["lr"] for group in made.param_groups] == [0.002] * 2
+    assert len(optimizer(optimizer=OptimizerSettings(decay="matrices")).param_groups) == 2  # without any matrix
+    with pytest.raises(ConfigError, match=r"unknown decay .*none.*matrices"):
+        make_task(flat(RunConfig, optimizer=OptimizerSettings(decay="none")))
+
+
 def rates(config: RunConfig, updates: int) -> list[float]:
     """Return the rate before each update."""
     task = make_task(config)

@@ -11,6 +11,7 @@ from torch.optim import SGD
 
 from stalegrid.errors import ConfigError
 from stalegrid.stages.corrections.base import Correction, Update
+from stalegrid.stages.optimizers.joined import kinds_of, parts_of
 from stalegrid.stages.site import Site
 
 RHO = 0.999
@@ -35,9 +36,11 @@ class GapAware(Correction):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        if not isinstance(site.optimizer, SGD):
-            name = type(site.optimizer).__name__
-            raise ConfigError(f"gap-aware is defined for SGD (optimizer: {name}); take dc-asgd or inverse-staleness")
+        if not all(isinstance(own, SGD) for own in parts_of(site.optimizer)):
+            raise ConfigError(
+                f"gap-aware is defined for SGD (optimizer: {kinds_of(site.optimizer)}); take dc-asgd or "
+                "inverse-staleness"
+            )
         self._squares: dict[Tensor, Tensor] = {}
         self._steps = 0
 

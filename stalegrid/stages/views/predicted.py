@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Schedule
+from stalegrid.stages.optimizers.joined import parts_of
 from stalegrid.stages.site import Site, part
 from stalegrid.stages.views.base import View
 
@@ -31,7 +32,7 @@ class Predicted(View):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
-        self._direction = _direction_of(site)
+        self._directions = [(own, _direction_of(own)) for own in parts_of(site.optimizer)]
 
     @classmethod
     def late(cls, schedule: Schedule, stage: int) -> bool:
@@ -48,14 +49,15 @@ class Predicted(View):
         if not updates:
             return self.weights.flat
         vector = self.parameters.clone()
-        for group in self.site.optimizer.param_groups:
-            for parameter in group["params"]:
-                state = self.site.optimizer.state.get(parameter)
-                # Before its first gradient a parameter has no state, and is predicted to stay.
-                direction = self._direction(group, state) if state else None
-                if direction is not None:
-                    # All steps at the rate of now: an optimizer does not know what its schedule will do.
-                    part(vector, parameter).sub_(direction * (float(group["lr"]) * updates))
+        for optimizer, direction_of in self._directions:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    state = optimizer.state.get(parameter)
+                    # Before its first gradient a parameter has no state, and is predicted to stay.
+                    direction = direction_of(group, state) if state else None
+                    if direction is not None:
+                        # All steps at the rate of now: an optimizer does not know what its schedule will do.
+                        part(vector, parameter).sub_(direction * (float(group["lr"]) * updates))
         return vector
 
 
@@ -92,8 +94,7 @@ class PredictedTwice(Predicted):
 _Direction = Callable[[dict[str, Any], dict[str, Any]], Tensor | None]
 
 
-def _direction_of(site: Site) -> _Direction:
-    optimizer = site.optimizer
+def _direction_of(optimizer: Optimizer) -> _Direction:
     groups = optimizer.param_groups
     if isinstance(optimizer, SGD) and all(group["momentum"] for group in groups):
         return _momentum

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.studies.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
+from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
 def grid(
@@ -30,7 +30,7 @@ def grid(
     inputs: Callable[[int, int], Tensors],
     targets: Callable[[int, int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     view: str = "stashed",
     P: Callable[[int], NDArray[np.float64]] | None = None,
@@ -50,7 +50,7 @@ def grid(
         inputs: (s, b) -> inputs of batch b of group s.
         targets: (s, b) -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters of a unit -> its optimizer.
+        optimizer: named parameters of a unit -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
         view: weights that a backward reads: ``stashed`` of the batch's forward, or ``current``.
         P: mixing turn -> S x S shares; None for no mixing.
@@ -66,7 +66,7 @@ def grid(
     K, statistics = len(stages), [sum(b.is_floating_point() for b in f.buffers()) for f in stages]
     units = [(s, k) for s in range(S) for k in range(K)]
     w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
-    step = {(s, k): optimizer([p for p in w[s][k].parameters() if p.requires_grad]) for s, k in units}
+    step = {(s, k): optimizer(named(w[s][k])) for s, k in units}
     rate = {u: scheduler(step[u]) for u in units} if scheduler else {}
     flying: dict[tuple[int, int, int], Pass] = {}
     losses: list[list[float]] = [[] for _ in range(S)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.studies.reference.passes import Tensors, backward, forward, weights
+from stalegrid.studies.reference.passes import Named, Tensors, backward, forward, named, weights
 
 Summed = list[Tensor | None]
 """In the order of the parameters; None where a batch did not use one."""
@@ -29,7 +29,7 @@ def hardsync(
     inputs: Callable[[int, int], Tensors],
     targets: Callable[[int, int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
     momentum: float | None = None,
@@ -43,7 +43,7 @@ def hardsync(
         inputs: (s, b) -> inputs of batch b of learner s.
         targets: (s, b) -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters -> the server's optimizer.
+        optimizer: named parameters -> the server's optimizer.
         scheduler: optimizer -> what is stepped after each update.
         drawing: (s, 0, b) -> the context in which a forward draws.
         momentum: of the gradients that each learner sends; None for none.
@@ -53,7 +53,7 @@ def hardsync(
     """
     w = copy.deepcopy(model).train()
     f = [copy.deepcopy(w) for _ in range(learners)]
-    step = optimizer([p for p in w.parameters() if p.requires_grad])
+    step = optimizer(named(w))
     rate = [scheduler(step)] if scheduler else []
     v: dict[int, Summed] = {}
     losses = []

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Tensors = tuple[Tensor, ...]
+Named = list[tuple[str, nn.Parameter]]
 Gradients = tuple[Tensor | None, ...]
 """None where nothing depends on a tensor, which is not a gradient of zero."""
 
@@ -74,6 +75,11 @@ def backward(done: Pass, g: Gradients, f: nn.Module, w: Sequence[Tensor] | None 
 def weights(f: nn.Module) -> list[Tensor]:
     """Return the weights of now: the tensors themselves, without their history."""
     return [p.data for p in f.parameters()]
+
+
+def named(f: nn.Module) -> Named:
+    """Return the parameters that are trained, and their names in the stage."""
+    return [(name, p) for name, p in f.named_parameters() if p.requires_grad]
 
 
 def _write(f: nn.Module, w: Sequence[Tensor] | None) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.studies.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
+from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
 def pipemare(
@@ -29,7 +29,7 @@ def pipemare(
     inputs: Callable[[int], Tensors],
     targets: Callable[[int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     anneal: int,
     correct: bool = True,
@@ -44,7 +44,7 @@ def pipemare(
         inputs: b -> inputs of batch b.
         targets: b -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters of a stage -> its optimizer.
+        optimizer: named parameters of a stage -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
         anneal: updates until the rate is the optimizer's own, at least 1.
         correct: whether backwards correct the weights (T2).
@@ -55,7 +55,7 @@ def pipemare(
     """
     K = len(stages)
     w = [copy.deepcopy(f) for f in stages]
-    step = [optimizer([p for p in f.parameters() if p.requires_grad]) for f in w]
+    step = [optimizer(named(f)) for f in w]
     rate = [scheduler(each) for each in step] if scheduler else []
     delta = [[torch.zeros_like(p) for p in weights(f)] for f in w]
     flying: dict[tuple[int, int], Pass] = {}

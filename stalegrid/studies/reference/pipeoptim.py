@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.studies.reference.passes import Gradients, Pass, Tensors, backward, forward, weights
+from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
 def pipeoptim(
@@ -28,7 +28,7 @@ def pipeoptim(
     inputs: Callable[[int], Tensors],
     targets: Callable[[int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     drawing: Callable[[int, int], AbstractContextManager[None]],
 ) -> tuple[list[nn.Module], list[float]]:
@@ -41,7 +41,7 @@ def pipeoptim(
         inputs: b -> inputs of batch b.
         targets: b -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters of a stage -> its optimizer.
+        optimizer: named parameters of a stage -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
         drawing: (k, b) -> the context in which a forward draws.
 
@@ -50,7 +50,7 @@ def pipeoptim(
     """
     K = len(stages)
     w = [copy.deepcopy(f) for f in stages]
-    step = [optimizer([p for p in f.parameters() if p.requires_grad]) for f in w]
+    step = [optimizer(named(f)) for f in w]
     rate = [scheduler(each) for each in step] if scheduler else []
     flying: dict[tuple[int, int], Pass] = {}
     losses: list[float] = []

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.studies.reference.hardsync import Summed, add, gradient, moved, write
-from stalegrid.studies.reference.passes import Tensors, weights
+from stalegrid.studies.reference.passes import Named, Tensors, named, weights
 
 
 def softsync(
@@ -29,7 +29,7 @@ def softsync(
     inputs: Callable[[int, int], Tensors],
     targets: Callable[[int, int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
     rule: str | tuple[str, float] = "constant",
@@ -46,7 +46,7 @@ def softsync(
         inputs: (s, b) -> inputs of batch b of learner s.
         targets: (s, b) -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters -> the server's optimizer.
+        optimizer: named parameters -> the server's optimizer.
         scheduler: optimizer -> what is stepped after each update.
         drawing: (s, 0, b) -> the context in which a forward draws.
         rule: ``constant``, ``inverse``, (``exponential``, beta) or (``dc``, lambda).
@@ -57,7 +57,7 @@ def softsync(
     """
     w = copy.deepcopy(model).train()
     f = [copy.deepcopy(w) for _ in range(learners)]
-    step = optimizer([p for p in w.parameters() if p.requires_grad])
+    step = optimizer(named(w))
     rate = [scheduler(step)] if scheduler else []
     pulled = [[p.clone() for p in weights(w)] for _ in range(learners)]
     j, b = [0] * learners, [0] * learners

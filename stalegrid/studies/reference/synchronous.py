@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.studies.reference.passes import Named, named
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -27,7 +29,7 @@ def synchronous(
     inputs: Callable[[int, int], Tensors],
     targets: Callable[[int, int], Tensor],
     loss: Callable[..., Tensor],
-    optimizer: Callable[[list[nn.Parameter]], Optimizer],
+    optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
@@ -41,7 +43,7 @@ def synchronous(
         inputs: (s, b) -> inputs of micro-batch b of group s.
         targets: (s, b) -> its targets.
         loss: (outputs, targets) -> mean over the samples.
-        optimizer: parameters of a unit -> its optimizer.
+        optimizer: named parameters of a unit -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
         drawing: (s, k, b) -> the context in which a forward draws.
 
@@ -49,7 +51,7 @@ def synchronous(
         The trained stages [s][k] and the losses [s][n], averaged over micro-batches.
     """
     w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
-    steps = [optimizer([p for p in f.parameters() if p.requires_grad]) for group in w for f in group]
+    steps = [optimizer(named(f)) for group in w for f in group]
     rates = [scheduler(step) for step in steps] if scheduler else []
     losses: list[list[float]] = [[] for _ in range(S)]
     for n in range(N):

@@ -195,9 +195,9 @@ def test_learners_in_step_by_hand() -> None:
 def test_learners_who_take_turns_are_as_late_as_there_are_others(learners: int) -> None:
     counted = []
 
-    def watched(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        step = torch.optim.SGD(parameters, lr=0.25)
-        step.register_step_pre_hook(lambda *_: counted.append(parameters[0].grad.item()))
+    def watched(named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        step = torch.optim.SGD(named, lr=0.25)
+        step.register_step_pre_hook(lambda *_: counted.append(named[0][1].grad.item()))
         return step
 
     order = [*range(learners)] * 3
