@@ -20,7 +20,18 @@ from stalegrid.errors import (
     WorkerDied,
 )
 from stalegrid.methods import Method, MethodSettings, ServerMethod
-from stalegrid.observe import OutputSettings
+from stalegrid.observe import (
+    Callback,
+    EarlyStopping,
+    Logger,
+    Metric,
+    MLflow,
+    OutputSettings,
+    Perplexity,
+    Stop,
+    WeightAverage,
+    WeightsAndBiases,
+)
 from stalegrid.plans import Task
 from stalegrid.programs import (
     Action,
@@ -49,6 +60,7 @@ __all__ = [
     "Action",
     "AdaptThenCombine",
     "ArrayDataset",
+    "Callback",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",
@@ -56,6 +68,7 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "DeviceSettings",
+    "EarlyStopping",
     "Edge",
     "EngineError",
     "EngineSettings",
@@ -64,9 +77,12 @@ __all__ = [
     "Kept",
     "Kind",
     "Lateral",
+    "Logger",
+    "MLflow",
     "Message",
     "Method",
     "MethodSettings",
+    "Metric",
     "Mixing",
     "MixingSettings",
     "NoLateral",
@@ -74,6 +90,7 @@ __all__ = [
     "OutputError",
     "OutputSettings",
     "PeerLost",
+    "Perplexity",
     "ProtocolError",
     "Recomputed",
     "Result",
@@ -87,6 +104,7 @@ __all__ = [
     "StalegridError",
     "StalenessExceeded",
     "Stashed",
+    "Stop",
     "Tag",
     "Task",
     "TrainingError",
@@ -96,6 +114,8 @@ __all__ = [
     "Update",
     "Vectors",
     "View",
+    "WeightAverage",
+    "WeightsAndBiases",
     "WorkerDied",
     "__version__",
     "by_name",

@@ -4,14 +4,14 @@ Does not know: how any part works.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
@@ -41,21 +41,40 @@ from stalegrid.engines import (
 )
 from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
-from stalegrid.objects import own_loss
+from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
+    BEST,
+    MODEL,
     TRACE,
+    Callback,
     Dated,
+    Logger,
+    Measure,
     OutputSettings,
     Record,
     Timeline,
     announce,
     cursor_kept,
+    find_loggers,
     make_sink,
     open_folder,
+    own_callbacks,
+    own_copies,
     restore,
     write_trace,
 )
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, facts, fingerprint, headline, plan_of
+from stalegrid.plans import (
+    Plan,
+    ServedPlan,
+    Task,
+    cast_model,
+    check_measured,
+    facts,
+    fingerprint,
+    headline,
+    make_test,
+    plan_of,
+)
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.report import read_model, read_summary
 from stalegrid.seeds import kept
@@ -72,11 +91,14 @@ class Result:
         model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
+        best: a copy with the parameters and buffers of the best evaluation; None where ``output.best`` says nothing, or
+            what it says was never a number.
     """
 
     model: nn.Module
     summary: Record
     folder: Path | None
+    best: nn.Module | None = None
 
     @property
     def test_accuracy(self) -> float | None:
@@ -89,12 +111,13 @@ def train(
     model: nn.Module,
     data: Dataset[Any] | DataLoader[Any],
     *,
-    loss: Callable[..., Tensor] | None = None,
+    loss: LossFunction | None = None,
     optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     test: Dataset[Any] | DataLoader[Any] | None = None,
     augment: CropAndFlip | None = None,
     collate_fn: Collate | None = None,
+    metrics: Mapping[str, Measure] | None = None,
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
     stages: int | None = None,
@@ -123,6 +146,8 @@ def train(
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
     output: OutputSettings | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
 ) -> Result:
     """Train a model on a grid of groups x stages.
@@ -135,13 +160,16 @@ def train(
         data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
             the model, ``model(**batch)``, and to the loss in the place of the targets.  A ``DataLoader`` in its place
             gives its data set, batch size, order, collate_fn and workers.
-        loss: (outputs, targets) -> loss averaged over the samples, shape (); None for the one that the model computes
-            itself, its output or ``output.loss``.
+        loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
+            shape (), which are added up over an update before they are divided; None for the one that the model
+            computes itself, its output or ``output.loss``.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
         test: map-style data set, or a loader of one, to measure the mean model on.
         augment: crop and flip of the training images.
         collate_fn: list of items -> batch, a tree of tensors, of both data sets; they are stacked if left out.
+        metrics: what is measured on the test data beside loss and accuracy, by name: functions of outputs and targets,
+            averaged over the samples, or metrics as those of torchmetrics.
         method: a published one by name, one of your own, or all that is said of it.
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
@@ -170,6 +198,8 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
+        callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
     Returns:
@@ -186,43 +216,87 @@ def train(
     if reading.batch_size is not None:
         check_size(reading, given.setdefault("batch_size", reading.batch_size), "batch_size")
     tested = None if test is None else reading_of(test, collate_fn)
-    task = Task(model, reading, own_loss if loss is None else loss, optimizer, scheduler, tested, augment)
-    return execute(task, Settings.of(given), quiet=quiet)
+    own = own_loss if loss is None else loss
+    task = Task(model, reading, own, optimizer, scheduler, tested, augment, metrics or {})
+    return execute(task, Settings.of(given), callbacks=callbacks, loggers=loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
 """What :func:`train` takes beside the task."""
 
 
-def execute(task: Task, settings: Settings, *, quiet: bool = False, keep_units: bool = False) -> Result:
+def execute(
+    task: Task,
+    settings: Settings,
+    *,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
+    quiet: bool = False,
+    keep_units: bool = False,
+) -> Result:
     """Train a task; see :func:`train`.
 
     Args:
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
+        callbacks: called with what is told.
+        loggers: where records go too.
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
+    found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
+    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
-            return _on_torchrun(task, settings, quiet, keep_units)
-        return _on_this_host(task, settings, quiet, keep_units)
+            return _on_torchrun(asked)
+        return _on_this_host(asked)
 
 
-def _on_this_host(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+@dataclass(frozen=True)
+class _Asked:
+    """A run as it was asked for."""
+
+    task: Task
+    settings: Settings
+    callbacks: Sequence[Callback]
+    loggers: Sequence[Logger]
+    quiet: bool
+    keep_units: bool
+
+    def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
+        """Return the plan, for a run that may end early where a callback may ask for it.
+
+        Raises:
+            ConfigError: a callback lacks something that it needs.
+        """
+        for callback in self.callbacks:
+            if callback.writes and self.settings.output.folder is None:
+                name = type(callback).__name__
+                raise ConfigError(f"{name} writes into the folder of the run, and there is none; name one (out)")
+            if callback.by is not None:
+                training = self.settings.training
+                model, test = cast_model(self.task, training), make_test(self.task, training)
+                check_measured(self.task, model, test, callback.by)
+        return plan.stoppable() if any(callback.stops for callback in self.callbacks) else plan
+
+
+def _on_this_host(asked: _Asked) -> Result:
+    task, settings = asked.task, asked.settings
     get_ready(settings)
-    plan = prepare(task, settings)
+    plan = asked.watched(prepare(task, settings))
     with open_folder(settings.output.folder) as folder, cursor_kept():
-        job = _job(task, settings, plan, folder, quiet, keep_units)
-        _announce(settings, plan, folder, quiet)
+        job = _job(asked, plan, folder)
+        _announce(settings, plan, folder, asked.quiet)
         if settings.engine.virtual:
             _simulate(job)
         else:
             launch(job, _processes(plan, settings))
-        model = cast_model(task, settings.training)
-        restore(model, *read_model(folder))
-        return _result(model, task, settings, read_summary(folder))
+        summary = read_summary(folder)
+        models = _models(task, settings, summary)
+        for which, model in models.items():
+            restore(model, *read_model(folder, which))
+        return _result(models, task, settings, summary)
 
 
 def get_ready(settings: Settings) -> None:
@@ -262,10 +336,13 @@ def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
     return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes
 
 
-def _job(task: Task, settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool, keep_units: bool) -> Job:
+def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
+    settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, quiet, keep_units)
-    return Job(task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
+    written = plan.settled(settings).plain()
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
+    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
+    return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 
 
 def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
@@ -273,36 +350,38 @@ def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: 
     announce(line, plan.settled(settings).plain(), folder, quiet)
 
 
-def _on_torchrun(task: Task, settings: Settings, quiet: bool, keep_units: bool) -> Result:
+def _on_torchrun(asked: _Asked) -> Result:
+    task, settings = asked.task, asked.settings
     with torchrun.joined(settings.engine.deadline) as peers:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
         peers.check_same("models", lambda: layout_of_state(task.model))
         peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            plan = peers.agree(_asked(settings), lambda: prepare(task, settings), partial(_again, task, settings))
+            plan = peers.agree(_same(settings), lambda: asked.watched(prepare(task, settings)), partial(_again, asked))
             with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
                 if peers.rank == 0:
-                    _announce(settings, plan, folder, quiet)
-                job = _job(task, settings, plan, folder, quiet, keep_units)
+                    _announce(settings, plan, folder, asked.quiet)
+                job = _job(asked, plan, folder)
                 summary = peers.run(job, lambda: read_summary(folder))
-                model = cast_model(task, settings.training)
-                if peers.rank == 0:
-                    restore(model, *read_model(folder))
-                peers.take_state(model)
+                models = _models(task, settings, summary)
+                for which, model in models.items():
+                    if peers.rank == 0:
+                        restore(model, *read_model(folder, which))
+                    peers.take_state(model)
         if settings.output.folder is not None:
             settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
-        return _result(model, task, settings, summary)
+        return _result(models, task, settings, summary)
 
 
-def _asked(settings: Settings) -> str:
+def _same(settings: Settings) -> str:
     """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
     return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())
 
 
-def _again(task: Task, settings: Settings, measured: Measured) -> Plan | ServedPlan:
-    with computing(settings.engine.threads):
-        return plan_of(task, measured.into(settings), measured.table)
+def _again(asked: _Asked, measured: Measured) -> Plan | ServedPlan:
+    with computing(asked.settings.engine.threads):
+        return asked.watched(plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
 def _simulate(job: Job) -> None:
@@ -322,11 +401,18 @@ def _simulate(job: Job) -> None:
             agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
+        sink.finish()
     if traced:
         write_trace(job.folder / TRACE, timeline)
 
 
-def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -> Result:
+def _models(task: Task, settings: Settings, summary: Record) -> dict[str, nn.Module]:
+    """Return a model for each that a run has kept, by the names of their files."""
+    kept = [MODEL, *([BEST] if summary.get("best") else [])]
+    return {which: cast_model(task, settings.training) for which in kept}
+
+
+def _result(models: Mapping[str, nn.Module], task: Task, settings: Settings, summary: Record) -> Result:
     """Return what came of a run, which has written it already.
 
     Raises:
@@ -337,4 +423,6 @@ def _result(model: nn.Module, task: Task, settings: Settings, summary: Record) -
             f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
             "rate or the staleness, or clip the gradients"
         )
-    return Result(model.eval(), summary, settings.output.folder)
+    for model in models.values():
+        model.eval()
+    return Result(models[MODEL], summary, settings.output.folder, models.get(BEST))

@@ -237,6 +237,20 @@ def test_corrections_that_read_the_weights_of_the_forward_cost_what_the_plan_say
     assert plan.held[0] > 6 * plan.stages[0].trained * 4
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_stage_below_all_that_is_trained_holds_nothing_between_any_two_actions(view: str) -> None:
+    model = build(wide)
+    model[:5].requires_grad_(False)
+    task, settings = task_of("wide", model=model), settings_of("wide", view)
+    plan = make_plan(task, settings)
+    assert plan.program.frozen == 2
+    assert plan.held[:2] == (0, 0)
+    for stage in range(2):
+        accounted, measured = weigh(task, settings, plan, stage)
+        assert not any(accounted)
+        assert max(measured) < 100 * UPDATES  # not a single row of a batch, whose 32 are 128 numbers each
+
+
 class Scaled(nn.Module):
     """A constant, as large as an activation, that every graph needs."""
 

@@ -109,7 +109,7 @@ def test_a_type_checker_finds_what_is_misspelt_or_of_another_type_and_nothing_el
 
 def parameters() -> dict[str, inspect.Parameter]:
     """Return what the door takes beside the task."""
-    task = {"model", "data", *hints_of(Task), "collate_fn", "quiet"}
+    task = {"model", "data", *hints_of(Task), "collate_fn", "callbacks", "loggers", "quiet"}
     return {name: p for name, p in inspect.signature(stalegrid.train).parameters.items() if name not in task}
 
 
@@ -153,7 +153,7 @@ MORE = {"costs": {described(str)}, "out": {described(str)}, "topology": {describ
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """What the door asks for, which is not done."""
     found: list[Settings] = []
-    monkeypatch.setattr(sys.modules["stalegrid.train"], "execute", lambda task, settings, quiet: found.append(settings))
+    monkeypatch.setattr(sys.modules["stalegrid.train"], "execute", lambda task, settings, **_: found.append(settings))
     return found
 
 

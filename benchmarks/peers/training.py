@@ -6,6 +6,7 @@ Prints the seconds since training began, and the accuracy, of every evaluation. 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,7 +38,8 @@ def main(folder: Path, seed: int) -> None:
     start = time.perf_counter()
     for n in range(UPDATES):
         step.zero_grad()
-        task.loss(model(*data.inputs(rank, n)), data.targets(rank, n)).backward()  # type: ignore[no-untyped-call]
+        loss: Any = task.loss(model(*data.inputs(rank, n)), data.targets(rank, n))
+        loss.backward()
         step.step()
         rates.step()
         if (n + 1) % every == 0 or n + 1 == UPDATES:

@@ -4,6 +4,7 @@ Does not know: engines, which process an agent lives in.
 """
 
 import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -19,11 +20,11 @@ from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.consensus import Momentum
 from stalegrid.data import feed
 from stalegrid.objects import copied, renew
-from stalegrid.observe import Sink, Tally, summarise
+from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages import Ledger, RecomputingStage, Site, Stage, makers
+from stalegrid.stages import Ledger, Site, kind_of_stage, makers
 
 
 def build_agents(
@@ -70,10 +71,13 @@ def _build_grid(
         loss = loss_on(own, device)
         if unit == OBSERVER:
             plain, test = copied(model).to(device), make_test(task, plan.training)
+            metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, plan.updates_per_epoch, sink, mean)
+            return Observer(
+                plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.updates_per_epoch, sink, mean
+            )
         module = copied(stages[unit.stage]).to(device)
-        role = Role(unit, plan.grid.stages, micro)
+        role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
         return PipelineUnit(role, parts, samples, loss, device)
 
@@ -81,16 +85,17 @@ def _build_grid(
 
 
 def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
-    site = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
+    built = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
+    site = dataclasses.replace(built, updates=plan.updates)  # as planned, wherever the run ends
     scheduler = task.scheduler_of(site.optimizer)
     corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)
     ledger = Ledger(site, tally, measure_gap=plan.gap, hold_all=hold_all)
-    kind = RecomputingStage if plan.program.recomputes(unit.stage) else Stage
-    first = unit.stage == 0
-    stage = kind(module, site.weights, plan.view(site), first, plan.partition.form if first else None)
-    momentum = Momentum(site.optimizer, site.weights.trainable()) if plan.momentum else None
+    kind, form = kind_of_stage(plan.program, unit.stage), None if unit.stage else plan.partition.form
+    stage = kind(module, site.weights, plan.view(site), unit.stage <= plan.program.frozen, form)
+    trained = site.weights.trainable()
+    momentum = Momentum(site.optimizer, trained) if plan.momentum and trained else None
     # Each unit has its own, as in processes of their own, also where one process has several.
     exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)
     return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)

@@ -3,7 +3,7 @@
 Does not know: engines, which process an agent lives in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -15,8 +15,8 @@ from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
 from stalegrid.data import feed
-from stalegrid.objects import copied, renew
-from stalegrid.observe import Record, Sink, Takes
+from stalegrid.objects import LossFunction, copied, renew
+from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
 from stalegrid.plans import ServedPlan, Task, cast_model, make_batches, make_test, served_makers, server_optimizer
 from stalegrid.programs import DOOR, OBSERVER, Schedule, Unit
@@ -40,11 +40,14 @@ def build_served(
         loss = loss_on(task_of_unit, device)
         if unit == OBSERVER:
             test = make_test(task, plan.training)
+            metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, plan.updates_per_epoch, sink, mean)
+            return Observer(
+                plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.updates_per_epoch, sink, mean
+            )
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
-        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving)
+        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)
 
     return keyed(build, units, device, plan.training.seed)
 
@@ -64,6 +67,6 @@ def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:
     return Takes.read(vectors[DOOR]).record()
 
 
-def loss_on(task: Task, device: torch.device) -> Callable[..., Tensor]:
+def loss_on(task: Task, device: torch.device) -> LossFunction:
     """Return a task's loss on a device."""
     return task.loss.to(device) if isinstance(task.loss, nn.Module) else task.loss

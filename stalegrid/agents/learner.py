@@ -4,14 +4,14 @@ Does not know: engines, other learners, what servers do with a gradient.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import call, labels, losses, mapped, spread
+from stalegrid.objects import LossFunction, call, labels, losses, mapped, spread
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
 from stalegrid.programs import END, Action, Kind, Message, Unit
@@ -34,11 +34,12 @@ class Learner:
         model: its own copy of the whole model.
         shards: what each server has.
         samples: the data; the learner's batches are those of its group.
-        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        loss: (outputs, targets) -> mean over the samples, or sum and count.
         device: of the model.
         momentum: of the learner's own gradients, ``v <- momentum v + g``, which it pushes instead; None for the
             gradients themselves.
         moving: frozen parameters that the forward changes; they travel like running statistics.
+        sums: whether a loss is a sum and what it counts, which servers then divide by.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Learner:
         model: nn.Module,
         shards: Sequence[Shard],
         samples: Samples,
-        loss: Callable[..., Tensor],
+        loss: LossFunction,
         device: torch.device,
         momentum: float | None = None,
         moving: Collection[str] = (),
+        sums: bool = False,
     ) -> None:
         self._unit = unit
         self._model = model.train()
@@ -62,10 +64,11 @@ class Learner:
         self._loss = loss
         self._device = device
         self._momentum = momentum
+        self._sums = sums
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._batches = 0
-        self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss and correct as numbers
+        self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss, correct and count as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -102,17 +105,19 @@ class Learner:
         outputs = spread(call(self._model, self._samples.form, inputs))
         self._weights.check_unchanged(changes)
         with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
-            loss = self._loss(*outputs, targets)
-        if (wrong := losses.fault(loss)) is not None:
+            found = self._loss(*outputs, targets)
+        if (wrong := losses.fault(found, self._sums)) is not None:
             raise TrainingError(f"{wrong} (learner: {group}, batch: {batch})")
+        loss, count = losses.parted(found)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLoss(
                 f"the loss is {value} (learner: {group}, batch: {batch}, version: {self._weights.version}); "
                 "lower the learning rate, take the staleness rule inverse, or fewer splits (softsync)"
             )
-        correct = float(count_correct(outputs[0], targets))
-        return loss, torch.tensor([len(self._samples.indices(group, batch)), value, correct], dtype=torch.float64)
+        correct, samples = float(count_correct(outputs[0], targets)), len(self._samples.indices(group, batch))
+        numbers = [samples, value, correct, 1.0 if count is None else float(count)]
+        return loss, torch.tensor(numbers, dtype=torch.float64)
 
     def _backward(self) -> tuple[Tensor, Tensor]:
         assert self._made is not None

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid.errors import NonFiniteLoss
-from stalegrid.objects import Form, call, labels, mapped, spread
-from stalegrid.observe import Record, Sink, count_correct
+from stalegrid.errors import NonFiniteLoss, TrainingError
+from stalegrid.objects import Form, LossFunction, call, labels, losses, mapped, spread
+from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
 
@@ -48,8 +48,9 @@ class Observer:
         layouts: per part.
         summarise: reports by unit -> what a record says of them.
         model: a plain copy of the user's model, which takes the mean parameters.
-        loss: (outputs, targets) -> loss averaged over the samples.
+        loss: (outputs, targets) -> mean over the samples, or sum and count.
         test: test data; None for none.
+        metrics: of it, beside loss and accuracy.
         updates_per_epoch: to say in which epoch an update is.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
@@ -61,8 +62,9 @@ class Observer:
         layouts: Sequence[StageLayout],
         summarise: Callable[[Mapping[Unit, Tensor]], Record],
         model: nn.Module,
-        loss: Callable[..., Tensor],
+        loss: LossFunction,
         test: TestSet | None,
+        metrics: Metrics,
         updates_per_epoch: float,
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
@@ -74,12 +76,14 @@ class Observer:
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._loss = loss
         self._test = test
+        self._metrics = metrics
         self._updates_per_epoch = updates_per_epoch
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
         self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
-        self._sums = [0.0, 0.0, 0.0]  # samples, loss, correct of the evaluation under way
+        # Samples, loss, correct, and what the loss counts, of the evaluation under way.
+        self._sums = [0.0, 0.0, 0.0, 0.0]
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -87,8 +91,11 @@ class Observer:
             self._sink.report(self._report(action.index, inbox))
         elif action.kind is Kind.COLLECT:
             self._collect(action.index, inbox)
-        else:
+        elif action.kind is Kind.EVALUATE:
             self._evaluate(action.index)
+        elif action.kind is Kind.JUDGE:
+            stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
+            return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
@@ -118,14 +125,20 @@ class Observer:
             "epoch": version / self._updates_per_epoch,
             "consensus_distance": distance,
         }
-        self._sums = [0.0, 0.0, 0.0]
+        self._sums = [0.0, 0.0, 0.0, 0.0]
+        self._metrics.reset()
         if self._test is None:
             self._hand_over()
 
-    def _measured(self, chunk: int, outputs: tuple[Any, ...], targets: Any) -> Tensor:
+    def _measured(self, chunk: int, outputs: tuple[Any, ...], targets: Any) -> tuple[float, float]:
+        """Return the loss of a slice, summed, and what it is summed over: its samples where the loss is a mean."""
         assert self._test is not None
-        with labels.named(outputs[0], targets, partial(self._test.indices, chunk), self._loss):
-            return self._loss(*outputs, targets)
+        samples = partial(self._test.indices, chunk)
+        with labels.named(outputs[0], targets, samples, self._loss):
+            loss, count = losses.parted(self._loss(*outputs, targets))
+        if count is None:
+            return float(loss) * len(samples()), float(len(samples()))
+        return float(loss), float(count)
 
     def _warn_of_unlike(self, layout: StageLayout, counters: Sequence[Tensor]) -> None:
         """Say once of each buffer of whole numbers that replicas have unlike ones, which have no mean."""
@@ -154,17 +167,18 @@ class Observer:
         assert self._test is not None
         inputs, targets = mapped(lambda x: x.to(self._device), self._test[chunk])
         outputs, size = spread(call(self._model, self._test.form, inputs)), len(self._test.indices(chunk))
-        values = (
-            1.0,
-            float(self._measured(chunk, outputs, targets)),
-            float(count_correct(outputs[0], targets)) / size,
-        )
-        self._sums = [total + value * size for total, value in zip(self._sums, values, strict=True)]
+        total, counted = self._measured(chunk, outputs, targets)
+        values = (size, total, float(count_correct(outputs[0], targets)), counted)
+        self._sums = [a + b for a, b in zip(self._sums, values, strict=True)]
+        self._metrics.update(outputs, targets)
         # Slice by slice, so that units in the same process have their turns in between.
         if chunk + 1 == len(self._test):
-            samples, loss, correct = self._sums
+            samples, loss, correct, counted = self._sums
+            if not counted:
+                raise TrainingError("nothing is counted in the loss of the test data (count: 0); leave the data out")
             accuracy = None if math.isnan(correct) else correct / samples
-            self._record |= {"test_loss": loss / samples, "test_accuracy": accuracy}
+            self._record |= {"test_loss": loss / counted, "test_accuracy": accuracy}
+            self._record |= self._metrics.compute()
             self._hand_over()
 
     def _hand_over(self) -> None:

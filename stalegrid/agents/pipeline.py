@@ -4,7 +4,7 @@ Does not know: engines, files, the order of its actions.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, labels, losses, mapped
+from stalegrid.objects import Form, LossFunction, labels, losses, mapped
 from stalegrid.observe import Loss, Tally, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
@@ -53,16 +53,25 @@ class Role:
         unit: its coordinates.
         stages: K.
         micro_batches: M, batches an update averages over.
+        frozen: stages below the first that trains something.
+        sums: whether a loss is a sum and what it counts, and not a mean.
     """
 
     unit: Unit
     stages: int
     micro_batches: int
+    frozen: int = 0
+    sums: bool = False
 
     @property
-    def first(self) -> bool:
-        """Whether the unit reads inputs."""
-        return self.unit.stage == 0
+    def weight(self) -> float:
+        """What a batch's loss weighs in the gradients of its update, as they are added up."""
+        return 1.0 if self.sums else 1.0 / self.micro_batches
+
+    @property
+    def lowest(self) -> bool:
+        """Whether nobody below the unit needs a gradient."""
+        return self.unit.stage <= self.frozen
 
     @property
     def last(self) -> bool:
@@ -102,13 +111,11 @@ class PipelineUnit:
         role: where it stands.
         parts: what it is composed of.
         samples: the data.
-        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        loss: (outputs, targets) -> mean over the samples, or sum and count.
         device: of the stage.
     """
 
-    def __init__(
-        self, role: Role, parts: Parts, samples: Samples, loss: Callable[..., Tensor], device: torch.device
-    ) -> None:
+    def __init__(self, role: Role, parts: Parts, samples: Samples, loss: LossFunction, device: torch.device) -> None:
         self.role = role
         self.stage = parts.stage
         self._parts = parts
@@ -118,9 +125,10 @@ class PipelineUnit:
         self._lr = 0.0
         self._used: list[int] = []  # batches of the update to come
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
-        # Gradients are averaged over micro-batches here and nowhere else.
+        self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
+        # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
-        self._seed = torch.tensor(1.0 / role.micro_batches, dtype=torch.float64, device=device)
+        self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -137,6 +145,8 @@ class PipelineUnit:
                 made = (self._parts.tally.close(self._lr).vector(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
+            case Kind.HEED:
+                made = ()
             case _:
                 assert self._parts.exchange is not None
                 return self._parts.exchange.step(action, inbox)
@@ -155,18 +165,23 @@ class PipelineUnit:
         targets = mapped(lambda x: x.to(self._device, non_blocking=True), self._samples.targets(group, batch))
         self._note_read(batch)
         correct: list[Tensor] = []
+        counts: list[Tensor | None] = []
 
         def head(*outputs: Any) -> Tensor:
             # A second forward calls this again; what the first one found is what is reported.
             correct.append(count_correct(outputs[0], targets))
             with labels.named(outputs[0], targets, samples, self._loss):
-                loss = self._loss(*outputs, targets)
-            if (wrong := losses.fault(loss)) is not None:
+                found = self._loss(*outputs, targets)
+            if (wrong := losses.fault(found, self.role.sums)) is not None:
                 raise TrainingError(f"{wrong} (unit: {self.role.unit}, batch: {batch})")
+            loss, count = losses.parted(found)
+            counts.append(count)
             return loss
 
         made, version = self.stage.forward(batch, tensors, head)
-        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0]))
+        count = counts[0]
+        self._counts[batch] = () if count is None else (count.view(1),)
+        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0], 1.0 if count is None else count))
         return ()
 
     def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:
@@ -192,16 +207,23 @@ class PipelineUnit:
         self._weigh()
         self._used.append(batch)
         inputs = [x for x in self.stage.inputs(batch) if x.is_floating_point()]
-        made = self.stage.backward(batch, self._receive(inbox[0].tensors) if inbox else (self._seed,))
-        if self.role.first:
+        made = self.stage.backward(batch, self._receive(batch, inbox[0].tensors) if inbox else (self._seed,))
+        counts = self._counts.pop(batch)
+        for number in counts:
+            self.stage.weights.count(number)
+        if self.role.lowest:
             return ()
         # A message has a fixed layout: zeros for a gradient that there is none, and which there are.
         there = torch.tensor([g is not None for g in made], dtype=torch.uint8)
         filled = (torch.zeros_like(x) if g is None else g for x, g in zip(inputs, made, strict=True))
-        return *filled, there
+        return *filled, there, *counts
 
-    def _receive(self, tensors: Tensors) -> Gradients:
-        *made, there = tensors
+    def _receive(self, batch: int, tensors: Tensors) -> Gradients:
+        above = len(tensors) - self.role.sums
+        self._counts[batch] = tensors[above:]
+        if not tensors:
+            return ()  # an acknowledgement: nothing is trained here and below
+        *made, there = tensors[:above]
         gradients = tuple(made)
         for correction in self._parts.corrections:
             gradients = correction.received(gradients)
@@ -209,6 +231,8 @@ class PipelineUnit:
 
     def _update(self, index: int) -> Tensors:
         weights, parts = self.stage.weights, self._parts
+        if (divisor := weights.take_means()) is not None:
+            parts.tally.divided(index, divisor)
         oldest = parts.ledger.oldest(self._used)
         forwarded = parts.versions.read(oldest) if any(c.needs_forwarded for c in parts.corrections) else None
         update = Update(index, weights.version - oldest, forwarded)

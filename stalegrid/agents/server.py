@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.errors import StalenessExceeded
+from stalegrid.errors import StalenessExceeded, TrainingError
 from stalegrid.observe import Takes
 from stalegrid.programs import END, Action, Kind, Message, Rules
 from stalegrid.stages import Correction, Site, Update
@@ -44,7 +44,8 @@ class Server:
 
     With staleness ``tau = i - j`` of a gradient that was computed at version j and is taken at version i, an update is
     ``theta <- theta - (1/c) sum alpha(tau) g`` (arXiv 1511.05950, equation 5): the optimizer's step on the mean of the
-    corrected gradients, so that momentum and weight decay are the server's.
+    corrected gradients, so that momentum and weight decay are the server's.  Gradients that are sums are added up and
+    divided by what all of them count; a correction gets the mean of its own.
 
     Args:
         parts: what it is composed of.
@@ -57,6 +58,7 @@ class Server:
         self._tally = Takes()
         self._lr = 0.0
         self._gathered = 0
+        self._counted = 0.0  # what the gathered gradients count; each 1 where they are means
         trained = self._weights.trained
         self._sum = torch.zeros_like(self._weights.flat[:trained])
         self._statistics = torch.zeros_like(self._weights.flat[trained:])
@@ -98,11 +100,13 @@ class Server:
         number, weights, corrections = message.tag.edge.source.group, self._weights, self._parts.corrections
         update = Update(weights.version, self._staleness(message), self._forwarded(number))
         used = [bool(share) for share in there.tolist()]
-        gradient = self._corrected(vector[: weights.trained], used, update)
+        count = float(numbers[-1])
+        gradient = self._corrected(vector[: weights.trained], used, update, count)
         self._used = [a or b for a, b in zip(self._used, used, strict=True)]
         self._gather(gradient, math.prod(c.rate(update) for c in corrections))
         self._collect(vector[weights.trained :], counters)
         self._gathered += 1
+        self._counted += count
         self._release(number)
         self._tally.used(number, update.staleness, numbers)
         return (torch.tensor([number, 0]),)
@@ -116,10 +120,10 @@ class Server:
             )
         return now - message.version
 
-    def _corrected(self, gradient: Tensor, used: Sequence[bool], update: Update) -> Tensor:
-        if not self._corrects:
+    def _corrected(self, gradient: Tensor, used: Sequence[bool], update: Update, count: float) -> Tensor:
+        if not self._corrects or not count:
             return gradient
-        own = gradient.clone()
+        own = gradient / count
         self._show(own, used)
         for correction in self._parts.corrections:
             correction.correct(update)
@@ -128,7 +132,7 @@ class Server:
             # A correction may put a tensor of its own in the place of the gradient.
             if parameter.grad is not None and parameter.grad.data_ptr() != view.data_ptr():
                 view.copy_(parameter.grad)
-        return own
+        return own.mul_(count)
 
     def _gather(self, gradient: Tensor, factor: float) -> None:
         """Add to the sum, in one pass."""
@@ -153,12 +157,13 @@ class Server:
 
     def _update(self) -> Tensors:
         site, weights, gathered = self._parts.site, self._weights, self._gathered
+        if self._counted != 1.0:
+            self._sum.div_(self._divisor())
         if gathered > 1:
-            self._sum.div_(gathered)
             self._statistics.div_(gathered)
             for part in self._alike:  # what all have alike stays as it is, which the sum of three would round
                 self._statistics[part] = self._first[part]
-        self._gathered = 0
+        self._gathered, self._counted = 0, 0.0
         self._show(self._sum, self._used)
         self._used = [False] * len(self._places)
         site.versions.overwriting()
@@ -175,6 +180,15 @@ class Server:
         weights.version += 1
         self._answer = None
         return ()
+
+    def _divisor(self) -> float:
+        if not 0 < self._counted < math.inf:
+            raise TrainingError(
+                f"nothing is counted in the loss of an update (version: {self._weights.version}, count: "
+                f"{self._counted:g}), so its mean is no number; take larger batches, or leave out samples of which "
+                "nothing counts"
+            )
+        return self._counted
 
     def _give(self, learners: Sequence[int]) -> Tensors:
         weights = self._weights

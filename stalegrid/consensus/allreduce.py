@@ -6,6 +6,9 @@ What is averaged is one vector: the gradients, then for each parameter whether i
 is not updated, not even by weight decay.  So a parameter that no group has used keeps none, as in torch's own loop, and
 one that somebody has used gets the mean in every group, be it 0.  A gradient of zeros would be the cheaper sign and is
 none: dead units have gradients of exactly 0, which decay and momentum must see.
+
+Gradients that are sums stay sums, over all groups, and what they count is added up too: they are divided once, by
+whoever updates.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from stalegrid.stages import Weights
 
 
 class GradientAveraging:
-    """The exchange of one unit: mean of the gradients, each group averaging its part.
+    """The exchange of one unit: mean (or sum) of the gradients, each group averaging its part.
 
     Args:
         groups: S.
@@ -39,12 +42,13 @@ class GradientAveraging:
             # Of equal size whatever the parameters are: one of them may lie in two parts.
             self._parts = list(torch.tensor_split(self._gradient(), self._groups))
         elif action.kind is Kind.REDUCE:
+            self._count({m.tag.edge.source.group: m.tensors[1:] for m in inbox})
             self._parts[self._group] = self._mean(others)
         else:
             self._take(others)
-        version = self._weights.version
+        version, counts = self._weights.version, self._counts() if action.kind is Kind.SHARE else ()
         chosen = {tag: tag.edge.target.group if action.kind is Kind.SHARE else self._group for tag in action.sends}
-        return [Message(tag, version, (self._parts[owner],)) for tag, owner in chosen.items()]
+        return [Message(tag, version, (self._parts[owner], *counts)) for tag, owner in chosen.items()]
 
     def _gradient(self) -> Tensor:
         parameters = self._weights.trainable()
@@ -52,13 +56,23 @@ class GradientAveraging:
         there = self._weights.flat.new_tensor([p.grad is not None for p in parameters])
         return torch.cat([*(g.flatten() for g in grads), there])
 
+    def _counts(self) -> tuple[Tensor, ...]:
+        return () if self._weights.divisor is None else (self._weights.divisor,)
+
+    def _count(self, others: dict[int, tuple[Tensor, ...]]) -> None:
+        """Let the gradients count what those of all groups do."""
+        own, self._weights.divisor = self._counts(), None
+        for s in range(self._groups):
+            for number in own if s == self._group else others[s]:
+                self._weights.count(number)
+
     def _mean(self, others: dict[int, Tensor]) -> Tensor:
         by_group = {**others, self._group: self._parts[self._group]}
         total = torch.zeros_like(by_group[self._group])
         # In the order of the groups, whoever's part came first: a sum in another order has other bits.
         for s in range(self._groups):
             total += by_group[s]
-        return total.div_(self._groups)
+        return total if self._weights.divisor is not None else total.div_(self._groups)
 
     def _take(self, others: dict[int, Tensor]) -> None:
         means = {**others, self._group: self._parts[self._group]}

@@ -51,11 +51,13 @@ class Vectors:
         read: how the vector of parameters and running statistics reads.
         trainable: elements that the optimizer updates, without padding.
         momentum: whether momentum is mixed too.
+        sums: whether gradients are sums, and travel with what they count.
     """
 
     read: StageLayout
     trainable: int
     momentum: bool
+    sums: bool = False
 
 
 class Mixing:

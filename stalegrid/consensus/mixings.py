@@ -5,6 +5,7 @@ Does not know: methods, engines.
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
@@ -82,7 +83,8 @@ class GradientMean(Mixing):
         """Return the part of the gradient, and of what says which parameters have one, that a group owns."""
         owner = {PART: edge.target, MEAN: edge.source}[edge.name].group
         size, rest = divmod(vectors.trainable + vectors.read.parameters, turns.groups)
-        return flat_layout(size + (owner < rest), vectors.read.dtype)
+        part = flat_layout(size + (owner < rest), vectors.read.dtype)
+        return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 
 
 MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())

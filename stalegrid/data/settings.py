@@ -17,6 +17,7 @@ class TrainingSettings(Group):
         batch_size: samples of one group in one update, or of one gradient of a learner.
         epochs: passes over the training data; 10 if left out.
         updates: number of updates, instead of epochs.
+        until: updates after which the run ends though more are planned; repeats a run that a callback has stopped.
         seed: of everything that is drawn.
         workers: processes that read samples ahead, for each group in each process of the run; as many as a DataLoader
             names if left out, else none.  They change no number.
@@ -29,6 +30,7 @@ class TrainingSettings(Group):
     batch_size: int = 32
     epochs: float | None = None
     updates: int | None = None
+    until: int | None = None
     seed: int = 0
     workers: int | None = None
     test_batch_size: int | None = None

@@ -81,7 +81,7 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
 
 def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
     """Return what a forward or backward takes besides what grows with its samples, from two sizes of batch."""
-    passes = [(some.forward, whole.forward), (some.backward, whole.backward)]
+    passes = [(some.forward, whole.forward), (some.backward, whole.backward)][: 1 if whole.frozen else 2]
     return max(0.0, sum(part - ratio * all_of_it for part, all_of_it in passes) / (1 - ratio) / len(passes))
 
 
@@ -138,6 +138,7 @@ def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> C
         output=sizes[stage] if stage < len(sizes) else 0,
         parameters=read.numel * read.dtype.itemsize,
         graph=plan.held[stage],
+        frozen=stage < plan.program.frozen,
         name=plan.partition.names[stage - 1] if stage else "input",
     )
 

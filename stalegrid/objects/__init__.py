@@ -7,7 +7,7 @@ from stalegrid.objects.aliases import check_followed, check_functions, check_hoo
 from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
-from stalegrid.objects.losses import own_loss
+from stalegrid.objects.losses import LossFunction, own_loss
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
@@ -18,6 +18,7 @@ __all__ = [
     "PLACE",
     "Form",
     "Held",
+    "LossFunction",
     "Tensors",
     "attach",
     "call",

@@ -3,55 +3,82 @@
 Does not know: agents, engines.
 """
 
+from stalegrid.observe.averaging import WeightAverage
+from stalegrid.observe.best import Best
+from stalegrid.observe.callbacks import Callback, Stop, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
-from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED
+from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.observe.loggers import Logger, find_loggers
+from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
+from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
+from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
 from stalegrid.observe.results import announce, make_sink, open_folder
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sharing import by_unit, shares
 from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import check_saved, restore, saved, unsaved
+from stalegrid.observe.stopping import EarlyStopping
 from stalegrid.observe.stream import Stream, make_console, tell
 from stalegrid.observe.summed import Staleness, Summed
 from stalegrid.observe.tables import plain, wide
 from stalegrid.observe.takes import Takes
 from stalegrid.observe.timeline import Recorder, Span, Timeline
 from stalegrid.observe.trace import TRACE, read_trace, write_trace
+from stalegrid.observe.wandb import WeightsAndBiases
 
 __all__ = [
+    "BEST",
     "CONFIG",
     "METRICS",
     "MODEL",
+    "PREFIX",
     "SUMMARY",
     "TRACE",
     "UNITS",
     "UNSAVED",
+    "UNSAVED_BEST",
     "VIRTUAL",
+    "Best",
+    "Callback",
     "Dated",
+    "EarlyStopping",
+    "Logger",
     "Loss",
+    "MLflow",
+    "Measure",
+    "Metric",
+    "Metrics",
     "Nowhere",
     "OutputSettings",
+    "Perplexity",
     "Record",
     "Recorder",
     "Report",
     "Sink",
     "Span",
     "Staleness",
+    "Stop",
     "Stream",
     "Summed",
     "Takes",
     "Tally",
     "Timeline",
+    "WeightAverage",
+    "WeightsAndBiases",
     "announce",
     "by_unit",
     "check_saved",
     "count_correct",
     "cursor_kept",
+    "find_loggers",
     "make_console",
     "make_sink",
     "names",
     "open_folder",
+    "own_callbacks",
+    "own_copies",
     "plain",
     "read_trace",
     "restore",

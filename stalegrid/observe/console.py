@@ -12,10 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
+from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import make_console
 from stalegrid.programs import Unit
+
+_SHOWN = ("test_loss", "test_accuracy")
 
 LINE_EVERY = 2.0
 """Seconds between plain lines, at least."""
@@ -79,11 +82,20 @@ class ConsoleSink:
         parts = [f"epoch {record['epoch']:.4g}", f"version {record['version']}"]
         parts += [f"test accuracy {accuracy:.2%}"] if accuracy is not None else []
         parts += [f"test loss {loss:.4f}"] if loss is not None else []
+        measured = {name: value for name, value in record.items() if name.startswith(PREFIX) and name not in _SHOWN}
+        parts += [f"{name.replace('_', ' ', 1)} {value:.4g}" for name, value in measured.items() if value is not None]
         parts += [f"consensus distance {record['consensus_distance']:.3g}"] if self._groups else []
         self._say("  ".join(parts))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """End the live display, and leave the terminal to others."""

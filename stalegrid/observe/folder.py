@@ -1,27 +1,33 @@
-"""The files of a run: metrics, line by line, and the model and a summary so far.
+"""What a run leaves: its records in loggers, metrics line by line first, and the model and a summary so far.
 
 Does not know: agents, engines, who else is told.  Clocks are read here and in the console only.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stalegrid.observe.best import Best
+from stalegrid.observe.jsonl import Jsonl
+from stalegrid.observe.loggers import Logger
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.summed import Staleness
 from stalegrid.programs import Unit
-from stalegrid.written import open_new, replace, to_json, write_text, writing
+from stalegrid.written import replace, to_json, write_text
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
+BEST = "model-best.safetensors"
 SUMMARY = "summary.json"
 UNSAVED = "unsaved.safetensors"
+UNSAVED_BEST = "unsaved-best.safetensors"
 UNITS = "units.safetensors"
 
 
@@ -35,14 +41,28 @@ class Folder:
         facts: what the summary says besides what is measured.
         keep_units: also write the parameters of every unit at the last snapshot.
         limit: see :class:`Staleness`.
+        best: by which number of an evaluation the best model is kept too; None for none.
+        loggers: that are given every record, beside the metrics; started already.
+
+    Attributes:
+        summary: of the run so far, as it was written last.
+        stopped: who asked for an early end, as the next summary says; empty for nobody.
 
     Raises:
         OutputError: by every method too, a file cannot be written; what was written before stays.
     """
 
-    def __init__(self, folder: Path, facts: Record, keep_units: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        facts: Record,
+        keep_units: bool = False,
+        limit: int | None = None,
+        best: str | None = None,
+        loggers: Sequence[Logger] = (),
+    ) -> None:
         self._folder = folder
-        self._metrics = open_new(folder / METRICS)
+        self._loggers = [Jsonl(folder / METRICS), *loggers]
         self._facts = facts
         self._keep_units = keep_units
         self._start = time.perf_counter()
@@ -50,6 +70,9 @@ class Folder:
         self._staleness = Staleness(limit)
         self._last: Record = {}
         self._lost: list[int] = []
+        self.summary: Record = {}
+        self.stopped: Callable[[], Record] = dict
+        self._best = None if best is None else Best(best)
 
     def report(self, record: Record) -> None:
         """Append a line to the metrics."""
@@ -60,15 +83,15 @@ class Folder:
         if "lost" in record:
             self._lost += record["lost"]
             self._last["lost_learners"] = self._lost
-        self._append({"kind": "train", **record, **rates})
+        self._log({"kind": "train", **record, **rates})
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         # First the line: should a file below not find room, the measurement is not lost.
-        self._append({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
-        replace(self._folder / MODEL, lambda part: save_file(saved(model), part))
-        if rest := unsaved(model):
-            replace(self._folder / UNSAVED, lambda part: save_file(rest, part))
+        self._log({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
+        self._save(model, MODEL, UNSAVED)
+        if self._best is not None and self._best.takes(record):
+            self._save(model, BEST, UNSAVED_BEST)
         summary = {
             **self._facts,
             **self._last,
@@ -76,8 +99,13 @@ class Folder:
             "updates": record["version"],
             **self._staleness.record(),
         }
+        if stopped := self.stopped():
+            summary["stopped"] = stopped
+        if self._best is not None:
+            summary["best"] = self._best.record
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
+        self.summary = summary
         write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
@@ -86,11 +114,25 @@ class Folder:
             named = {str(unit): vector.cpu() for unit, vector in vectors.items()}
             replace(self._folder / UNITS, lambda part: save_file(named, part))
 
-    def close(self) -> None:
-        """Keep what is written, which is whole at any moment."""
-        with writing(self._folder / METRICS):
-            self._metrics.close()
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
 
-    def _append(self, record: Record) -> None:
-        with writing(self._folder / METRICS):
-            self._metrics.write(to_json(record) + "\n")
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """End all loggers, whichever of them fails, with the summary so far."""
+        with ExitStack() as ending:
+            # Backwards, as the stack calls first what was put on it last.
+            for logger in reversed(self._loggers):
+                ending.callback(logger.finish, self.summary)
+
+    def _save(self, model: nn.Module, name: str, name_of_rest: str) -> None:
+        replace(self._folder / name, lambda part: save_file(saved(model), part))
+        if rest := unsaved(model):
+            replace(self._folder / name_of_rest, lambda part: save_file(rest, part))
+
+    def _log(self, record: Record) -> None:
+        for logger in self._loggers:
+            logger.log(record)

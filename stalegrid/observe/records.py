@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stalegrid.errors import NonFiniteLoss, SampleError
+from stalegrid.errors import NonFiniteLoss, SampleError, TrainingError
 from stalegrid.programs import Layout, Unit, flat_layout
 
 
@@ -23,9 +23,9 @@ class Report:
         lr: learning rate of the last update, of the first parameter group, as it was applied.
         forwarded: version at which the last batch used was forwarded.
         applied: version that it changed.
-        losses: batches used that have a loss: none except on the last stage.
+        losses: what the losses of the batches used count; each 1 where it is a mean.  None except on the last stage.
         samples: of those batches.
-        loss_sum: over those batches, each averaged over its samples.
+        loss_sum: over those batches, of their means or sums.
         correct: samples whose largest output is the target; NaN where that has no meaning.
         gaps: batches whose gap was measured.
         gap_sum: over those batches, of the L2 norm of how far the parameters moved since the forward.
@@ -104,7 +104,7 @@ def summarise(vectors: Mapping[Unit, Tensor]) -> "Record":
         "train_accuracy": None if math.isnan(correct) else correct / samples,
         "lr": last[0].lr,
         "samples": int(samples),
-        "group_loss": [r.loss_sum / r.losses for r in last],
+        "group_loss": [r.loss_sum / r.losses if r.losses else math.nan for r in last],
         "staleness": {str(unit): report.staleness() for unit, report in reports.items()},
     }
 
@@ -126,13 +126,15 @@ class Loss:
 
     Args:
         samples: in the batch.
-        value: averaged over them, shape ().
+        value: averaged over them, or summed over what counts of them, shape ().
         correct: how many were classified correctly, shape (); NaN where that has no meaning.
+        count: what was summed over, shape (); 1 where the value is a mean.
     """
 
     samples: int
     value: Tensor
     correct: Tensor
+    count: Tensor | float = 1.0
 
 
 class Tally:
@@ -149,6 +151,7 @@ class Tally:
         self._unit = unit
         self._bound = bound
         self._losses: list[tuple[int, int, Loss]] = []
+        self._divisors: list[tuple[int, Tensor]] = []
         self._gaps: list[Tensor] = []
         self._report = self._empty()
 
@@ -158,6 +161,10 @@ class Tally:
         self._report.forwarded, self._report.applied = forwarded, version
         if loss is not None:
             self._losses.append((batch, version, loss))
+
+    def divided(self, version: int, divisor: Tensor) -> None:
+        """Note what the gradients of the update at ``version`` were divided by, shape (1,)."""
+        self._divisors.append((version, divisor))
 
     def read(self, checksum: int) -> None:
         """Note what samples were read for a batch that is used; the sum stays exact in a float."""
@@ -173,11 +180,20 @@ class Tally:
         self._report.held = max(self._report.held, nbytes)
 
     def check(self) -> None:
-        """Read the pending losses.
+        """Read the pending losses, and what gradients were divided by.
 
         Raises:
             NonFiniteLoss: one is infinite or not a number.
+            TrainingError: nothing was counted in an update.
         """
+        for version, divisor in self._divisors:
+            if not 0 < float(divisor) < math.inf:
+                raise TrainingError(
+                    f"nothing is counted in the loss of an update (unit: {self._unit}, version: {version}, count: "
+                    f"{float(divisor):g}), so its mean is no number; take larger batches, or leave out samples of "
+                    "which nothing counts"
+                )
+        self._divisors.clear()
         for batch, version, loss in self._losses:
             value = float(loss.value)
             if not math.isfinite(value):
@@ -185,7 +201,7 @@ class Tally:
                     f"the loss is {value} (unit: {self._unit}, batch: {batch}, version: {version}); "
                     "lower the learning rate or the staleness, or clip the gradients"
                 )
-            self._report.losses += 1
+            self._report.losses += float(loss.count)
             self._report.samples += loss.samples
             self._report.loss_sum += value
             self._report.correct += float(loss.correct)
@@ -215,7 +231,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     Returns:
         The count, shape ().
     """
-    scores, classes = _of(output, "logits"), _of(targets, "labels")
+    scores, classes = tensor_of(output, "logits"), tensor_of(targets, "labels")
     # A single output is no score of classes.  NaN goes through all sums, so nobody is told half an accuracy.
     if scores is None or classes is None or scores.ndim != 2 or scores.shape[1] < 2 or classes.ndim != 1:
         return torch.tensor(math.nan)
@@ -224,7 +240,7 @@ def count_correct(output: Any, targets: Any) -> Tensor:
     return (scores.detach().argmax(dim=1) == classes).sum()
 
 
-def _of(tree: Any, name: str) -> Tensor | None:
+def tensor_of(tree: Any, name: str) -> Tensor | None:
     """Return a tensor, or what a dictionary has under a name."""
     found = tree.get(name) if isinstance(tree, Mapping) else tree
     return found if isinstance(found, Tensor) else None
@@ -249,6 +265,12 @@ class Sink(Protocol):
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Take the parameters and running statistics of every unit at the version that is evaluated next."""
 
+    def stops(self) -> bool:
+        """Return whether somebody asks for the end of the run."""
+
+    def finish(self) -> None:
+        """Note that the run ended well."""
+
     def close(self) -> None:
         """Note that the run ended, well or not."""
 
@@ -264,6 +286,13 @@ class Nowhere:
 
     def units(self, vectors: object) -> None:
         """Drop it."""
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end."""
+        return False
+
+    def finish(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -3,21 +3,22 @@
 Does not know: engines, agents.
 """
 
-import importlib.util
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from stalegrid.errors import ConfigError, OutputError
+from stalegrid.observe.callbacks import Callback, Calling
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
+from stalegrid.observe.loggers import Logger, spared
 from stalegrid.observe.records import Record, Sink
+from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import make_console, tell
-from stalegrid.observe.tensorboard import TensorBoard
 from stalegrid.written import to_yaml, write_text
 
 
@@ -80,7 +81,18 @@ def announce(line: str, config: Record, folder: Path, quiet: bool) -> None:
         tell(line)
 
 
-def make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quiet: bool, keep_units: bool) -> Sink:
+def make_sink(
+    folder: Path,
+    facts: Record,
+    limit: int | None,
+    updates: int,
+    output: OutputSettings,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    settings: Record,
+    quiet: bool,
+    keep_units: bool,
+) -> Sink:
     """Make the sink of a run, in whichever process the observer lives.
 
     Args:
@@ -88,14 +100,24 @@ def make_sink(folder: Path, facts: Record, limit: int | None, updates: int, quie
         facts: what the summary says of the plan.
         limit: staleness from which on histograms are cut; None for none.
         updates: N.
+        output: what is told.
+        callbacks: called with what is observed.
+        loggers: that are given every record.
+        settings: of the run, which loggers are told.
         quiet: whether nothing is shown.
         keep_units: whether the parameters of every unit are kept.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
-    sinks: list[Sink] = [Folder(folder, facts, keep_units, limit)]
-    if importlib.util.find_spec("tensorboard"):
-        sinks.append(Dispensable("TensorBoard", lambda: TensorBoard(folder / "tensorboard"), say))
+    kept = spared(loggers, say)
+    files = Folder(folder, facts, keep_units, limit, output.best, kept)
+    for logger in kept:
+        logger.start(settings)
+    sinks: list[Sink] = [files]
     if not quiet:
         groups = facts.get("groups", 1) > 1
         sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, make_console(), groups), say))
+    if callbacks:
+        calling = Calling(callbacks, folder, lambda: files.summary)
+        files.stopped = lambda: calling.stopped
+        sinks.append(calling)
     return Several(sinks)

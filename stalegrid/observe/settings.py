@@ -20,6 +20,10 @@ class OutputSettings(Group):
         evaluate_every: epochs between two evaluations; 0 for the end only.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
             where the view keeps none.
+        best: by what the best model is kept, in model-best.safetensors: test_accuracy, test_NAME of a metric, or with a
+            minus where the smallest is best, as -test_loss.
+        loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
+            PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
         trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
     """
 
@@ -29,4 +33,6 @@ class OutputSettings(Group):
     log_every: int = 10
     evaluate_every: float = 1.0
     gap: bool = True
+    best: str | None = None
+    loggers: list[str] | None = None
     trace: bool = False

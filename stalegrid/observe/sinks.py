@@ -36,6 +36,14 @@ class Dated:
         """Pass it on."""
         self._sink.units(vectors)
 
+    def stops(self) -> bool:
+        """Pass on whether somebody asks for the end."""
+        return self._sink.stops()
+
+    def finish(self) -> None:
+        """Pass it on."""
+        self._sink.finish()
+
     def close(self) -> None:
         """Pass it on."""
         self._sink.close()
@@ -67,6 +75,14 @@ class Dispensable:
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Pass it on."""
         self._try(lambda: self._sink.units(vectors))
+
+    def stops(self) -> bool:
+        """Return that nobody asks for the end: what may be left out decides nothing."""
+        return False
+
+    def finish(self) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.finish())
 
     def close(self) -> None:
         """Pass it on."""
@@ -104,6 +120,15 @@ class Several:
         """Pass it on."""
         for sink in self._sinks:
             sink.units(vectors)
+
+    def stops(self) -> bool:
+        """Return whether somebody asks for the end."""
+        return any(sink.stops() for sink in self._sinks)
+
+    def finish(self) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink.finish()
 
     def close(self) -> None:
         """Close them all, whichever of them fails."""

@@ -83,8 +83,11 @@ def make_console(name: str = "stdout", **options: Any) -> Console:
         name: ``stdout`` or ``stderr``.
         options: further ones of rich's console.
     """
-    stream = cast(TextIO, Stream(name))
-    return Console(file=stream, markup=False, emoji=False, highlight=False, **options)
+    stream = Stream(name)
+    # The stream alone says what it is: FORCE_COLOR, which notebooks and build servers set, made a live display on a
+    # pipe, with codes that nobody reads, and that hung.  In a notebook rich would make a result of every line.
+    usual: dict[str, Any] = {"force_terminal": stream.isatty(), "force_jupyter": False}
+    return Console(file=cast(TextIO, stream), markup=False, emoji=False, highlight=False, **(usual | options))
 
 
 def tell(line: str, name: str = "stdout") -> None:

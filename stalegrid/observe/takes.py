@@ -22,8 +22,8 @@ class Takes:
     Attributes:
         lr: learning rate of the last update, of the first parameter group.
         samples: of all batches.
-        losses: batches.
-        loss_sum: over batches, each averaged over its samples.
+        losses: what the losses of batches count; each 1 where it is a mean.
+        loss_sum: over batches, of their means or sums.
         correct: samples whose largest output is the target; NaN where that has no meaning.
         held: most bytes of past versions that the server held.
         taken: (learner, staleness in updates) of every gradient, in the order in which they came.
@@ -45,11 +45,12 @@ class Takes:
         Args:
             number: of the learner.
             staleness: in updates.
-            numbers: samples, loss averaged over them, samples classified correctly; shape (3,).
+            numbers: samples, loss averaged over them or summed, samples classified correctly, what the loss counts (1
+                where it is a mean); shape (4,).
         """
-        samples, loss, correct = numbers.tolist()
+        samples, loss, correct, count = numbers.tolist()
         self.samples += samples
-        self.losses += 1
+        self.losses += count
         self.loss_sum += loss
         self.correct += correct
         self.taken.append((number, staleness))
@@ -88,15 +89,16 @@ class Takes:
 
     def record(self) -> Record:
         """Return what a record says of the gradients."""
+        loss = self.loss_sum / self.losses if self.losses else math.nan
         by_learner: dict[int, list[int]] = {}
         for number, staleness in self.taken:
             by_learner.setdefault(number, []).append(staleness)
         return {
-            "loss": self.loss_sum / self.losses,
+            "loss": loss,
             "train_accuracy": None if math.isnan(self.correct) else self.correct / self.samples,
             "lr": self.lr,
             "samples": int(self.samples),
-            "group_loss": [self.loss_sum / self.losses],
+            "group_loss": [loss],
             "held": int(self.held),
             "staleness": {str(learner(number)): _staleness(taus) for number, taus in sorted(by_learner.items())},
             "lost": self.lost,

@@ -3,61 +3,48 @@
 Does not know: agents, engines, other places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
 
 from stalegrid.observe.records import Record
-from stalegrid.programs import Unit
+from stalegrid.observe.scalars import scalars, step
 
 
 class TensorBoard:
-    """Writes loss, accuracy, learning rate, staleness, gap, memory held and consensus distance for TensorBoard.
+    """Writes loss, metrics, learning rate, staleness, gap, memory held and consensus distance for TensorBoard.
 
     Args:
-        folder: for the event files.
+        folder: of the run, which gets a folder ``tensorboard``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        assert folder is not None
+        self._folder = folder / "tensorboard"
+
+    def start(self, settings: Record) -> None:
+        """Open the files."""
         # Here, because TensorBoard may not be installed, and loads slowly.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder))
+        self._writer: Any = SummaryWriter(str(self._folder))
 
-    def report(self, record: Record) -> None:
-        """Write the scalars of a report."""
-        scalars = {
-            "train/loss": record["loss"],
-            "train/accuracy": record["train_accuracy"],
-            "train/lr": record["lr"],
-        }
-        for unit, seen in record["staleness"].items():
-            scalars |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
+    def log(self, record: Record) -> None:
+        """Write the scalars of a record."""
+        for unit, seen in record.get("staleness", {}).items():
             self._draw(f"staleness by batch/{unit}", seen["histogram"], record["update"])
-        self._write(scalars, record["update"])
+        for name, value in scalars(record).items():
+            self._writer.add_scalar(name, value, step(record))
+        if record["kind"] == "test":
+            self._writer.flush()
 
-    def evaluation(self, record: Record, model: nn.Module) -> None:
-        """Write the scalars of an evaluation."""
-        names = ("test_loss", "test_accuracy", "consensus_distance")
-        self._write({f"test/{name}": record.get(name) for name in names}, record["version"])
-        self._writer.flush()
-
-    def units(self, vectors: Mapping[Unit, Tensor]) -> None:
-        """Write nothing."""
-
-    def close(self) -> None:
+    def finish(self, summary: Record) -> None:
         """Close the files."""
         self._writer.close()
 
-    def _draw(self, name: str, histogram: Sequence[int], step: int) -> None:
+    def _draw(self, name: str, histogram: Sequence[int], update: int) -> None:
         values = [tau for tau, count in enumerate(histogram) for _ in range(count)]
         # One bin for each whole number, around it.
-        self._writer.add_histogram(name, np.array(values), step, bins=np.arange(len(histogram) + 1) - 0.5)
-
-    def _write(self, scalars: Mapping[str, float | None], step: int) -> None:
-        for name, value in scalars.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
+        self._writer.add_histogram(name, np.array(values), update, bins=np.arange(len(histogram) + 1) - 0.5)

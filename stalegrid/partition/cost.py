@@ -17,7 +17,7 @@ REPEATS = 5
 
 
 def measure(chain: Chain, trial: Trial) -> list[float]:
-    """Time forward + backward of every operation by itself.
+    """Time forward + backward of every operation by itself; the forward alone where nothing before it is trained.
 
     Args:
         chain: a traced model.
@@ -52,7 +52,7 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
         if not isinstance(value, Tensor) or n.op == "get_attr":
             return value
         leaf = value.detach()
-        if leaf.is_floating_point() and n.op != "placeholder":  # nobody asks for the gradient of the data
+        if leaf.is_floating_point() and n.name in trial.learning:  # nobody asks for other gradients
             leaves.append(leaf.requires_grad_())
         # An operation in place needs something other than a leaf to work on.
         return leaf.clone() if node.name in trial.changed else leaf

@@ -118,8 +118,9 @@ class _Cutter:
     """Cuts a model where the slowest stage is fastest."""
 
     def __init__(self, chain: Chain, trial: Trial, possible: list[int]) -> None:
-        trainable = _trainable(chain)
-        self.owners = [bool(trainable.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
+        # Frozen ones too: a stage below all that is trained forwards, which may be most of the work.
+        layers = {name for name, _ in chain.model.named_parameters()}
+        self.owners = [bool(layers.intersection(chain.owned(i, i + 1))) for i in range(len(chain.nodes))]
         self._possible = possible
         self._chain = chain
         self._shared = _shared_spans(chain)
@@ -175,15 +176,7 @@ def _named(chain: Chain, trial: Trial, stages: int, possible: list[int], cuts: S
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
-    bounds, trainable = [0, *found, len(chain.nodes)], _trainable(chain)
-    for k in range(stages):
-        if not trainable.intersection(chain.owned(bounds[k], bounds[k + 1])):
-            raise ConfigError(f"a stage has no parameters to train (stage: {k}, cuts: {', '.join(cuts)}); move a cut")
     return found
-
-
-def _trainable(chain: Chain) -> set[str]:
-    return {name for name, p in chain.model.named_parameters() if p.requires_grad}
 
 
 def _near(chain: Chain, cut: int, possible: list[int]) -> str:

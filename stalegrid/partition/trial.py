@@ -28,10 +28,12 @@ class Trial:
     Attributes:
         values: of every node, by name.
         changed: storage of the arguments that an operation changes in place, by name.
+        learning: names of the nodes whose values depend on what is trained.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, set[int]] = field(default_factory=dict)
+    learning: set[str] = field(default_factory=set)
 
 
 class _Interpreter(fx.Interpreter):
@@ -47,6 +49,8 @@ class _Interpreter(fx.Interpreter):
         changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
         if changed:
             self.trial.changed[n.name] = changed
+        if any(made.requires_grad for made in tensors_in(result)):
+            self.trial.learning.add(n.name)
         self.trial.values[n.name] = result.detach() if isinstance(result, Tensor) else result
         return result
 

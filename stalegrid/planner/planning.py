@@ -15,7 +15,7 @@ from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import ESTIMATED, Devices, check_share
 from stalegrid.programs import Grid, GridSettings, Lateral, Program, Schedule
 from stalegrid.stages import View, find_view
-from stalegrid.timing import Cost, CostTable, Disturbances, Estimate, estimate, has_units, long_enough
+from stalegrid.timing import Cost, CostTable, Disturbances, Estimate, estimate, frozen_stages, has_units, long_enough
 from stalegrid.written import text_of
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
@@ -242,6 +242,7 @@ def _of_method(
         return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
 
     assert devices.costs is not None
+    frozen = frozen_stages(devices.costs)
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
@@ -255,7 +256,7 @@ def _of_method(
                 continue
             seen.add(schedule)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
             chosen = replace(
@@ -303,5 +304,6 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
 def _memory(question: Question, schedule: Schedule, view: type[View], stage: int, cost: Cost) -> int:
     kept = view.kept(schedule, stage)
     own = cost.parameters * (2 + question.states)
-    flying = (kept.graphs * cost.graph + kept.inputs * cost.input) // schedule.micro_batches
+    inputs = 0 if cost.frozen else kept.inputs * cost.input
+    flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
     return own + flying + kept.copies * cost.parameters

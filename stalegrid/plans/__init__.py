@@ -7,6 +7,7 @@ from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.plan import Plan, grid_of, make_plan
 from stalegrid.plans.served import (
     ServedPlan,
@@ -27,6 +28,7 @@ __all__ = [
     "ServedPlan",
     "Task",
     "cast_model",
+    "check_measured",
     "check_share",
     "facts",
     "fingerprint",

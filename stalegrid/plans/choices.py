@@ -128,6 +128,19 @@ def updates_of(training: TrainingSettings, updates_per_epoch: float) -> int:
     return updates
 
 
+def end_of(training: TrainingSettings, updates: int) -> int:
+    """Return the updates after which a run ends for which so many are planned.
+
+    Raises:
+        ConfigError: the end is none of the run.
+    """
+    if training.until is None:
+        return updates
+    if not 1 <= training.until <= updates:
+        raise ConfigError(f"a run ends within what is planned (training.until: {training.until}, updates: {updates})")
+    return training.until
+
+
 def make_watch(test: Slices | None, output: OutputSettings, updates_per_epoch: float) -> Watch:
     """Return what the observer sees.
 

@@ -19,6 +19,7 @@ from stalegrid.timing import (
     Disturbances,
     TimeModel,
     estimate,
+    frozen_stages,
     least_staleness,
     long_enough,
     message_bytes,
@@ -85,11 +86,12 @@ class Devices:
                 "and give --costs FILE"
             )
         check_share(within)
+        frozen = frozen_stages(self.costs)
 
         def batch(staleness: list[int]) -> float:
             schedule = schedule_of(method, grid.stages, staleness, None, micro_batches, view.delay)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), recompute=view.recomputes)
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen)
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from stalegrid.consensus import (
@@ -34,6 +35,7 @@ from stalegrid.plans.choices import (
     C,
     Choices,
     chosen_corrections,
+    end_of,
     make_watch,
     refuse,
     refuse_sparse,
@@ -42,10 +44,22 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
-from stalegrid.programs import Edge, Grid, GridSettings, Lateral, Layout, Program, Schedule, Unit, flat_layout
+from stalegrid.programs import (
+    Edge,
+    Grid,
+    GridSettings,
+    Lateral,
+    Layout,
+    Program,
+    Schedule,
+    Stoppable,
+    Unit,
+    flat_layout,
+)
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
     VIEWS,
@@ -60,6 +74,7 @@ from stalegrid.stages import (
     parts_of,
 )
 from stalegrid.timing import CostTable, TimeModel
+from stalegrid.written import text_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class Plan:
         turns: when they mix, and with whom.
         corrections: of gradients and learning rates.
         training: how much.
+        updates: that are planned; the program may end before.
         program: what is due.
         partition: where the model is cut.
         stages: how the vectors of each stage read.
@@ -82,6 +98,7 @@ class Plan:
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
+        sums: whether the loss is a sum and what it counts, which travels down with the gradients.
     """
 
     method: Method
@@ -90,6 +107,7 @@ class Plan:
     turns: Turns
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
+    updates: int
     program: Program
     partition: Partition
     stages: tuple[StageLayout, ...]
@@ -99,6 +117,7 @@ class Plan:
     trainable: tuple[int, ...]
     held: tuple[int, ...]
     devices: Devices
+    sums: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -109,6 +128,11 @@ class Plan:
     def schedule(self) -> Schedule:
         """How far stages run ahead."""
         return self.program.schedule
+
+    @property
+    def bounds(self) -> list[int]:
+        """Staleness in updates that no update of each stage exceeds; 0 where nothing is trained."""
+        return [self.schedule.bound(k) if size else 0 for k, size in enumerate(self.trainable)]
 
     @property
     def owners(self) -> list[list[Unit]]:
@@ -126,6 +150,25 @@ class Plan:
         """What actions take and messages weigh; None where no costs are known."""
         return None if self.devices.costs is None else self.devices.time_model(self.program, self.nbytes)
 
+    def stoppable(self) -> "Plan":
+        """Return the plan of the same run where a callback may end it early.
+
+        Raises:
+            ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
+                the first evaluation ended it.
+        """
+        if not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own may depend on how long a run is, which a callback may change (mixing: "
+                f"{text_of(self.mixing)}); let no callback ask for the end (stops = False), or take a mixing by name"
+            )
+        schedule = self.schedule
+        ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
+        if self.mixing.averages_parameters:
+            ahead = max(ahead, self.turns.lag)
+        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns))
+        return dataclasses.replace(self, program=program)
+
     def nbytes(self, edge: Edge) -> int:
         """Return the bytes of every message of an edge."""
         return sum(spec.nbytes for spec in self.layout(edge))
@@ -137,15 +180,21 @@ class Plan:
         match edge.name:
             case "activation":
                 return self.partition.layouts[stage]
+            case "gradient" if not self.program.carries_gradient(edge):
+                return ()
             case "gradient":
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
-                return floating + flat_layout(len(floating), torch.uint8)
+                counts = flat_layout(1, torch.float64) if self.sums else ()
+                return floating + flat_layout(len(floating), torch.uint8) + counts
             case "report":
                 return Report.layout(self.schedule.bound(stage))
+            case "verdict":
+                return flat_layout(1, torch.uint8)
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
-        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum))
+        sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
+        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
@@ -188,15 +237,13 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
+    end = end_of(asked.training, updates)
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
-    turns = turns_of(asked.mixing, grid.groups, updates)
+    turns = turns_of(asked.mixing, grid.groups, end)
     lateral = mixing.lateral(turns)
     staleness = asked.method.staleness
     if staleness == "auto":
-
-        def exchanging(updates: int) -> Lateral:
-            return mixing.lateral(dataclasses.replace(turns, updates=updates))
-
+        exchanging = partial(_lateral, mixing, turns)
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, asked.method.within)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
@@ -205,13 +252,29 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, batches.updates_per_epoch)
-    program = Program(grid, schedule, updates, lateral, watch, view.recomputes)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
+    stages = cut.stages(model)
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages))
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
-    probed = probe(task, program, view, makers(corrections), cut.stages(model), *first, form=cut.form)
+    probed = probe(
+        task,
+        dataclasses.replace(program, updates=updates),
+        view,
+        makers(corrections),
+        stages,
+        *first,
+        form=cut.form,
+    )
     check_saved(model)
     check_test(task, model, test)
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test)
+    check_measured(task, model, test, asked.output.best)
+    sums = probed[-1].sums
+    if sums and mixing.averages_gradients and not has_name(mixing):
+        raise ConfigError(
+            f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
+            "all-reduce, or a loss that is a mean"
+        )
+    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or mixing.averages_gradients:
@@ -234,6 +297,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         turns,
         corrections,
         asked.training,
+        updates,
         program,
         cut,
         layouts,
@@ -243,7 +307,12 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         trainable,
         tuple(_held(schedule, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
+        sums,
     )
+
+
+def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:
+    return mixing.lateral(dataclasses.replace(turns, updates=updates))
 
 
 def grid_of(method: Method, asked: GridSettings) -> Grid:
@@ -259,6 +328,12 @@ def grid_of(method: Method, asked: GridSettings) -> Grid:
     if method.max_stages is not None and stages > method.max_stages:
         raise ConfigError(f"{method.name} does not cut the model (stages: {stages}); use gpipe, 1f1b or pham-ahn")
     return Grid(groups, stages)
+
+
+def _frozen(stages: Sequence[nn.Module]) -> int:
+    """Return how many stages lie below the first that trains something."""
+    trained = (k for k, stage in enumerate(stages) if any(p.requires_grad for p in stage.parameters()))
+    return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
 
 
 def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
@@ -281,5 +356,5 @@ def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
 
 
 def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
-    for stage in weights:
+    for stage in (w for w in weights if w.trainable()):
         Momentum(task.fresh().optimizer_of(stage.named()), stage.trainable())

@@ -29,13 +29,12 @@ from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
     Maker,
-    RecomputingStage,
     Site,
-    Stage,
     Stashed,
     Update,
     View,
     Weights,
+    kind_of_stage,
     name_of_view,
 )
 
@@ -50,9 +49,10 @@ class Probed:
         weights: of the copy.
         optimizer: over them.
         graph: bytes that one batch in flight holds with its graph.
-        inputs: bytes of a batch's inputs.
+        inputs: bytes of a batch's inputs, where they are kept for its backward.
         reads_forwarded: whether a correction reads the weights of every forward.
         sparse: a parameter whose gradient is sparse; None if there is none.
+        sums: whether the loss is a sum and what it counts; of the last stage.
     """
 
     weights: Weights
@@ -61,6 +61,7 @@ class Probed:
     inputs: int
     reads_forwarded: bool
     sparse: str | None
+    sums: bool
 
 
 def probe(
@@ -121,12 +122,13 @@ def probe(
         own = _corrections(trial.site, renewed(tuple(corrections)))
         if not last:
             _receive(own, outputs)
-        check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
+        if trial.site.weights.trainable():
+            check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
         _step(trial.task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
-        nbytes = sum(x.nbytes for x in inputs)
+        nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
         weights = trial.site.weights
-        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse))
+        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse, trial.sums))
         inputs = outputs
     return probed
 
@@ -164,17 +166,26 @@ class _Trial:
     def __init__(self, asked: _Asked) -> None:
         own, program, stage = copied(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
-        self._head = _head(self.task, asked.targets, asked.samples) if asked.last else None
+        self.sums = False
+        self._head = self._head_on(asked.targets, asked.samples) if asked.last else None
         with _said(f"the weights of a stage cannot be held as one vector (stage: {stage})"):
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
-        kind = RecomputingStage if program.recomputes(stage) else Stage
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
-        self.stage = kind(own, self.site.weights, view, stage == 0, asked.form)
+        kind = kind_of_stage(program, stage)
+        self.stage = kind(own, self.site.weights, view, stage <= program.frozen, asked.form)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
         with drawing(CPU, 0, "probe", batch):
             outputs, _ = self.stage.forward(batch, tuple(x.clone() for x in inputs), self._head)
         return outputs
+
+    def _head_on(self, targets: Any, samples: Callable[[], Tensor] | None) -> Any:
+        def head(*outputs: Any) -> Tensor:
+            found = _loss_of(self.task, outputs, targets, samples)
+            self.sums = losses.counted(found)
+            return losses.parted(found)[0]
+
+        return head
 
     def recompute(self) -> None:
         """Make the graph of batch 0, drawing what its forward drew."""
@@ -191,7 +202,8 @@ class _Trial:
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
         with drawing(CPU, 0, "probe"):
-            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in outputs if y.is_floating_point()))
+            made = outputs if self.stage.outputs(0) else ()  # a frozen stage gets no gradient of what it made
+            self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in made if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
         """Return those of the parameters, then those of the inputs."""
@@ -203,27 +215,22 @@ class _Trial:
         return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
 
 
-def _head(task: Task, targets: Any, samples: Callable[[], Tensor] | None) -> Any:
-    def head(*outputs: Any) -> Tensor:
-        known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
-        try:
-            with known:
-                loss = task.loss(*outputs, targets)
-        except (ConfigError, DataError):
-            raise
-        except Exception as problem:  # the loss is the user's: anything can be raised
-            whole = (
-                "" if isinstance(targets, Tensor) else "; a batch that is no pair of input and target goes to it whole"
-            )
-            raise ConfigError(
-                f"the loss does not accept the model's outputs (shapes: {', '.join(map(_kind, outputs))}; targets: "
-                f"{_kind(targets)}): {problem}{whole}"
-            ) from problem
-        if (wrong := losses.fault(loss)) is not None:
-            raise ConfigError(wrong)
-        return loss
-
-    return head
+def _loss_of(task: Task, outputs: tuple[Any, ...], targets: Any, samples: Callable[[], Tensor] | None) -> Any:
+    known = nullcontext() if samples is None else labels.named(outputs[0], targets, samples, task.loss)
+    try:
+        with known:
+            loss = task.loss(*outputs, targets)
+    except (ConfigError, DataError):
+        raise
+    except Exception as problem:  # the loss is the user's: anything can be raised
+        whole = "" if isinstance(targets, Tensor) else "; a batch that is no pair of input and target goes to it whole"
+        raise ConfigError(
+            f"the loss does not accept the model's outputs (shapes: {', '.join(map(_kind, outputs))}; targets: "
+            f"{_kind(targets)}): {problem}{whole}"
+        ) from problem
+    if (wrong := losses.fault(loss)) is not None:
+        raise ConfigError(wrong)
+    return loss
 
 
 def _kind(value: Any) -> str:

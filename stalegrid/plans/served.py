@@ -23,6 +23,7 @@ from stalegrid.plans.choices import (
     C,
     Choices,
     chosen_corrections,
+    end_of,
     make_watch,
     refuse,
     refuse_sparse,
@@ -31,7 +32,8 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
-from stalegrid.plans.probe import probe
+from stalegrid.plans.measured import check_measured
+from stalegrid.plans.probe import Probed, probe
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -53,7 +55,7 @@ from stalegrid.programs import (
     read_order,
 )
 from stalegrid.seeds import drawing
-from stalegrid.stages import Current, Maker, StageLayout, Weights, kinds_of, makers, parts_of
+from stalegrid.stages import Current, Maker, StageLayout, kinds_of, makers, parts_of
 from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
 
 LEARNERS = 4
@@ -91,7 +93,7 @@ class Shapes:
                 return (
                     flat_layout(numel, self.dtype)
                     + self._counted(edge.target.stage)
-                    + flat_layout(3, torch.float64)
+                    + flat_layout(4, torch.float64)
                     + flat_layout(len(shard.names), torch.uint8)
                 )
             case "weights":
@@ -129,6 +131,7 @@ class ServedPlan:
         momentum: of each learner; None where the server has it.
         corrections: of every gradient.
         training: how much.
+        sums: whether the loss is a sum and what it counts.
     """
 
     method: ServerMethod
@@ -142,6 +145,7 @@ class ServedPlan:
     momentum: float | None
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
+    sums: bool = False
 
     @property
     def rules(self) -> Rules:
@@ -162,6 +166,17 @@ class ServedPlan:
     def owners(self) -> list[list[Unit]]:
         """The server that has each shard."""
         return [[shard] for shard in self.program.shards]
+
+    def stoppable(self) -> "ServedPlan":
+        """Refuse to be stopped.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"a callback cannot end a run with servers early (method: {self.method.name}); let none ask for it "
+            "(stops = False), or train a grid"
+        )
 
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
@@ -193,14 +208,22 @@ def make_served_plan(
     check_data(task, training, batches)
     per_epoch = updates_per_epoch(rules, training, samples)
     updates = updates_of(training, per_epoch)
+    end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)
-    weights = _probe(task, training, model, served_makers(corrections), updates)
+    found = _probe(task, training, model, served_makers(corrections), updates)
+    weights = found.weights
+    if found.sums and asked.servers.momentum_at == "learner":
+        raise ConfigError(
+            "the loss is a sum and a count, and learners with momentum add up gradients of several batches before "
+            "servers divide (momentum_at: learner); take momentum_at server, or a loss that is a mean"
+        )
     check_saved(model)
     check_test(task, model, test)
-    tell_unequal(task.loss, batches, rules.gather, test)
+    check_measured(task, model, test, asked.output.best)
+    tell_unequal(task.loss, batches, rules.gather, test, sums=found.sums)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, asked.servers.number, StageLayout.of(weights).names)
     own = dict(model.named_parameters())
@@ -211,7 +234,7 @@ def make_served_plan(
         table = CostTable(max(1, training.batch_size), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
     times = _times(devices, shapes)
-    blank = Served(rules, asked.servers.number, updates, watch)
+    blank = Served(rules, asked.servers.number, end, watch)
     program = _program(blank, asked.servers, method, times, virtual)
     return ServedPlan(
         method,
@@ -225,6 +248,7 @@ def make_served_plan(
         _momentum(task, model) if asked.servers.momentum_at == "learner" else None,
         corrections,
         training,
+        found.sums,
     )
 
 
@@ -317,15 +341,15 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
 
 def _probe(
     task: Task, training: TrainingSettings, model: nn.Module, corrections: Sequence[Maker], updates: int
-) -> Weights:
-    """Try one update of the whole model on a copy, and return its weights."""
+) -> Probed:
+    """Try one update of the whole model on a copy."""
     batches = make_batches(task, training, 1, 1)
     program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
     stages = partition(model, inputs, 1, form=batches.form).stages(copied(model))
     first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
     (found,) = probe(task, program, Current, corrections, stages, *first, form=batches.form, learning=True)
     refuse_sparse(found, "servers average gradients as one vector")
-    return found.weights
+    return found
 
 
 def _times(devices: Devices, shapes: Shapes) -> ServedTimes | None:

@@ -4,17 +4,19 @@ Does not know: grids, methods, engines.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from stalegrid.data import CropAndFlip, repeating
-from stalegrid.objects import attach, hooks_of, renewed
+from stalegrid.errors import ConfigError
+from stalegrid.objects import LossFunction, attach, hooks_of, renewed
+from stalegrid.observe import Measure
 from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
@@ -25,20 +27,23 @@ class Task:
     Args:
         model: maps a batch of inputs to tensors.
         data: map-style training data of (input, target) pairs, or of other trees of tensors.
-        loss: (outputs, targets) -> loss averaged over the samples, shape ().
+        loss: (outputs, targets) -> loss averaged over the samples, shape (); or its sum and what that counts (tokens,
+            samples), each shape (), which are added up over an update before they are divided.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
+        metrics: what is measured on the test data beside loss and accuracy, by name.
     """
 
     model: nn.Module
     data: Dataset[Any]
-    loss: Callable[..., Tensor]
+    loss: LossFunction
     optimizer: OptimizerFactory
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
 
     def fresh(self) -> "Task":
         """Return the same task with a loss and factories of its own, whose state nobody else shares.
@@ -64,15 +69,31 @@ class Task:
         return [(names.get(name, name), p) for name, p in named]
 
     def optimizer_of(self, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
-        """Make the optimizer of some parameters.
+        """Make the optimizer of some parameters; for none, one that has the usual rates and nothing to do.
 
         Args:
             named: see :meth:`original`.
 
         Raises:
-            ConfigError: the factory fails, or makes what cannot step here.
+            ConfigError: the factory fails, or makes what cannot step here, or nothing of the model is trained.
         """
-        return make_optimizer(self.optimizer, self.original(named))
+        given = self.original(named)
+        if given:
+            return make_optimizer(self.optimizer, given)
+        # Torch's refuse to begin without parameters, and a factory may look at them: it gets one of another stage.
+        name, found = next(((n, p) for n, p in self.model.named_parameters() if p.requires_grad), ("", None))
+        if found is None:
+            raise ConfigError(
+                "nothing of the model is trained (parameters with requires_grad: none); let at least one have a "
+                "gradient"
+            )
+        stand_in = nn.Parameter(found.detach().clone())
+        vars(stand_in).update(vars(found))
+        made = make_optimizer(self.optimizer, [(name, stand_in)])
+        made.state.clear()
+        for group in made.param_groups:
+            group["params"] = []
+        return made
 
     def scheduler_of(self, optimizer: Optimizer) -> LRScheduler | None:
         """Make the schedule of an optimizer, if there is one.

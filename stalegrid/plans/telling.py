@@ -42,10 +42,11 @@ def _grid(plan: Plan, engine: str) -> str:
     gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
     cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
     held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
-    bounds = ", ".join(str(plan.schedule.bound(k)) for k in range(plan.grid.stages))
+    frozen = "" if not plan.program.frozen else f"; forward only before stage {plan.program.frozen}"
+    bounds = ", ".join(map(str, plan.bounds))
     return (
-        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}; staleness at most {bounds} "
-        f"updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
+        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{frozen}; staleness at most "
+        f"{bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
     )
 
 

@@ -15,6 +15,7 @@ from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
+from stalegrid.programs.stopping import Stoppable
 from stalegrid.programs.table import closed_form, ticks
 from stalegrid.programs.watch import Watch
 
@@ -44,6 +45,7 @@ __all__ = [
     "Schedule",
     "Served",
     "ServerSettings",
+    "Stoppable",
     "Tag",
     "TensorSpec",
     "Unit",

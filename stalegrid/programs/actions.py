@@ -28,6 +28,8 @@ class Kind(Enum):
     ANSWER = "A"
     DROP = "D"
     STOP = "X"
+    JUDGE = "J"
+    HEED = "H"
 
     __hash__ = object.__hash__  # a kind is one object; hashing its name anew at every look-up would take longer
 

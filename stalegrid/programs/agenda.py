@@ -3,7 +3,7 @@
 Does not know: grids, servers, tensors, time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from stalegrid.programs.actions import Action, Edge, Hoped, Tag
@@ -48,6 +48,11 @@ class Agenda:
 
     def heard(self, message: Any) -> None:
         """Take note of a message that has arrived; what is due does not depend on it."""
+
+    def silence(self, agents: Collection[Unit]) -> int:
+        """Return for how many steps of others agents may rightly hear nothing."""
+        # The observer alone hears nothing for as long as units take to their next report.
+        return self.watch.report_every if self.watch and set(agents) == {OBSERVER} else 1
 
     def expendable(self, unit: Unit) -> bool:
         """Return whether the others can go on without an agent: they cannot."""

@@ -42,6 +42,8 @@ class Program(Agenda):
         lateral: when groups exchange.
         watch: what the observer sees; None for no observer.
         recompute: whether stages that have several batches in flight make their graphs by a second forward.
+        frozen: stages below the first that trains something: no gradient reaches them, and a gradient's message is
+            an acknowledgement, so that they run as far ahead as others.
     """
 
     grid: Grid
@@ -50,6 +52,7 @@ class Program(Agenda):
     lateral: Lateral = field(default_factory=NoLateral)
     watch: Watch | None = None
     recompute: bool = False
+    frozen: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -91,7 +94,11 @@ class Program(Agenda):
         The second forward is an action of its own, not a branch of the backward: it needs no message, so it runs behind
         the wait for the gradient.  With one batch in flight it would make the graph that is there, bit for bit.
         """
-        return self.recompute and self.schedule.in_flight(stage) > 1
+        return self.recompute and stage >= self.frozen and self.schedule.in_flight(stage) > 1
+
+    def carries_gradient(self, edge: Edge) -> bool:
+        """Return whether a message to the stage below holds a gradient, and is not only an acknowledgement."""
+        return edge.target.stage >= self.frozen
 
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]

@@ -120,6 +120,21 @@ class ScheduleSettings(Made):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricSettings(Group):
+    """What is measured on the test data.
+
+    Args:
+        names: beside loss and accuracy: perplexity; or PACKAGE.MODULE:NAME of a function of outputs and targets, or of
+            a class such as torchmetrics:MeanAbsoluteError, which is made without arguments; called by their last names.
+    """
+
+    NAME: ClassVar[str] = "metrics"
+    OWN: ClassVar[str | None] = "names"
+
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
     """How to train, and what.
 
@@ -129,6 +144,7 @@ class RunConfig(Settings):
         loss: by name.
         optimizer: by name.
         schedule: by name.
+        metrics: by name.
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -136,3 +152,4 @@ class RunConfig(Settings):
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    metrics: MetricSettings = field(default_factory=MetricSettings)

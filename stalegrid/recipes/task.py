@@ -3,7 +3,7 @@
 Does not know: grids beyond how many updates an epoch has, engines.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,13 @@ from stalegrid.data import CropAndFlip, Reading, check_size, load, reading_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
+from stalegrid.observe import Measure, Perplexity
 from stalegrid.plans import Task, grid_of, rules_of, updates_of, updates_per_epoch
 from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
 from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
 from stalegrid.seeds import drawing
 from stalegrid.stages import Named, OptimizerFactory, takes_names
-from stalegrid.written import is_path, said, unknown
+from stalegrid.written import is_path, said, unknown, value_of
 
 CPU = torch.device("cpu")
 
@@ -35,6 +36,7 @@ MODEL = Wanted("model", nn.Module, "return a torch.nn.Module")
 DATA = Wanted("data", tuple, "return a pair: a training and a test set, or None for the latter")
 LOSS = Wanted("loss", Callable, "return a function of outputs and targets")  # type: ignore[arg-type]
 OPTIMIZER = Wanted("optimizer", Optimizer, "return a torch.optim.Optimizer of the parameters", given=1)
+METRIC = Wanted("metrics", object, "return a metric")
 SCHEDULE = Wanted("schedule", lr_scheduler.LRScheduler, "return an LRScheduler of torch.optim", given=1)
 """What a user's factories are to return."""
 
@@ -56,6 +58,7 @@ def make_task(config: RunConfig) -> Task:
         scheduler=_scheduler(config, _size(train, config.training.seed)),
         test=test,
         augment=CropAndFlip() if augment else None,
+        metrics=_metrics(config.metrics.names),
     )
 
 
@@ -146,6 +149,29 @@ def _loss(asked: LossSettings) -> Callable[..., Tensor]:
         return nn.CrossEntropyLoss()
     loss: Callable[..., Tensor] = factory_of(asked.name, asked.args, LOSS)()
     return loss
+
+
+def _metrics(names: Sequence[str]) -> dict[str, Measure]:
+    """Return metrics by the last parts of their names."""
+    found = {name.rpartition(":")[2].rpartition(".")[2].lower(): _metric(name) for name in names}
+    if len(found) < len(names):
+        raise ConfigError(f"two metrics have the same name (metrics: {', '.join(names)}); give one of them another")
+    return found
+
+
+def _metric(name: str) -> Measure:
+    if not is_path(name):
+        if name != "perplexity":
+            raise ConfigError(
+                f"unknown metric (metrics: {name!r}); there is perplexity, and any function or class by its path, such "
+                "as torchmetrics:MeanAbsoluteError"
+            )
+        return Perplexity()
+    value = value_of(name, "metrics")
+    if not callable(value):
+        raise ConfigError(f"a metric is a function or a class (metrics: {name}, it is: {type(value).__name__})")
+    found: Measure = factory_of(name, {}, METRIC)() if isinstance(value, type) else value
+    return found
 
 
 def _optimizer(config: RunConfig) -> OptimizerFactory:

@@ -4,10 +4,10 @@ Does not know: files, how pictures are drawn, what a page looks like.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.observe import PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -59,6 +59,9 @@ def _subtitle(run: Told) -> str:
     done = last["update"] if name == "updates" else last["epoch"]
     asked = run.asked(f"training.{name}") or done
     finished = "" if done >= asked else " Not finished: this is what there is so far."
+    if run.stopped:
+        why = f" ({run.stopped['why']})" if run.stopped["why"] else ""
+        finished = f" Stopped by {run.stopped['by']} at version {run.stopped['version']}{why}."
     return f"{', '.join(described)}. {_count(done)} of {_count(asked)} {name}.{finished}"
 
 
@@ -67,9 +70,10 @@ def _headline(run: Told) -> Iterator[tuple[str, str]]:
     # Whichever is newer has the last word on what both tell.
     for record in sorted((*run.train[-1:], *run.test[-1:]), key=lambda record: float(record["seconds"])):
         newest |= record
-    forms = (
+    forms: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
         ("test_accuracy", "test accuracy", lambda value: f"{value:.2%}"),
         ("test_loss", "test loss", lambda value: f"{value:.4g}"),
+        *((name, _metric(name), "{:.4g}".format) for name in _metrics(run)),
         ("loss", "training loss", lambda value: f"{value:.4g}"),
         ("update", "updates", lambda value: f"{value:,}"),
         ("seconds", "time", _duration),
@@ -95,11 +99,23 @@ def _learning(run: Told, key: str, label: str) -> Iterator[tuple[str, str]]:
     for name, percent, lines in (
         ("Loss", False, (("training", run.train, "loss"), ("test", run.test, "test_loss"))),
         ("Accuracy", True, (("training", run.train, "train_accuracy"), ("test", run.test, "test_accuracy"))),
+        *((_metric(name).capitalize(), False, (("test", run.test, name),)) for name in _metrics(run)),
     ):
         drawn = [Curve(line, points) for line, records, value in lines if (points := _points(records, key, value))]
         if drawn:
             title = f"{name} over {label}"
             yield title, curves(title, drawn, label, name.lower(), percent)
+
+
+def _metrics(run: Told) -> list[str]:
+    """Return what metrics of the user's are called in records."""
+    usual = ("test_loss", "test_accuracy")
+    return list(dict.fromkeys(n for record in run.test for n in record if n.startswith(PREFIX) and n not in usual))
+
+
+def _metric(name: str) -> str:
+    """Return what people call a metric."""
+    return name.replace("_", " ")
 
 
 def _staleness(run: Told) -> str:

@@ -4,7 +4,7 @@ Does not know: what is made of it, whether the run still goes on.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,21 @@ from torch import Tensor
 
 from stalegrid.errors import DataError
 from stalegrid.methods import SERVER_METHODS
-from stalegrid.observe import CONFIG, METRICS, MODEL, SUMMARY, TRACE, UNSAVED, VIRTUAL, Record, Timeline, read_trace
+from stalegrid.observe import (
+    BEST,
+    CONFIG,
+    METRICS,
+    MODEL,
+    PREFIX,
+    SUMMARY,
+    TRACE,
+    UNSAVED,
+    UNSAVED_BEST,
+    VIRTUAL,
+    Record,
+    Timeline,
+    read_trace,
+)
 from stalegrid.written import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, exists, read_json, read_lines, read_yaml
 
 
@@ -46,12 +60,14 @@ class Told:
         train: records of reports.
         test: records of evaluations.
         timeline: None if there is no trace.
+        stopped: who asked for an early end, as the summary has it; empty for nobody.
     """
 
     config: Record
     train: list[Record]
     test: list[Record]
     timeline: Timeline | None = None
+    stopped: Record = field(default_factory=dict)
 
     def asked(self, path: str) -> Any:
         """Return what the configuration says of an option; None where it says nothing.
@@ -86,7 +102,14 @@ def read_told(folder: Path) -> Told:
         [record for record in records if record["kind"] == "train"],
         [record for record in records if record["kind"] == "test"],
         read_trace(trace) if exists(trace) else None,
+        _stopped(read_summary(folder)) if exists(folder / SUMMARY) else {},
     )
+
+
+def _stopped(summary: Record) -> Record:
+    """Return who asked for the end that a run has come to; one that goes on has not come to it yet."""
+    asked: Record = summary.get("stopped") or {}
+    return {**asked, "version": summary["version"]} if asked else {}
 
 
 def read_config(folder: Path) -> Record:
@@ -113,7 +136,8 @@ def read_metrics(folder: Path) -> list[Record]:
     path = folder / METRICS
     records = read_lines(path, {"kind": TEXT}) if exists(path) else []
     for number, record in enumerate(records, start=1):
-        checked(record, _RECORDS.get(record["kind"], {}), path, f"line {number}")
+        measured = {name: Maybe(NUMBER) for name in record if name.startswith(PREFIX)}
+        checked(record, measured | _RECORDS.get(record["kind"], {}), path, f"line {number}")
     return records
 
 
@@ -127,13 +151,18 @@ def read_summary(folder: Path) -> Record:
     return summary
 
 
-def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
+
+    Args:
+        folder: of the run.
+        which: of its models, by the name of the file.
 
     Raises:
         DataError: a file cannot be read, or holds something else.
     """
-    return _tensors(folder / MODEL), _tensors(folder / UNSAVED) if exists(folder / UNSAVED) else {}
+    rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
+    return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -188,4 +217,5 @@ _SUMMARY = {
     "updates": COUNT,
     **dict.fromkeys(("test_loss", "test_accuracy", "train_loss", "samples_per_second"), Maybe(NUMBER)),
     "staleness": [dict.fromkeys(("max", "gap", "held"), Maybe(NUMBER))],
+    "stopped": Maybe({"by": TEXT, "asked_at": COUNT, "why": TEXT}),
 }

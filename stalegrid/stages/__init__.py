@@ -4,11 +4,11 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.optimizers.by_name import by_name
 from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
 from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
-from stalegrid.stages.recomputing import RecomputingStage
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Gradients, Stage
 from stalegrid.stages.views.current import Current
@@ -30,7 +30,6 @@ __all__ = [
     "Named",
     "OptimizerFactory",
     "Recomputed",
-    "RecomputingStage",
     "Site",
     "Stage",
     "StageLayout",
@@ -41,6 +40,7 @@ __all__ = [
     "Weights",
     "by_name",
     "find_view",
+    "kind_of_stage",
     "kinds_of",
     "make_optimizer",
     "make_scheduler",

@@ -32,7 +32,7 @@ class Ledger:
         self._versions = site.versions
         self._tally = tally
         # What is not stale has not moved: its gap is 0 by definition.
-        self._measure_gap = measure_gap and site.bound > 0
+        self._measure_gap = measure_gap and site.bound > 0 and site.weights.trained > 0
         self._hold_all = hold_all
         self._forwarded: dict[int, int] = {}  # version of each batch that no update has used
         self._losses: dict[int, Loss] = {}
@@ -67,7 +67,9 @@ class Ledger:
                     f"a gradient is staler than declared (unit: {self._unit}, batch: {batch}, version: {now}, "
                     f"staleness: {now - version}, bound: {self._bound})"
                 )
-            self._tally.used(batch, now, version, self._losses.pop(batch, None))
+            # What trains nothing is never stale: its weights of the forward are those of now.
+            stamp = version if self._weights.trained else now
+            self._tally.used(batch, now, stamp, self._losses.pop(batch, None))
             if batch == self._sample:
                 self._tally.moved(self._gap(version))
             if self._holds(batch):

@@ -64,7 +64,7 @@ class Stage:
             the model returns; in the modes in which it trains.
         weights: of that module.
         view: which weights forwards use and late backwards see.
-        first: whether the inputs are data, which need no gradient.
+        first: whether the inputs are data or made by what is not trained, and so need no gradient.
         form: of the arguments of the module; None where it takes the inputs one by one.
     """
 
@@ -120,7 +120,7 @@ class Stage:
             gradients: of the floating outputs, in order.
 
         Returns:
-            The gradients of the floating inputs, in order; none on the first stage.
+            The gradients of the floating inputs, in order; none where they need none.
         """
         graph = self._graphs.pop(batch)
         floating = [y for y in graph.outputs if y.is_floating_point()]

@@ -50,6 +50,7 @@ class Weights:
         trained: elements at the start of the vector that hold trained parameters.
         mixed: elements at its start whose mean over replicas has a meaning; the rest are the vectors of spectral norms.
         version: updates applied so far.
+        divisor: what the gradients count so far, float64, shape (1,), where they are sums; None where they are means.
 
     Raises:
         ConfigError: trained parameters have different types or devices.
@@ -81,6 +82,7 @@ class Weights:
         self.mixed = next((ends[n] for n in followers if n in alone), numel)
         self.flat = torch.zeros(numel, dtype=dtype, device=device)
         self.version = 0
+        self.divisor: Tensor | None = None
         for entry in self.entries:
             tensor, view = {**parameters, **followers}[entry.name], entry.view(self.flat)
             view.copy_(tensor.detach())
@@ -116,6 +118,20 @@ class Weights:
         """Forget all gradients."""
         for p in self._parameters:
             p.grad = None
+
+    def count(self, number: Tensor) -> None:
+        """Note that the gradients are sums, and what the last batch has added to what they count, shape (1,)."""
+        self.divisor = number if self.divisor is None else self.divisor + number
+
+    def take_means(self) -> Tensor | None:
+        """Divide gradients that are sums by what they count, and return that."""
+        counted, self.divisor = self.divisor, None
+        if counted is not None:
+            number = counted.squeeze()  # a number and not a vector, so that the division is in the gradients' type
+            for p in self._trainable:
+                if p.grad is not None:
+                    p.grad.div_(number)
+        return counted
 
     def check(self) -> None:
         """Check that the module still computes with the vector.

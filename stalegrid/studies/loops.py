@@ -61,7 +61,7 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
         plan: how.
         device: that the loop computes on.
     """
-    if not all(isinstance(correction, str) for correction in plan.corrections):
+    if plan.sums or not all(isinstance(correction, str) for correction in plan.corrections):
         return None
     task = task.fresh()
     if isinstance(plan, ServedPlan):

@@ -6,6 +6,7 @@ Does not know: how anything is estimated.
 import dataclasses
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stalegrid.observe import TRACE, OutputSettings, read_trace
 from stalegrid.planner import Candidate
 from stalegrid.plans import Task
 from stalegrid.programs import Kind, Unit
-from stalegrid.timing import NANOSECONDS, CostTable, long_enough, steady
+from stalegrid.timing import NANOSECONDS, Cost, CostTable, long_enough, steady
 from stalegrid.train import execute
 
 
@@ -49,7 +50,8 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
     batch = candidate.schedule.micro_batches
     with tempfile.TemporaryDirectory(prefix="stalegrid-costs-") as folder:
         path = Path(folder) / "costs.yaml"
-        CostTable(batch, table.cut(grid.stages, candidate.cuts)).write(path)
+        costs = table.cut(grid.stages, candidate.cuts)
+        CostTable(batch, costs).write(path)
         asked = candidate.settings
         settings = dataclasses.replace(
             asked,
@@ -57,7 +59,7 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
             devices=dataclasses.replace(asked.devices, costs=path, emulate=True),
             training=dataclasses.replace(asked.training, batch_size=batch),
         )
-        task = _small(candidate, batch * grid.groups)
+        task = _small(candidate, costs, batch * grid.groups)
         return _run(task, settings, long_enough(candidate.schedule, updates))
 
 
@@ -78,9 +80,9 @@ def _run(task: Task, settings: Settings, updates: int) -> float:
     return max(map(steady, ends.values())) / NANOSECONDS
 
 
-def _small(candidate: Candidate, samples: int) -> Task:
+def _small(candidate: Candidate, costs: Sequence[Cost], samples: int) -> Task:
     """Return a task with a layer a stage, whose arithmetic takes next to no time."""
     optimizer: Any = getattr(torch.optim, find_grid(candidate.settings.method.name).optimizer or "Adam")
     data = ArrayDataset(torch.zeros(samples, 16), torch.zeros(samples, dtype=torch.int64), 16)
-    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(candidate.grid.stages)))
+    model = nn.Sequential(*(nn.Linear(16, 16).requires_grad_(not cost.frozen) for cost in costs))
     return Task(model, data, nn.CrossEntropyLoss(), partial(optimizer, lr=0.001))

@@ -5,7 +5,7 @@ Does not know: tensors, processes.
 
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
-from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
+from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable, frozen_stages
 from stalegrid.timing.disturbances import Disturbances, has_units
 from stalegrid.timing.estimating import Estimate, estimate, long_enough, steady
 from stalegrid.timing.pace import Pace
@@ -25,6 +25,7 @@ __all__ = [
     "TimeModel",
     "drawn",
     "estimate",
+    "frozen_stages",
     "has_units",
     "least_staleness",
     "long_enough",

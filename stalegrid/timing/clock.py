@@ -66,7 +66,7 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
             case "activation":
                 return source.output // micro
             case "gradient":
-                return source.input // micro
+                return source.input // micro if program.carries_gradient(edge) else 0
             case "parameters":
                 return source.parameters
         return source.parameters // groups  # a part of the gradient, or of its mean
@@ -166,7 +166,8 @@ class Clock:
                 lane.free = end = end + line.handled
             left = _depart(lane, line, end) if line.occupied or line.outages else end
             arrival = left + line.occupied + line.latency
-            line.arrivals.append(arrival)
+            # A verdict of the observer's holds nobody up, whenever the last of those whom it judges came so far.
+            line.arrivals.append(0 if unit == OBSERVER else arrival)
             if self._recorder is not None:
                 self._recorder.left(tag, left)
                 self._recorder.arrived(tag, arrival)
@@ -186,7 +187,7 @@ def _lane(unit: Unit, model: TimeModel) -> Lane:
 
 
 def _line(edge: Edge, model: TimeModel) -> Line:
-    if edge.target == OBSERVER:
+    if OBSERVER in (edge.source, edge.target):
         # Measuring takes no virtual time, so that watching a run does not change its dates.
         return Line(0, 0, 0, ())
     disturbances = model.disturbances

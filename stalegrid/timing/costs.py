@@ -36,6 +36,7 @@ class Cost:
         output: bytes that it hands on.
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
+        frozen: whether nothing is trained in it and in the parts before it, so that it has no backward.
         name: of the operation that it begins with, where ``--cuts`` may cut; leave it out for parts of no real
             model.
     """
@@ -50,15 +51,20 @@ class Cost:
     output: int = 0
     parameters: int = 0
     graph: int = 0
+    frozen: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "name" or (field.name == "recompute" and value is None):
+            if field.name in ("name", "frozen") or (field.name == "recompute" and value is None):
                 continue
             if not finite(value) or value < 0:
                 raise ConfigError(f"a cost is a number, 0 or more ({field.name}: {value!r}, part: {self.name!r})")
+        if not isinstance(self.frozen, bool):
+            raise ConfigError(
+                f"a part is frozen or not (frozen: {self.frozen!r}, part: {self.name!r}); say true or false"
+            )
 
     @property
     def second_forward(self) -> float:
@@ -219,5 +225,11 @@ def _merge(parts: Sequence[Cost]) -> Cost:
         output=parts[-1].output,
         parameters=sum(p.parameters for p in parts),
         graph=sum(p.graph for p in parts),
+        frozen=all(p.frozen for p in parts),
         name=parts[0].name,
     )
+
+
+def frozen_stages(stages: Sequence[Cost]) -> int:
+    """Return how many stages lie below the first that trains something."""
+    return next((k for k, cost in enumerate(stages) if not cost.frozen), 0)

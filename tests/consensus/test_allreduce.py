@@ -97,6 +97,23 @@ def test_the_order_of_the_sum_can_be_told() -> None:
         assert [g is not None and not g.any() for g in member.means[0]] == [True] * 3
 
 
+def test_sums_stay_sums_over_all_groups_and_so_does_what_they_count() -> None:
+    gradients = noise(3, 1, torch.float32)
+    members = [Member(3, s, module(), gradients[s]) for s in range(3)]
+    for s, member in enumerate(members):
+        member.weights.count(torch.tensor([s + 0.5], dtype=torch.float64))
+    simulate(Program(Grid(3, 1), gpipe(1, 1), 1, AllReduce(3)), {Unit(s, 0): m for s, m in enumerate(members)})
+    for member in members:
+        assert member.weights.divisor is not None
+        assert member.weights.divisor.tolist() == [4.5]
+        for found, parts in zip(member.means[0], zip(*(g[0] for g in gradients), strict=True), strict=True):
+            assert found is not None
+            total = torch.zeros_like(found)
+            for part in parts:
+                total = total + part
+            assert torch.equal(found, total)
+
+
 def test_each_group_sends_and_receives_the_least_that_is_possible() -> None:
     groups = 3
     members = exchange(noise(groups, 1, torch.float32), module())

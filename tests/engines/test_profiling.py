@@ -74,6 +74,15 @@ def test_a_graph_holds_at_least_what_a_layers_backward_reads(table: CostTable) -
     assert all(part.graph < 16 * BATCH * 24 * 4 for part in table.parts)
 
 
+def test_parts_below_all_that_is_trained_are_told_as_frozen_and_hold_no_graph() -> None:
+    model = mlp()
+    model[:3].requires_grad_(False)
+    found = profile(mlp_task(model=model), asked())
+    assert [part.frozen for part in found.parts] == [True, True, False]
+    assert [part.graph > 0 for part in found.parts] == [False, False, True]
+    assert [part.parameters for part in found.parts[:2]] == [0, 0]
+
+
 def test_times_are_measured(table: CostTable) -> None:
     for part in table.parts:
         assert min(part.forward, part.backward, part.update, part.mix) > 0

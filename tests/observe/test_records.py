@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.errors import NonFiniteLoss
-from stalegrid.observe.records import Loss, Report, Tally, count_correct
+from stalegrid.errors import NonFiniteLoss, TrainingError
+from stalegrid.observe.records import Loss, Report, Tally, count_correct, summarise
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import layout_of
 
@@ -154,3 +154,31 @@ def test_what_are_no_class_scores_has_no_accuracy(outputs: torch.Tensor, targets
     counted = count_correct(outputs, targets)
     assert counted.shape == ()
     assert math.isnan(counted)
+
+
+def test_sums_count_what_they_say_and_a_mean_counts_one() -> None:
+    tally = Tally(UNIT, BOUND)
+    tally.used(0, 0, 0, Loss(4, torch.tensor(6.0), torch.tensor(math.nan), torch.tensor(12)))
+    tally.used(1, 0, 0, Loss(4, torch.tensor(3.0), torch.tensor(math.nan), 0.5))
+    tally.used(2, 0, 0, loss(1.0))
+    report = tally.close(0.1)
+    assert (report.loss_sum, report.losses) == (10.0, 13.5)
+
+
+def test_a_group_in_which_nothing_counted_has_no_loss_of_its_own() -> None:
+    reports = {Unit(0, 0): Report(losses=4, loss_sum=2, samples=8), Unit(1, 0): Report(samples=8)}
+    for report in reports.values():
+        report.histogram = [1.0]
+    record = summarise({unit: report.vector() for unit, report in reports.items()})
+    assert record["loss"] == record["group_loss"][0] == 0.5
+    assert math.isnan(record["group_loss"][1])
+
+
+@pytest.mark.parametrize("counted", [0.0, -1.0, math.inf, math.nan])
+def test_an_update_that_is_divided_by_nothing_is_told_before_what_comes_of_it(counted: float) -> None:
+    tally = Tally(UNIT, BOUND)
+    tally.used(7, version=5, forwarded=3, loss=loss(math.nan))
+    tally.divided(4, torch.tensor([2.0]))
+    tally.divided(5, torch.tensor([counted]))
+    with pytest.raises(TrainingError, match=r"nothing is counted .* \(unit: \(1,2\), version: 5, count: "):
+        tally.check()

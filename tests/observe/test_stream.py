@@ -1,5 +1,6 @@
 """What is printed is printed as it is, wherever standard output leads."""
 
+import builtins
 import io
 import os
 import subprocess
@@ -74,3 +75,35 @@ def test_a_process_whose_output_takes_nothing_goes_on_and_ends_well(tmp_path: Pa
     assert found.stderr.count("\n") == 1
     assert (tmp_path / "done").exists()
     assert (tmp_path / "status").read_text() == "0\n"
+
+
+def test_what_is_no_terminal_gets_no_codes_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.setenv(name, "1")
+    console = make_console()
+    assert not console.is_terminal
+    assert not console.is_jupyter
+    console.show_cursor()
+    console.print("plain", style="bold red")
+    assert capsys.readouterr().out == "plain\n"
+
+
+def test_a_notebook_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class ZMQInteractiveShell:
+        """What rich takes a notebook by."""
+
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    tell("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
+@pytest.mark.parametrize("engine", ["processes", "simulator"])
+def test_a_run_on_a_pipe_of_a_build_server_shows_lines(engine: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stalegrid", "train", "--updates", "6", "--engine", engine]
+    environment = {**os.environ, "FORCE_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert made.returncode == 0, made.stderr
+    assert "update 6/6" in made.stdout
+    assert "\x1b" not in made.stdout

@@ -39,8 +39,15 @@ def test_takes_travel_as_a_vector(
     assert Takes.read(vector) == takes
 
 
-def numbers(samples: float, loss: float, correct: float) -> torch.Tensor:
-    return torch.tensor([samples, loss, correct], dtype=torch.float64)
+def numbers(samples: float, loss: float, correct: float, count: float = 1.0) -> torch.Tensor:
+    return torch.tensor([samples, loss, correct, count], dtype=torch.float64)
+
+
+def test_sums_are_divided_by_what_they_count() -> None:
+    takes = Takes()
+    takes.used(0, 0, numbers(4, 10.0, 2, 20))
+    takes.used(1, 0, numbers(4, 2.0, 3, 4))
+    assert takes.record()["loss"] == takes.record()["group_loss"][0] == 12 / 24
 
 
 def test_a_record_tells_of_every_learner_that_was_taken_from_or_lost() -> None:

@@ -38,6 +38,36 @@ def test_operations_are_measured_in_rounds_and_nobody_asks_for_the_gradient_of_t
     assert [asked for _, asked in seen] == [False, True, True] * cost.REPEATS
 
 
+def test_only_the_forward_counts_where_nothing_before_is_trained(seen: list[tuple[str, bool]]) -> None:
+    class Backwards(torch.autograd.Function):
+        calls = 0
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            Backwards.calls += 1
+            return g
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Backwards.apply(x)  # type: ignore[no-any-return]
+
+    frozen, trained = nn.Linear(3, 4).requires_grad_(False), nn.Linear(4, 2)
+    for model, calls in (
+        (nn.Sequential(frozen, Counted(), trained), 0),
+        (nn.Sequential(nn.Linear(3, 4), Counted()), 5),
+    ):
+        chain = trace(copy.deepcopy(model).train(), (torch.randn(5, 3),))
+        trial = run(chain, (torch.randn(5, 3),))
+        Backwards.calls = 0
+        cost.measure(chain, trial)
+        assert Backwards.calls == calls
+    assert [asked for _, asked in seen[:3]] == [False, False, False]
+
+
 def test_the_least_of_the_rounds_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).train()
     chain = trace(copy.deepcopy(model), (torch.randn(5, 3),))

@@ -199,14 +199,6 @@ def test_more_stages_than_layers_are_refused() -> None:
         partition(model, (noise(2, 3),), 3)
 
 
-def test_frozen_layers_are_no_layers_to_train() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
-    model[0].requires_grad_(False)
-    with pytest.raises(ConfigError, match="layers with parameters: 2, stages: 3"):
-        partition(model, (noise(2, 3),), 3)
-    assert partition(model, (noise(2, 3),), 2).names == ("2",)
-
-
 def test_an_unknown_cut_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"cut: 'fifth'\); there are: norm, second, relu, third"):
         partition(Residual(), (noise(5, 2, 3, 3),), 2, ["fifth"])
@@ -237,9 +229,17 @@ def test_a_cut_before_a_change_in_place_is_refused_with_the_nearest_others() -> 
         partition(Residual(), (noise(5, 2, 3, 3),), 2, ["relu"])
 
 
-def test_a_stage_without_parameters_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no parameters to train \(stage: 1, cuts: add, flatten"):
-        partition(Residual(), (noise(5, 2, 3, 3),), 3, ["add", "flatten"])
+def test_whoever_names_the_cuts_may_have_a_stage_without_parameters() -> None:
+    assert partition(Residual(), (noise(5, 2, 3, 3),), 3, ["add", "flatten"]).names == ("add", "flatten")
+
+
+def test_balanced_cuts_leave_no_stage_without_parameters_be_they_frozen() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[:3].requires_grad_(False)
+    stages = partition(model, (noise(5, 3),), 3).stages(model)
+    assert [len(list(stage.parameters())) for stage in stages] == [2, 2, 2]
+    with pytest.raises(ConfigError, match=r"layers with parameters: 3, stages: 4"):
+        partition(model, (noise(5, 3),), 4)
 
 
 class Tied(nn.Module):

@@ -169,6 +169,16 @@ def test_memory_is_parameters_gradients_states_graphs_inputs_and_copies() -> Non
     assert one_f.memory == (6000 + 2 * 6400 // 8, 6000 + 6400 // 8)
 
 
+def test_what_lies_below_all_that_is_trained_holds_nothing_of_a_batch() -> None:
+    below = [replace(part, backward=0, graph=0, frozen=True) for part in table(3).parts]
+    whole = CostTable(BATCH, (*below, Cost(forward=1, backward=2, name="p3", input=64, parameters=1000, graph=3200)))
+    asked = flat(Settings, batch_size=BATCH, staleness=[4, 0])
+    (found,) = candidates(Question(whole, 2, ("dsp",)), asked)
+    assert found.cuts == ("p3",)
+    assert found.memory == (3 * 3000, 3 * 1000 + 3200)
+    assert found.estimate.batch == 3, "of three forwards each update, and no second ones"
+
+
 def test_an_optimizer_with_more_states_takes_more_memory() -> None:
     settings = flat(Settings, batch_size=BATCH)
     one, two = (candidates(Question(table(), 1, ("sgd",), states=n), settings)[0].memory[0] for n in (1, 2))

@@ -17,7 +17,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import stale
 from stalegrid.stages.views.named import find_view
 from stalegrid.timing.clock import TimeModel
-from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.costs import Cost, CostTable, frozen_stages
 from stalegrid.timing.disturbances import Disturbances, Link
 from stalegrid.timing.estimating import Estimate, estimate
 from tests.cases import flat
@@ -169,6 +169,18 @@ def test_staleness_is_what_the_devices_need_to_be_within_the_share() -> None:
 
 def test_where_a_slow_stage_sets_the_pace_little_staleness_is_enough() -> None:
     assert enough(Devices(Disturbances(slow={Unit(0, 2): 50.0}), (COST,) * 3), 3) == [1, 0, 0]
+
+
+def test_what_is_frozen_makes_no_second_forward() -> None:
+    both = (Cost(forward=3, backward=0, frozen=True), Cost(forward=1, backward=2))
+    trained = (replace(both[0], frozen=False), both[1])
+    devices, usual = (Devices(Disturbances(), costs) for costs in (both, trained))
+    estimates: list[float] = []
+    for costs in (devices, usual):
+        program = Program(Grid(1, 2), stale([1, 0]), 40, recompute=True, frozen=frozen_stages(costs.costs or ()))
+        estimates.append(estimate(program, costs.time_model(program)).batch)
+    assert estimates == [3, 6]
+    assert enough(devices, 2, method="dsp") == [1, 0]
 
 
 def test_a_second_forward_counts_where_the_view_makes_one() -> None:

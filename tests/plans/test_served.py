@@ -840,6 +840,7 @@ def test_a_server_refuses_a_gradient_that_is_staler_than_the_bound() -> None:
     made: Server = agents[server(0)].agent  # type: ignore[attr-defined]
     edge = Edge("push", learner(1), server(0))
     zeros = tuple(torch.zeros(spec.shape, dtype=spec.dtype) for spec in plan.layout(edge))
+    zeros[-2][-1] = 1.0  # the loss is a mean, which counts as one
     take = Action(Kind.TAKE, 0, (Tag(edge, 7),))
     for _ in range(2):
         made.step(take, [Message(Tag(edge, 7), made._weights.version, zeros)])

@@ -302,6 +302,17 @@ def test_messages_of_a_middle_stage() -> None:
     assert update == Action(Kind.UPDATE, 0)
 
 
+def test_below_all_that_is_trained_the_program_is_the_same_without_second_forwards() -> None:
+    usual = Program(Grid(1, 3), stale([2, 1, 0]), 4, recompute=True)
+    frozen = Program(Grid(1, 3), stale([2, 1, 0]), 4, recompute=True, frozen=1)
+    assert [frozen.recomputes(k) for k in range(3)] == [False, True, False]
+    for unit in frozen.units:
+        without = [a for a in usual.actions(unit) if unit.stage or a.kind is not Kind.RECOMPUTE]
+        assert list(frozen.actions(unit)) == without
+    edges = [Edge("gradient", Unit(0, k), Unit(0, k - 1)) for k in (1, 2)]
+    assert [frozen.carries_gradient(edge) for edge in edges] == [False, True]
+
+
 def test_the_only_stage_exchanges_nothing_within_its_group() -> None:
     assert all(not a.needs and not a.sends for a in Program(Grid(1, 1), stale([3]), 5).actions(Unit(0, 0)))
 

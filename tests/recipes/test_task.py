@@ -9,6 +9,7 @@ from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer
 
 from stalegrid.errors import ConfigError
 from stalegrid.methods.published import METHODS
+from stalegrid.observe.perplexity import Perplexity
 from stalegrid.recipes.settings import OptimizerSettings, RunConfig
 from stalegrid.recipes.task import make_task
 from tests.cases import flat
@@ -119,3 +120,25 @@ def test_a_step_schedule_takes_a_tenth_at_a_half_and_at_three_quarters_where_no_
 def test_milestones_of_another_schedule_are_refused() -> None:
     with pytest.raises(ConfigError, match="milestones are those of schedule step \\(schedule: cosine\\)"):
         make_task(flat(RunConfig, schedule="cosine", milestones=[1.0]))
+
+
+def test_metrics_are_called_by_the_last_parts_of_their_names() -> None:
+    names = ["perplexity", "torch.nn:L1Loss", "torch.nn.functional:cosine_similarity"]
+    found = make_task(RunConfig.of({"metrics": names})).metrics
+    assert list(found) == ["perplexity", "l1loss", "cosine_similarity"]
+    assert isinstance(found["perplexity"], Perplexity)
+    assert isinstance(found["l1loss"], nn.L1Loss)
+    assert found["cosine_similarity"] is torch.nn.functional.cosine_similarity
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["entropy"], "unknown metric"),
+        (["torch:pi"], "a metric is a function or a class"),
+        (["torch.nn.functional:l1_loss", "torch.nn.functional:l1_loss"], "two metrics have the same name"),
+    ],
+)
+def test_names_of_metrics_that_stand_for_none(names: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        make_task(RunConfig.of({"metrics": names}))

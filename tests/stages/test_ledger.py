@@ -1,5 +1,6 @@
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.site import Site
-from tests.sites import make_site, parameters, step
+from stalegrid.stages.weights import Versions, Weights
+from tests.sites import linear, make_site, parameters, step
 
 UNIT = Unit(0, 0)
 
@@ -95,6 +97,25 @@ def test_every_batch_is_counted_by_its_staleness() -> None:
     report = run.tally.close(0.1)
     assert report.histogram == [2, 1, 1]
     assert (report.forwarded, report.applied) == (3, 3)
+
+
+def test_what_trains_nothing_is_not_stale_and_its_program_is_held_to_its_bound_all_the_same() -> None:
+    usual = make_site(staleness=[2, 0])
+    weights = Weights(linear().requires_grad_(False))
+    site = replace(usual, weights=weights, versions=Versions(weights))
+    tally = Tally(UNIT, 2)
+    ledger = Ledger(site, tally, measure_gap=True, hold_all=True)
+    for b in range(4):
+        ledger.forwarded(b, 0, None)
+    for b in range(3):
+        ledger.updating([b])
+        site.versions.overwriting()
+        weights.version += 1
+    with pytest.raises(StalenessExceeded, match="staleness: 3, bound: 2"):
+        ledger.updating([3])
+    report = tally.close(0.1)
+    assert report.histogram == [3, 0, 0]
+    assert report.staleness()["gap"] == 0
 
 
 def test_an_update_of_several_batches_counts_each() -> None:

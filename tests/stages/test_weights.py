@@ -344,3 +344,19 @@ def test_a_counter_that_the_model_replaces_is_named() -> None:
     module.num_batches_tracked = torch.tensor(7)
     with pytest.raises(TrainingError, match="num_batches_tracked"):
         weights.check()
+
+
+def test_gradients_that_are_sums_are_divided_once_by_all_that_they_count() -> None:
+    weights = Weights(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 1)))
+    first, *others = weights.trainable()
+    for p in others:
+        p.grad = torch.full_like(p, 3.0)
+    for number in (4.0, 0.0, 2.5):
+        weights.count(torch.tensor([number], dtype=torch.float64))
+    counted = weights.take_means()
+    assert counted is not None
+    assert counted.tolist() == [6.5]
+    assert first.grad is None
+    assert all(torch.equal(p.grad, torch.full_like(p, 3.0) / 6.5) for p in others if p.grad is not None)
+    assert weights.take_means() is None
+    assert all(torch.equal(p.grad, torch.full_like(p, 3.0) / 6.5) for p in others if p.grad is not None)

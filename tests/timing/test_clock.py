@@ -289,6 +289,8 @@ def test_messages_weigh_what_costs_say() -> None:
     assert weigh(Edge("parameters", Unit(2, 1), Unit(3, 1))) == 101
     assert weigh(Edge("gradient-part", Unit(2, 1), Unit(3, 1))) == 25
     assert weigh(Edge("gradient-mean", Unit(2, 2), Unit(3, 2))) == 25
+    frozen = message_bytes(costs, replace(program, frozen=1))
+    assert [frozen(Edge("gradient", Unit(2, k), Unit(2, k - 1))) for k in (1, 2)] == [0, 6]
 
 
 def test_bytes_of_a_real_plan_may_be_given_instead() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError
-from stalegrid.timing.costs import Cost, CostTable
+from stalegrid.timing.costs import Cost, CostTable, frozen_stages
 from stalegrid.written.kept import read_yaml
 
 MILLISECONDS = ("forward", "backward", "recompute", "update", "fixed", "mix")
@@ -54,6 +54,24 @@ def test_a_table_is_for_at_least_one_sample(size: int) -> None:
 def test_handling_is_0_or_more(handling: float) -> None:
     with pytest.raises(ConfigError, match=rf"0 ms or more a MB \(handling: {handling}\)"):
         CostTable(1, (part(),), handling)
+
+
+@pytest.mark.parametrize("value", [1, None, "yes"])
+def test_a_part_is_frozen_or_not(value: Any) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"frozen or not (frozen: {value!r}, part: 'conv')")):
+        part(name="conv", frozen=value)
+
+
+def test_a_stage_is_frozen_where_all_its_parts_are() -> None:
+    parts = (part(frozen=True), part(frozen=True, name="b"), part(name="c"), part(name="d"))
+    whole = CostTable(8, parts)
+    assert [cost.frozen for cost in whole.cut(3, ["b", "c"])] == [True, True, False]
+    assert [frozen_stages(whole.cut(k, cuts)) for k, cuts in ((3, ["b", "c"]), (2, ["c"]), (2, ["d"]), (1, []))] == [
+        2,
+        1,
+        0,
+        0,
+    ]
 
 
 def test_a_table_has_parts() -> None:

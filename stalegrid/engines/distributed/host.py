@@ -14,7 +14,7 @@ from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
 from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, TrainingError, Wait
 from stalegrid.observe import Recorder
-from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Message, Unit
+from stalegrid.programs import Agenda, Edge, Layout, Message, Unit
 
 _PARTING = 1.0  # seconds that each channel has to send what is left, where a run ends with an error
 _LONGEST = 1e7  # seconds that a queue can be waited for
@@ -48,9 +48,8 @@ def run(
     for edge, link in incoming.items():
         Incoming(link, program.due(edge), arrivals, recorder, 1 if program.endless(edge) else AHEAD)
     network = Network(program, agents)
-    # The observer alone may rightly hear nothing for as long as units take to their next report.
-    waits = program.watch.report_every if program.watch and set(agents) == {OBSERVER} else 1
-    patience = min(deadline * waits, _LONGEST)
+    patience = min(deadline * program.silence(agents), _LONGEST)
+    deadline *= program.silence(program.units)
     while not network.done:
         _check(network, senders, deadline)
         ready = network.ready()

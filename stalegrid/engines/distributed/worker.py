@@ -72,6 +72,7 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layout, engine.deadline, timeline)
+        sink.finish()
         if timeline is not None:
             _write(job.folder / TRACE, timeline, world, max(engine.deadline, LONG))
 

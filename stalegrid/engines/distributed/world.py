@@ -93,8 +93,8 @@ class World:
         return incoming, outgoing
 
     def _direct(self, edge: Edge) -> bool:
-        # Reports are made on the CPU, by units on a GPU too.
-        if edge.target == OBSERVER:
+        # Reports and verdicts are made on the CPU, by units on a GPU too.
+        if OBSERVER in (edge.source, edge.target):
             return False
         source, target = self.places[self.home[edge.source]], self.places[self.home[edge.target]]
         return source != target and "cpu" not in (source[1], target[1])
