@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, TrainingSettings, check_size, reading_of
+from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -157,9 +157,10 @@ def train(
 
     Args:
         model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
-        data: map-style data set of (input, target) pairs; batches of any other kind, such as dictionaries, go whole to
-            the model, ``model(**batch)``, and to the loss in the place of the targets.  A ``DataLoader`` in its place
-            gives its data set, batch size, order, collate_fn and workers.
+        data: map-style data set of (input, target) pairs, or a stream of them, such as an ``IterableDataset``; batches
+            of any other kind, such as dictionaries, go whole to the model, ``model(**batch)``, and to the loss in the
+            place of the targets.  A ``DataLoader`` in its place gives its data set, batch size, order, collate_fn and
+            workers.
         loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
             shape (), which are added up over an update before they are divided; None for the one that the model
             computes itself, its output or ``output.loss``.
@@ -211,14 +212,13 @@ def train(
         EngineError: a process died or stalled.
         OutputError: results cannot be written; what was written before stays.
     """
-    given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    reading = reading_of(data, collate_fn)
-    if reading.batch_size is not None:
-        check_size(reading, given.setdefault("batch_size", reading.batch_size), "batch_size")
-    tested = None if test is None else reading_of(test, collate_fn)
+    options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
+    trained, tested = given(data, collate_fn), None if test is None else given(test, collate_fn)
+    if isinstance(trained, Reading) and trained.batch_size is not None:
+        check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
     own = own_loss if loss is None else loss
-    task = Task(model, reading, own, optimizer, scheduler, tested, augment, metrics or {})
-    return execute(task, Settings.of(given), callbacks=callbacks, loggers=loggers, quiet=quiet)
+    task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
+    return execute(task, Settings.of(options), callbacks=callbacks, loggers=loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)

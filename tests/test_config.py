@@ -53,7 +53,7 @@ def at(settings: Settings, path: str) -> Any:
 
 
 def test_the_fields_that_are_choices() -> None:
-    assert set(CHOICES) == {"engine.kind", "engine.device", "training.dtype", "servers.momentum_at"}
+    assert set(CHOICES) == {"engine.kind", "engine.device", "training.dtype", "training.targets", "servers.momentum_at"}
 
 
 @pytest.mark.parametrize("path", CHOICES)
@@ -84,14 +84,14 @@ def test_what_may_be_left_out_is_left_out() -> None:
     fields = {
         "optimizer": ("name", "lr", "momentum", "weight_decay"),
         "method": ("view", "corrections", "rule", "clip", "queues", "staleness"),
-        "training": ("dtype", "epochs"),
+        "training": ("dtype", "epochs", "targets"),
         "mixing": ("kind",),
         "schedule": ("milestones",),
     }
     assert all(getattr(getattr(config, group), name) is None for group, names in fields.items() for name in names)
 
 
-@pytest.mark.parametrize("path", [path for path in CHOICES if path != "training.dtype"])
+@pytest.mark.parametrize("path", [path for path in CHOICES if path not in ("training.dtype", "training.targets")])
 def test_none_is_no_choice_unless_it_may_be_left_out(path: str) -> None:
     with pytest.raises(ConfigError, match=f"{path} must be one of"):
         config(path, None)

@@ -17,6 +17,7 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Edge, Kind
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.serving import DOOR
+from stalegrid.stages import by_name
 from stalegrid.studies.loops import OWN
 from stalegrid.studies.verifying import run_engine, verify
 from tests.cases import (
@@ -268,6 +269,7 @@ def test_models_as_people_freeze_them_train_as_in_a_plain_loop(name: str, stages
         partial(torch.optim.Adam, lr=0.01, fused=True),
         partial(torch.optim.NAdam, lr=0.01),
         partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+        by_name({"*.weight": partial(torch.optim.SGD, lr=0.1)}, rest=partial(torch.optim.AdamW, lr=0.01)),
         lambda ps: torch.optim.SGD([{"params": [p for p in ps if p.ndim > 1]}, {"params": ps[:0]}], lr=0.1),
     ],
 )

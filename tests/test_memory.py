@@ -72,7 +72,13 @@ ASKED = ["stashed", "current", "recomputed"]
 
 @pytest.mark.parametrize(
     ("model", "changes"),
-    [("small", {}), ("small", {"gap": False}), ("small", {"corrections": ["dc-asgd"]}), ("wide", {})],
+    [
+        ("small", {}),
+        ("small", {"targets": "travel"}),
+        ("small", {"gap": False}),
+        ("small", {"corrections": ["dc-asgd"]}),
+        ("wide", {}),
+    ],
 )
 @pytest.mark.parametrize("view", ASKED)
 def test_every_stage_reports_what_the_plan_says(view: str, changes: dict[str, Any], model: str) -> None:

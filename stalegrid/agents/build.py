@@ -61,10 +61,14 @@ def _build_grid(
     model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
     micro = plan.schedule.micro_batches
-    batches = make_batches(task, plan.training, plan.grid.groups, micro)
-    # The first stage wants the inputs of a batch, the last one its targets.
-    takers = Counter(unit.group for end in (0, plan.grid.stages - 1) for unit in units if unit.stage == end)
+    firsts = [unit for unit in units if unit != OBSERVER and unit.stage == 0]
+    batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
+    travel = plan.program.targets_travel
+    # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
+    lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
+    takers = Counter(unit.group for unit in (*firsts, *(firsts if travel else lasts)))
     samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, stack)
+    targets = plan.targets.form if travel else None
 
     def build(unit: Unit) -> Agent:
         own = task.fresh()
@@ -79,7 +83,7 @@ def _build_grid(
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
-        return PipelineUnit(role, parts, samples, loss, device)
+        return PipelineUnit(role, parts, samples, loss, device, targets)
 
     return keyed(build, units, device, plan.training.seed)
 

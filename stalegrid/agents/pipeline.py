@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, LossFunction, labels, losses, mapped
+from stalegrid.objects import Form, LossFunction, labels, losses, mapped, tensors_in
 from stalegrid.observe import Loss, Tally, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
@@ -113,15 +113,25 @@ class PipelineUnit:
         samples: the data.
         loss: (outputs, targets) -> mean over the samples, or sum and count.
         device: of the stage.
+        targets: form of those of a batch where they travel; None where the last stage reads them itself.
     """
 
-    def __init__(self, role: Role, parts: Parts, samples: Samples, loss: LossFunction, device: torch.device) -> None:
+    def __init__(
+        self,
+        role: Role,
+        parts: Parts,
+        samples: Samples,
+        loss: LossFunction,
+        device: torch.device,
+        targets: Form | None = None,
+    ) -> None:
         self.role = role
         self.stage = parts.stage
         self._parts = parts
         self._samples = samples
         self._loss = loss
         self._device = device
+        self._targets = targets
         self._lr = 0.0
         self._used: list[int] = []  # batches of the update to come
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
@@ -134,7 +144,7 @@ class PipelineUnit:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         match action.kind:
             case Kind.FORWARD:
-                made = self._forward(action.index, inbox)
+                return self._sent(action, self._forward(action.index, inbox))
             case Kind.RECOMPUTE:
                 made = self._recompute(action.index)
             case Kind.BACKWARD:
@@ -152,18 +162,27 @@ class PipelineUnit:
                 return self._parts.exchange.step(action, inbox)
         return [Message(tag, self.stage.weights.version, made) for tag in action.sends]
 
+    def _sent(self, action: Action, made: Tensors) -> list[Message]:
+        """Return what a forward sends: its outputs, and from the first stage the targets where they travel."""
+        version, group = self.stage.weights.version, self.role.unit.group
+
+        def content(name: str) -> Tensors:
+            return tensors_in(self._samples.targets(group, action.index)) if name == "target" else made
+
+        return [Message(tag, version, content(tag.edge.name)) for tag in action.sends]
+
     def _forward(self, batch: int, inbox: Sequence[Message]) -> Tensors:
         tensors = inbox[0].tensors if inbox else self._read(batch)
         if self.role.last:
-            return self._forward_to_loss(batch, tensors)
+            return self._forward_to_loss(batch, tensors, inbox[1:])
         made, version = self.stage.forward(batch, tensors)
         self._note_forward(batch, version, None)
         return made
 
-    def _forward_to_loss(self, batch: int, tensors: Tensors) -> Tensors:
-        group, samples = self.role.unit.group, partial(self._samples.indices, self.role.unit.group, batch)
-        targets = mapped(lambda x: x.to(self._device, non_blocking=True), self._samples.targets(group, batch))
-        self._note_read(batch)
+    def _forward_to_loss(self, batch: int, tensors: Tensors, sent: Sequence[Message]) -> Tensors:
+        samples = partial(self._samples.indices, self.role.unit.group, batch)
+        found = self._read_targets(batch) if self._targets is None else self._targets.fill(_own(sent[0].tensors))
+        targets = mapped(lambda x: x.to(self._device, non_blocking=True), found)
         correct: list[Tensor] = []
         counts: list[Tensor | None] = []
 
@@ -193,9 +212,14 @@ class PipelineUnit:
         self._note_read(batch)
         return tuple(x.to(self._device, non_blocking=True) for x in inputs)
 
+    def _read_targets(self, batch: int) -> Any:
+        targets = self._samples.targets(self.role.unit.group, batch)
+        self._note_read(batch)
+        return targets
+
     def _note_read(self, batch: int) -> None:
         """Keep the checksum of a batch that two stages read by themselves, for the observer to compare."""
-        if self.role.stages > 1:
+        if self.role.stages > 1 and self._targets is None:
             self._sums[batch] = self._samples.checksum(self.role.unit.group, batch)
 
     def _recompute(self, batch: int) -> Tensors:
@@ -273,6 +297,11 @@ class PipelineUnit:
         self._parts.tally.check()
         self.stage.weights.check()
         return self.stage.weights.flat.clone(), self.stage.weights.counted()
+
+
+def _own(tensors: Tensors) -> Tensors:
+    """Copy tensors out of a message: a loss may change its targets, and a graph that saves some keeps no message."""
+    return tuple(x.clone() for x in tensors)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ ABOUT = "estimate which grid, method and staleness suit given devices"
 USAGE = "--units N [options]"
 
 _ASKED = ("grid", "method", "mixing", "devices")
+_TARGETS = "training.targets"
 _LEFT_OUT = ("method.name", "method.corrections", "method.rule", "method.clip", "mixing.momentum", "devices.emulate")
 
 
@@ -32,7 +33,7 @@ def ask(parser: Parser) -> None:
     add_own(own, "--measure-updates", int, "updates of each such run", default=40)
     add_parts(own)
     add_own(own, "--copies", int | None, "processes that measure at once; one a device if there are cores for them")
-    add_fields(parser, [path for path in (*fields_of(*MODEL, *_ASKED), *MACHINE) if path not in _LEFT_OUT])
+    add_fields(parser, [path for path in (*fields_of(*MODEL, *_ASKED), *MACHINE, _TARGETS) if path not in _LEFT_OUT])
 
 
 def run(options: Namespace) -> int:

@@ -24,6 +24,7 @@ _ASKED = (
     "method.micro_batches",
     "grid.stages",
     "training.updates",
+    "training.targets",
 )
 
 ABOUT = "print the program of each stage as a tick table"
@@ -50,7 +51,8 @@ def run(options: Namespace) -> int:
     updates = max(2, 8 // micro) if updates is None else updates
     if updates > MOST:
         raise ConfigError(f"a table shows at most {MOST} updates (updates: {updates})")
-    program = Program(Grid(1, stages), chosen, updates)
+    travel = config.training.targets == "travel"
+    program = Program(Grid(1, stages), chosen, updates, targets_travel=travel)
     rows = ticks(program)
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
@@ -58,6 +60,8 @@ def run(options: Namespace) -> int:
     shown = make_console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
     shown.print(table)
     shown.print(_forms(chosen, view))
+    if travel:
+        shown.print(_targets(chosen))
     shown.print(_busy(chosen))
     return 0
 
@@ -72,6 +76,13 @@ def _forms(schedule: Schedule, view: type[View]) -> Table:
         queue = (schedule.in_flight(k - 1) if k else 0, schedule.queued(k))
         table.add_row(str(k), closed_form(schedule, k), *map(str, (*numbers, *queue)))
     return table
+
+
+def _targets(schedule: Schedule) -> str:
+    if schedule.stages == 1:
+        return "the only stage has the targets; none travel"
+    waiting = f"waiting at the start: {schedule.in_flight(0)} batches at most, later: {schedule.targets_queued}"
+    return f"targets travel from stage 0 to stage {schedule.stages - 1}, {waiting}"
 
 
 def _busy(schedule: Schedule) -> str:

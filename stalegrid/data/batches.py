@@ -58,9 +58,7 @@ class Batches:
         augment: CropAndFlip | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
-        if batch_size % micro_batches:
-            raise ConfigError(f"{micro_batches} micro-batches do not divide a batch of {batch_size} samples")
+        check_sizes(groups, batch_size, micro_batches)
         self._reading = reading_of(dataset)
         together = batch_size // micro_batches
         self._source = source_of(self._reading, seed=seed, augment=augment, dtype=dtype, together=together)
@@ -200,6 +198,17 @@ class Slices:
 
     def __iter__(self) -> Iterator[tuple[Tensors, Any]]:
         return (self[number] for number in range(len(self)))
+
+
+def check_sizes(groups: int, batch_size: int, micro_batches: int) -> None:
+    """Refuse numbers that make no batches.
+
+    Raises:
+        ConfigError: one is smaller than 1, or the micro-batches do not divide the batch.
+    """
+    _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
+    if batch_size % micro_batches:
+        raise ConfigError(f"{micro_batches} micro-batches do not divide a batch of {batch_size} samples")
 
 
 def _check_positive(**numbers: int) -> None:

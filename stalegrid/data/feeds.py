@@ -16,12 +16,13 @@ from torch import Tensor
 from stalegrid.data.ahead import Ahead
 from stalegrid.data.batches import Batches
 from stalegrid.data.sources import Batch, ItemSource
+from stalegrid.data.streams import Stream
 from stalegrid.objects import Form, Tensors
 
 
 def feed(
-    batches: Batches, takers: Mapping[int, int], number: int, workers: int | None, stack: ExitStack | None
-) -> "Batches | Feed":
+    batches: Batches | Stream, takers: Mapping[int, int], number: int, workers: int | None, stack: ExitStack | None
+) -> "Batches | Stream | Feed":
     """Return the batches of the groups that live in this process.
 
     Args:
@@ -31,6 +32,8 @@ def feed(
         workers: processes that read ahead for each group; None for as many as a loader names.
         stack: where these processes end; None if there shall be none.
     """
+    if isinstance(batches, Stream):  # which keeps what is due by itself
+        return batches
     source = batches.items
     if source is None:  # whose batches are made of tensors in memory, in less time than they could be handed over
         return batches

@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from stalegrid.data.orders import InOrder, Order, Sampled, Shuffled
+from stalegrid.data.passes import is_stream
 from stalegrid.errors import ConfigError
 from stalegrid.seeds import drawing
 
@@ -79,7 +80,21 @@ def reading_of(data: Dataset[Any] | DataLoader[Any], collate_fn: Collate | None 
     return Reading(**{**vars(data), "collate_fn": collate_fn})
 
 
-def check_size(reading: Reading, batch_size: int, option: str) -> None:
+def given(data: Dataset[Any] | DataLoader[Any], collate_fn: Collate | None = None) -> Dataset[Any]:
+    """Return a data set as a task holds it: with how it is read, or a stream as it is; see :func:`reading_of`.
+
+    Raises:
+        ConfigError: there is a function that makes batches of a stream.
+    """
+    if not is_stream(data):
+        return reading_of(data, collate_fn)
+    if collate_fn is not None:
+        raise ConfigError("the samples of a stream are stacked (collate_fn is given); let it yield what stacks")
+    assert not isinstance(data, DataLoader)
+    return data
+
+
+def check_size(reading: Dataset[Any], batch_size: int, option: str) -> None:
     """Refuse another batch size than that of the loader.
 
     Args:
@@ -90,7 +105,7 @@ def check_size(reading: Reading, batch_size: int, option: str) -> None:
     Raises:
         ConfigError: the loader has another one.
     """
-    if reading.batch_size not in (None, batch_size):
+    if isinstance(reading, Reading) and reading.batch_size not in (None, batch_size):
         raise ConfigError(
             f"the DataLoader has batches of another size ({option}: {batch_size}, in the loader: {reading.batch_size})"
             "; say the same in both"
@@ -99,7 +114,10 @@ def check_size(reading: Reading, batch_size: int, option: str) -> None:
 
 def _of_loader(loader: DataLoader[Any]) -> Reading:
     if isinstance(loader.dataset, IterableDataset):
-        return Reading(loader.dataset)  # which is refused where it is read
+        raise ConfigError(
+            f"the DataLoader reads a stream (data: {type(loader.dataset).__name__}); give the stream itself, and "
+            "batch_size=..."
+        )
     _check_plain(loader)
     order, batch_size, drop_last = _order_of(loader)
     if isinstance(order, Shuffled) and getattr(loader.sampler, "generator", None) is not None:

@@ -15,7 +15,8 @@ class TrainingSettings(Group):
 
     Args:
         batch_size: samples of one group in one update, or of one gradient of a learner.
-        epochs: passes over the training data; 10 if left out.
+        epochs: passes over the training data; 10 if left out.  A stream without a length needs updates; a run with it
+            counts as one epoch.
         updates: number of updates, instead of epochs.
         until: updates after which the run ends though more are planned; repeats a run that a callback has stopped.
         seed: of everything that is drawn.
@@ -23,6 +24,8 @@ class TrainingSettings(Group):
             names if left out, else none.  They change no number.
         test_batch_size: samples that are measured at once; that of a DataLoader if left out, else 125.
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
+        targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
+            they travel; if left out, those of a stream travel.
     """
 
     NAME: ClassVar[str] = "training"
@@ -35,3 +38,4 @@ class TrainingSettings(Group):
     workers: int | None = None
     test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
+    targets: Literal["read", "travel"] | None = None

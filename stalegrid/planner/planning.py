@@ -242,13 +242,16 @@ def _of_method(
         return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
 
     assert devices.costs is not None
+    travel = settings.training.targets == "travel"
     frozen = frozen_stages(devices.costs)
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
             ahead: list[int] | None
             if staleness == "auto":
-                ahead = devices.enough_staleness(method, grid, view, micro, lateral, asked.within)
+                ahead = devices.enough_staleness(
+                    method, grid, view, micro, lateral, asked.within, targets_travel=travel
+                )
             else:
                 ahead = staleness
             schedule = schedule_of(method, grid.stages, ahead, asked.queues, micro, view.delay)
@@ -256,7 +259,7 @@ def _of_method(
                 continue
             seen.add(schedule)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen)
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, travel)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
             chosen = replace(

@@ -107,12 +107,22 @@ def settled(asked: C, corrections: Sequence[str | Maker], **of_method: Any) -> C
     return dataclasses.replace(asked, method=method, training=training)
 
 
-def updates_of(training: TrainingSettings, updates_per_epoch: float) -> int:
+def updates_of(training: TrainingSettings, updates_per_epoch: float | None) -> int:
     """Return N, the updates of every unit.
+
+    Args:
+        training: how much is asked for.
+        updates_per_epoch: of a group; None for data without a length.
 
     Raises:
         ConfigError: there would be none, or more than can be counted.
     """
+    if updates_per_epoch is None and training.updates is None:
+        raise ConfigError(
+            f"the data has no length to count epochs by (epochs: {epochs_of(training)}, updates: {training.updates}); "
+            "say how many updates"
+        )
+    updates_per_epoch = updates_per_epoch or 0
     updates = round(epochs_of(training) * updates_per_epoch) if training.updates is None else training.updates
     if updates < 1 and training.updates is None and not updates_per_epoch:
         raise ConfigError(

@@ -62,6 +62,8 @@ class Devices:
         micro_batches: int,
         lateral: Callable[[int], Lateral],
         within: float,
+        *,
+        targets_travel: bool = False,
     ) -> list[int]:
         """Return the least staleness that is about as fast as any.
 
@@ -72,6 +74,7 @@ class Devices:
             micro_batches: M.
             lateral: when groups exchange in a run of so many updates.
             within: share of the best throughput that may be missed.
+            targets_travel: whether they do.
 
         Raises:
             ConfigError: no costs are known, or the share is none.
@@ -91,7 +94,7 @@ class Devices:
         def batch(staleness: list[int]) -> float:
             schedule = schedule_of(method, grid.stages, staleness, None, micro_batches, view.delay)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen)
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, targets_travel)
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)

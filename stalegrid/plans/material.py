@@ -4,6 +4,7 @@ Does not know: grids, stages, methods, engines.
 """
 
 import warnings
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -13,9 +14,12 @@ from torch import nn
 from stalegrid.data import (
     Batches,
     Slices,
+    Stream,
     TrainingSettings,
     check_repeats,
     check_size,
+    check_stream,
+    is_stream,
     reading_of,
 )
 from stalegrid.errors import ConfigError, DataError
@@ -39,8 +43,20 @@ TEST_BATCH = 125
 quarter slower at 500)."""
 
 
-def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batches: int) -> Batches:
-    """Return the training batches of every group."""
+def make_batches(
+    task: Task, training: TrainingSettings, groups: int, micro_batches: int, here: Collection[int] | None = None
+) -> Batches | Stream:
+    """Return the training batches of every group.
+
+    Args:
+        task: what is trained.
+        training: how much.
+        groups: S.
+        micro_batches: M.
+        here: groups whose batches will be asked for; all if left out.
+    """
+    if is_stream(task.data):
+        return _stream(task, training, groups, micro_batches, here)
     return Batches(
         task.data,
         groups=groups,
@@ -52,14 +68,37 @@ def make_batches(task: Task, training: TrainingSettings, groups: int, micro_batc
     )
 
 
+def _stream(
+    task: Task, training: TrainingSettings, groups: int, micro_batches: int, here: Collection[int] | None
+) -> Stream:
+    if task.augment is not None:
+        raise ConfigError(
+            f"augment needs an ArrayDataset, not {type(task.data).__name__}; let the stream transform its own items"
+        )
+    return Stream(
+        task.data,
+        groups=groups,
+        batch_size=training.batch_size,
+        micro_batches=micro_batches,
+        seed=training.seed,
+        dtype=dtype_of(training),
+        here=here,
+    )
+
+
 def make_test(task: Task, training: TrainingSettings) -> Slices | None:
     """Return the test data in slices, if there is any.
 
     Raises:
-        ConfigError: the samples in a slice are said twice.
+        ConfigError: it has no samples by index, or the samples in a slice are said twice.
     """
     if task.test is None:
         return None
+    if is_stream(task.test):
+        raise ConfigError(
+            f"the test data is a stream (it is: {type(task.test).__name__}), and every evaluation measures the same "
+            "samples; give as many of them as you like, as in test=list(itertools.islice(stream, 1000))"
+        )
     reading, asked = reading_of(task.test), training.test_batch_size
     if asked is None:
         return Slices(reading, reading.batch_size or TEST_BATCH, dtype_of(training))
@@ -73,18 +112,23 @@ def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     return found
 
 
-def check_data(task: Task, training: TrainingSettings, batches: Batches) -> None:
+def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream) -> None:
     """Check that samples do not depend on when they are read; those of a test are drawn alike in every run.
 
     Raises:
-        ConfigError: samples differ when they are read again, or a number of processes is negative.
+        ConfigError: samples differ when they are read again, or nobody can read ahead as asked.
     """
     if training.workers is not None and training.workers < 0:
         raise ConfigError(f"there can be no such number of processes that read ahead (workers: {training.workers})")
-    check_repeats(task.data, "training data", training.seed)
-    if task.test is not None:
+    if isinstance(batches, Stream):
+        if training.workers:
+            raise ConfigError(f"a stream is not read ahead (workers: {training.workers}); leave workers out")
+        check_stream(task.data, training.seed, batches.groups)
+    else:
+        check_repeats(task.data, "training data", training.seed)
+    if task.test is not None and not is_stream(task.test):  # which is told of where slices are made
         check_repeats(task.test, "test data", 0)
-    if batches.dropped:
+    if isinstance(batches, Batches) and batches.dropped:
         warnings.warn(
             f"the end of every epoch, which fills no update, is left out (samples: {batches.dropped}); let the "
             "DataLoader say so with drop_last=True, or take a batch_size that divides the data",

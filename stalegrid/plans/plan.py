@@ -46,6 +46,7 @@ from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe
+from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
@@ -91,6 +92,7 @@ class Plan:
         updates: that are planned; the program may end before.
         program: what is due.
         partition: where the model is cut.
+        targets: what those of a batch are like.
         stages: how the vectors of each stage read.
         updates_per_epoch: of a group.
         momentum: whether momentum buffers are mixed too.
@@ -110,6 +112,7 @@ class Plan:
     updates: int
     program: Program
     partition: Partition
+    targets: Targets
     stages: tuple[StageLayout, ...]
     updates_per_epoch: int
     momentum: bool
@@ -186,6 +189,8 @@ class Plan:
                 floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
                 counts = flat_layout(1, torch.float64) if self.sums else ()
                 return floating + flat_layout(len(floating), torch.uint8) + counts
+            case "target":
+                return self.targets.layout
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "verdict":
@@ -237,24 +242,26 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
+    per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
+    travel = targets_travel(asked.training, batches) and grid.stages > 1
     end = end_of(asked.training, updates)
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
     turns = turns_of(asked.mixing, grid.groups, end)
     lateral = mixing.lateral(turns)
     staleness = asked.method.staleness
     if staleness == "auto":
-        exchanging = partial(_lateral, mixing, turns)
-        staleness = devices.enough_staleness(method, grid, view, micro, exchanging, asked.method.within)
+        exchanging, within = partial(_lateral, mixing, turns), asked.method.within
+        staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
-    watch = make_watch(test, asked.output, batches.updates_per_epoch)
+    watch = make_watch(test, asked.output, per_epoch)
     cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form)
     stages = cut.stages(model)
-    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages))
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel)
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
     probed = probe(
         task,
@@ -300,8 +307,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         updates,
         program,
         cut,
+        Targets.of(first[1]),
         layouts,
-        batches.updates_per_epoch,
+        per_epoch,
         momentum,
         asked.output.gap,
         trainable,

@@ -64,7 +64,11 @@ LEARNERS = 4
 NOMINAL = Cost(forward=1.0, backward=2.0)
 """What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
 
-GRID = {"method": ("staleness", "queues", "view", "micro_batches"), "devices": ("lateral_link",)}
+GRID = {
+    "method": ("staleness", "queues", "view", "micro_batches"),
+    "devices": ("lateral_link",),
+    "training": ("targets",),
+}
 """Settings of the methods that train a grid, beside those of the grid and of what its groups exchange."""
 
 
@@ -204,10 +208,13 @@ def make_served_plan(
     rules, splits = rules_of(asked.servers, method)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, training, rules.learners, 1)
-    samples = batches.updates_per_epoch * rules.learners * training.batch_size
     check_data(task, training, batches)
-    per_epoch = updates_per_epoch(rules, training, samples)
-    updates = updates_of(training, per_epoch)
+    share = batches.updates_per_epoch
+    of_epoch = (
+        None if share is None else updates_per_epoch(rules, training, share * rules.learners * training.batch_size)
+    )
+    updates = updates_of(training, of_epoch)
+    per_epoch = updates if of_epoch is None else of_epoch
     end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)

@@ -26,7 +26,7 @@ class Task:
 
     Args:
         model: maps a batch of inputs to tensors.
-        data: map-style training data of (input, target) pairs, or of other trees of tensors.
+        data: map-style training data of (input, target) pairs, or of other trees of tensors; or a stream of such.
         loss: (outputs, targets) -> loss averaged over the samples, shape (); or its sum and what that counts (tokens,
             samples), each shape (), which are added up over an update before they are divided.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
@@ -93,6 +93,8 @@ class Task:
         made.state.clear()
         for group in made.param_groups:
             group["params"] = []
+            if "param_names" in group:
+                group["param_names"] = []
         return made
 
     def scheduler_of(self, optimizer: Optimizer) -> LRScheduler | None:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stalegrid.data import Batches, Slices
+from stalegrid.data import Batches, Slices, Stream
 from stalegrid.errors import ConfigError
 from stalegrid.objects import LossFunction, ignored_by
 
 
-def tell_unequal(loss: LossFunction, batches: Batches, groups: int, test: Slices | None, *, sums: bool = False) -> None:
+def tell_unequal(
+    loss: LossFunction, batches: Batches | Stream, groups: int, test: Slices | None, *, sums: bool = False
+) -> None:
     """Warn of what the first update and the first slice of the test show.
 
     Args:

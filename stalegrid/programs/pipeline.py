@@ -44,6 +44,8 @@ class Program(Agenda):
         recompute: whether stages that have several batches in flight make their graphs by a second forward.
         frozen: stages below the first that trains something: no gradient reaches them, and a gradient's message is
             an acknowledgement, so that they run as far ahead as others.
+        targets_travel: whether the last stage is sent the targets of a batch by the first, which reads them with its
+            inputs, and does not read them itself.
     """
 
     grid: Grid
@@ -53,6 +55,7 @@ class Program(Agenda):
     watch: Watch | None = None
     recompute: bool = False
     frozen: int = 0
+    targets_travel: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -85,6 +88,7 @@ class Program(Agenda):
             edges.append(Edge("activation", Unit(s, k - 1), agent))
         if k < self.grid.stages - 1:
             edges.append(Edge("gradient", Unit(s, k + 1), agent))
+        edges.extend(edge for edge in self._targets(s) if edge.target == agent)
         # All processes number their channels by this order.
         return sorted(edges)
 
@@ -125,17 +129,28 @@ class Program(Agenda):
     def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
         below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
         first, last = unit.stage == 0, above.stage == self.grid.stages
+        targets = self._targets(unit.group)
+        # The activation leaves first: the next stage has to do with it before anybody needs the targets.
         forward = _Pass(
             Kind.FORWARD,
-            None if first else Edge("activation", below, unit),
-            None if last else Edge("activation", unit, above),
+            () if first else (Edge("activation", below, unit), *(edge for edge in targets if edge.target == unit)),
+            () if last else (Edge("activation", unit, above), *(edge for edge in targets if edge.source == unit)),
         )
         backward = _Pass(
             Kind.BACKWARD,
-            None if last else Edge("gradient", above, unit),
-            None if first else Edge("gradient", unit, below),
+            () if last else (Edge("gradient", above, unit),),
+            () if first else (Edge("gradient", unit, below),),
         )
         return forward, backward
+
+    def _targets(self, group: int) -> tuple[Edge, ...]:
+        """Return the edge on which the targets of a group travel, if they do.
+
+        It cannot deadlock: what the last stage waits for left the first one together with the activation that it waits
+        for too.
+        """
+        last = self.grid.stages - 1
+        return (Edge("target", Unit(group, 0), Unit(group, last)),) if self.targets_travel and last else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +158,9 @@ class _Pass:
     """The forwards or the backwards of a unit, which differ in their batch only."""
 
     kind: Kind
-    needs: Edge | None
-    sends: Edge | None
+    needs: tuple[Edge, ...]
+    sends: tuple[Edge, ...]
 
     def action(self, batch: int) -> Action:
-        needs = () if self.needs is None else (Tag(self.needs, batch),)
-        sends = () if self.sends is None else (Tag(self.sends, batch),)
-        return Action(self.kind, batch, needs, sends)
+        needs = tuple(Tag(edge, batch) for edge in self.needs)
+        return Action(self.kind, batch, needs, tuple(Tag(edge, batch) for edge in self.sends))

@@ -66,9 +66,21 @@ class Schedule:
         So queues are not built: the staleness is their capacity.  Capacities of their own would change no number, save
         memory at the start only, and could deadlock.
         """
-        if not stage or self.flush:
-            return self.windows[stage - 1] if stage else 0
-        return self.windows[stage - 1] - self.windows[stage] + 1
+        return self._between(stage - 1, stage) if stage else 0
+
+    @property
+    def targets_queued(self) -> int:
+        """How many targets that travel at most wait for the last stage, or are under way to it, once gradients flow.
+
+        By the same argument, over all stages between: ``m_0 - m_{K-1} + 1``; at first, and in every round of a flush,
+        the whole window of the first stage.
+        """
+        return self._between(0, self.stages - 1) if self.stages > 1 else 0
+
+    def _between(self, source: int, target: int) -> int:
+        if self.flush:
+            return self.windows[source]
+        return self.windows[source] - self.windows[target] + 1
 
     @property
     def all_busy(self) -> bool:

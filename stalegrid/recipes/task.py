@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, Reading, check_size, load, reading_of
+from stalegrid.data import CropAndFlip, Reading, check_size, given, is_stream, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -51,7 +51,7 @@ def make_task(config: RunConfig) -> Task:
     check_size(train, config.training.batch_size, "batch_size")
     augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
     return Task(
-        model=_model(config, train.dataset),
+        model=_model(config, train.dataset if isinstance(train, Reading) else train),
         data=train,
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
@@ -62,11 +62,11 @@ def make_task(config: RunConfig) -> Task:
     )
 
 
-def _data(asked: DataSettings, seed: int) -> tuple[Reading, Reading | None]:
+def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | None]:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "data")
         train, test = load(asked.name, asked.folder, asked.context)
-        return reading_of(train), reading_of(test)
+        return given(train), given(test)
     with drawing(CPU, seed, "data"):
         found = factory_of(asked.name, asked.args, DATA)()
     if len(found) != 2:
@@ -76,7 +76,7 @@ def _data(asked: DataSettings, seed: int) -> tuple[Reading, Reading | None]:
         )
     for data in found[: 1 if found[1] is None else 2]:
         _check_set(data, asked.name)
-    return reading_of(found[0]), None if found[1] is None else reading_of(found[1])
+    return given(found[0]), None if found[1] is None else given(found[1])
 
 
 def _check_set(data: object, path: str) -> None:
@@ -86,17 +86,17 @@ def _check_set(data: object, path: str) -> None:
         return
     if isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
         remedy = "return torch.utils.data.TensorDataset(inputs, targets), or a Dataset of your own"
-    elif not hasattr(data, "__getitem__"):
+    elif not hasattr(data, "__getitem__") and not is_stream(data):
         remedy = "return an object with __getitem__ and __len__, such as a torch.utils.data.Dataset"
     if remedy:
         raise ConfigError(f"this is no data set (data: {path}, it returns: {type(data).__name__}); {remedy}")
 
 
-def _size(reading: Reading, seed: int) -> int:
-    """Return the samples of an epoch."""
-    if not hasattr(reading.dataset, "__len__"):
-        return 0  # whose data has no size is told where batches are made
-    return len(reading.order.indices(len(reading), seed, 0))
+def _size(data: Dataset[Any], seed: int) -> int | None:
+    """Return the samples of an epoch; None where that is not known, or is told where batches are made."""
+    if isinstance(data, Reading) and hasattr(data.dataset, "__len__"):
+        return len(data.order.indices(len(data), seed, 0))
+    return len(data) if not isinstance(data, Reading) and hasattr(data, "__len__") else None
 
 
 def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
@@ -116,7 +116,7 @@ def _first_input(data: Dataset[Any], name: str) -> Tensor:
         ConfigError: the data set is the user's and has none.
     """
     try:
-        found = data[0][0]
+        found = (next(iter(data)) if is_stream(data) else data[0])[0]
     except Exception as problem:  # the data set is the user's: anything can be raised
         raise ConfigError(f"the first sample cannot be read (model: {name}): {said(problem)}") from problem
     if not isinstance(found, Tensor):
@@ -237,7 +237,7 @@ def _with_names(make: partial[Optimizer], named_parameters: Named) -> Optimizer:
     return make(named_parameters)
 
 
-def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+def _scheduler(config: RunConfig, samples: int | None) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
     asked = config.schedule
     if asked.milestones is not None and asked.name != "step":
         raise ConfigError(f"milestones are those of schedule step (schedule: {asked.name}); take step, or none")
@@ -257,12 +257,14 @@ def _scheduler(config: RunConfig, samples: int) -> Callable[[Optimizer], lr_sche
     if asked.name == "step":
         milestones = [updates // 2, 3 * updates // 4]
         if asked.milestones is not None:
-            milestones = [round(epoch * per_epoch) for epoch in asked.milestones]
+            milestones = [round(epoch * (updates if per_epoch is None else per_epoch)) for epoch in asked.milestones]
         return partial(lr_scheduler.MultiStepLR, milestones=milestones)
     return partial(_one_cycle, updates=updates)
 
 
-def _updates_per_epoch(config: RunConfig, samples: int) -> float:
+def _updates_per_epoch(config: RunConfig, samples: int | None) -> float | None:
+    if samples is None:
+        return None
     method, size = find(config.method.name), config.training.batch_size
     if not isinstance(method, ServerMethod):
         return samples // grid_of(method, config.grid).groups // size

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.consensus import Averaging, has_name
+from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, server_optimizer
@@ -83,8 +84,7 @@ def _served(task: Task, plan: ServedPlan, device: torch.device) -> Callable[[], 
         "model": wrapped([cast_model(task, plan.training).to(device)], samples.form)[0],
         "learners": rules.learners,
         "N": program.updates,
-        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
-        "targets": lambda s, b: mapped(lambda x: x.to(device), samples.targets(s, b)),
+        **_reading(samples, device),
         "loss": task.loss,
         "optimizer": server_optimizer(task, plan.momentum),
         "scheduler": task.scheduler,
@@ -130,13 +130,23 @@ def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
     return {
         "stages": wrapped(stages, plan.partition.form),
         "N": plan.program.updates,
-        "inputs": lambda s, b: tuple(x.to(device) for x in samples.inputs(s, b)),
-        "targets": lambda s, b: mapped(lambda x: x.to(device), samples.targets(s, b)),
+        **_reading(samples, device),
         "loss": task.loss,
         "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
     }
+
+
+def _reading(samples: Batches | Stream, device: torch.device) -> dict[str, Any]:
+    """Return what a loop reads batches with: it takes inputs once, in order, and targets whenever it likes."""
+    read: dict[tuple[int, int], Any] = {}
+
+    def inputs(s: int, b: int) -> tuple[Tensor, ...]:
+        read[s, b] = samples.targets(s, b)
+        return tuple(x.to(device) for x in samples.inputs(s, b))
+
+    return {"inputs": inputs, "targets": lambda s, b: mapped(lambda x: x.clone().to(device), read[s, b])}
 
 
 def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:

@@ -69,10 +69,10 @@ def _run(task: Task, settings: Settings, updates: int) -> float:
         short = dataclasses.replace(
             settings,
             engine=dataclasses.replace(settings.engine, kind="processes"),
-            training=dataclasses.replace(settings.training, updates=updates),
-            output=OutputSettings(folder=out, trace=True, gap=False, log_every=updates, evaluate_every=0),
+            training=dataclasses.replace(settings.training, updates=updates, until=None),
+            output=OutputSettings(folder=out, trace=True, gap=False, log_every=updates, evaluate_every=0, loggers=[]),
         )
-        execute(dataclasses.replace(task, scheduler=None, test=None), short, quiet=True)
+        execute(dataclasses.replace(task, scheduler=None, test=None, metrics={}), short, quiet=True)
         ends: dict[Unit, list[int]] = defaultdict(list)
         for span in read_trace(out / TRACE).spans:
             if span.kind is Kind.UPDATE:

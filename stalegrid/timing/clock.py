@@ -28,7 +28,7 @@ from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
 
-LINKED = ("activation", "gradient", "push", "weights", "turn")
+LINKED = ("activation", "gradient", "target", "push", "weights", "turn")
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
 
 
@@ -67,6 +67,8 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
                 return source.output // micro
             case "gradient":
                 return source.input // micro if program.carries_gradient(edge) else 0
+            case "target":
+                return stages[edge.target.stage].targets // micro
             case "parameters":
                 return source.parameters
         return source.parameters // groups  # a part of the gradient, or of its mean

@@ -34,6 +34,7 @@ class Cost:
         mix: milliseconds of one exchange's arithmetic: averaging parameters or gradients of groups.
         input: bytes that the part is handed, of the batch or of the part before.
         output: bytes that it hands on.
+        targets: bytes of the batch that its loss compares with; of the last part.
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
         frozen: whether nothing is trained in it and in the parts before it, so that it has no backward.
@@ -49,6 +50,7 @@ class Cost:
     mix: float = 0.0
     input: int = 0
     output: int = 0
+    targets: int = 0
     parameters: int = 0
     graph: int = 0
     frozen: bool = False
@@ -209,6 +211,7 @@ def _scaled(part: Cost, ratio: float) -> Cost:
         recompute=None if part.recompute is None else time(part.recompute),
         input=round(ratio * part.input),
         output=round(ratio * part.output),
+        targets=round(ratio * part.targets),
         graph=round(ratio * part.graph),
     )
 
@@ -223,6 +226,7 @@ def _merge(parts: Sequence[Cost]) -> Cost:
         mix=sum(p.mix for p in parts),
         input=parts[0].input,
         output=parts[-1].output,
+        targets=parts[-1].targets,
         parameters=sum(p.parameters for p in parts),
         graph=sum(p.graph for p in parts),
         frozen=all(p.frozen for p in parts),

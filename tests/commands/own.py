@@ -152,6 +152,10 @@ def stream():
     return Stream(), None
 
 
+def test_stream():
+    return make()[0], Stream()
+
+
 def unlabelled():
     return TensorDataset(torch.randn(64, 8)), None
 

@@ -1,5 +1,6 @@
 """The user's own model, data, loss, optimizer, schedule and parts of a method on the command line."""
 
+import json
 import os
 import signal
 import subprocess
@@ -152,6 +153,16 @@ def test_compare_and_table_find_it(own: Path, capsys: Said) -> None:
     assert "F2" in capsys.readouterr().out
 
 
+def test_a_stream_trains_for_as_many_updates_as_are_asked_for(own: Path, capsys: Said) -> None:
+    run("train", "--model", "nets:make", "--data", "sets:stream", *QUICK, "--schedule", "cosine", "--out", "s")
+    assert json.loads((own / "s" / "summary.json").read_text())["updates"] == 4
+    options = ("--model", "nets:make", "--data", "sets:stream", "--stages", "2")
+    assert "say how many updates" in refused(capsys, "train", *options, "--schedule", "cosine")
+    run("table", "--stages", "3", "--method", "pham-ahn", "--training.targets", "travel")
+    said = "targets travel from stage 0 to stage 2, waiting at the start: 5 batches at most, later: 5"
+    assert said in capsys.readouterr().out
+
+
 def test_what_plan_recommends_trains_what_was_planned(own: Path, capsys: Said) -> None:
     mine = (*WHAT, "--model.args.act", "a 'b' 64", "--model.args.width", "12", "--batch-size", "4")
     run("profile", *mine, "--out", "costs.yaml")
@@ -201,7 +212,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "loader": (("--data", "sets:loader"), "(batch_size: 4, in the loader: 1); say the same in both"),
     "test-loader": (("--data", "sets:test_loader", "--test-batch-size", "9"), "(test_batch_size: 9, in the loader: 1)"),
     "tensors": (("--data", "sets:tensors"), "TensorDataset(inputs, targets)"),
-    "stream": (("--data", "sets:stream"), "Stream is not a map-style data set"),
+    "stream": (("--data", "sets:stream", "--training.targets", "read"), "leave training.targets out"),
+    "test-stream": (("--data", "sets:test_stream"), "the test data is a stream (it is: Stream)"),
     "unlabelled": (("--data", "sets:unlabelled"), "targets: list of 1): cross_entropy_loss()"),
     "loss": (("--loss", "nets:number"), "no loss (loss: nets:number, it returns: int); return a function"),
     "optimizer": (("--optimizer", "torch.nn:Identity"), "no optimizer (optimizer: torch.nn:Identity"),

@@ -155,6 +155,29 @@ def most_waiting(schedule: Schedule, updates: int, choose: Choice) -> tuple[list
     return ever, later
 
 
+def most_targets_waiting(schedule: Schedule, updates: int, choose: Choice) -> tuple[int, int]:
+    """Run a group in some order.
+
+    Returns:
+        The most targets that ever waited for the last stage: ever, and since the first stage had a gradient.
+    """
+    program = Program(Grid(1, schedule.stages), schedule, updates, targets_travel=True)
+    agents = {unit: Dummy() for unit in program.agents}
+    net = Network(program, agents)
+    first, last = agents[Unit(0, 0)], agents[Unit(0, schedule.stages - 1)]
+    ever = later = waiting = 0
+    while not net.done:
+        unit = choose(net.ready())
+        for message in net.step(unit):
+            net.deliver(message)
+            waiting += message.tag.edge.name == "target"
+        waiting -= agents[unit] is last and last.done[-1].startswith(Kind.FORWARD.value)
+        ever = max(ever, waiting)
+        later = max(later, waiting if "B0" in first.done else 0)
+    assert waiting == 0
+    return ever, later
+
+
 FALLING = st.lists(st.integers(0, 6), min_size=2, max_size=4).map(lambda m: sorted(m, reverse=True))
 
 
@@ -198,6 +221,25 @@ def test_with_a_flush_it_does_so_at_every_update(
         ever, _ = most_waiting(schedule, 3, choose)
         assert all(ever[k] <= schedule.queued(k) for k in range(stages))
     assert ever == [schedule.queued(k) for k in range(stages)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(staleness=FALLING, micro=st.integers(1, 3), draw=st.randoms(use_true_random=False))
+def test_no_more_targets_wait_than_the_schedule_says(staleness: list[int], micro: int, draw: random.Random) -> None:
+    schedule, updates = stale(staleness, micro), 2 * max(staleness) + 2
+    ever, later = most_targets_waiting(schedule, updates, draw.choice)
+    assert ever <= schedule.in_flight(0)
+    assert later <= schedule.targets_queued
+    attained = most_targets_waiting(schedule, updates, lambda ready: ready[0])
+    assert attained == (schedule.in_flight(0), schedule.targets_queued)
+
+
+@settings(deadline=None, max_examples=60)
+@given(stages=st.integers(2, 4), micro=st.integers(1, 5), draw=st.randoms(use_true_random=False), interleaved=...)
+def test_nor_with_a_flush(stages: int, micro: int, draw: random.Random, interleaved: bool) -> None:
+    schedule = one_f_one_b(stages, micro) if interleaved else gpipe(stages, micro)
+    assert most_targets_waiting(schedule, 3, draw.choice)[0] <= schedule.targets_queued
+    assert most_targets_waiting(schedule, 3, lambda ready: ready[0])[0] == schedule.targets_queued
 
 
 @pytest.mark.parametrize("queues", [[1, 1, 0], [0, 0, 0], [3, 0, 2, 1]])

@@ -65,6 +65,7 @@ def test_parts_are_named_as_they_may_be_cut(table: CostTable) -> None:
 def test_bytes_of_messages_and_parameters_are_exact(table: CostTable) -> None:
     assert [part.input for part in table.parts] == [0, BATCH * 16 * 4, BATCH * 24 * 4]
     assert [part.output for part in table.parts] == [BATCH * 16 * 4, BATCH * 24 * 4, 0]
+    assert [part.targets for part in table.parts] == [0, 0, BATCH * 8]
     assert [part.parameters for part in table.parts] == [padded(80, 16), padded(384, 24), padded(72, 3)]
 
 

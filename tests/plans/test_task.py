@@ -8,6 +8,7 @@ from torch import nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.plans.task import Task
+from stalegrid.stages import by_name
 from tests.cases import make_task
 
 
@@ -40,6 +41,13 @@ def test_for_none_the_factory_gets_a_copy_of_one_that_is_trained_and_the_optimiz
     assert not made.state
     made.step()
     assert torch.optim.lr_scheduler.StepLR(made, 1, 0.5).get_last_lr() == [0.25, 0.5]
+
+
+def test_several_optimizers_have_their_groups_where_nothing_is_trained() -> None:
+    factory = by_name({"*.weight": partial(torch.optim.SGD, lr=0.5), "*.bias": partial(torch.optim.Adam, lr=0.25)})
+    made = task_of(factory).optimizer_of([])
+    assert [(group["lr"], group["params"]) for group in made.param_groups] == [(0.5, []), (0.25, [])]
+    made.step()
 
 
 def test_of_a_model_that_is_frozen_there_is_none() -> None:

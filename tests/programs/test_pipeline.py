@@ -63,6 +63,7 @@ def programs(draw: st.DrawFn) -> Program:
         draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging)),
         draw(st.none() | watch),
         draw(st.booleans()),
+        targets_travel=draw(st.booleans()),
     )
 
 
@@ -314,7 +315,38 @@ def test_below_all_that_is_trained_the_program_is_the_same_without_second_forwar
 
 
 def test_the_only_stage_exchanges_nothing_within_its_group() -> None:
-    assert all(not a.needs and not a.sends for a in Program(Grid(1, 1), stale([3]), 5).actions(Unit(0, 0)))
+    for travel in (False, True):
+        program = Program(Grid(1, 1), stale([3]), 5, targets_travel=travel)
+        assert all(not a.needs and not a.sends for a in program.actions(Unit(0, 0)))
+        assert program.inbound(Unit(0, 0)) == []
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_targets_travel_from_the_first_stage_to_the_last_beside_the_activation(stages: int) -> None:
+    program = Program(Grid(2, stages), gpipe(stages, 1), 1, targets_travel=True)
+    first, below, last = Unit(1, 0), Unit(1, stages - 2), Unit(1, stages - 1)
+    targets = Edge("target", first, last)
+    sent = (Tag(Edge("activation", first, Unit(1, 1)), 0), Tag(targets, 0))
+    assert next(program.actions(first)) == Action(Kind.FORWARD, 0, (), sent)
+    needed = (Tag(Edge("activation", below, last), 0), Tag(targets, 0))
+    assert next(program.actions(last)) == Action(Kind.FORWARD, 0, needed)
+    assert targets in program.inbound(last)
+
+
+@settings(deadline=None)
+@given(data=st.data(), stages=st.integers(1, 4), updates=st.integers(1, 4))
+def test_targets_that_travel_change_nothing_but_messages(data: Any, stages: int, updates: int) -> None:
+    schedule = data.draw(schedules(stages))
+    plain, travelling = (Program(Grid(2, stages), schedule, updates, targets_travel=t) for t in (False, True))
+
+    def without(tags: Iterable[Tag]) -> list[Tag]:
+        return [tag for tag in tags if tag.edge.name != "target"]
+
+    for unit in plain.grid:
+        pairs = zip(plain.actions(unit), travelling.actions(unit), strict=True)
+        assert all(str(a) == str(b) and list(a.needs) == without(b.needs) for a, b in pairs)
+        pairs = zip(plain.actions(unit), travelling.actions(unit), strict=True)
+        assert all(list(a.sends) == without(b.sends) for a, b in pairs)
 
 
 @settings(deadline=None)

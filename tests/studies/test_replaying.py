@@ -95,6 +95,7 @@ def test_a_replay_needs_nothing_of_the_devices_of_the_run(tmp_path: Path) -> Non
         "outages": "0@10-20",
         "trace": True,
         "processes": 17,
+        "loggers": ["tensorboard"],  # into the folder of the run, which a replay has none of
     }
     settings, task = settings_of(tmp_path / "run", "softsync", softsync=3, **elsewhere), make_task()
     result = execute(task, settings, quiet=True)

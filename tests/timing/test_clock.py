@@ -282,10 +282,12 @@ def test_the_clock_shows_the_end_of_the_action_dated_last() -> None:
 
 def test_messages_weigh_what_costs_say() -> None:
     program = Program(Grid(4, 3), stale([4, 2, 0], 3), 1)
-    costs = [Cost(forward=1, backward=1, input=10 * k, output=10 * k + 11, parameters=100 + k) for k in range(3)]
+    sizes = [{"input": 10 * k, "output": 10 * k + 11, "targets": 30 * k, "parameters": 100 + k} for k in range(3)]
+    costs = [Cost(forward=1, backward=1, **of) for of in sizes]
     weigh = message_bytes(costs, program)
     assert weigh(Edge("activation", Unit(2, 1), Unit(2, 2))) == 7  # 21 in three micro-batches
     assert weigh(Edge("gradient", Unit(2, 2), Unit(2, 1))) == 6
+    assert weigh(Edge("target", Unit(2, 0), Unit(2, 2))) == 20
     assert weigh(Edge("parameters", Unit(2, 1), Unit(3, 1))) == 101
     assert weigh(Edge("gradient-part", Unit(2, 1), Unit(3, 1))) == 25
     assert weigh(Edge("gradient-mean", Unit(2, 2), Unit(3, 2))) == 25

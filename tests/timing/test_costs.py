@@ -101,6 +101,7 @@ def test_a_stage_costs_what_its_parts_cost_and_hands_over_at_its_ends() -> None:
         mix=0.0625,
         input=20,
         output=7,
+        targets=9,
         parameters=300,
         graph=400,
         name="b",
@@ -115,6 +116,7 @@ def test_a_stage_costs_what_its_parts_cost_and_hands_over_at_its_ends() -> None:
         mix=0.1875,
         input=10,
         output=7,
+        targets=9,
         parameters=330,
         graph=440,
         name="a",
@@ -170,14 +172,15 @@ def test_a_table_for_another_batch_grows_by_its_samples_but_for_what_is_fixed() 
         mix=0.25,
         input=10,
         output=21,
+        targets=6,
         parameters=30,
         graph=40,
         name="fc",
     )
     made = CostTable(8, (whole,), 0.5).of_batch(4)
-    less = {"forward": 3.0, "backward": 5.0, "recompute": 2.0, "input": 5, "output": 10, "graph": 20}
+    less = {"forward": 3.0, "backward": 5.0, "recompute": 2.0, "input": 5, "output": 10, "targets": 3, "graph": 20}
     assert made == CostTable(4, (replace(whole, **less),), 0.5)
-    more = {"forward": 13.0, "backward": 25.0, "recompute": 7.0, "input": 30, "output": 63, "graph": 120}
+    more = {"forward": 13.0, "backward": 25.0, "recompute": 7.0, "input": 30, "output": 63, "targets": 18, "graph": 120}
     assert CostTable(8, (whole,)).of_batch(24).parts == (replace(whole, **more),)
 
 
