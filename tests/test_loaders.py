@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Sampler, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    Subset,
+    TensorDataset,
+)
 
 import stalegrid
 from stalegrid import seeds
@@ -281,3 +290,22 @@ def test_mappings_of_other_kinds_are_dictionaries() -> None:
         return DataLoader(Texts(), SIZE, drop_last=True, collate_fn=lambda items: kind(padded(items)))
 
     assert same(trained(Named, loader(Encoding)), plain(Named, visited(loader(dict))))
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(PAIRS)
+
+
+def test_a_stream_is_not_put_together_or_read_ahead_by_others() -> None:
+    assert "reads a stream (data: Stream); give the stream itself" in refused(DataLoader(Stream(), SIZE))
+    assert "(collate_fn is given)" in refused(Stream(), collate_fn=mixed)
+    assert "(workers: 2); leave workers out" in refused(Stream(), workers=2)
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+def test_targets_that_travel_are_those_of_the_loader(engine: str) -> None:
+    options: dict[str, Any] = {"method": "1f1b", "stages": 2, "micro_batches": 1}
+    options["training"] = stalegrid.TrainingSettings(targets="travel")
+    found = trained(Named, by_length(), **options, engine=engine, workers=1)
+    assert same(found, plain(Named, visited(by_length())))
