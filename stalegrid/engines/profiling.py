@@ -8,6 +8,7 @@ import dataclasses
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -92,8 +93,9 @@ def _measured(task: Task, chain: Choices, engine: EngineSettings, device: torch.
 
 def _here(task: Task, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
-    agents = build_agents(task, plan, plan.program.agents, device, Nowhere())
-    simulate(plan.program, recorded(agents, timeline, device))
+    with ExitStack() as stack:
+        agents = build_agents(task, plan, plan.program.agents, device, Nowhere(), stack)
+        simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
 

@@ -253,7 +253,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
     batches = make_batches(task, asked.training, grid.groups, micro)
-    check_data(task, asked.training, grid.groups)
+    check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
     per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
     travel = targets_travel(asked.training, batches) and grid.stages > 1
