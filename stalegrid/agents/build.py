@@ -17,6 +17,7 @@ from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
+from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
 from stalegrid.data import feed
 from stalegrid.objects import copied, renew
@@ -102,4 +103,5 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     momentum = Momentum(site.optimizer, trained) if plan.momentum and trained else None
     # Each unit has its own, as in processes of their own, also where one process has several.
     exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)
-    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)
+    tied = Tied(unit, plan.program.ties, stage, ledger)
+    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange, tied)

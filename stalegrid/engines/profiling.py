@@ -28,7 +28,7 @@ from stalegrid.methods import MethodSettings
 from stalegrid.observe import TRACE, Nowhere, OutputSettings, Timeline, read_trace
 from stalegrid.partition import finest
 from stalegrid.plans import Choices, Plan, Task, cast_model, make_batches, make_plan
-from stalegrid.programs import OBSERVER, GridSettings, Kind
+from stalegrid.programs import OBSERVER, Kind
 from stalegrid.seeds import kept
 from stalegrid.timing import NANOSECONDS, Cost, CostTable
 
@@ -110,11 +110,12 @@ def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     cuts = asked.grid.cuts
     if cuts is None:
         batches = make_batches(task, asked.training, 1, 1)
-        cuts = list(finest(cast_model(task, asked.training), batches.inputs(0, 0), parts, batches.form))
+        model, apart = cast_model(task, asked.training), asked.grid.tied == "mirror"
+        cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, apart=apart))
     updates = WARM_UP + REPEATS
     return Choices(
         method=MethodSettings(name="gpipe", micro_batches=1),
-        grid=GridSettings(groups=copies, stages=len(cuts) + 1, cuts=cuts),
+        grid=dataclasses.replace(asked.grid, groups=copies, stages=len(cuts) + 1, cuts=cuts),
         mixing=MixingSettings(kind="none"),
         training=dataclasses.replace(asked.training, updates=updates),
         output=OutputSettings(gap=False, log_every=updates, evaluate_every=0),

@@ -13,7 +13,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import ESTIMATED, Devices, check_share
-from stalegrid.programs import Grid, GridSettings, Lateral, Program, Schedule
+from stalegrid.programs import Grid, Lateral, Program, Schedule
 from stalegrid.stages import View, find_view
 from stalegrid.timing import Cost, CostTable, Disturbances, Estimate, estimate, frozen_stages, has_units, long_enough
 from stalegrid.written import text_of
@@ -271,7 +271,7 @@ def _of_method(
                     queues=None,
                     micro_batches=micro,
                 ),
-                grid=GridSettings(groups=grid.groups, stages=grid.stages, cuts=cuts),
+                grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
             memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]

@@ -16,7 +16,7 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.methods import MethodSettings, find_grid
 from stalegrid.observe import Record, tell
 from stalegrid.plans import Plan
-from stalegrid.programs import Grid, GridSettings
+from stalegrid.programs import Grid
 from stalegrid.recipes import RunConfig, make_task
 from stalegrid.report import check_pictures
 from stalegrid.studies.comparison import FAILURE, Run, write
@@ -116,7 +116,7 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
     return replace(
         base,
         method=own,
-        grid=GridSettings(groups=groups, stages=stages, cuts=whole.cuts if stages == whole.stages else None),
+        grid=replace(whole, groups=groups, stages=stages, cuts=whole.cuts if stages == whole.stages else None),
         mixing=mixing,
         training=replace(base.training, batch_size=base.training.batch_size * (whole.groups // groups)),
         engine=replace(base.engine, processes=processes),
