@@ -16,6 +16,7 @@ from benchmarks import (
     breakdown,
     cpu,
     cuda,
+    data,
     emulated,
     frontier,
     memory,
@@ -45,6 +46,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "server": server.run,
     "softsync": softsync.run,
     "start": start.run,
+    "data": data.run,
 }
 
 TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}

@@ -2,15 +2,17 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.utils.data import Dataset
 
 import stalegrid
 from benchmarks.measure import THREADS
 from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
-from stalegrid import GridSettings, OutputSettings
+from stalegrid import ArrayDataset, GridSettings, OutputSettings
 from stalegrid.engines.machine import computing
 from stalegrid.partition.cutting import partition
 
@@ -24,7 +26,13 @@ def half(workload: str) -> str:
 
 
 def train(
-    workload: str, updates: int, out: Path, cuts: list[str] | None = None, trace: bool = False, **settings: Any
+    workload: str,
+    updates: int,
+    out: Path,
+    cuts: list[str] | None = None,
+    trace: bool = False,
+    read: Callable[[ArrayDataset], Dataset[Any]] = lambda samples: samples,
+    **settings: Any,
 ) -> None:
     """Train a workload, quietly and without any evaluation but the last.
 
@@ -34,13 +42,14 @@ def train(
         out: folder to be made.
         cuts: where the workload is cut; balanced if left out.
         trace: whether it is recorded what every unit did when.
+        read: makes of samples in memory the data set that is read.
         settings: options of :func:`stalegrid.train`; the workload's batch size if there is none.
     """
     chosen = WORKLOADS[workload]
     batch = settings.setdefault("batch_size", chosen.batch)
     stalegrid.train(
         chosen.model(),
-        chosen.samples(BATCHES * batch * settings.get("groups", settings.get("learners", 1))),
+        read(chosen.samples(BATCHES * batch * settings.get("groups", settings.get("learners", 1)))),
         loss=nn.CrossEntropyLoss(),
         optimizer=optimizer(),
         updates=updates,

@@ -131,6 +131,7 @@ WORKLOADS = {
     "wide": Workload(wide, partial(vectors, WIDTH), 128),
     "wide-halved": Workload(wide_halved, partial(vectors, WIDTH), 128),
     "sleeper": _sleepers(1, 1),
+    "two-sleepers": _sleepers(2, 2),
     "sleepers": _sleepers(STAGES, STAGES),
     "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
 }

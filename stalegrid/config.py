@@ -23,6 +23,8 @@ SHORT = {
     "topology": "mixing.topology",
     "learners": "servers.learners",
     "batch_size": "training.batch_size",
+    "test_batch_size": "training.test_batch_size",
+    "workers": "training.workers",
     "epochs": "training.epochs",
     "updates": "training.updates",
     "seed": "training.seed",

@@ -5,7 +5,7 @@ Does not know: how any part works.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import CropAndFlip, TrainingSettings
+from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -110,13 +110,14 @@ class Result:
 
 def train(
     model: nn.Module,
-    data: Dataset[Any],
+    data: Dataset[Any] | DataLoader[Any],
     *,
     loss: LossFunction | None = None,
     optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-    test: Dataset[Any] | None = None,
+    test: Dataset[Any] | DataLoader[Any] | None = None,
     augment: CropAndFlip | None = None,
+    collate_fn: Collate | None = None,
     metrics: Mapping[str, Measure] | None = None,
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
@@ -131,6 +132,8 @@ def train(
     topology: Topology | None = None,
     learners: int | None = None,
     batch_size: int | None = None,
+    test_batch_size: int | None = None,
+    workers: int | None = None,
     epochs: float | None = None,
     updates: int | None = None,
     seed: int | None = None,
@@ -158,14 +161,16 @@ def train(
         model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
         data: map-style data set of (input, target) pairs, or a stream of them, such as an ``IterableDataset``; batches
             of any other kind, such as dictionaries, go whole to the model, ``model(**batch)``, and to the loss in the
-            place of the targets.
+            place of the targets.  A ``DataLoader`` in its place gives its data set, batch size, order, collate_fn and
+            workers.
         loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
             shape (), which are added up over an update before they are divided; None for the one that the model
             computes itself, its output or ``output.loss``.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
-        test: map-style data set to measure the mean model on.
+        test: map-style data set, or a loader of one, to measure the mean model on.
         augment: crop and flip of the training images.
+        collate_fn: list of items -> batch, a tree of tensors, of both data sets; they are stacked if left out.
         metrics: what is measured on the test data beside loss and accuracy, by name: functions of outputs and targets,
             averaged over the samples, or metrics as those of torchmetrics.
         method: a published one by name, one of your own, or all that is said of it.
@@ -182,6 +187,8 @@ def train(
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
         batch_size: samples of one group in one update; short for that of the training.
+        test_batch_size: samples that are measured at once; likewise.
+        workers: processes that read samples ahead, for each group in each process; likewise.
         epochs: passes over the data; likewise.
         updates: of every unit, instead of epochs; likewise.
         seed: of everything that is drawn; likewise.
@@ -210,9 +217,13 @@ def train(
         OutputError: results cannot be written; what was written before stays.
     """
     blocks = None if blocks is None else paths_of(model, blocks)
-    given = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    task = Task(model, data, own_loss if loss is None else loss, optimizer, scheduler, test, augment, metrics or {})
-    return execute(task, Settings.of(given), callbacks=callbacks, loggers=loggers, quiet=quiet)
+    options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
+    trained, tested = given(data, collate_fn), None if test is None else given(test, collate_fn)
+    if isinstance(trained, Reading) and trained.batch_size is not None:
+        check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
+    own = own_loss if loss is None else loss
+    task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
+    return execute(task, Settings.of(options), callbacks=callbacks, loggers=loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
@@ -383,16 +394,16 @@ def _simulate(job: Job) -> None:
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
-    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink:
+    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
             with noted(agents, job.folder) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
         sink.finish()

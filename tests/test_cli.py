@@ -82,6 +82,19 @@ def test_table_prints_ticks_and_closed_forms(capsys: Said) -> None:
     assert "all stages can be busy at once" in shown
 
 
+def test_table_says_who_trains_a_tied_parameter(capsys: Said) -> None:
+    assert run("table", "--stages", "3", "--staleness", "4,2,0", "--tied", "0,2") == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("tied parameter: trained by stage 0, with mirrors in 2;")
+    assert line.endswith("so its staleness is min(n, 4)")
+
+
+@pytest.mark.parametrize("tied", ["2", "2,0", "1,1", "0,3"])
+def test_stages_of_a_tied_parameter_are_two_or_more_in_order(tied: str, capsys: Said) -> None:
+    assert run("table", "--stages", "3", "--tied", tied) == 2
+    assert f"tied: {tied}, stages: 0 to 2" in capsys.readouterr().err
+
+
 def test_table_of_a_flush_says_why_stages_idle(capsys: Said) -> None:
     assert run("table", "--method", "1f1b", "--stages", "2") == 0
     assert "every update waits for the pipeline to drain" in capsys.readouterr().out

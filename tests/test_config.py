@@ -53,7 +53,14 @@ def at(settings: Settings, path: str) -> Any:
 
 
 def test_the_fields_that_are_choices() -> None:
-    assert set(CHOICES) == {"engine.kind", "engine.device", "training.dtype", "training.targets", "servers.momentum_at"}
+    assert set(CHOICES) == {
+        "grid.tied",
+        "engine.kind",
+        "engine.device",
+        "training.dtype",
+        "training.targets",
+        "servers.momentum_at",
+    }
 
 
 @pytest.mark.parametrize("path", CHOICES)

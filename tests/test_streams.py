@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
@@ -159,6 +159,51 @@ def test_targets_that_are_trees_travel_whole(stages: int) -> None:
     last = Unit(0, stages - 1)
     assert [spec.dtype for spec in plan.layout(Edge("target", Unit(0, 0), last))] == [torch.int64, torch.float64]
     assert plan.nbytes(Edge("target", Unit(0, 0), last)) == 4 * (8 + 8)
+
+
+def summed(outputs: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    each = F.cross_entropy(outputs, targets["class"], reduction="none")
+    return (each * targets["weight"]).sum(), targets["weight"].sum()
+
+
+def test_losses_that_are_sums_take_targets_that_travelled() -> None:
+    settings = make_settings(2, 2, method="gpipe", micro_batches=2)
+    (processes,) = verify(make_task(data=Images(tree=True), loss=summed), settings)
+    assert processes.equal
+    task = make_task(data=list(Images(tree=True)), loss=summed)
+    compare(run_simulator(task, travelling(settings)), run_simulator(task, settings))
+
+
+def frozen_below() -> Net:
+    model = Net()
+    model.conv1.requires_grad_(False)
+    model.norm1.requires_grad_(False)
+    return model
+
+
+def test_a_first_stage_that_is_frozen_reads_and_sends_targets_too() -> None:
+    settings = make_settings(1, 3, staleness=[3, 1, 0])
+    task = make_task(data=Images(), model=build(frozen_below))
+    assert make_plan(task, settings).program.frozen == 1
+    compare(run_simulator(task, settings), run_reference(task, settings))
+
+
+class Stopping(stalegrid.Callback):
+    """Asks for the end as soon as it is asked."""
+
+    def on_evaluation(self, record: dict[str, Any], model: nn.Module) -> bool:
+        return True
+
+
+def test_a_run_on_a_stream_that_ends_early_is_the_shorter_one_on_every_engine() -> None:
+    output = stalegrid.OutputSettings(evaluate_every=0.1)
+    options: dict[str, Any] = {"updates": 40, "callbacks": [Stopping()], "output": output}
+    one, other = (train(Images(), engine=engine, **options) for engine in ("simulator", "processes"))
+    ended = one.summary["version"]
+    assert ended == other.summary["version"] < 40
+    shorter = train(Images(), updates=ended)
+    states = [result.model.state_dict().values() for result in (one, other, shorter)]
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*states, strict=True))
 
 
 @pytest.mark.parametrize("method", ["hardsync", "softsync", "asgd"])

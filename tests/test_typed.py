@@ -26,7 +26,7 @@ import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import stalegrid
 
@@ -67,6 +67,8 @@ accuracy: float | None = result.test_accuracy
 stalegrid.train(model, data, loss=loss, optimizer=sgd, method="dsp", topology=np.eye(2), staleness="auto")
 stalegrid.train(model, data, loss=loss, optimizer=sgd, topology=[[0.5, 0.5], [0.5, 0.5]], view="stashed")
 stalegrid.train(model, data, loss=loss, optimizer=sgd, engine=stalegrid.EngineSettings(kind="simulator"))
+loader = DataLoader(data, 4)
+stalegrid.train(model, loader, loss=loss, optimizer=sgd, test=loader, collate_fn=lambda items: items[0], workers=2)
 stalegrid.train(model, data, loss=loss, optimizer=sgd, stagse=2)  # wrong: call-arg
 stalegrid.train(model, data, loss=loss, optimizer=sgd, stages="2")  # wrong: arg-type
 stalegrid.train(model, data, loss=loss, optimizer=sgd, staleness="aut")  # wrong: arg-type
@@ -107,7 +109,7 @@ def test_a_type_checker_finds_what_is_misspelt_or_of_another_type_and_nothing_el
 
 def parameters() -> dict[str, inspect.Parameter]:
     """Return what the door takes beside the task."""
-    task = {"model", "data", *hints_of(Task), "callbacks", "loggers", "quiet"}
+    task = {"model", "data", *hints_of(Task), "collate_fn", "callbacks", "loggers", "quiet"}
     return {name: p for name, p in inspect.signature(stalegrid.train).parameters.items() if name not in task}
 
 

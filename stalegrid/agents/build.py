@@ -5,7 +5,9 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -15,7 +17,9 @@ from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
+from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
+from stalegrid.data import feed
 from stalegrid.objects import copied, renew
 from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
@@ -25,7 +29,12 @@ from stalegrid.stages import Ledger, Site, kind_of_stage, makers
 
 
 def build_agents(
-    task: Task, plan: Plan | ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
+    task: Task,
+    plan: Plan | ServedPlan,
+    units: Iterable[Unit],
+    device: torch.device,
+    sink: Sink,
+    stack: ExitStack | None = None,
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -35,6 +44,7 @@ def build_agents(
         units: which agents, in the order they will be stepped.
         device: that they compute on.
         sink: where the observer writes.
+        stack: where processes that read samples ahead for the agents end; None if there shall be none.
 
     Returns:
         The agents by unit, in the same order.
@@ -42,17 +52,24 @@ def build_agents(
     # The model is copied before any unit has its key, and with it generators, such as that of a kept np.random.rand.
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
-            return build_served(task, plan, units, device, sink)
-        return _build_grid(task, plan, units, device, sink)
+            return build_served(task, plan, tuple(units), device, sink, stack)
+        return _build_grid(task, plan, tuple(units), device, sink, stack)
 
 
-def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.device, sink: Sink) -> dict[Unit, Agent]:
+def _build_grid(
+    task: Task, plan: Plan, units: Sequence[Unit], device: torch.device, sink: Sink, stack: ExitStack | None
+) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
-    units = list(units)
-    readers = {unit.group for unit in units if unit != OBSERVER and unit.stage == 0}
-    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches, readers)
-    targets = plan.targets.form if plan.program.targets_travel else None
+    micro = plan.schedule.micro_batches
+    firsts = [unit for unit in units if unit != OBSERVER and unit.stage == 0]
+    batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
+    travel = plan.program.targets_travel
+    # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
+    lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
+    takers = Counter(unit.group for unit in (*firsts, *(firsts if travel else lasts)))
+    samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, stack)
+    targets = plan.targets.form if travel else None
 
     def build(unit: Unit) -> Agent:
         own = task.fresh()
@@ -65,7 +82,7 @@ def _build_grid(task: Task, plan: Plan, units: Iterable[Unit], device: torch.dev
                 plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.updates_per_epoch, sink, mean
             )
         module = copied(stages[unit.stage]).to(device)
-        role = Role(unit, plan.grid.stages, plan.schedule.micro_batches, plan.program.frozen, plan.sums)
+        role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
         return PipelineUnit(role, parts, samples, loss, device, targets)
 
@@ -86,4 +103,5 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     momentum = Momentum(site.optimizer, trained) if plan.momentum and trained else None
     # Each unit has its own, as in processes of their own, also where one process has several.
     exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)
-    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange)
+    tied = Tied(unit, plan.program.ties, stage, ledger)
+    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange, tied)

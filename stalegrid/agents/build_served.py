@@ -3,7 +3,8 @@
 Does not know: engines, which process an agent lives in.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
+from stalegrid.data import feed
 from stalegrid.objects import LossFunction, copied, renew
 from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
@@ -22,13 +24,15 @@ from stalegrid.stages import Site, Versions, Weights
 
 
 def build_served(
-    task: Task, plan: ServedPlan, units: Iterable[Unit], device: torch.device, sink: Sink
+    task: Task, plan: ServedPlan, units: Sequence[Unit], device: torch.device, sink: Sink, stack: ExitStack | None
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
     model = cast_model(task, plan.training)
-    units = list(units)
     readers = {unit.group for unit in units if unit in plan.program.learners}
-    samples = make_batches(task, plan.training, plan.grid.groups, 1, readers)
+    batches = make_batches(task, plan.training, plan.grid.groups, 1, readers)
+    # A learner wants both inputs and targets; when the run ends it may have one batch that no server took.
+    takers = dict.fromkeys(readers, 2)
+    samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, stack)
     shards = plan.shapes.shards
     moving = plan.stages[0].names
 

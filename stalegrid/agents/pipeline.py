@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.agents.tied import TIED, Tied
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
 from stalegrid.objects import Form, LossFunction, labels, losses, mapped, tensors_in
 from stalegrid.observe import Loss, Tally, count_correct
-from stalegrid.programs import Action, Kind, Message, Unit
+from stalegrid.programs import Action, Kind, Message, Tag, Unit
 from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
 
 Tensors = tuple[Tensor, ...]
@@ -92,6 +93,7 @@ class Parts:
         optimizer: over the stage's parameters.
         scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
         exchange: with other groups, if there is any.
+        tied: parameters that other stages use too.
     """
 
     stage: Stage
@@ -102,6 +104,7 @@ class Parts:
     optimizer: Optimizer
     scheduler: LRScheduler | None
     exchange: Exchange | None
+    tied: Tied
 
 
 class PipelineUnit:
@@ -133,6 +136,7 @@ class PipelineUnit:
         self._device = device
         self._targets = targets
         self._lr = 0.0
+        self._version = 0  # at which the last batch was forwarded
         self._used: list[int] = []  # batches of the update to come
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
@@ -144,7 +148,7 @@ class PipelineUnit:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         match action.kind:
             case Kind.FORWARD:
-                return self._sent(action, self._forward(action.index, inbox))
+                return self._sent(action, self._forward(action, self._parts.tied.renewed(inbox)))
             case Kind.RECOMPUTE:
                 made = self._recompute(action.index)
             case Kind.BACKWARD:
@@ -160,22 +164,29 @@ class PipelineUnit:
             case _:
                 assert self._parts.exchange is not None
                 return self._parts.exchange.step(action, inbox)
-        return [Message(tag, self.stage.weights.version, made) for tag in action.sends]
+        return [self._message(tag, made) for tag in action.sends]
 
     def _sent(self, action: Action, made: Tensors) -> list[Message]:
-        """Return what a forward sends: its outputs, and from the first stage the targets where they travel."""
-        version, group = self.stage.weights.version, self.role.unit.group
+        """Return what a forward sends: its outputs, what others use too, and the targets where they travel."""
+        group = self.role.unit.group
 
         def content(name: str) -> Tensors:
             return tensors_in(self._samples.targets(group, action.index)) if name == "target" else made
 
-        return [Message(tag, version, content(tag.edge.name)) for tag in action.sends]
+        return [self._message(tag, content(tag.edge.name)) for tag in action.sends]
 
-    def _forward(self, batch: int, inbox: Sequence[Message]) -> Tensors:
+    def _message(self, tag: Tag, made: Tensors) -> Message:
+        if tag.edge.name in TIED:
+            return self._parts.tied.message(tag, self._version)
+        return Message(tag, self.stage.weights.version, made)
+
+    def _forward(self, action: Action, inbox: Sequence[Message]) -> Tensors:
+        batch = action.index
         tensors = inbox[0].tensors if inbox else self._read(batch)
         if self.role.last:
             return self._forward_to_loss(batch, tensors, inbox[1:])
-        made, version = self.stage.forward(batch, tensors)
+        with self._parts.tied.lending(action) as lend:
+            made, version = self.stage.forward(batch, tensors, lend=lend)
         self._note_forward(batch, version, None)
         return made
 
@@ -204,6 +215,7 @@ class PipelineUnit:
         return ()
 
     def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:
+        self._version = version
         self._parts.ledger.forwarded(batch, version, loss)
         self._weigh()
 
@@ -231,7 +243,8 @@ class PipelineUnit:
         self._weigh()
         self._used.append(batch)
         inputs = [x for x in self.stage.inputs(batch) if x.is_floating_point()]
-        made = self.stage.backward(batch, self._receive(batch, inbox[0].tensors) if inbox else (self._seed,))
+        above, later = self._parts.tied.later(batch, inbox, self._corrected)
+        made = self.stage.backward(batch, self._receive(batch, above[0].tensors) if above else (self._seed,), later)
         counts = self._counts.pop(batch)
         for number in counts:
             self.stage.weights.count(number)
@@ -248,10 +261,13 @@ class PipelineUnit:
         if not tensors:
             return ()  # an acknowledgement: nothing is trained here and below
         *made, there = tensors[:above]
-        gradients = tuple(made)
+        gradients = self._corrected(tuple(made))
+        return tuple(g if share else None for g, share in zip(gradients, there.tolist(), strict=True))
+
+    def _corrected(self, gradients: Tensors) -> Tensors:
         for correction in self._parts.corrections:
             gradients = correction.received(gradients)
-        return tuple(g if share else None for g, share in zip(gradients, there.tolist(), strict=True))
+        return gradients
 
     def _update(self, index: int) -> Tensors:
         weights, parts = self.stage.weights, self._parts

@@ -20,6 +20,7 @@ MACHINE = (
     "engine.device",
     "engine.threads",
     "grid.cuts",
+    "grid.tied",
 )
 """What a batch takes depends on."""
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from stalegrid.commands.options import Parser, add_fields, config_of
+from stalegrid.commands.options import Parser, add_fields, add_own, config_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods import find_grid, schedule
 from stalegrid.observe import Stream, make_console, plain
 from stalegrid.plans import grid_of
-from stalegrid.programs import Grid, Program, Schedule, closed_form, ticks
+from stalegrid.programs import Grid, Program, Schedule, Tie, Ties, closed_form, ticks, tied_form
 from stalegrid.stages import View, find_view
 
 MOST = 1000
@@ -33,6 +33,8 @@ USAGE = "[options]"
 
 def ask(parser: Parser) -> None:
     """Add the options."""
+    own = parser.add_argument_group("what is shown")
+    add_own(own, "--tied", list[int] | None, "stages that would use one and the same parameter, such as 0,3")
     add_fields(parser, _ASKED)
 
 
@@ -51,8 +53,8 @@ def run(options: Namespace) -> int:
     updates = max(2, 8 // micro) if updates is None else updates
     if updates > MOST:
         raise ConfigError(f"a table shows at most {MOST} updates (updates: {updates})")
-    travel = config.training.targets == "travel"
-    program = Program(Grid(1, stages), chosen, updates, targets_travel=travel)
+    ties, travel = _ties(options.tied, stages), config.training.targets == "travel"
+    program = Program(Grid(1, stages), chosen, updates, targets_travel=travel, ties=ties)
     rows = ticks(program)
     table = plain("stage \\ tick", *map(str, range(len(rows[0]))))
     for k, row in enumerate(rows):
@@ -63,7 +65,20 @@ def run(options: Namespace) -> int:
     if travel:
         shown.print(_targets(chosen))
     shown.print(_busy(chosen))
+    for tie in ties.each:
+        shown.print(tied_form(chosen, tie))
     return 0
+
+
+def _ties(asked: list[int] | None, stages: int) -> Ties:
+    if asked is None:
+        return Ties()
+    if len(asked) < 2 or sorted(set(asked)) != asked or not 0 <= asked[0] <= asked[-1] < stages:
+        raise ConfigError(
+            f"a tied parameter is one of several stages, in their order (tied: {','.join(map(str, asked))}, stages: 0 "
+            f"to {stages - 1})"
+        )
+    return Ties((Tie(tuple(asked), ("tied parameter",) * len(asked)),))
 
 
 def _forms(schedule: Schedule, view: type[View]) -> Table:

@@ -3,8 +3,8 @@
 Does not know: stages, processes, models.
 
 :class:`Batches` says what each group trains on at each batch and :class:`Slices` walks a data set in order;
-both take any map-style data set of (input, target) pairs and read an :class:`ArrayDataset` fastest.  :class:`Stream`
-has the batches of data that can only be gone through.
+both take any map-style data set, or a ``DataLoader``, and read an :class:`ArrayDataset` fastest.  :class:`Stream`
+has the batches of data that can only be gone through.  :func:`feed` hands batches out in a process of a run.
 """
 
 from stalegrid.data.arrays import ArrayDataset, Normalise
@@ -12,9 +12,11 @@ from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
+from stalegrid.data.feeds import Feed, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
 from stalegrid.data.passes import is_stream
+from stalegrid.data.readings import Collate, Reading, check_size, given, reading_of
 from stalegrid.data.repeating import check_repeats, check_stream
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.sources import bytes_of
@@ -23,17 +25,24 @@ from stalegrid.data.streams import Stream
 __all__ = [
     "ArrayDataset",
     "Batches",
+    "Collate",
     "CropAndFlip",
+    "Feed",
     "Normalise",
+    "Reading",
     "Slices",
     "Stream",
     "TrainingSettings",
     "bytes_of",
     "check_repeats",
+    "check_size",
     "check_stream",
+    "feed",
+    "given",
     "is_stream",
     "load",
     "load_cifar10",
     "load_digits",
     "load_mnist",
+    "reading_of",
 ]

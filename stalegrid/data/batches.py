@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data.augment import CropAndFlip
-from stalegrid.data.sources import source_of
-from stalegrid.errors import ConfigError
+from stalegrid.data.orders import InOrder, Shuffled
+from stalegrid.data.readings import reading_of
+from stalegrid.data.sources import ItemSource, source_of
+from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import Form, Tensors
-from stalegrid.seeds import generator
 
 
 class Batches:
@@ -25,12 +26,14 @@ class Batches:
 
     Each epoch permutes the whole data set.  Each update takes the next ``groups * batch_size`` samples and
     each group has its slice of them, so one group with a batch of ``S * B`` sees at each update the samples
-    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped.
+    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped.  A loader's
+    order, if it has one of its own, takes the place of the permutation.
 
     With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
 
     Args:
-        dataset: a map-style data set whose items are trees of tensors: pairs (input, target), or anything else.
+        dataset: a map-style data set whose items are trees of tensors: pairs (input, target), or anything else; or a
+            ``DataLoader``, of which the batch size is not looked at.
         groups: number of groups S.
         batch_size: samples per group and update.
         micro_batches: parts M into which a group's samples of one update are cut.
@@ -46,7 +49,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[Any] | DataLoader[Any],
         *,
         groups: int,
         batch_size: int,
@@ -56,25 +59,46 @@ class Batches:
         dtype: torch.dtype | None = None,
     ) -> None:
         check_sizes(groups, batch_size, micro_batches)
-        self._source = source_of(dataset, seed=seed, augment=augment, dtype=dtype)
-        share = self._source.size // groups
+        self._reading = reading_of(dataset)
+        together = batch_size // micro_batches
+        self._source = source_of(self._reading, seed=seed, augment=augment, dtype=dtype, together=together)
+        self._order: tuple[int, Tensor] | None = None
+        self.seed = seed
+        self._samples: int | None = None  # of an epoch
+        self._samples = samples = len(self._permutation(0))
+        share = samples // groups
         if batch_size > share:
             raise ConfigError(
                 f"a batch of {batch_size} samples is more than a group's share of {share} "
-                f"({self._source.size} samples in {groups} groups); "
+                f"({samples} samples in {groups} groups); "
                 "take a smaller batch, fewer groups or more data"
             )
         self.groups = groups
         self.batch_size = batch_size
         self.micro_batches = micro_batches
-        self.seed = seed
         self.updates_per_epoch = share // batch_size
-        self._order: tuple[int, Tensor] | None = None
 
     @property
     def form(self) -> Form:
         """How the arguments of the model, (args, kwargs), are made of the inputs of any batch."""
         return self._source.form
+
+    @property
+    def dropped(self) -> int:
+        """Samples at the end of every epoch that fill no update, of a loader that does not say that it drops them."""
+        if self._samples is None or self._reading.drop_last is not False:
+            return 0
+        return self._samples - self.updates_per_epoch * self.groups * self.batch_size
+
+    @property
+    def items(self) -> ItemSource | None:
+        """What reads the data set item by item; None where samples lie in memory as they are trained on."""
+        return self._source if isinstance(self._source, ItemSource) else None
+
+    @property
+    def workers(self) -> int:
+        """Processes that a loader lets read ahead."""
+        return self._reading.workers
 
     def epoch(self, batch: int) -> int:
         """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
@@ -117,19 +141,24 @@ class Batches:
 
     def _permutation(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
-            source = generator(self.seed, "order", epoch)
-            self._order = epoch, torch.randperm(self._source.size, generator=source)
+            order = self._reading.order.indices(self._source.size, self.seed, epoch)
+            if len(order) != (len(order) if self._samples is None else self._samples):
+                raise DataError(
+                    f"the sampler gives another number of samples (epoch 0: {self._samples}, epoch {epoch}: "
+                    f"{len(order)}); let every epoch have as many"
+                )
+            self._order = epoch, order
         return self._order[1]
 
 
 class Slices:
     """A data set from first sample to last in slices, without augmentation; for measuring a model.
 
-    The last slice may be shorter.  Random transforms of the data set itself draw as in epoch 0 of seed 0, so
-    every walk sees the same.
+    The last slice may be shorter, or is left out where a loader drops it.  Random transforms of the data set itself
+    draw as in epoch 0 of seed 0, so every walk sees the same.
 
     Args:
-        dataset: as for :class:`Batches`.
+        dataset: as for :class:`Batches`; in the order of a sampler, where a loader has one of its own.
         batch_size: samples per slice.
         dtype: type to which floating inputs and targets are cast; None to leave them as they are.
 
@@ -138,10 +167,16 @@ class Slices:
         DataError: the items of the data set are no trees of tensors.
     """
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset[Any] | DataLoader[Any], batch_size: int, dtype: torch.dtype | None = None
+    ) -> None:
         _check_positive(batch_size=batch_size)
-        self._source = source_of(dataset, seed=0, augment=None, dtype=dtype)
-        self._starts = range(0, self._source.size, batch_size)
+        reading = reading_of(dataset)
+        self._source = source_of(reading, seed=0, augment=None, dtype=dtype, together=batch_size)
+        order = InOrder() if isinstance(reading.order, Shuffled) else reading.order
+        self._order = order.indices(self._source.size, 0, 0)
+        end = len(self._order) - (batch_size - 1 if reading.drop_last else 0)
+        self._starts = range(0, max(0, end), batch_size)
 
     @property
     def form(self) -> Form:
@@ -159,7 +194,7 @@ class Slices:
     def indices(self, number: int) -> Tensor:
         """Return which samples a slice has, int64 (B,); IndexError past the last."""
         start = self._starts[number]
-        return torch.arange(start, min(start + self._starts.step, self._source.size))
+        return self._order[start : start + self._starts.step].clone()
 
     def __iter__(self) -> Iterator[tuple[Tensors, Any]]:
         return (self[number] for number in range(len(self)))

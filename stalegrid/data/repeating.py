@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.passes import Passes, is_stream
-from stalegrid.data.sources import Source, bytes_of, source_of
+from stalegrid.data.readings import reading_of
+from stalegrid.data.sources import ArraySource, Source, bytes_of, source_of
 from stalegrid.errors import DataError
 from stalegrid.objects import tensors_in
 
@@ -46,9 +46,9 @@ def check_repeats(dataset: Dataset[Any], what: str, seed: int) -> None:
     Raises:
         DataError: a sample differs from what it was before, or cannot be read.
     """
-    if isinstance(dataset, ArrayDataset):
-        return
     source = _source(dataset, seed)
+    if isinstance(source, ArraySource):
+        return
     keys = [(number % 2, index) for number, index in enumerate(_spread(source.size, READ_TWICE))]
     first = {key: _digest(source, *key) for key in keys}
     again = _source(dataset, seed)  # which has kept nothing
@@ -94,7 +94,7 @@ def check_stream(dataset: Dataset[Any], seed: int, groups: int) -> None:
 
 
 def fingerprint(dataset: Dataset[Any] | None) -> str:
-    """Summarise a data set: its size and some of its samples, drawn alike in every process."""
+    """Summarise a data set: its size, its order and some of its samples, drawn alike in every process."""
     if dataset is None:
         return "none"
     if is_stream(dataset):
@@ -102,7 +102,9 @@ def fingerprint(dataset: Dataset[Any] | None) -> str:
         # One that does not repeat cannot be held against that of another process.
         return ":".join(["stream", *(once if once == again else ())])
     source = _source(dataset, 0)
-    return ":".join([str(source.size), *(_digest(source, 0, index) for index in _spread(source.size, SUMMARISED))])
+    order = hashlib.blake2b(bytes_of(reading_of(dataset).order.indices(source.size, 0, 0)), digest_size=16).hexdigest()
+    samples = [_digest(source, 0, index) for index in _spread(source.size, SUMMARISED)]
+    return ":".join([f"{source.size} {order}", *samples])
 
 
 def _beginning(dataset: Dataset[Any], seed: int, number: int) -> list[str]:
@@ -113,7 +115,7 @@ def _beginning(dataset: Dataset[Any], seed: int, number: int) -> list[str]:
 
 
 def _source(dataset: Dataset[Any], seed: int) -> Source:
-    return source_of(dataset, seed=seed, augment=None, dtype=torch.float64)
+    return source_of(reading_of(dataset), seed=seed, augment=None, dtype=torch.float64)
 
 
 def _spread(size: int, number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How many samples, how often, drawn how.
+"""How many samples, how often, drawn how, and read by whom.
 
 Does not know: which samples, what is trained on them.
 """
@@ -20,6 +20,9 @@ class TrainingSettings(Group):
         updates: number of updates, instead of epochs.
         until: updates after which the run ends though more are planned; repeats a run that a callback has stopped.
         seed: of everything that is drawn.
+        workers: processes that read samples ahead, for each group in each process of the run; as many as a DataLoader
+            names if left out, else none.  They change no number.
+        test_batch_size: samples that are measured at once; that of a DataLoader if left out, else 125.
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
         targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
             they travel; if left out, those of a stream travel.
@@ -32,5 +35,7 @@ class TrainingSettings(Group):
     updates: int | None = None
     until: int | None = None
     seed: int = 0
+    workers: int | None = None
+    test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     targets: Literal["read", "travel"] | None = None

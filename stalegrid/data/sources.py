@@ -1,13 +1,15 @@
 """How samples are read, by index and epoch, from tensors in memory or from a user's own data set.
 
-Does not know: in which order samples are visited, batches, groups.
+Does not know: in which order samples are visited, groups.
 
 A batch is a tree of tensors.  One that is a pair is taken for (input, target): the model is called with the input, and
 the loss with the target.  Any other goes whole to the model, and whole to the loss in the place of the target.
 """
 
 import zlib
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -17,8 +19,9 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
+from stalegrid.data.readings import Collate, Reading
 from stalegrid.errors import ConfigError, DataError
-from stalegrid.objects import PLACE, Form, Tensors, mapped, tensors_in
+from stalegrid.objects import PLACE, Form, Tensors, mapped
 from stalegrid.seeds import kept, key
 
 CPU = torch.device("cpu")
@@ -47,14 +50,17 @@ class Source(Protocol):
         """Return a number of 32 bits of what was just read of the samples; 0 where it cannot change."""
 
 
-def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype | None) -> Source:
+def source_of(
+    reading: Reading, *, seed: int, augment: CropAndFlip | None, dtype: torch.dtype | None, together: int = 1
+) -> "ArraySource | ItemSource":
     """Choose how to read a data set.
 
     Args:
-        dataset: a map-style data set whose items are trees of tensors and numbers.
+        reading: a map-style data set, whose batches are trees of tensors.
         seed: keys every random draw.
         augment: applied to images; only for an :class:`ArrayDataset`.
         dtype: type that floating inputs and targets are cast to; None to leave them as they are.
+        together: samples in a batch; what a batch consists of is found out from as many, if they are not just stacked.
 
     Returns:
         The source.
@@ -66,13 +72,13 @@ def source_of(dataset: Dataset[Any], *, seed: int, augment: CropAndFlip | None, 
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"the type of floating inputs cannot be {dtype}")
-    if isinstance(dataset, ArrayDataset):
+    dataset = reading.dataset
+    if isinstance(dataset, ArrayDataset) and reading.collate_fn is None:
         return ArraySource(dataset, seed, augment, dtype)
     if augment is not None:
-        raise ConfigError(
-            f"augment needs an ArrayDataset, not {type(dataset).__name__}; let the data set transform its own items"
-        )
-    return ItemSource(dataset, seed, dtype)
+        what = type(dataset).__name__ if reading.collate_fn is None else "a collate_fn"
+        raise ConfigError(f"augment needs an ArrayDataset, not {what}; let the data set transform its own items")
+    return ItemSource(dataset, seed, dtype, reading.collate_fn, together)
 
 
 class ArraySource:
@@ -116,24 +122,64 @@ class ArraySource:
         return self._drawn[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that was read.
+
+    Args:
+        arguments: tensors of the model's arguments, each (B, ...).
+        wanted: tensors of the targets.
+        form: of the targets.
+    """
+
+    arguments: Tensors
+    wanted: Tensors
+    form: Form
+
+    def inputs(self) -> Tensors:
+        """Return what the model gets; a copy, so that whoever changes it in place does not change what others get."""
+        return tuple(part.clone() for part in self.arguments)
+
+    def targets(self) -> Any:
+        """Return what the loss gets beside outputs; a copy."""
+        return self.form.fill([part.clone() for part in self.wanted])
+
+    def checksum(self) -> int:
+        """Return 32 bits of inputs and targets together."""
+        found = 0
+        for part in (*self.arguments, *self.wanted):
+            # Against accidents, not against attacks, and for every batch: so a checksum that is cheap.
+            found = zlib.crc32(bytes_of(part), found)
+        return found
+
+
 class ItemSource:
     """Reads a user's data set item by item.
 
     The global generators of torch, NumPy and Python are set for each sample, so a random transform that draws from
-    them is a pure function of (seed, epoch, sample).
+    them is a pure function of (seed, epoch, sample); and once more for each batch, where a function of the user's makes
+    it.
 
-    The first item is read at once, so that a data set of the wrong kind shows before any process starts.
+    Something is read at once, so that a data set of the wrong kind shows before any process starts.
     """
 
-    def __init__(self, dataset: Dataset[Any], seed: int, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        seed: int,
+        dtype: torch.dtype | None,
+        collate_fn: Collate | None = None,
+        together: int = 1,
+    ) -> None:
         self.size = _size(dataset)
         self._dataset = dataset
         self._seed = seed
         self._dtype = dtype
-        self._last: tuple[int, Tensor, Tensors, Any] | None = None
+        self._collate_fn = collate_fn
+        self._last: tuple[int, Tensor, Batch] | None = None
         self._form: Form | None = None  # of arguments and targets
         if self.size:
-            self._fetch(0, torch.zeros(1, dtype=torch.int64))
+            self._fetch(0, torch.arange(1 if collate_fn is None else min(together, self.size)))
 
     @property
     def form(self) -> Form:
@@ -142,54 +188,58 @@ class ItemSource:
 
     def inputs(self, epoch: int, indices: Tensor) -> Tensors:
         """Return collated inputs; see :class:`Source`."""
-        inputs, _ = self._fetch(epoch, indices)
-        return tuple(part.clone() for part in inputs)  # whoever changes them in place must not change the memory
+        return self._fetch(epoch, indices).inputs()
 
     def targets(self, epoch: int, indices: Tensor) -> Any:
         """Return collated targets; see :class:`Source`."""
-        _, targets = self._fetch(epoch, indices)
-        return mapped(Tensor.clone, targets)
+        return self._fetch(epoch, indices).targets()
 
     def checksum(self, epoch: int, indices: Tensor) -> int:
         """Return the checksum of inputs and targets together; see :class:`Source`."""
-        inputs, targets = self._fetch(epoch, indices)
-        found = 0
-        for part in (*inputs, *tensors_in(targets)):
-            # Against accidents, not against attacks, and for every batch: so a checksum that is cheap.
-            found = zlib.crc32(bytes_of(part), found)
-        return found
+        return self._fetch(epoch, indices).checksum()
 
-    def _fetch(self, epoch: int, indices: Tensor) -> tuple[Tensors, Any]:
+    def _fetch(self, epoch: int, indices: Tensor) -> Batch:
         """Read a batch, once where its inputs and its targets are asked for in turn."""
         last = self._last
         if last is None or last[0] != epoch or not torch.equal(last[1], indices):
-            arguments, targets = self._read(epoch, indices.tolist())
-            form, _ = Form.split((arguments, targets))
-            if form != (self._form or form):
-                raise DataError(
-                    f"a batch has other parts than the first one (parts: {form}, first: {self._form}) (sample: "
-                    f"{int(indices[0])}, epoch: {epoch}); let all samples have the same"
-                )
-            self._form, inputs = form, tensors_in(arguments)
             # One batch is enough: a unit that reads both asks for inputs and targets of a batch one after the other.
-            self._last = last = epoch, indices.clone(), inputs, targets
-        return last[2], last[3]
+            self._last = last = epoch, indices.clone(), self.batch(self.read(epoch, indices))
+        return last[2]
 
-    def _read(self, epoch: int, indices: list[int]) -> tuple[Arguments, Any]:
-        return _parted(mapped(self._cast, self._batch(epoch, indices)))
+    def read(self, epoch: int, indices: Tensor) -> Tensors:
+        """Read a batch, in any process, and return the tensors of which :meth:`batch` makes it.
+
+        Raises:
+            DataError: a sample cannot be read, or the batch is made of other parts than the first one.
+        """
+        parts = _parted(mapped(self._cast, self._made(epoch, indices.tolist())))
+        form, tensors = Form.split(parts)
+        if form != (self._form or form):
+            raise DataError(
+                f"a batch has other parts than the first one (parts: {form}, first: {self._form}) (sample: "
+                f"{int(indices[0])}, epoch: {epoch}); let all samples have the same"
+            )
+        self._form = form
+        return tensors
+
+    def batch(self, tensors: Tensors) -> Batch:
+        """Return the batch of which :meth:`read` has returned the tensors."""
+        assert self._form is not None
+        arguments, targets = self._form.outline
+        number = sum(leaf is PLACE for leaf in pytree.tree_leaves(arguments))
+        return Batch(tensors[:number], tensors[number:], Form(targets))
 
     def _cast(self, values: Tensor) -> Tensor:
         return values.to(self._dtype) if self._dtype is not None and values.is_floating_point() else values
 
-    def _batch(self, epoch: int, indices: list[int]) -> Any:
-        """Stack samples, naming the first that does not stack with those before it."""
-        with kept(CPU):  # once: to put the generators back takes longer than to read a small sample
+    def _made(self, epoch: int, indices: list[int]) -> Any:
+        # The generators once: to put them back takes longer than to read a small sample.
+        with kept(CPU), _one_thread():
             items = [self._item(epoch, index) for index in indices]
-        try:
-            return _collate(items)
-        except DataError as problem:
-            odd = next(i for i in range(len(items)) if not _stacks(items[: i + 1]))
-            raise DataError(f"{problem} (sample: {indices[odd]}, epoch: {epoch})") from problem
+            if self._collate_fn is None:
+                return _stacked(items, epoch, indices)
+            key(CPU, self._seed, "collate", epoch, *indices)
+            return _collated(self._collate_fn, items, f"(samples: {indices[0]}, ..., epoch: {epoch})")
 
     def _item(self, epoch: int, index: int) -> Any:
         try:
@@ -198,6 +248,20 @@ class ItemSource:
         except Exception as problem:  # the data set is the user's: anything can be raised
             where = f"(sample: {index}, epoch: {epoch})"
             raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as in a process that reads ahead: another number may give other bits."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bytes_of(values: Tensor) -> bytes:
@@ -215,19 +279,53 @@ def _size(dataset: Dataset[Any]) -> int:
     return len(cast(Sized, dataset))
 
 
-def _collate(items: list[Any]) -> Any:
-    """Stack items into a batch, a tree of tensors."""
+def _stacked(items: list[Any], epoch: int, indices: list[int]) -> Any:
+    """Stack samples, naming the first that does not stack with those before it."""
+    try:
+        return _stack(items)
+    except DataError as problem:
+        odd = next(i for i in range(len(items)) if not _stacks(items[: i + 1]))
+        raise DataError(f"{problem} (sample: {indices[odd]}, epoch: {epoch})") from problem
+
+
+def _stack(items: list[Any]) -> Any:
     try:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
         raise DataError(f"samples do not stack into a batch: {error}") from error
-    odd = next((path for path, leaf in pytree.tree_leaves_with_path(batch) if not isinstance(leaf, Tensor)), None)
-    if odd is not None:
+    if (odd := _odd(batch)) is not None:
         raise DataError(
             "a sample must be made of tensors and numbers, in tuples, lists and dictionaries, but has something else "
-            f"(it is: {_kind(items[0])}, at: {pytree.keystr(odd) or 'the top'}); leave it out of the data set"
+            f"(it is: {_kind(items[0])}, at: {odd[0]}); leave it out of the data set, or give a collate_fn"
         )
     return batch
+
+
+def _collated(collate_fn: Collate, items: list[Any], where: str) -> Any:
+    """Let a function of the user's make a batch."""
+    try:
+        batch = _opened(collate_fn(items))
+    except Exception as problem:  # the function is the user's: anything can be raised
+        raise DataError(f"the collate_fn fails {where}: {type(problem).__name__}: {problem}") from problem
+    if (odd := _odd(batch)) is not None:
+        raise DataError(
+            "a batch must be made of tensors, and of numbers and None that are the same in every batch, in tuples, "
+            f"lists and dictionaries, but the collate_fn returns something else (it is: {_kind(odd[1])}, at: {odd[0]}) "
+            f"{where}; leave it out, or return a tensor"
+        )
+    return batch
+
+
+def _opened(batch: Any) -> Any:
+    """Return a batch with mappings of other kinds, such as a tokenizer's, as dictionaries."""
+    return pytree.tree_map(lambda leaf: _opened(dict(leaf)) if isinstance(leaf, Mapping) else leaf, batch)
+
+
+def _odd(batch: Any) -> tuple[str, Any] | None:
+    """Return the place and the value of the first leaf that cannot be part of a batch, if there is one."""
+    leaves = pytree.tree_leaves_with_path(batch)
+    wrong = ((path, leaf) for path, leaf in leaves if not isinstance(leaf, Tensor | bool | int | float | None))
+    return next(((pytree.keystr(path) or "the top", leaf) for path, leaf in wrong), None)
 
 
 def _parted(batch: Any) -> tuple[Arguments, Any]:
@@ -241,7 +339,7 @@ def _parted(batch: Any) -> tuple[Arguments, Any]:
 
 def _stacks(items: list[Any]) -> bool:
     try:
-        _collate(items)
+        _stack(items)
     except DataError:
         return False
     return True

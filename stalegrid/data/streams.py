@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from stalegrid.data.batches import check_sizes
 from stalegrid.data.passes import Passes, length_of
+from stalegrid.data.readings import Reading
 from stalegrid.data.sources import Source, source_of
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
@@ -124,7 +125,7 @@ class Stream:
 
     @cached_property
     def _source(self) -> Source:
-        return source_of(self._due, seed=self.seed, augment=None, dtype=self._dtype)
+        return source_of(Reading(self._due), seed=self.seed, augment=None, dtype=self._dtype)
 
 
 class _Due(Dataset[Any]):

@@ -8,6 +8,7 @@ import dataclasses
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -92,8 +93,9 @@ def _measured(task: Task, chain: Choices, engine: EngineSettings, device: torch.
 
 def _here(task: Task, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
-    agents = build_agents(task, plan, plan.program.agents, device, Nowhere())
-    simulate(plan.program, recorded(agents, timeline, device))
+    with ExitStack() as stack:
+        agents = build_agents(task, plan, plan.program.agents, device, Nowhere(), stack)
+        simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
 
@@ -108,8 +110,8 @@ def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     cuts = asked.grid.cuts
     if cuts is None:
         batches = make_batches(task, asked.training, 1, 1)
-        model, form, blocks = cast_model(task, asked.training), batches.form, asked.grid.blocks
-        cuts = list(finest(model, batches.inputs(0, 0), parts, form, blocks))
+        model, apart = cast_model(task, asked.training), asked.grid.tied == "mirror"
+        cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
     updates = WARM_UP + REPEATS
     return Choices(
         method=MethodSettings(name="gpipe", micro_batches=1),

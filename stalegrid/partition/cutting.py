@@ -21,8 +21,9 @@ from stalegrid.partition.draws import another
 from stalegrid.partition.following import together
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
-from stalegrid.partition.trial import check, commonest, obstacle
-from stalegrid.programs import Layout, layout_of
+from stalegrid.partition.tied import ties_of
+from stalegrid.partition.trial import Trial, check, commonest, obstacle
+from stalegrid.programs import Layout, Tie, layout_of
 
 __all__ = ["Partition", "check", "finest", "partition"]
 
@@ -40,6 +41,7 @@ class Partition:
         captured: by what; empty for one stage.
         notes: why not by what would be asked first, and what was kept whole.
         shares: of each stage, in the model's time and in its trained parameters.
+        ties: trained parameters that several stages use.
     """
 
     cuts: tuple[int, ...]
@@ -50,6 +52,7 @@ class Partition:
     captured: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
     shares: tuple[Share, ...] = field(default=(), compare=False)
+    ties: tuple[Tie, ...] = ()
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
@@ -60,9 +63,7 @@ class Partition:
         model.train()
         if self.operations is None:
             return [model]
-        chain = Chain.read(self.operations, model)
-        bounds = [0, *self.cuts, len(chain.nodes)]
-        return [chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
+        return _parts(Chain.read(self.operations, model), self.cuts)
 
 
 def partition(
@@ -72,6 +73,8 @@ def partition(
     cuts: Sequence[str] | None = None,
     form: Form | None = None,
     blocks: Sequence[str] | None = None,
+    *,
+    apart: bool = True,
 ) -> Partition:
     """Cut a model into stages.
 
@@ -83,6 +86,7 @@ def partition(
             forward + backward time and the copies at the cuts, smallest worst stage first.
         form: how the model is called with the tensors; None for one by one.
         blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
+        apart: whether cuts may lie between the uses of a parameter; balanced ones do only where there is no other way.
 
     Raises:
         ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
@@ -103,28 +107,32 @@ def partition(
             refused.append(capture)
             continue
         try:
-            chosen, seconds = _chosen(capture, stages, cuts)
+            cutter = _Cutter(capture)
+            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(cutter, stages, cuts)
+            ties = ties_of(capture.chain.model, _parts(capture.chain, chosen), apart=apart)
             # A counter in the model has not been run on yet.
             check_apart(dataclasses.replace(capture.chain, model=model), chosen, batches, form)
         except ConfigError as problem:
             problems.append(problem)
             continue
-        found = _partition(capture, chosen, seconds, [*refused, *problems])
+        found = _partition(capture, chosen, cutter.costs, [*refused, *problems], ties)
         if cuts is None:
             warn_unfair(found.shares, capture.whole)
         return found
     raise together([*problems[:1], *refused])
 
 
-def _chosen(capture: Capture, stages: int, cuts: Sequence[str] | None) -> tuple[list[int], list[float]]:
-    """Return the cuts, and the seconds of each operation."""
-    cutter = _Cutter(capture)
-    found = _balanced(cutter, stages) if cuts is None else _named(cutter, stages, cuts)
-    _check_owners(capture.chain, found)
-    return found, cutter.costs
+def _parts(chain: Chain, cuts: Sequence[int]) -> list[nn.Module]:
+    return [chain.stage(start, stop) for start, stop in itertools.pairwise([0, *cuts, len(chain.nodes)])]
 
 
-def _partition(capture: Capture, cuts: list[int], seconds: list[float], problems: Sequence[ConfigError]) -> Partition:
+def _partition(
+    capture: Capture,
+    cuts: list[int],
+    seconds: list[float],
+    problems: Sequence[ConfigError],
+    ties: tuple[Tie, ...],
+) -> Partition:
     chain = capture.chain
     layouts = tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts)
     kept = [f"{path} is kept whole{_why(chain.opaque.get(path))}" for path in capture.whole]
@@ -138,6 +146,7 @@ def _partition(capture: Capture, cuts: list[int], seconds: list[float], problems
         capture.by,
         tuple([str(p) for p in problems] + kept),
         shares,
+        ties,
     )
 
 
@@ -151,6 +160,8 @@ def finest(
     most: int,
     form: Form | None = None,
     blocks: Sequence[str] | None = None,
+    *,
+    apart: bool = True,
 ) -> tuple[str, ...]:
     """Return the names that cut a model into as many parts as it has, balanced.
 
@@ -160,6 +171,7 @@ def finest(
         most: parts that are enough.
         form: how the model is called with the tensors; None for one by one.
         blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
+        apart: whether cuts may lie between the uses of a parameter.
     """
     if most == 1:
         return ()
@@ -168,14 +180,14 @@ def finest(
     refused: list[ConfigError] = []
     for capture in captures(model, inputs, form, blocks, most):
         if isinstance(capture, Capture):
-            return _finest(_Cutter(capture), most)
+            return _finest(_Cutter(capture), most, apart)
         refused.append(capture)
     raise together(refused)
 
 
-def _finest(cutter: "_Cutter", most: int) -> tuple[str, ...]:
+def _finest(cutter: "_Cutter", most: int, apart: bool) -> tuple[str, ...]:
     for parts in range(min(most, cutter.layers), 1, -1):
-        if (found := cutter.cut(parts)) is not None:
+        if (found := cutter.cut(parts, apart=apart)) is not None:
             return tuple(cutter.chain.name(c) for c in found)
     return ()
 
@@ -188,21 +200,23 @@ class _Cutter:
         self.costs = measure(self.chain, self.trial)
         self._tolls: dict[int, float] = {}
         self._shared = _shared_spans(self.chain)
-        # Frozen ones too: a stage below all that is trained forwards, which may be most of the work.  What is to be
-        # trained and gets no gradient makes no stage.
-        named = self.chain.model.named_parameters()
-        layers = {name for name, p in named if not p.requires_grad or name in self.trial.reached}
-        owners = (bool(layers.intersection(self.chain.owned(i, i + 1))) for i in range(len(self.chain.nodes)))
-        self._owners = [0, *itertools.accumulate(map(int, owners))]
+        buffers = {name for name, _ in self.chain.model.named_buffers()}
+        self._together = {name: span for name, span in self._shared.items() if name in buffers}
+        self._owners = [0, *itertools.accumulate(map(int, _owners(self.chain, self.trial)))]
 
     @property
     def layers(self) -> int:
         """Operations that have parameters."""
         return self._owners[-1]
 
-    def cut(self, stages: int) -> list[int] | None:
-        """Return the cuts, or None where there are not enough."""
-        spans = self._shared.values()
+    def cut(self, stages: int, *, apart: bool = False) -> list[int] | None:
+        """Return the cuts, or None where there are not enough.
+
+        Args:
+            stages: K.
+            apart: whether they may lie between the uses of a parameter.
+        """
+        spans = (self._together if apart else self._shared).values()
         cuts = [c for c in self.possible if not any(first < c <= last for first, last in spans)]
         tidy = self._balance(stages, [c for c in cuts if self.chain.begins(c)])
         if tidy is not None and len(cuts) > MANY:
@@ -244,7 +258,7 @@ TIDY = 1.1
 """Times the slowest stage of the best cuts that one may take so that cuts lie where modules begin."""
 
 
-def _balanced(cutter: _Cutter, stages: int) -> list[int]:
+def _balanced(cutter: _Cutter, stages: int, apart: bool) -> list[int]:
     layers = cutter.layers
     if stages > layers:
         raise ConfigError(
@@ -252,6 +266,8 @@ def _balanced(cutter: _Cutter, stages: int) -> list[int]:
             f"use at most {layers} stages"
         )
     found = cutter.cut(stages)
+    if found is None and apart:
+        found = cutter.cut(stages, apart=True)
     if found is None:
         raise ConfigError(
             f"the model cannot be cut into that many stages (stages: {stages}, places to cut: "
@@ -281,29 +297,32 @@ def _named(cutter: _Cutter, stages: int, cuts: Sequence[str]) -> list[int]:
     return found
 
 
+def _owners(chain: Chain, trial: Trial) -> list[bool]:
+    """Return of every operation whether it is the first that uses some parameter.
+
+    Frozen ones too: a stage below all that is trained forwards, which may be most of the work.  What is to be trained
+    and gets no gradient makes no stage.
+    """
+    named, first = chain.model.named_parameters(), []
+    left = {name for name, p in named if not p.requires_grad or name in trial.reached}
+    for i in range(len(chain.nodes)):
+        used = left.intersection(chain.owned(i, i + 1))
+        first.append(bool(used))
+        left -= used
+    return first
+
+
 def _near(chain: Chain, cut: int, possible: list[int]) -> str:
     closest = sorted(possible, key=lambda c: abs(c - cut))[:2]
     return ", ".join(repr(chain.name(c)) for c in closest) or "no place at all"
 
 
 def _shared_spans(chain: Chain) -> dict[str, tuple[int, int]]:
-    """Return first and last user of every parameter or buffer that several operations use."""
+    """Return first and last user of every parameter or buffer that several operations use, unless it is frozen."""
     users: dict[str, list[int]] = {}
+    frozen = {name for name, p in chain.model.named_parameters() if not p.requires_grad}
     for i in range(len(chain.nodes)):
         for name in chain.owned(i, i + 1):
-            users.setdefault(name, []).append(i)
+            if name not in frozen:
+                users.setdefault(name, []).append(i)
     return {name: (u[0], u[-1]) for name, u in users.items() if len(u) > 1}
-
-
-def _check_owners(chain: Chain, cuts: list[int]) -> None:
-    owner: dict[str, int] = {}
-    bounds = [0, *cuts, len(chain.nodes)]
-    for k in range(len(bounds) - 1):
-        for name in chain.owned(bounds[k], bounds[k + 1]):
-            if name in owner:
-                raise ConfigError(
-                    f"two stages share a parameter or buffer (name: {name}, stages: {owner[name]}, {k}): each would "
-                    "have its own copy; put both uses into one stage or untie them; what the model "
-                    "returns as it is, the last stage uses: return a clone that is made before the cut"
-                )
-            owner[name] = k

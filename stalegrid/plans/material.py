@@ -3,6 +3,7 @@
 Does not know: grids, stages, methods, engines.
 """
 
+import warnings
 from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
@@ -10,7 +11,17 @@ from functools import partial
 import torch
 from torch import nn
 
-from stalegrid.data import Batches, Slices, Stream, TrainingSettings, check_repeats, check_stream, is_stream
+from stalegrid.data import (
+    Batches,
+    Slices,
+    Stream,
+    TrainingSettings,
+    check_repeats,
+    check_size,
+    check_stream,
+    is_stream,
+    reading_of,
+)
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import (
     call,
@@ -28,7 +39,8 @@ from stalegrid.seeds import drawing
 from stalegrid.stages import parts_of
 
 TEST_BATCH = 125
-"""Samples that are evaluated at once: activations of more leave a processor's caches (a quarter slower at 500)."""
+"""Samples that are evaluated at once unless somebody says otherwise: activations of more leave a processor's caches (a
+quarter slower at 500)."""
 
 
 def make_batches(
@@ -78,14 +90,20 @@ def make_test(task: Task, training: TrainingSettings) -> Slices | None:
     """Return the test data in slices, if there is any.
 
     Raises:
-        ConfigError: it has no samples by index.
+        ConfigError: it has no samples by index, or the samples in a slice are said twice.
     """
+    if task.test is None:
+        return None
     if is_stream(task.test):
         raise ConfigError(
             f"the test data is a stream (it is: {type(task.test).__name__}), and every evaluation measures the same "
             "samples; give as many of them as you like, as in test=list(itertools.islice(stream, 1000))"
         )
-    return None if task.test is None else Slices(task.test, TEST_BATCH, dtype_of(training))
+    reading, asked = reading_of(task.test), training.test_batch_size
+    if asked is None:
+        return Slices(reading, reading.batch_size or TEST_BATCH, dtype_of(training))
+    check_size(reading, asked, "test_batch_size")
+    return Slices(reading, asked, dtype_of(training))
 
 
 def dtype_of(training: TrainingSettings) -> torch.dtype | None:
@@ -94,14 +112,28 @@ def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     return found
 
 
-def check_data(task: Task, training: TrainingSettings, groups: int) -> None:
-    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run."""
-    if is_stream(task.data):
-        check_stream(task.data, training.seed, groups)
+def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream) -> None:
+    """Check that samples do not depend on when they are read; those of a test are drawn alike in every run.
+
+    Raises:
+        ConfigError: samples differ when they are read again, or nobody can read ahead as asked.
+    """
+    if training.workers is not None and training.workers < 0:
+        raise ConfigError(f"there can be no such number of processes that read ahead (workers: {training.workers})")
+    if isinstance(batches, Stream):
+        if training.workers:
+            raise ConfigError(f"a stream is not read ahead (workers: {training.workers}); leave workers out")
+        check_stream(task.data, training.seed, batches.groups)
     else:
         check_repeats(task.data, "training data", training.seed)
     if task.test is not None and not is_stream(task.test):  # which is told of where slices are made
         check_repeats(task.test, "test data", 0)
+    if isinstance(batches, Batches) and batches.dropped:
+        warnings.warn(
+            f"the end of every epoch, which fills no update, is left out (samples: {batches.dropped}); let the "
+            "DataLoader say so with drop_last=True, or take a batch_size that divides the data",
+            stacklevel=2,
+        )
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:

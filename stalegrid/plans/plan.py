@@ -50,6 +50,8 @@ from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
+    GRADIENT,
+    WEIGHTS,
     Edge,
     Grid,
     GridSettings,
@@ -58,6 +60,9 @@ from stalegrid.programs import (
     Program,
     Schedule,
     Stoppable,
+    TensorSpec,
+    Tie,
+    Ties,
     Unit,
     flat_layout,
 )
@@ -198,8 +203,16 @@ class Plan:
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
+            case name if name == WEIGHTS:
+                return self._tied(edge)
+            case name if name == GRADIENT:
+                tied = self._tied(edge)
+                return tied + flat_layout(len(tied), torch.int64)
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
         return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
+
+    def _tied(self, edge: Edge) -> Layout:
+        return tuple(_spec(tie, self.stages[tie.owner]) for tie in self.program.ties.along(edge))
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
@@ -240,7 +253,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
     batches = make_batches(task, asked.training, grid.groups, micro)
-    check_data(task, asked.training, grid.groups)
+    check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
     per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
     travel = targets_travel(asked.training, batches) and grid.stages > 1
@@ -259,9 +272,11 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
-    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, asked.grid.blocks)
+    apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
+    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, blocks, apart=apart)
     stages = cut.stages(model)
-    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel)
+    ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
     first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
     probed = probe(
         task,
@@ -284,9 +299,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
-    if stale or corrections or mixing.averages_gradients:
+    if stale or corrections or mixing.averages_gradients or cut.ties:
         for found in probed:
-            refuse_sparse(found, "late gradients, corrections and all-reduce work on whole ones")
+            refuse_sparse(found, "late gradients, corrections, all-reduce and mirrors work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     momentum = asked.mixing.momentum and mixing.averages_parameters
@@ -294,6 +309,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         _check_momentum(task, weights)
     trainable = tuple(sum(p.numel() for p in w.trainable()) for w in weights)
     layouts = tuple(StageLayout.of(w) for w in weights)
+    _check_owned_once(model, layouts)
     if not has_name(mixing):
         vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
         check_mixing(mixing, turns, program, vectors, weights)
@@ -313,7 +329,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         momentum,
         asked.output.gap,
         trainable,
-        tuple(_held(schedule, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
+        tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
     )
@@ -344,13 +360,36 @@ def _frozen(stages: Sequence[nn.Module]) -> int:
     return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
 
 
-def _held(schedule: Schedule, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
+def _spec(tie: Tie, read: StageLayout) -> TensorSpec:
+    entry = next(entry for entry in read.entries if entry.name == tie.names[0])
+    return TensorSpec(entry.shape, entry.stride, read.dtype)
+
+
+def _check_owned_once(model: nn.Module, layouts: Sequence[StageLayout]) -> None:
+    """Refuse a frozen parameter that a forward changes where two stages have it: each would change its own copy."""
+    known = dict(model.named_parameters(remove_duplicate=False))
+    owners: dict[int, int] = {}
+    for k, layout in enumerate(layouts):
+        for name in layout.names & known.keys():
+            owner = owners.setdefault(id(known[name]), k)
+            if owner != k:
+                raise ConfigError(
+                    f"two stages share a frozen parameter that a forward changes (name: {name}, stages: {owner}, {k}): "
+                    "each would change its own copy; put all uses into one stage"
+                )
+
+
+def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
+    schedule = program.schedule
     kept, bound = view.kept(schedule, stage), schedule.bound(stage)
     copies = kept.copies
     if not view.holds:
         copies += bound if read else int(gap and bound > 0)
     weights = probed.weights
-    return kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+    # A version of a mirror for every version of its owner among the batches in flight, besides the newest.
+    versions = schedule.in_flight(stage) - 1 if program.ties.always else bound
+    return own + versions * sum(p.nbytes for p in weights.mirrored.values())
 
 
 def _check_optimizer(method: Method, optimizer: Optimizer) -> None:

@@ -24,7 +24,7 @@ from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.objects import Form, changes, copied, held, labels, leaves, losses, renewed, tensors_of
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
-from stalegrid.programs import Program, Unit
+from stalegrid.programs import Program, Ties, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
@@ -109,6 +109,7 @@ def probe(
         _check_leaves(task, trial)
         if view.elsewhere or learning:
             _check_reading(k, _Trial(asked), inputs)
+        _check_tied(k, program.ties, _Trial(asked), inputs)
         graph = trial.stage.nbytes
         with _said(f"a backward of this stage fails (stage: {k})"):
             trial.backward(outputs)
@@ -198,6 +199,8 @@ class _Trial:
         weights = self.site.weights
         with drawing(CPU, 0, "disturbance"):
             weights.flat[: weights.trained].normal_()
+            for name, mirror in weights.mirrored.items():
+                self.stage.mirrors.renew(name, torch.randn_like(mirror), 1)
         weights.version += 1
 
     def backward(self, outputs: tuple[Tensor, ...]) -> None:
@@ -206,13 +209,15 @@ class _Trial:
             self.below = self.stage.backward(0, tuple(torch.ones_like(y) for y in made if y.is_floating_point()))
 
     def gradients(self) -> list[Tensor | None]:
-        """Return those of the parameters, then those of the inputs."""
-        return [*(p.grad for p in self.site.weights.module.parameters()), *self.below]
+        """Return those of the parameters, then those of mirrors and of the inputs."""
+        mirrored = (use.gradient for use in self.stage.mirrors.used.values())
+        return [*(p.grad for p in self.site.weights.module.parameters()), *mirrored, *self.below]
 
     def sparse(self) -> str | None:
         """Return the name of a parameter whose gradient is sparse, if there is one."""
-        places = self.site.weights.places()
-        return next((e.name for e, p in places if p.grad is not None and p.grad.layout != torch.strided), None)
+        gradients = {entry.name: p.grad for entry, p in self.site.weights.places()}
+        gradients |= {name: use.gradient for name, use in self.stage.mirrors.used.items()}
+        return next((n for n, g in gradients.items() if g is not None and g.layout != torch.strided), None)
 
 
 def _loss_of(task: Task, outputs: tuple[Any, ...], targets: Any, samples: Callable[[], Tensor] | None) -> Any:
@@ -250,6 +255,27 @@ def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> Non
             f"the forward changes a trained parameter in place (stage: {stage}, name: {moved[0]}), as an embedding "
             "with max_norm does, which a view that forwards at other weights, or a learner, would lose; take view "
             "stashed on a grid, or do it in the optimizer"
+        )
+
+
+def _check_tied(stage: int, ties: Ties, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
+    """Refuse a forward that changes a tied parameter, whose other uses would not see that."""
+    tensors = tensors_of(trial.site.weights.module)
+    tied = [*ties.owned(stage).values(), *ties.mirrored(stage).values()]
+    before = {name: (tensors[name]._version, tensors[name].detach().clone()) for name in tied}
+    if before:
+        trial.forward(inputs)
+        trial.forward(inputs, batch=1)
+    changed = [
+        name
+        for name, (modified, old) in before.items()
+        if tensors[name]._version != modified or not _same([tensors[name].detach()], [old])
+    ]
+    if changed:
+        raise ConfigError(
+            f"the forward changes a tied parameter in place (stage: {stage}, name: {changed[0]}), as an embedding with "
+            "max_norm does, and the other stages that use it would not see that; do it in the optimizer, or keep all "
+            "uses in one stage (grid.tied: together)"
         )
 
 

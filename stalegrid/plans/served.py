@@ -208,7 +208,7 @@ def make_served_plan(
     rules, splits = rules_of(asked.servers, method)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, training, rules.learners, 1)
-    check_data(task, training, rules.learners)
+    check_data(task, training, batches)
     share = batches.updates_per_epoch
     of_epoch = (
         None if share is None else updates_per_epoch(rules, training, share * rules.learners * training.batch_size)

@@ -51,7 +51,8 @@ class Task:
         Model and data are shared.
         """
         own = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
-        functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, self.data, self.test))
+        sets = [part for data in (self.data, self.test) for part in (data, getattr(data, "dataset", None))]
+        functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, *sets))
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
 

@@ -47,9 +47,20 @@ def _grid(plan: Plan, engine: str) -> str:
     frozen = "" if not plan.program.frozen else f"; forward only before stage {plan.program.frozen}"
     bounds = ", ".join(map(str, plan.bounds))
     return (
-        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{frozen}; staleness at most "
-        f"{bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing {plan.mixing.name}{gap}"
+        f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{_tied(plan)}{frozen}; staleness "
+        f"at most {bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing "
+        f"{plan.mixing.name}{gap}"
     )
+
+
+SHOWN = 3
+"""Tied parameters that a line names."""
+
+
+def _tied(plan: Plan) -> str:
+    ties = plan.program.ties.each
+    named = [*map(str, ties[:SHOWN]), *([f"{len(ties) - SHOWN} more"] if len(ties) > SHOWN else [])]
+    return f", tied: {'; '.join(named)}" if ties else ""
 
 
 def facts(plan: Plan | ServedPlan) -> Record:
@@ -74,6 +85,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "captured": plan.partition.captured or None,
         "capture_notes": list(plan.partition.notes),
         "shares": [dataclasses.asdict(share) for share in plan.partition.shares],
+        "tied": {tie.names[0]: list(tie.stages) for tie in plan.program.ties.each},
         "spectral_gap": plan.spectral_gap,
         "held_at_most": list(plan.held),
     }

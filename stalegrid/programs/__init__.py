@@ -16,7 +16,8 @@ from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
 from stalegrid.programs.stopping import Stoppable
-from stalegrid.programs.table import closed_form, ticks
+from stalegrid.programs.table import closed_form, ticks, tied_form
+from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "DELIVERIES",
     "DOOR",
     "END",
+    "GRADIENT",
     "MOST",
     "OBSERVER",
+    "WEIGHTS",
     "Action",
     "Agenda",
     "Delivery",
@@ -48,6 +51,8 @@ __all__ = [
     "Stoppable",
     "Tag",
     "TensorSpec",
+    "Tie",
+    "Ties",
     "Unit",
     "Watch",
     "aligned",
@@ -63,4 +68,5 @@ __all__ = [
     "server",
     "stale",
     "ticks",
+    "tied_form",
 ]

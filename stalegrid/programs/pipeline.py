@@ -15,11 +15,12 @@ runs, with ``w`` batches in flight before the first backward::
         [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
         [L(n)] [V(n+1)]                           report, snapshot
 
-With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with staleness ``m_k``; with a flush (no
-forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
+A forward or backward may also carry what stages share that use the same parameter; :mod:`stalegrid.programs.ties` says
+what, and why nothing waits for it.  With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with
+staleness ``m_k``; with a flush (no forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stalegrid.errors import ConfigError
@@ -28,6 +29,7 @@ from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.ties import GRADIENT, WEIGHTS, Ties
 from stalegrid.programs.watch import Watch, watched
 
 
@@ -46,6 +48,7 @@ class Program(Agenda):
             an acknowledgement, so that they run as far ahead as others.
         targets_travel: whether the last stage is sent the targets of a batch by the first, which reads them with its
             inputs, and does not read them itself.
+        ties: parameters that several stages use.
     """
 
     grid: Grid
@@ -56,6 +59,7 @@ class Program(Agenda):
     recompute: bool = False
     frozen: int = 0
     targets_travel: bool = False
+    ties: Ties = field(default_factory=Ties)
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -89,6 +93,7 @@ class Program(Agenda):
         if k < self.grid.stages - 1:
             edges.append(Edge("gradient", Unit(s, k + 1), agent))
         edges.extend(edge for edge in self._targets(s) if edge.target == agent)
+        edges += self.ties.into(WEIGHTS, agent) + self.ties.into(GRADIENT, agent)
         # All processes number their channels by this order.
         return sorted(edges)
 
@@ -128,20 +133,27 @@ class Program(Agenda):
 
     def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
         below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)
-        first, last = unit.stage == 0, above.stage == self.grid.stages
+        first, last, ties = unit.stage == 0, above.stage == self.grid.stages, self.ties
         targets = self._targets(unit.group)
-        # The activation leaves first: the next stage has to do with it before anybody needs the targets.
+        arrive = [] if first else [Edge("activation", below, unit), *(e for e in targets if e.target == unit)]
+        # The activation leaves first: the next stage has to do with it before anybody needs the rest.
+        leave = [] if last else [Edge("activation", unit, above), *(e for e in targets if e.source == unit)]
         forward = _Pass(
             Kind.FORWARD,
-            () if first else (Edge("activation", below, unit), *(edge for edge in targets if edge.target == unit)),
-            () if last else (Edge("activation", unit, above), *(edge for edge in targets if edge.source == unit)),
+            [*arrive, *ties.into(WEIGHTS, unit)],
+            [*leave, *ties.out_of(WEIGHTS, unit)],
+            self._carries if ties.each else None,
         )
         backward = _Pass(
             Kind.BACKWARD,
-            () if last else (Edge("gradient", above, unit),),
-            () if first else (Edge("gradient", unit, below),),
+            [*([] if last else [Edge("gradient", above, unit)]), *ties.into(GRADIENT, unit)],
+            [*([] if first else [Edge("gradient", unit, below)]), *ties.out_of(GRADIENT, unit)],
         )
         return forward, backward
+
+    def _carries(self, edge: Edge, batch: int) -> bool:
+        """Return whether an edge has a message of a batch: weights only where they are new to its target."""
+        return edge.name != WEIGHTS or self.ties.always or self.schedule.renews(edge.source.stage, batch)
 
     def _targets(self, group: int) -> tuple[Edge, ...]:
         """Return the edge on which the targets of a group travel, if they do.
@@ -155,12 +167,24 @@ class Program(Agenda):
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """The forwards or the backwards of a unit, which differ in their batch only."""
+    """The forwards or the backwards of a unit, which differ in their batch only.
+
+    Args:
+        kind: which of the two.
+        needs: edges that bring messages.
+        sends: edges that take some.
+        carries: (edge, batch) -> whether there is one; None where there is one for every batch.
+    """
 
     kind: Kind
-    needs: tuple[Edge, ...]
-    sends: tuple[Edge, ...]
+    needs: Sequence[Edge]
+    sends: Sequence[Edge]
+    carries: Callable[[Edge, int], bool] | None = None
 
     def action(self, batch: int) -> Action:
-        needs = tuple(Tag(edge, batch) for edge in self.needs)
-        return Action(self.kind, batch, needs, tuple(Tag(edge, batch) for edge in self.sends))
+        needs, sends = self.needs, self.sends
+        if self.carries is not None:
+            needs = [edge for edge in needs if self.carries(edge, batch)]
+            sends = [edge for edge in sends if self.carries(edge, batch)]
+        # Of lists, which is faster than of generators: planning makes many actions.
+        return Action(self.kind, batch, tuple([Tag(e, batch) for e in needs]), tuple([Tag(e, batch) for e in sends]))

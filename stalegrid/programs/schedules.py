@@ -44,6 +44,10 @@ class Schedule:
             return max(0, update - self.delay)
         return max(0, batch - self.windows[stage] + 1) // self.micro_batches
 
+    def renews(self, stage: int, batch: int) -> bool:
+        """Return whether a stage forwards a batch at another version than the batch before it."""
+        return batch > 0 and self.version_of(stage, batch) > self.version_of(stage, batch - 1)
+
     def bound(self, stage: int) -> int:
         """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M), or the delay."""
         if self.flush:

@@ -20,6 +20,8 @@ class GridSettings(Group):
         cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
         blocks: paths of parts of the model that are called in turn, each kept whole, such as layers.*; its forward is
             followed if left out.
+        tied: where several stages would use a parameter: one trains it and the others have a mirror, or they are not
+            cut apart.
     """
 
     NAME: ClassVar[str] = "grid"
@@ -28,6 +30,7 @@ class GridSettings(Group):
     stages: int | None = None
     cuts: list[str] | None = None
     blocks: list[str] | None = None
+    tied: Literal["mirror", "together"] = "mirror"
 
 
 @dataclass(frozen=True, kw_only=True)

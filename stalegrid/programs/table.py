@@ -10,6 +10,7 @@ from stalegrid.programs.actions import Action, Kind, Tag
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.ties import Tie
 
 Row = list[str]
 
@@ -77,3 +78,12 @@ def closed_form(schedule: Schedule, stage: int) -> str:
     if schedule.bound(stage) == 0:
         return "0"
     return f"min(n, {schedule.bound(stage)})"
+
+
+def tied_form(schedule: Schedule, tie: Tie) -> str:
+    """Return who trains a parameter that several stages use, and how stale its updates are, as a line."""
+    others = ", ".join(map(str, tie.mirrors))
+    return (
+        f"{tie.names[0]}: trained by stage {tie.owner}, with mirrors in {others}; every use of it in batch b has the "
+        f"weights of F b at stage {tie.owner}, so its staleness is {closed_form(schedule, tie.owner)}"
+    )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, is_stream, load
+from stalegrid.data import CropAndFlip, Reading, check_size, given, is_stream, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -48,13 +48,14 @@ def make_task(config: RunConfig) -> Task:
         ConfigError: a name is unknown, a number impossible, a factory fails, or the data not there.
     """
     train, test = _data(config.data, config.training.seed)
+    check_size(train, config.training.batch_size, "batch_size")
     augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
     return Task(
-        model=_model(config, train),
+        model=_model(config, train.dataset if isinstance(train, Reading) else train),
         data=train,
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
-        scheduler=_scheduler(config, _size(train)),
+        scheduler=_scheduler(config, _size(train, config.training.seed)),
         test=test,
         augment=CropAndFlip() if augment else None,
         metrics=_metrics(config.metrics.names),
@@ -64,7 +65,8 @@ def make_task(config: RunConfig) -> Task:
 def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | None]:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "data")
-        return load(asked.name, asked.folder, asked.context)
+        train, test = load(asked.name, asked.folder, asked.context)
+        return given(train), given(test)
     with drawing(CPU, seed, "data"):
         found = factory_of(asked.name, asked.args, DATA)()
     if len(found) != 2:
@@ -72,19 +74,17 @@ def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | 
             f"the factory returns no pair of data sets (data: {asked.name}, it returns: {len(found)} values); "
             f"{DATA.remedy}"
         )
-    train, test = found
-    _check_set(train, asked.name)
-    if test is not None:
-        _check_set(test, asked.name)
-    return train, test
+    for data in found[: 1 if found[1] is None else 2]:
+        _check_set(data, asked.name)
+    return given(found[0]), None if found[1] is None else given(found[1])
 
 
 def _check_set(data: object, path: str) -> None:
     """Refuse what a factory of data returns in place of a data set."""
     remedy = ""
     if isinstance(data, DataLoader):
-        remedy = "batches are drawn here: return the data set of the loader, which is its attribute dataset"
-    elif isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
+        return
+    if isinstance(data, list | tuple | dict | str) or hasattr(data, "tolist"):  # tensors, and arrays of numpy
         remedy = "return torch.utils.data.TensorDataset(inputs, targets), or a Dataset of your own"
     elif not hasattr(data, "__getitem__") and not is_stream(data):
         remedy = "return an object with __getitem__ and __len__, such as a torch.utils.data.Dataset"
@@ -92,9 +92,11 @@ def _check_set(data: object, path: str) -> None:
         raise ConfigError(f"this is no data set (data: {path}, it returns: {type(data).__name__}); {remedy}")
 
 
-def _size(data: Dataset[Any]) -> int | None:
-    """Return how many samples there are; None where that is not known, or is told where batches are made."""
-    return len(data) if hasattr(data, "__len__") else None
+def _size(data: Dataset[Any], seed: int) -> int | None:
+    """Return the samples of an epoch; None where that is not known, or is told where batches are made."""
+    if isinstance(data, Reading) and hasattr(data.dataset, "__len__"):
+        return len(data.order.indices(len(data), seed, 0))
+    return len(data) if not isinstance(data, Reading) and hasattr(data, "__len__") else None
 
 
 def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:

@@ -6,6 +6,7 @@ Does not know: other units, schedules of others.
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
 from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
+from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.optimizers.by_name import by_name
 from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
 from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
@@ -27,6 +28,7 @@ __all__ = [
     "Kept",
     "Ledger",
     "Maker",
+    "Mirrors",
     "Named",
     "OptimizerFactory",
     "Recomputed",

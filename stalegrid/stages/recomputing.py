@@ -3,6 +3,7 @@
 Does not know: other stages, schedules, when the second forward is due.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,9 @@ class RecomputingStage(Stage):
         self._elsewhere = False  # every graph is made where its backward is
         self._kept: dict[int, Waiting] = {}
 
-    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
+    def forward(
+        self, batch: int, inputs: Tensors, head: Head | None = None, lend: Sequence[str] = ()
+    ) -> tuple[Tensors, int]:
         """Forward a batch without a graph; see :meth:`Stage.forward`.
 
         Raises:
@@ -49,6 +52,7 @@ class RecomputingStage(Stage):
         # Not without gradients: some kernels then compute other bits than the second forward will.
         with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
             outputs = self._run(leaves, head)
+            self._lend(lend)
             made = tuple(self._own(y) for y in outputs)
         if modified != [x._version for x in leaves]:
             raise RuntimeError("the model changes its input in place, which cannot be forwarded again; copy it first")
@@ -61,7 +65,8 @@ class RecomputingStage(Stage):
         floating, counters = self.weights.flat[self.weights.trained :], self.weights.counters().values()
         statistics = floating.clone()
         counts = [(counter, counter.clone(), counter._version) for counter in counters]
-        self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
+        with self.mirrors.showing(batch):
+            self._make_graph(batch, kept.inputs, kept.head, self.weights.version)
         # Running statistics and counters have seen this batch already, at its first forward.
         floating.copy_(statistics)
         for counter, value, modified in counts:

@@ -52,7 +52,7 @@ class Site:
             optimizer: named parameters -> their optimizer.
             moving: frozen parameters that its forward changes.
         """
-        weights = Weights(module, moving)
+        weights = Weights(module, moving, program.ties.mirrored(unit.stage).values())
         own = optimizer(weights.named())
         return cls(unit, program.schedule, program.updates, weights, Versions(weights), own)
 

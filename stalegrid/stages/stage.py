@@ -8,7 +8,7 @@ whichever vector the view names: a copy from before the version was overwritten,
 Everything else that a graph saves is kept, and still checked against in-place changes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
 from stalegrid.objects import Form, call, spread, tensors_held
+from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
@@ -66,28 +67,40 @@ class Stage:
         view: which weights forwards use and late backwards see.
         first: whether the inputs are data or made by what is not trained, and so need no gradient.
         form: of the arguments of the module; None where it takes the inputs one by one.
+
+    Attributes:
+        mirrors: of other stages' parameters.
+        lent: by name, copies of the parameters that the last forward was asked for, as it used them.
     """
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
         self.module = module
+        self.mirrors = Mirrors(weights.mirrored)
+        self._shared = {entry.name: p for entry, p in weights.places()} | weights.mirrored
+        self.lent: dict[str, Tensor] = {}
         self.weights = weights
         self.view = view
         self._first = first
         self._form = form
         self._graphs: dict[int, Graph] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
-        self._lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
+        lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
+        others = _storages(weights.mirrored.values())  # which other weights will replace
+        self._lasting = {storage: nbytes for storage, nbytes in lasting.items() if storage not in others}
         site = view.site
         self._elsewhere = view.elsewhere and view.late(site.schedule, site.unit.stage)
         self._seen = weights.flat  # what the backward under way reads parameters from
 
-    def forward(self, batch: int, inputs: Tensors, head: Head | None = None) -> tuple[Tensors, int]:
+    def forward(
+        self, batch: int, inputs: Tensors, head: Head | None = None, lend: Sequence[str] = ()
+    ) -> tuple[Tensors, int]:
         """Forward a batch and keep its graph.
 
         Args:
             batch: its index.
             inputs: activations of the stage below, or data.
             head: on the last stage, outputs -> loss, shape ().
+            lend: names of parameters that other stages use in this batch too.
 
         Returns:
             The outputs, cut from the graph (with a head, the loss alone), and the version they were made at.
@@ -99,6 +112,7 @@ class Stage:
         with self.weights.showing(vector):
             # Cut and copied within: an output may be a view of the parameters, which show that vector only here.
             outputs = self._make_graph(batch, inputs, head, version)
+            self._lend(lend)
             return tuple(self._own(y) for y in outputs), version
 
     def recompute(self, batch: int) -> None:
@@ -112,12 +126,13 @@ class Stage:
         """Return what the graph of a batch in flight was made of, besides parameters."""
         return self._graphs[batch].inputs
 
-    def backward(self, batch: int, gradients: Gradients) -> Gradients:
+    def backward(self, batch: int, gradients: Gradients, later: Mapping[str, Tensor] | None = None) -> Gradients:
         """Backpropagate a batch in flight, adding to the gradients of the parameters.
 
         Args:
             batch: its index.
             gradients: of the floating outputs, in order.
+            later: gradients of parameters, by name, from uses of them in the stages above.
 
         Returns:
             The gradients of the floating inputs, in order; none where they need none.
@@ -126,23 +141,27 @@ class Stage:
         floating = [y for y in graph.outputs if y.is_floating_point()]
         given = zip(floating, gradients, strict=True)
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
+        # Roots are added before what the graph adds: the last use first, as in the graph of a whole model.
+        pairs += [(self._shared[name], g) for name, g in (later or {}).items()]
         self._seen = self.view.seen(graph.version)
         # Only then may a forward that runs again within the backward find other weights than it did.
         late = self._elsewhere or self._seen is not self.weights.flat or graph.version != self.weights.version
         if pairs:
-            with _no_forward() if late else nullcontext():
+            with _no_forward() if late else nullcontext(), self.mirrors.showing(batch):
                 torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
         # What unpacks outside a backward, such as a penalty on gradients in a forward, sees the weights of now.
         self._seen = self.weights.flat
         self.view.finished(graph.version)
+        self.mirrors.finished(batch)
         return () if self._first else tuple(x.grad for x in graph.inputs if x.is_floating_point())
 
     @property
     def nbytes(self) -> int:
         """Bytes held for batches in flight, without copies of the weights."""
-        return sum(graph.nbytes for graph in self._graphs.values())
+        return sum(graph.nbytes for graph in self._graphs.values()) + self.mirrors.nbytes
 
     def _forwarding(self, batch: int) -> tuple[int, Tensor]:
+        self.mirrors.forwarding(batch)
         version, vector = self.view.forwarding(batch)
         if vector is not self.weights.flat and not self.view.elsewhere:
             raise TrainingError(
@@ -150,6 +169,9 @@ class Stage:
                 f"{batch}), and the model was not tried that way; set elsewhere = True in its class"
             )
         return version, vector
+
+    def _lend(self, names: Sequence[str]) -> None:
+        self.lent = {name: self._shared[name].detach().clone() for name in names}
 
     def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
         leaves = self._cut(inputs)
@@ -161,7 +183,7 @@ class Stage:
     def _weigh(self, leaves: Tensors, outputs: Tensors) -> int:
         """Return the bytes of the graph that was made, without what outlives it; received tensors share one buffer."""
         # What the module holds is there without this graph; inputs are counted by themselves.
-        elsewhere = self._lasting | _storages(leaves)
+        elsewhere = self._lasting | _storages([*leaves, *self.weights.mirrored.values()])
         saved, self._saved = self._saved | _storages(outputs), {}
         return size_of(leaves) + sum(nbytes for storage, nbytes in saved.items() if storage not in elsewhere)
 

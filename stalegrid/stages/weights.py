@@ -43,12 +43,14 @@ class Weights:
         module: its trained parameters and floating buffers are moved into the vector, in place.
         moving: names of frozen parameters that the forward changes by itself, such as a moving average of others;
             they are treated like floating buffers.
+        mirrored: names of trained parameters that another stage owns; they stay out of the vector.
 
     Attributes:
         flat: the vector, shape (numel,).
         entries: where each tensor lies, parameters first.
         trained: elements at the start of the vector that hold trained parameters.
         mixed: elements at its start whose mean over replicas has a meaning; the rest are the vectors of spectral norms.
+        mirrored: the parameters that another stage owns, by name.
         version: updates applied so far.
         divisor: what the gradients count so far, float64, shape (1,), where they are sums; None where they are means.
 
@@ -56,9 +58,11 @@ class Weights:
         ConfigError: trained parameters have different types or devices.
     """
 
-    def __init__(self, module: nn.Module, moving: Collection[str] = ()) -> None:
+    def __init__(self, module: nn.Module, moving: Collection[str] = (), mirrored: Collection[str] = ()) -> None:
         self.module = module
-        parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.mirrored = {n: p for n, p in trained.items() if n in mirrored}
+        parameters = {n: p for n, p in trained.items() if n not in mirrored}
         frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
         buffers = dict(module.named_buffers())
         dtype, device = _kind(parameters, [*frozen.values(), *buffers.values()])
@@ -75,6 +79,7 @@ class Weights:
         self._trainable = list(parameters.values())
         self._counters = {n: b for n, b in buffers.items() if not (b.is_floating_point() or b.is_complex())}
         rest = {n: t for n, t in {**frozen, **buffers}.items() if n not in followers and n not in self._counters}
+        self._mirrors = {n: (p, p._version) for n, p in self.mirrored.items()}
         self._still = {n: (t, t._version) for n, t in rest.items()}
         self.entries, numel = _place({**parameters, **followers}, dtype.itemsize)
         ends = {e.name: e.offset for e in self.entries}
@@ -140,12 +145,13 @@ class Weights:
             TrainingError: a tensor was replaced instead of changed in place, or one changed that should not.
         """
         tensors = tensors_of(self.module)
-        gone = [n for n in (*(e.name for e in self.entries), *self._counters, *self._still) if n not in tensors]
+        others = {**self._counters, **self.still(), **self.mirrored}
+        gone = [n for n in (*(e.name for e in self.entries), *others) if n not in tensors]
         if gone:
             raise TrainingError(f"the model has lost a tensor in training (name: {gone[0]}); change it in place")
         replaced = [e.name for e in self.entries if tensors[e.name].data_ptr() != e.view(self.flat).data_ptr()]
-        replaced += [n for n, kept in {**self._counters, **self.still()}.items() if tensors[n] is not kept]
-        if (found := len(tensors)) != len(self.entries) + len(self._counters) + len(self._still):
+        replaced += [n for n, kept in others.items() if tensors[n] is not kept]
+        if (found := len(tensors)) != len(self.entries) + len(others):
             raise TrainingError(
                 f"the model has registered a tensor in training (tensors: {found}), which the measured and saved model "
                 "would not have; make it in __init__"
@@ -162,7 +168,7 @@ class Weights:
         Raises:
             TrainingError: something has changed in place.
         """
-        for name, (tensor, modified) in self._still.items():
+        for name, (tensor, modified) in {**self._still, **self._mirrors}.items():
             if tensor._version != modified:
                 raise TrainingError(
                     f"the model changes a tensor that it left alone at the start (name: {name}), so that other "

@@ -70,6 +70,8 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     common = _common(task, plan, device)
     if plan.schedule.flush:
         return _synchronous(plan, common)
+    if plan.program.ties.each:
+        return None  # these loops train copies of the stages, each with a copy of what they share
     own = _own_arguments(plan)
     if own is not None:
         return partial(_alone, OWN[plan.method.name], {**_of_one_group(common), **own})

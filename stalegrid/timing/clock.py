@@ -23,12 +23,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stalegrid.observe import Recorder
-from stalegrid.programs import OBSERVER, Action, Agenda, Edge, Kind, Program, Unit
+from stalegrid.programs import GRADIENT, OBSERVER, WEIGHTS, Action, Agenda, Edge, Kind, Program, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
 
-LINKED = ("activation", "gradient", "target", "push", "weights", "turn")
+LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn")
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
 
 

@@ -10,8 +10,10 @@ import yaml
 from stalegrid.cli import COMMANDS, main, make_parser
 from stalegrid.commands.options import EVERYTHING, config_of, names_of
 from stalegrid.commands.words import expanded
+from stalegrid.data.settings import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.recipes.settings import RunConfig
+from stalegrid.written.groups import hints_of
 
 Said = pytest.CaptureFixture[str]
 
@@ -135,7 +137,7 @@ def test_what_is_printed_is_read_as_the_same(tmp_path: Path, capsys: Said) -> No
     words = ("--stages", "3", "--model", "a:b", "--model.args.text", "1e-3", "--out", "x", "--staleness", "4,2,0")
     assert main(("train", *words, "--print-config")) == 0
     shown = capsys.readouterr().out
-    assert set(yaml.safe_load(shown)["training"]) == {"batch_size", "epochs", "updates", "seed", "dtype", "targets"}
+    assert set(yaml.safe_load(shown)["training"]) == set(hints_of(TrainingSettings))
     assert read("--config", write(tmp_path / "shown.yaml", shown)) == read(*words)
 
 
@@ -157,7 +159,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "--mixing.perod=2"),
         "unknown option of mixing (option: '--mixing.perod'); did you mean --mix",
     ),
-    "all-of-it": (("train", "--grid.rows", "2"), "there are: --groups, --stages, --cuts\n"),
+    "all-of-it": (("train", "--grid.rows", "2"), "there are: --groups, --stages, --cuts, --grid.tied\n"),
     "group": (("train", "--gird.stages", "2"), "unknown option (option: '--gird.stages'); did you mean --stages?"),
     "not-here": (("table", "--lr", "1"), "unknown option (option: '--lr')"),
     "never-here": (("verify", "--epochs", "1"), "unknown option (option: '--epochs')"),

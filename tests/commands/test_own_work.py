@@ -185,6 +185,12 @@ def test_what_plan_recommends_trains_what_was_planned(own: Path, capsys: Said) -
     assert said["method"]["name"] == "nets:LAZY"
 
 
+def test_a_factory_may_return_loaders(own: Path) -> None:
+    for data in ("loader", "make"):
+        run("train", *WHAT, *QUICK, "--data", f"sets:{data}", "--batch-size", "1", "--out", data)
+    assert not same(own / "loader", own / "make")  # which is shuffled
+
+
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no-module": (("--model", "netz:make"), "(model: netz:make): ModuleNotFoundError: No module named 'netz'"),
     "no-name": (("--model", "nets:mak"), "(model: nets:mak, missing: mak, module: "),
@@ -203,8 +209,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "list": (("--data", "sets:listed"), "it returns: list); return a pair"),
     "three": (("--data", "sets:three"), "it returns: 3 values); return a pair"),
     "nothing": (("--data", "sets:nothing"), "it returns: NoneType); return a pair"),
-    "loader": (("--data", "sets:loader"), "it returns: DataLoader); batches are drawn here"),
-    "test-loader": (("--data", "sets:test_loader"), "it returns: DataLoader); batches are drawn here"),
+    "loader": (("--data", "sets:loader"), "(batch_size: 4, in the loader: 1); say the same in both"),
+    "test-loader": (("--data", "sets:test_loader", "--test-batch-size", "9"), "(test_batch_size: 9, in the loader: 1)"),
     "tensors": (("--data", "sets:tensors"), "TensorDataset(inputs, targets)"),
     "stream": (("--data", "sets:stream", "--training.targets", "read"), "leave training.targets out"),
     "test-stream": (("--data", "sets:test_stream"), "the test data is a stream (it is: Stream)"),

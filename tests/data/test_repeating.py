@@ -188,7 +188,7 @@ def test_a_sample_that_fails_at_the_start_is_an_error_of_configuration(bad: str)
 
 
 class Changing(Dataset[Any]):
-    """Samples that are other ones after a while, such as those of a file that somebody writes."""
+    """Samples that are other ones in every process after a while, such as those of a file that somebody writes."""
 
     def __init__(self, reads: int) -> None:
         self.reads = reads
@@ -198,14 +198,22 @@ class Changing(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         self.reads -= 1
-        return torch.full((4,), index / 48), torch.full((1,), float(self.reads < 0))
+        return torch.full((4,), index / 48), torch.full((1,), 1 + os.getpid() % 999 / 999 if self.reads < 0 else 0.0)
 
 
 @pytest.mark.parametrize("method", ["pham-ahn", "gpipe"])
 def test_stages_that_read_other_samples_for_one_batch_are_found_out(method: str) -> None:
     asked = MethodSettings(name=method, micro_batches=4 if method == "gpipe" else None)
-    settings = {"method": asked, "grid": GridSettings(groups=1, stages=2, cuts=["1"])}
+    grid, engine = GridSettings(groups=1, stages=2, cuts=["1"]), EngineSettings(processes=2)
+    settings = {"method": asked, "grid": grid, "engine": engine}
     for seed in range(2):
         with pytest.raises(SampleError, match=r"have read different samples .* \(group: 0, version: \d+\)"):
             run(Changing(150), "two stages", batch_size=8, updates=30, seed=seed, **settings)
     run(Changing(10**9), "two stages", batch_size=8, updates=30, **settings)
+
+
+@pytest.mark.parametrize("method", ["pham-ahn", "gpipe"])
+def test_stages_of_one_process_read_a_sample_once(method: str) -> None:
+    asked = MethodSettings(name=method, micro_batches=4 if method == "gpipe" else None)
+    settings = {"method": asked, "grid": GridSettings(groups=1, stages=2, cuts=["1"])}
+    run(Changing(150), "two stages", batch_size=8, updates=30, **settings)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, call, tensors_in
-from stalegrid.partition.cutting import partition
+from stalegrid.partition.cutting import finest, partition
 from stalegrid.programs.messages import TensorSpec
+from stalegrid.programs.ties import Tie
 
 torch.set_num_threads(1)
 
@@ -297,16 +298,40 @@ class Centred(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "cut", "name"),
+    ("model", "cut", "names"),
     [
-        (Tied, "middle", "embedding.weight"),
-        (Shared, "two", "one.weight"),
-        (Returned, "two", "one.weight"),
+        (Tied, "middle", ("embedding.weight", "embedding.weight")),
+        (Shared, "two", ("one.weight", "two.weight")),
+        (Returned, "two", ("one.weight", "one.weight")),
     ],
 )
-def test_a_cut_between_two_uses_of_a_parameter_is_refused(model: type[nn.Module], cut: str, name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"share a parameter or buffer \(name: {name}, stages: 0, 1\)"):
-        partition(model(), (noise(2, 3),), 2, [cut])
+def test_a_cut_between_two_uses_of_a_parameter_ties_two_stages(
+    model: type[nn.Module], cut: str, names: tuple[str, str]
+) -> None:
+    whole, x = model(), noise(2, 3)
+    cut_there = partition(whole, (x,), 2, [cut])
+    assert cut_there.ties == (Tie((0, 1), names),)
+    one, two = cut_there.stages(whole)
+    assert dict(one.named_parameters())[names[0]] is dict(two.named_parameters())[names[1]]
+    with pytest.raises(ConfigError, match=rf"share a parameter \(name: {names[0]}, stages: 0, 1\) .* grid.tied out"):
+        partition(model(), (x,), 2, [cut], apart=False)
+
+
+def test_a_cut_between_two_uses_of_a_frozen_parameter_ties_nothing() -> None:
+    model = Shared()
+    model.one.weight.requires_grad_(False)
+    assert partition(model, (noise(2, 3),), 2, ["two"]).ties == ()
+    assert len(partition(model, (noise(2, 3),), 3).cuts) == 2
+
+
+def test_a_stage_may_have_parameters_of_others_alone_where_the_user_cuts_there() -> None:
+    class Again(Shared):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.three(self.one(x)), self.one.weight)
+
+    assert [tie.stages for tie in partition(Again(), (noise(2, 3),), 2, ["linear"]).ties] == [(0, 1)]
+    with pytest.raises(ConfigError, match=r"layers with parameters: 2, stages: 3"):
+        partition(Again(), (noise(2, 3),), 3)
 
 
 def test_what_a_buffer_held_is_returned_through_later_stages() -> None:
@@ -338,12 +363,18 @@ def test_balancing_keeps_the_uses_of_a_parameter_together() -> None:
     assert torch.equal(compose(stages, x), model(x))
     assert partition(Shared(), (x,), 2).names == ("three",)
     with pytest.raises(ConfigError, match=r"name: one.weight, used: from one to two"):
-        partition(Returned(), (x,), 2)
+        partition(Returned(), (x,), 2, apart=False)
 
 
-def test_a_model_that_would_have_to_be_cut_between_two_uses_is_refused() -> None:
+def test_balancing_cuts_between_two_uses_where_there_is_no_other_way() -> None:
+    assert [tie.stages for tie in partition(Returned(), (noise(2, 3),), 2).ties] == [(0, 1)]
+    assert len(partition(Tied(), (noise(2, 3),), 4).cuts) == 3
     with pytest.raises(ConfigError, match="cannot be cut into that many stages"):
-        partition(Tied(), (noise(2, 3),), 4)
+        partition(Tied(), (noise(2, 3),), 4, apart=False)
+
+
+def test_what_a_model_costs_is_measured_as_finely_as_it_may_be_cut() -> None:
+    assert [len(finest(Tied(), (noise(2, 3),), 9, apart=apart)) for apart in (False, True)] == [2, 3]
 
 
 def test_the_last_stage_returns_what_the_model_returns_and_the_first_takes_its_arguments_one_by_one() -> None:

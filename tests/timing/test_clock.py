@@ -21,6 +21,7 @@ from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import NoLateral
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
+from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
 from stalegrid.timing.costs import Cost
@@ -72,6 +73,24 @@ def test_three_stages_run_as_computed_by_hand() -> None:
     first = Edge("activation", Unit(0, 0), Unit(0, 1))
     assert [timeline.departures[first, b] / MS for b in range(6)] == [1, 2, 3, 4, 5, 12]
     assert {timeline.arrivals[key] - left for key, left in timeline.departures.items()} == {MS // 2}
+
+
+def test_ties_are_dated_by_the_links_between_stages() -> None:
+    """A stage waits for the flight of a tie's message alone: of two parts, whichever takes longer to arrive."""
+    edges = Edge(WEIGHTS, Unit(0, 0), Unit(0, 2)), Edge(GRADIENT, Unit(0, 2), Unit(0, 0))
+    program = Program(Grid(1, 3), stale([4, 2, 0]), 6, ties=Ties((Tie((0, 2), ("w", "w")),)))
+    plain = replace(program, ties=Ties())
+    costs = [Cost(forward=1, backward=2)] * 3
+    for latency in (0, 0.5):
+        model = model_of(program, costs, link=Link(latency), lateral_link=Link(9))
+        # Two hops through stage 1 take no less than one directly.
+        assert dated(program, model).spans == dated(plain, model).spans
+    slow = replace(model_of(program, costs, link=Link(0, 8)), nbytes=lambda edge: 4_000 * (edge in edges))
+    timeline = dated(program, slow)
+    for edge in edges:
+        sent = [(edge, tag.index) for tag in program.due(edge)]
+        assert {timeline.arrivals[key] - timeline.departures[key] for key in sent} == {4 * MS}
+    assert max(s.end for s in timeline.spans) > max(s.end for s in dated(plain, slow).spans)
 
 
 def test_1f1b_runs_as_computed_by_hand() -> None:

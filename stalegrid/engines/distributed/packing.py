@@ -1,4 +1,4 @@
-"""How a job is written for worker processes: by value, but for what every process has.
+"""How a job is written for worker processes: by value, but for what every process has or can read in a file.
 
 Does not know: what a job consists of, where it is read.
 
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+
+from stalegrid.engines.distributed.mapped import by_path
 
 
 class Packer(cloudpickle.Pickler):  # type: ignore[misc]
@@ -35,7 +37,7 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
                 return _named, (module, "random.__self__")
             if getattr(obj, "__self__", None) is generator and getattr(module, obj.__name__, None) == obj:
                 return _named, (module, obj.__name__)
-        return super().reducer_override(obj)
+        return by_path(obj) or super().reducer_override(obj)
 
 
 def _module(kind: type[nn.Module], content: dict[str, Any]) -> nn.Module:

@@ -9,11 +9,10 @@ Forked by :mod:`stalegrid.engines.distributed.forking`; under torchrun the user'
 import os
 import pickle
 import shutil
-import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -60,10 +59,10 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
     device = use_device(engine.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, engine.deadline)
     made = job.sink() if OBSERVER in world.here else Nowhere()
-    with computing(engine.threads), kept(device), closing(made) as sink:
+    with computing(engine.threads), kept(device), closing(made) as sink, ExitStack() as stack:
 
         def build() -> dict[Unit, Agent]:
-            return paced(plan, build_agents(job.task, plan, world.here, device, sink), job.emulate)
+            return paced(plan, build_agents(job.task, plan, world.here, device, sink, stack), job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
@@ -133,6 +132,7 @@ def _leave(status: int) -> None:
 
 
 def _end_with_starter(folder: Path) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not through sys.stdin: a child, such as reads samples ahead, would wait for its lock
+        pass
     shutil.rmtree(folder, ignore_errors=True)  # a starter that was killed could not
     os._exit(1)

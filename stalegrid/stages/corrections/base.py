@@ -49,7 +49,11 @@ class Correction:
         self.site = site
 
     def received(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return what the backward starts from, given what came from the stage above; not called on the last stage."""
+        """Return what the backward starts from, given what came from the stage above; not called on the last stage.
+
+        A gradient that a later use of a tied parameter sends passes through it by itself, once for every stage on its
+        way down.
+        """
         return gradients
 
     def correct(self, update: Update) -> None:

@@ -50,8 +50,8 @@ def synchronous(
     Returns:
         The trained stages [s][k] and the losses [s][n], averaged over micro-batches.
     """
-    w = [[copy.deepcopy(f) for f in stages] for _ in range(S)]
-    steps = [optimizer(named(f)) for group in w for f in group]
+    w = [copy.deepcopy(stages) for _ in range(S)]  # all stages at once: what several use stays one parameter
+    steps = [optimizer(own) for group in w for own in _owned(group)]
     rates = [scheduler(step) for step in steps] if scheduler else []
     losses: list[list[float]] = [[] for _ in range(S)]
     for n in range(N):
@@ -63,7 +63,7 @@ def synchronous(
                 total += value.item()
             losses[s].append(total / M)
         if S > 1:
-            for replicas in zip(*([p for f in group for p in f.parameters()] for group in w), strict=True):
+            for replicas in zip(*([p for own in _owned(group) for _, p in own] for group in w), strict=True):
                 _average(replicas)
         for step in steps:
             step.step()
@@ -71,6 +71,12 @@ def synchronous(
         for rate in rates:
             rate.step()
     return w, losses
+
+
+def _owned(group: list[nn.Module]) -> list[Named]:
+    """Return the trained parameters of each stage, without those of earlier stages that it uses too."""
+    first = {p: k for k, f in reversed(list(enumerate(group))) for p in f.parameters()}
+    return [[(name, p) for name, p in named(f) if first[p] == k] for k, f in enumerate(group)]
 
 
 def _forward(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -199,3 +199,63 @@ def test_all_processes_end_with_the_one_that_started_them_and_leave_no_file(tmp_
         run.communicate(timeout=60)
     assert wait_until(lambda: processes() == before, 30)
     assert not list(scratch.glob("stalegrid-*"))
+
+
+SLOW = """
+import sys, time
+import torch
+from torch import nn
+import stalegrid
+
+how, engine, folder = sys.argv[1:]
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        if index == 9 and torch.utils.data.get_worker_info() is not None and how == "raise":
+            raise OSError("the file is gone")
+        time.sleep(0.01)
+        return torch.ones(4), 0
+
+model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+stalegrid.train(
+    model, Slow(), loss=nn.CrossEntropyLoss(), optimizer=lambda ps: torch.optim.SGD(ps, lr=0.1), method="pham-ahn",
+    groups=1, stages=2, batch_size=4, epochs=100000, workers=2, engine=engine,
+    output=stalegrid.OutputSettings(folder=folder, log_every=1),
+)
+"""
+
+
+def marked() -> set[int]:
+    """Return all processes that were started here."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # ended meanwhile
+            if f"{MARK}={os.getpid()}\0".encode() in path.read_bytes():
+                found.add(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(("engine", "readers"), [("simulator", 2), ("processes", 4)])
+@pytest.mark.parametrize("how", ["kill", "interrupt", "raise"])
+def test_nobody_reads_ahead_for_a_run_that_is_over(how: str, engine: str, readers: int, tmp_path: Path) -> None:
+    before = marked()
+    command = [sys.executable, "-c", SLOW, how, engine, str(tmp_path / "run")]
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, old)
+    try:
+        if how != "raise":
+            assert wait_until(lambda: has_reported(tmp_path / "run"), 60)
+            assert len(marked() - before) >= 1 + readers
+            run.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
+        _, errors = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert wait_until(lambda: marked() == before, 30)
+    if how == "raise":
+        assert b"SampleError: a sample cannot be read (sample: 9, epoch: 0): OSError: the file is gone" in errors

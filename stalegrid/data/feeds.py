@@ -1,0 +1,99 @@
+"""The batches that the units of one process train on: each read once, and read ahead where there are workers.
+
+Does not know: which units there are, what they do with a batch.
+
+A unit asks for the batches of its group one after another, so what comes next is known before it is asked for.  What a
+batch is does not depend on who reads it, so no number depends on how many read.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from stalegrid.data.ahead import Ahead
+from stalegrid.data.batches import Batches
+from stalegrid.data.sources import Batch, ItemSource
+from stalegrid.data.streams import Stream
+from stalegrid.objects import Form, Tensors
+
+
+def feed(
+    batches: Batches | Stream, takers: Mapping[int, int], number: int, workers: int | None, stack: ExitStack | None
+) -> "Batches | Stream | Feed":
+    """Return the batches of the groups that live in this process.
+
+    Args:
+        batches: of all groups.
+        takers: by group, how many ask here for each batch: who wants inputs and who wants targets are two.
+        number: of batches that each group asks for, at most.
+        workers: processes that read ahead for each group; None for as many as a loader names.
+        stack: where these processes end; None if there shall be none.
+    """
+    if isinstance(batches, Stream):  # which keeps what is due by itself
+        return batches
+    source = batches.items
+    if source is None:  # whose batches are made of tensors in memory, in less time than they could be handed over
+        return batches
+    if stack is None:
+        return Feed(batches, source, takers, number, 0)
+    made = Feed(batches, source, takers, number, batches.workers if workers is None else workers)
+    stack.callback(made.close)
+    return made
+
+
+class Feed:
+    """Batches of which each is read once, and kept until all who want it have it; see :func:`feed`."""
+
+    def __init__(
+        self, batches: Batches, source: ItemSource, takers: Mapping[int, int], number: int, workers: int
+    ) -> None:
+        self._batches = batches
+        self._source = source
+        self._takers = takers
+        self._ahead = {g: Ahead(partial(self._read, g), number, workers) for g in takers} if workers else {}
+        self._kept: dict[tuple[int, int], tuple[Batch, int]] = {}
+        self._last: Batch | None = None
+
+    @property
+    def form(self) -> Form:
+        """How the arguments of the model, (args, kwargs), are made of the inputs of any batch."""
+        return self._batches.form
+
+    def indices(self, group: int, batch: int) -> Tensor:
+        """Return which samples make up a batch; see :class:`~stalegrid.data.Batches`."""
+        return self._batches.indices(group, batch)
+
+    def inputs(self, group: int, batch: int) -> Tensors:
+        """Return the tensors of the model's arguments; see :class:`~stalegrid.data.Batches`."""
+        return self._taken(group, batch).inputs()
+
+    def targets(self, group: int, batch: int) -> Any:
+        """Return what the loss gets beside outputs; see :class:`~stalegrid.data.Batches`."""
+        return self._taken(group, batch).targets()
+
+    def checksum(self, group: int, batch: int) -> int:
+        """Return 32 bits of what was just taken of a batch."""
+        assert self._last is not None
+        return self._last.checksum()
+
+    def close(self) -> None:
+        """End the processes that read ahead."""
+        for ahead in self._ahead.values():
+            ahead.close()
+
+    def _taken(self, group: int, batch: int) -> Batch:
+        """Return a batch for one who wants it."""
+        found, wanted = self._kept.pop((group, batch), (None, self._takers[group]))
+        if found is None:
+            tensors = self._ahead[group].next(batch) if self._ahead else self._read(group, batch)
+            found = self._source.batch(tensors)
+        if wanted > 1:
+            self._kept[group, batch] = found, wanted - 1
+        self._last = found
+        return found
+
+    def _read(self, group: int, batch: int) -> Tensors:
+        return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch))
