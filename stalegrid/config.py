@@ -15,6 +15,7 @@ SHORT = {
     "groups": "grid.groups",
     "stages": "grid.stages",
     "cuts": "grid.cuts",
+    "blocks": "grid.blocks",
     "staleness": "method.staleness",
     "view": "method.view",
     "corrections": "method.corrections",

@@ -63,6 +63,7 @@ from stalegrid.observe import (
     restore,
     write_trace,
 )
+from stalegrid.partition import paths_of
 from stalegrid.plans import (
     Plan,
     ServedPlan,
@@ -122,6 +123,7 @@ def train(
     groups: int | None = None,
     stages: int | None = None,
     cuts: Sequence[str] | None = None,
+    blocks: Sequence[str | nn.Module] | None = None,
     staleness: Sequence[int] | Literal["auto"] | None = None,
     view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
@@ -175,6 +177,8 @@ def train(
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
         cuts: names of the modules that begin stages 1..K-1; likewise.
+        blocks: parts of the model that are called in turn, each kept whole, by path (``layers.*``) or as modules; where
+            nothing else can follow its forward; likewise.
         staleness: m_k per stage in batches; short for that of the method.
         view: which weights a late backward sees, by name or as a class; likewise.
         corrections: of gradients and learning rates, by name or as what makes them; likewise.
@@ -212,6 +216,7 @@ def train(
         EngineError: a process died or stalled.
         OutputError: results cannot be written; what was written before stays.
     """
+    blocks = None if blocks is None else paths_of(model, blocks)
     options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     trained, tested = given(data, collate_fn), None if test is None else given(test, collate_fn)
     if isinstance(trained, Reading) and trained.batch_size is not None:

@@ -190,6 +190,7 @@ def test_every_short_name_gives_its_field() -> None:
         "staleness": [1, 0],
         "corrections": ["none"],
         "cuts": ["fc"],
+        "blocks": ["layers.*"],
         "dtype": "float64",
         "epochs": 2.0,
         "lr": 0.5,

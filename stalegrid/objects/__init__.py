@@ -12,7 +12,7 @@ from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
-from stalegrid.objects.trees import PLACE, Form, Tensors, call, mapped, spread, tensors_in
+from stalegrid.objects.trees import PLACE, Form, Tensors, call, each_leaf, mapped, spread, tensors_in
 
 __all__ = [
     "PLACE",
@@ -30,6 +30,7 @@ __all__ = [
     "check_memory",
     "check_readers",
     "copied",
+    "each_leaf",
     "held",
     "hooks_of",
     "ignored_by",

@@ -6,8 +6,9 @@ Stages, messages and checks see plain tuples of tensors; what else there is, str
 form, which is the same for every batch.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -32,10 +33,22 @@ class Form:
         return str(self.outline)
 
     @classmethod
-    def split(cls, tree: Any) -> "tuple[Form, Tensors]":
-        """Part a tree into its form and its tensors, in order."""
-        tensors = tuple(leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
-        return cls(mapped(lambda tensor: PLACE, tree)), tensors
+    def split(cls, tree: Any, kind: type | tuple[type, ...] = Tensor) -> "tuple[Form, tuple[Any, ...]]":
+        """Part a tree into its form and its tensors, in order.
+
+        Args:
+            tree: that is parted.
+            kind: what is taken for a tensor.
+        """
+        found: list[Any] = []
+
+        def taken(leaf: Any) -> Any:
+            if not isinstance(leaf, kind):
+                return leaf
+            found.append(leaf)
+            return PLACE
+
+        return cls(each_leaf(taken, tree)), tuple(found)
 
     def fill(self, tensors: Sequence[Any]) -> Any:
         """Put a tree together.
@@ -44,7 +57,7 @@ class Form:
             tensors: as many as the tree has, in order; or what stands for them.
         """
         given = iter(tensors)
-        return pytree.tree_map_only(_Place, lambda place: next(given), self.outline)
+        return each_leaf(lambda leaf: next(given) if isinstance(leaf, _Place) else leaf, self.outline)
 
 
 class _Place:
@@ -62,12 +75,37 @@ PLACE = _Place()
 
 def tensors_in(tree: Any) -> Tensors:
     """Return the tensors of a tree, in order."""
-    return Form.split(tree)[1]
+    # Without putting the tree together, which a class of its own, as that of packed sequences, may not like.
+    return tuple(leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    for leaf in pytree.tree_leaves(tree):
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            for field in fields(leaf):
+                yield from _leaves(getattr(leaf, field.name))
+        else:
+            yield leaf
 
 
 def mapped(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Return a tree with every tensor replaced by what a function makes of it."""
-    return pytree.tree_map_only(Tensor, function, tree)
+    return each_leaf(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def each_leaf(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a tree with every leaf, tensor or not, replaced by what a function makes of it."""
+
+    def at(leaf: Any) -> Any:
+        if not is_dataclass(leaf) or isinstance(leaf, type):
+            return function(leaf)
+        # One that nobody has registered, which would else be taken for a constant with its tensors.
+        own = copy.copy(leaf)
+        for field in fields(leaf):
+            object.__setattr__(own, field.name, each_leaf(function, getattr(leaf, field.name)))
+        return own
+
+    return pytree.tree_map(at, tree)
 
 
 def spread(output: Any) -> tuple[Any, ...]:

@@ -4,8 +4,20 @@ Does not know: groups, methods, engines.
 """
 
 from stalegrid.partition.balancing import balance
+from stalegrid.partition.blocks import paths_of
 from stalegrid.partition.cutting import Partition, finest, partition
 from stalegrid.partition.operations import Made, Operations
 from stalegrid.partition.sharding import Shard, shard_of, split
 
-__all__ = ["Made", "Operations", "Partition", "Shard", "balance", "finest", "partition", "shard_of", "split"]
+__all__ = [
+    "Made",
+    "Operations",
+    "Partition",
+    "Shard",
+    "balance",
+    "finest",
+    "partition",
+    "paths_of",
+    "shard_of",
+    "split",
+]

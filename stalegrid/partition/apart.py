@@ -7,38 +7,41 @@ the forward around a module reads of it stays behind, and one run of the whole d
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, copied, tensors_of
+from stalegrid.objects import Form, Tensors, copied, hooks_of, tensors_in, tensors_of
 from stalegrid.partition.chain import Chain
-from stalegrid.partition.trial import CPU, check, parts, same
+from stalegrid.partition.trial import CPU, check, differing, same
 from stalegrid.seeds import drawing
 
 BATCHES = 4
 """State is there after the first batch; a few more see a module that changes its ways after some."""
 
 
-def check_apart(chain: Chain, cuts: Sequence[int], inputs: Tensors, form: Form | None = None) -> None:
+def check_apart(chain: Chain, cuts: Sequence[int], batches: Sequence[Tensors], form: Form | None = None) -> None:
     """Run copies of the stages one after the other over a few batches, and hold them against a copy of the model.
 
+    Outputs, the gradients of all parameters, and buffers must be the same to the bit.
     Parameters move in between, as they will: what a stage reads of another one's in any other way does not.
 
     Args:
-        chain: a traced model, in the mode in which it will run; left as it is.
+        chain: a captured model, in the mode in which it will run; left as it is.
         cuts: where it is cut.
-        inputs: one batch, that is run again and again.
-        form: of the model's arguments; None where it takes the inputs one by one.
+        batches: that are run in turn, again and again.
+        form: how the model is called with them; None for one by one.
 
     Raises:
         ConfigError: the stages compute something else than the model.
     """
     model = copied(chain.model)
     stages = [copied(chain.stage(a, b)) for a, b in itertools.pairwise([0, *cuts, len(chain.nodes)])]
-    for batch in range(BATCHES):
+    for batch, inputs in enumerate(itertools.islice(itertools.cycle(batches), BATCHES)):
         expected = check(model, inputs, form)
         problem = _difference(model, expected, stages, inputs)
         if problem is not None:
@@ -53,28 +56,104 @@ def check_apart(chain: Chain, cuts: Sequence[int], inputs: Tensors, form: Form |
             _move(module)
 
 
-def _difference(model: nn.Module, expected: Tensors, stages: Sequence[nn.Module], inputs: Tensors) -> str | None:
+def _difference(model: nn.Module, expected: Any, stages: Sequence[nn.Module], inputs: Tensors) -> str | None:
     try:
         with drawing(CPU, 0, "trial"):
-            found = _through(stages, inputs)
+            runs = list(_through(stages, inputs))
     except Exception as error:  # a stage without what another one keeps can raise anything
         return next(iter(str(error).splitlines()), type(error).__name__)
-    if len(found) != len(expected) or not all(map(same, found, expected)):
+    if differing(expected, runs[-1].made):
         return "its outputs differ"
     whole = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
-    own = (item for stage in stages for item in tensors_of(stage).items())
-    return next((f"{name} differs" for name, tensor in own if not same(tensor, whole[name])), None)
+    own = [item for stage in stages for item in tensors_of(stage).items()]
+    moved = next((f"{name} differs" for name, tensor in own if not same(tensor, whole[name])), None)
+    return moved or _gradients(model, expected, runs, own, whole)
 
 
-def _through(stages: Sequence[nn.Module], inputs: Tensors) -> Tensors:
+@dataclass(frozen=True)
+class _Run:
+    """A forward of one stage: the leaves that it took, and what it made."""
+
+    taken: Tensors
+    made: Any
+
+
+def _through(stages: Sequence[nn.Module], inputs: Tensors) -> Iterator[_Run]:
     tensors = tuple(x.clone() for x in inputs)
     for k, stage in enumerate(stages):
-        leaves = (x.detach().requires_grad_(k > 0 and x.is_floating_point()) for x in tensors)
-        tensors = parts(stage(*leaves))
-    return tensors
+        leaves = tuple(x.detach().requires_grad_(k > 0 and x.is_floating_point()) for x in tensors)
+        made = stage(*leaves)
+        yield _Run(leaves, made)
+        tensors = tensors_in(made)
+
+
+def _gradients(
+    model: nn.Module,
+    expected: Any,
+    runs: Sequence[_Run],
+    own: Sequence[tuple[str, Tensor]],
+    whole: dict[str, Tensor],
+) -> str | None:
+    """Return the name of a parameter that gets another gradient from the stages than from the model, if one does."""
+    try:
+        _backward(tensors_in(expected), [_slope(y) for y in tensors_in(expected)])
+    except Exception:  # a model whose backward fails by itself is told of where an update is tried
+        return None
+    given: list[Tensor | None] = [_slope(y) for y in tensors_in(runs[-1].made)]
+    try:
+        for run in reversed(runs):
+            _backward(tensors_in(run.made), given)
+            given = [x.grad for x in run.taken]
+    except Exception as error:  # what the model's own backward does not raise
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    names: dict[int, str] = {}
+    parts: dict[str, list[Tensor | None]] = {}
+    for name, tensor in reversed(own):  # the last stage first, as a backward goes
+        one = names.setdefault(id(whole[name]), name)
+        parts.setdefault(one, []).append(_taken(tensor))
+    due = {name: _taken(whole[name]) for name in parts}
+    hooked = hooks_of(model)
+    # Hooks see the sum over all uses, which stages by themselves do not have.
+    held = {name: g for name, g in parts.items() if len(g) == 1 or not hooked.keys() & _called(model, whole[name])}
+    return next((f"the gradient of {name} differs" for name, g in held.items() if not _alike(g, due[name])), None)
+
+
+def _called(model: nn.Module, tensor: Tensor) -> set[str]:
+    """Return the names of a parameter."""
+    return {name for name, one in model.named_parameters(remove_duplicate=False) if one is tensor}
+
+
+def _taken(tensor: Tensor) -> Tensor | None:
+    """Take a gradient away, so that the next one is not added to it."""
+    gradient, tensor.grad = tensor.grad, None
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
+
+
+def _alike(parts: Sequence[Tensor | None], due: Tensor | None) -> bool:
+    """Return whether the gradients that stages have of one parameter are that of the model."""
+    given = [part for part in parts if part is not None]
+    if not given or due is None:
+        return not given and due is None
+    if len(parts) == 1:
+        return same(given[0], due)
+    # Not to the bit: the uses in one stage are summed before those of another are added, which rounds otherwise.
+    near = torch.finfo(due.dtype).eps ** 0.5
+    return torch.allclose(sum(given[1:], given[0]), due, rtol=near, atol=near * float(due.abs().max()))
+
+
+def _slope(output: Tensor) -> Tensor:
+    """Return a gradient whose elements are not alike."""
+    numbers = torch.linspace(0.5, 1.5, output.numel(), dtype=torch.float32).reshape(output.shape)
+    return numbers.to(output.dtype)
+
+
+def _backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    pairs = [(y, g) for y, g in zip(outputs, gradients, strict=True) if y.requires_grad and g is not None]
+    if pairs:
+        torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
 
 
 def _move(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from stalegrid.partition.chain import Chain
+from stalegrid.partition.chain import Chain, attribute
 from stalegrid.partition.trial import Trial
 
 REPEATS = 5
@@ -46,10 +46,11 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     owned = list(chain.model.get_submodule(str(node.target)).parameters()) if node.op == "call_module" else []
 
     def argument(n: fx.Node) -> Any:
+        if n.op == "get_attr" and n.target not in chain.constants:
+            owned.append(attribute(chain.model, str(n.target)))
+            return owned[-1]
         value = trial.values[n.name]
-        if n.op == "get_attr":
-            owned.append(value)
-        if not isinstance(value, Tensor) or n.op == "get_attr":
+        if not isinstance(value, Tensor):
             return value
         leaf = value.detach()
         if leaf.is_floating_point() and n.name in trial.learning:  # nobody asks for other gradients
@@ -66,11 +67,15 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     def forward_backward() -> None:
         made = _call(chain, node, args, kwargs)
         if isinstance(made, Tensor) and made.requires_grad and wanted:
-            torch.autograd.backward(made, gradient, inputs=wanted)
+            try:
+                torch.autograd.backward(made, gradient, inputs=wanted)
+            except RuntimeError:  # a checkpoint of the reentrant kind goes all the way or not at all
+                torch.autograd.backward(made, gradient)
 
     seconds = _timed(forward_backward, leaves)
     # Else the next round would add to gradients that are there, which takes longer.
-    chain.model.zero_grad(set_to_none=True)
+    for tensor in owned:
+        tensor.grad = None
     return seconds
 
 

@@ -5,9 +5,8 @@ Does not know: groups, methods, engines.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from torch import nn
 
@@ -15,12 +14,15 @@ from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors, copied, in_training
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
+from stalegrid.partition.capture import Capture, captures
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
+from stalegrid.partition.draws import another
+from stalegrid.partition.following import together
 from stalegrid.partition.operations import Operations
+from stalegrid.partition.shares import Share, shares_of, warn_unfair
 from stalegrid.partition.tied import ties_of
-from stalegrid.partition.trace import trace
-from stalegrid.partition.trial import Trial, check, commonest, obstacle, run, valid_cuts
+from stalegrid.partition.trial import Trial, check, commonest, obstacle
 from stalegrid.programs import Layout, Tie, layout_of
 
 __all__ = ["Partition", "check", "finest", "partition"]
@@ -28,22 +30,28 @@ __all__ = ["Partition", "check", "finest", "partition"]
 
 @dataclass(frozen=True)
 class Partition:
-    """Where a model is cut, and its operations, so that it is traced once and every process has the same.
+    """Where a model is cut, and its operations, so that it is captured once and every process has the same.
 
     Args:
-        cuts: K - 1 positions in the traced model.
-        names: of the operation that each cut precedes.
+        cuts: K - 1 positions in the captured model.
+        names: of the module that begins at each cut, or of the operation that each cut precedes.
         layouts: what crosses each cut, for one batch.
+        form: how stage 0 is called with the tensors of its arguments; None for one by one.
         operations: that were cut; None for one stage.
-        form: of the arguments of stage 0, where it is the model itself; None where stages take tensors one by one.
+        captured: by what; empty for one stage.
+        notes: why not by what would be asked first, and what was kept whole.
+        shares: of each stage, in the model's time and in its trained parameters.
         ties: trained parameters that several stages use.
     """
 
     cuts: tuple[int, ...]
     names: tuple[str, ...]
     layouts: tuple[Layout, ...]
-    operations: Operations | None = field(default=None, compare=False, repr=False)
     form: Form | None = None
+    operations: Operations | None = field(default=None, compare=False, repr=False)
+    captured: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    shares: tuple[Share, ...] = field(default=(), compare=False)
     ties: tuple[Tie, ...] = ()
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
@@ -64,6 +72,7 @@ def partition(
     stages: int,
     cuts: Sequence[str] | None = None,
     form: Form | None = None,
+    blocks: Sequence[str] | None = None,
     *,
     apart: bool = True,
 ) -> Partition:
@@ -71,11 +80,12 @@ def partition(
 
     Args:
         model: left as it is.
-        inputs: one batch of the size that stages will see.
+        inputs: the tensors of one batch of the size that stages will see.
         stages: K.
         cuts: names of the modules or operations that begin stages 1..K-1; None to balance measured
             forward + backward time and the copies at the cuts, smallest worst stage first.
-        form: of the model's arguments; None where it takes the inputs one by one.
+        form: how the model is called with the tensors; None for one by one.
+        blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
         apart: whether cuts may lie between the uses of a parameter; balanced ones do only where there is no other way.
 
     Raises:
@@ -85,66 +95,119 @@ def partition(
     model = in_training(model)
     if stages == 1 and not cuts:
         check(model, inputs, form)
-        return Partition((), (), (), form=form)
-    chain, trial = _tried(copied(model), inputs, form)
-    possible = valid_cuts(chain, trial)
-    if cuts is None:
-        chosen = _balanced(chain, trial, stages, possible, apart)
-    else:
-        chosen = _named(chain, trial, stages, possible, cuts)
-    ties = ties_of(chain.model, _parts(chain, chosen), apart=apart)
-    check_apart(
-        dataclasses.replace(chain, model=model), chosen, inputs, form
-    )  # a counter in it has not been run on yet
-    names = tuple(chain.name(c) for c in chosen)
-    layouts = tuple(layout_of([trial.values[n.name] for n in chain.live(c)]) for c in chosen)
-    return Partition(tuple(chosen), names, layouts, chain.operations, ties=ties)
+        return Partition((), (), (), form)
+    if cuts is not None and len(cuts) != stages - 1:
+        raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
+    check(copied(model), inputs, form)  # before capturing, which would take the blame
+    refused: list[ConfigError] = []
+    problems: list[ConfigError] = []
+    batches = (inputs, another(model, inputs, form))
+    for capture in captures(copied(model), inputs, form, blocks, stages):
+        if isinstance(capture, ConfigError):
+            refused.append(capture)
+            continue
+        try:
+            cutter = _Cutter(capture)
+            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(cutter, stages, cuts)
+            ties = ties_of(capture.chain.model, _parts(capture.chain, chosen), apart=apart)
+            # A counter in the model has not been run on yet.
+            check_apart(dataclasses.replace(capture.chain, model=model), chosen, batches, form)
+        except ConfigError as problem:
+            problems.append(problem)
+            continue
+        found = _partition(capture, chosen, cutter.costs, [*refused, *problems], ties)
+        if cuts is None:
+            warn_unfair(found.shares, capture.whole)
+        return found
+    raise together([*problems[:1], *refused])
 
 
 def _parts(chain: Chain, cuts: Sequence[int]) -> list[nn.Module]:
     return [chain.stage(start, stop) for start, stop in itertools.pairwise([0, *cuts, len(chain.nodes)])]
 
 
+def _partition(
+    capture: Capture,
+    cuts: list[int],
+    seconds: list[float],
+    problems: Sequence[ConfigError],
+    ties: tuple[Tie, ...],
+) -> Partition:
+    chain = capture.chain
+    layouts = tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts)
+    kept = [f"{path} is kept whole{_why(chain.opaque.get(path))}" for path in capture.whole]
+    shares = shares_of(chain, cuts, seconds)
+    return Partition(
+        tuple(cuts),
+        tuple(chain.name(c) for c in cuts),
+        layouts,
+        None,
+        chain.operations,
+        capture.by,
+        tuple([str(p) for p in problems] + kept),
+        shares,
+        ties,
+    )
+
+
+def _why(reason: str | None) -> str:
+    return "" if reason is None else f": {reason}"
+
+
 def finest(
-    model: nn.Module, inputs: Tensors, most: int, form: Form | None = None, *, apart: bool = True
+    model: nn.Module,
+    inputs: Tensors,
+    most: int,
+    form: Form | None = None,
+    blocks: Sequence[str] | None = None,
+    *,
+    apart: bool = True,
 ) -> tuple[str, ...]:
     """Return the names that cut a model into as many parts as it has, balanced.
 
     Args:
         model: left as it is.
-        inputs: one batch of the size that stages will see.
+        inputs: the tensors of one batch of the size that stages will see.
         most: parts that are enough.
-        form: of the model's arguments; None where it takes the inputs one by one.
+        form: how the model is called with the tensors; None for one by one.
+        blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
         apart: whether cuts may lie between the uses of a parameter.
     """
     if most == 1:
         return ()
-    chain, trial = _tried(in_training(model), inputs, form)
-    cutter = _Cutter(chain, trial, valid_cuts(chain, trial))
-    for parts in range(min(most, sum(cutter.owners)), 1, -1):
+    model = in_training(model)
+    check(copied(model), inputs, form)  # before capturing, which would take the blame
+    refused: list[ConfigError] = []
+    for capture in captures(model, inputs, form, blocks, most):
+        if isinstance(capture, Capture):
+            return _finest(_Cutter(capture), most, apart)
+        refused.append(capture)
+    raise together(refused)
+
+
+def _finest(cutter: "_Cutter", most: int, apart: bool) -> tuple[str, ...]:
+    for parts in range(min(most, cutter.layers), 1, -1):
         if (found := cutter.cut(parts, apart=apart)) is not None:
-            return tuple(chain.name(c) for c in found)
+            return tuple(cutter.chain.name(c) for c in found)
     return ()
-
-
-def _tried(model: nn.Module, inputs: Tensors, form: Form | None) -> tuple[Chain, Trial]:
-    check(copied(model), inputs, form)  # before tracing, which would take the blame
-    chain = trace(model, inputs, form)
-    return chain, run(chain, inputs, form)
 
 
 class _Cutter:
     """Cuts a model where the slowest stage is fastest."""
 
-    def __init__(self, chain: Chain, trial: Trial, possible: list[int]) -> None:
-        self.owners = _owners(chain)
-        self._possible = possible
-        self._chain = chain
-        self._shared = _shared_spans(chain)
-        buffers = {name for name, _ in chain.model.named_buffers()}
+    def __init__(self, capture: Capture) -> None:
+        self.chain, self.trial, self.possible = capture.chain, capture.trial, capture.places
+        self.costs = measure(self.chain, self.trial)
+        self._tolls: dict[int, float] = {}
+        self._shared = _shared_spans(self.chain)
+        buffers = {name for name, _ in self.chain.model.named_buffers()}
         self._together = {name: span for name, span in self._shared.items() if name in buffers}
-        self._tolls = {c: copy_seconds([trial.values[n.name] for n in chain.live(c)]) for c in possible}
-        self._costs = measure(chain, trial)
+        self._owners = [0, *itertools.accumulate(map(int, _owners(self.chain, self.trial)))]
+
+    @property
+    def layers(self) -> int:
+        """Operations that have parameters."""
+        return self._owners[-1]
 
     def cut(self, stages: int, *, apart: bool = False) -> list[int] | None:
         """Return the cuts, or None where there are not enough.
@@ -153,26 +216,50 @@ class _Cutter:
             stages: K.
             apart: whether they may lie between the uses of a parameter.
         """
-        allowed = partial(self._allowed, self._together if apart else self._shared)
-        return balance(self._costs, stages, self._possible, self._tolls.__getitem__, allowed)
+        spans = (self._together if apart else self._shared).values()
+        cuts = [c for c in self.possible if not any(first < c <= last for first, last in spans)]
+        tidy = self._balance(stages, [c for c in cuts if self.chain.begins(c)])
+        if tidy is not None and len(cuts) > MANY:
+            return tidy
+        free = self._balance(stages, cuts)
+        if tidy is not None and free is not None and self._slowest(tidy) <= TIDY * self._slowest(free):
+            return tidy
+        return free
 
     def bound_together(self) -> list[str]:
         """Say what stays in one stage since it is used several times: the widest such parameter or buffer, if any."""
         if not self._shared:
             return []
         name, (first, last) = max(self._shared.items(), key=lambda item: item[1][1] - item[1][0])
-        ends = f"from {self._chain.name(first)} to {self._chain.name(last)}"
+        ends = f"from {self.chain.name(first)} to {self.chain.name(last)}"
         return [f"all uses of a parameter or buffer stay in one stage (name: {name}, used: {ends})"]
 
-    def _allowed(self, shared: Mapping[str, tuple[int, int]], start: int, stop: int) -> bool:
-        spans = shared.values()
-        together = all(stop <= first or start > last or start <= first <= last < stop for first, last in spans)
-        return together and any(self.owners[start:stop])
+    def _balance(self, stages: int, cuts: Sequence[int]) -> list[int] | None:
+        return balance(self.costs, stages, cuts, self._toll, self._has_layer)
+
+    def _toll(self, cut: int) -> float:
+        if cut not in self._tolls:
+            self._tolls[cut] = copy_seconds(self.chain.crossing(cut, self.trial.values))
+        return self._tolls[cut]
+
+    def _slowest(self, cuts: Sequence[int]) -> float:
+        tolls = [0.0, *map(self._toll, cuts), 0.0]
+        spans = itertools.pairwise([0, *cuts, len(self.costs)])
+        return max(sum(self.costs[a:b]) + tolls[k] + tolls[k + 1] for k, (a, b) in enumerate(spans))
+
+    def _has_layer(self, start: int, stop: int) -> bool:
+        return self._owners[stop] > self._owners[start]
 
 
-def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int], apart: bool) -> list[int]:
-    cutter = _Cutter(chain, trial, possible)
-    layers = sum(cutter.owners)
+MANY = 300
+"""Places to cut from which on only those are looked at where a module begins: the search grows with their square."""
+
+TIDY = 1.1
+"""Times the slowest stage of the best cuts that one may take so that cuts lie where modules begin."""
+
+
+def _balanced(cutter: _Cutter, stages: int, apart: bool) -> list[int]:
+    layers = cutter.layers
     if stages > layers:
         raise ConfigError(
             f"the model has fewer layers than stages (layers with parameters: {layers}, stages: {stages}); "
@@ -183,35 +270,41 @@ def _balanced(chain: Chain, trial: Trial, stages: int, possible: list[int], apar
         found = cutter.cut(stages, apart=True)
     if found is None:
         raise ConfigError(
-            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: {len(possible)}): "
+            f"the model cannot be cut into that many stages (stages: {stages}, places to cut: "
+            f"{len(cutter.possible)}): "
             + "; ".join(
-                ["each stage needs a layer with parameters", *cutter.bound_together(), *commonest(chain, trial)]
+                [
+                    "each stage needs a layer with parameters",
+                    *cutter.bound_together(),
+                    *commonest(cutter.chain, cutter.trial),
+                ]
             )
         )
     return found
 
 
-def _named(chain: Chain, trial: Trial, stages: int, possible: list[int], cuts: Sequence[str]) -> list[int]:
-    if len(cuts) != stages - 1:
-        raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
+def _named(cutter: _Cutter, stages: int, cuts: Sequence[str]) -> list[int]:
+    chain = cutter.chain
     found = [chain.find(name) for name in cuts]
     for name, cut in zip(cuts, found, strict=True):
-        if cut not in possible:
+        if cut not in cutter.possible:
             raise ConfigError(
-                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, trial, cut)}; near it there is: "
-                f"{_near(chain, cut, possible)}"
+                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, cutter.trial, cut)}; near it there "
+                f"is: {_near(chain, cut, cutter.possible)}"
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
     return found
 
 
-def _owners(chain: Chain) -> list[bool]:
+def _owners(chain: Chain, trial: Trial) -> list[bool]:
     """Return of every operation whether it is the first that uses some parameter.
 
-    Frozen ones too: a stage below all that is trained forwards, which may be most of the work.
+    Frozen ones too: a stage below all that is trained forwards, which may be most of the work.  What is to be trained
+    and gets no gradient makes no stage.
     """
-    left, first = {name for name, _ in chain.model.named_parameters()}, []
+    named, first = chain.model.named_parameters(), []
+    left = {name for name, p in named if not p.requires_grad or name in trial.reached}
     for i in range(len(chain.nodes)):
         used = left.intersection(chain.owned(i, i + 1))
         first.append(bool(used))

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
+from stalegrid.objects import Form
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -46,6 +48,19 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """What the values of a model are like, as far as it matters where they cross a cut.
+
+    Args:
+        complexes: operations that make complex numbers, by name.
+        still: operations and inputs that nothing asks a gradient of, by name.
+    """
+
+    complexes: frozenset[str] = frozenset()
+    still: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Operations:
     """A traced model without the model.
 
@@ -53,20 +68,31 @@ class Operations:
         listed: in their order.
         constants: tensors that are no parameters or buffers of the model, by the name that operations give them.
         shapes: of the inputs, on which operations may depend.
+        form: of what the model returns.
+        kinds: of the values that cross cuts.
     """
 
     listed: tuple[Operation, ...]
     constants: dict[str, Tensor]
     shapes: tuple[torch.Size, ...]
+    form: Form
+    kinds: Kinds = Kinds()
 
     @classmethod
-    def of(cls, graph: fx.Graph, constants: dict[str, Tensor], shapes: tuple[torch.Size, ...]) -> "Operations":
+    def of(
+        cls,
+        graph: fx.Graph,
+        constants: dict[str, Tensor],
+        shapes: tuple[torch.Size, ...],
+        form: Form,
+        kinds: Kinds = Kinds(),
+    ) -> "Operations":
         """Describe a graph."""
         listed = (
             Operation(n.name, n.op, n.target, fx.map_arg(n.args, _made), fx.map_arg(n.kwargs, _made))
             for n in graph.nodes
         )
-        return cls(tuple(listed), constants, shapes)
+        return cls(tuple(listed), constants, shapes, form, kinds)
 
     def graph(self) -> fx.Graph:
         """Build the graph that is described."""

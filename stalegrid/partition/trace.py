@@ -13,14 +13,11 @@ outermost one the model is refused.  What leaves no mark on the model is not not
 hook, that prints or fills a list of the script does so once, when it is traced.
 """
 
-import contextlib
 import pickle
 import random
 import re
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,11 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils import checkpoint
+from torch.nn.utils import rnn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
 from stalegrid.partition.chain import Chain
+from stalegrid.partition.following import refuse_saving, refused, refusing, told
+from stalegrid.partition.outputs import parted
 from stalegrid.seeds import kept
 
 CPU = torch.device("cpu")
@@ -88,24 +87,35 @@ class _Tracer(fx.Tracer):
     The outermost module is called like any other, so that its hooks are followed and its defaults are its own.
     """
 
-    def __init__(self, leaves: set[str], inputs: Tensors, form: Form | None) -> None:
-        super().__init__()
+    def __init__(self, leaves: Collection[str], inputs: Tensors, form: Form | None) -> None:
+        super().__init__(autowrap_functions=PACKING)
         self._leaves = leaves
         self._inputs = inputs
         self._form = form
+        self.returned: list[Form] = []
         self._names: dict[int, str] = {}
         self._surroundings = _surroundings()
 
     def follow(self, model: nn.Module) -> fx.Graph:
         """Trace a model, which may come out changed."""
         self._names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
-        return self.trace(model)
+        graph = self.trace(model)
+        for node in graph.nodes:
+            # Code made of the graph would have it wrapped in all traces to come, under a name that is none.
+            node.meta.pop("is_wrapped", None)
+        return graph
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         stand_ins = [self._known("placeholder", f"input_{i}", x) for i, x in enumerate(self._inputs)]
-        return (lambda model, *inputs: call(model, self._form, inputs)), [self.root, *stand_ins]
+
+        def whole(model: nn.Module, *tensors: fx.Proxy) -> tuple[Any, ...]:
+            form, made = parted(call(model, self._form, tensors), (fx.Proxy, Tensor))
+            self.returned.append(form)
+            return made
+
+        return whole, [self.root, *stand_ins]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Take parameters and buffers for values that any forward may find changed."""
@@ -166,6 +176,9 @@ class _Tracer(fx.Tracer):
         return self.create_proxy(kind, target, (), {}, proxy_factory_fn=lambda node: _Known(node, self, tensor))
 
 
+PACKING = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence)
+"""What looks at lengths, which differ from batch to batch: single operations, as a recurrent layer is."""
+
 _BACKWARDS = (
     ("call_function", torch.autograd.grad),
     ("call_function", torch.autograd.backward),
@@ -205,8 +218,8 @@ def _check_unchanged(module: nn.Module, before: Held, stowed: set[str]) -> None:
 
 def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
     """Trace a model, keeping whole the innermost modules that cannot be followed."""
-    leaves: set[str] = set()
-    guard = _refuse_stand_ins(torch.autograd.Function.apply)
+    leaves: dict[str, str] = {}
+    guard = refusing(torch.autograd.Function.apply, fx.Proxy)
     while True:
         # Anew after each module that turned out to be one operation: it may stand within others that can be followed.
         attempt = copied(model)  # a forward that cannot be followed may leave it changed
@@ -214,14 +227,29 @@ def _follow(model: nn.Module, inputs: Tensors, form: Form | None) -> Chain:
             with (
                 # For as long as the trace lasts: torch.fx offers no place of its own to look at either.
                 mock.patch.object(torch.autograd.Function, "apply", guard),
-                mock.patch.object(saved_tensors_hooks, "__enter__", _refuse_saving),
+                mock.patch.object(saved_tensors_hooks, "__enter__", refuse_saving),
             ):
-                graph = _Tracer(leaves, inputs, form).follow(attempt)
-            return Chain(model, graph, _constants(graph, attempt), tuple(x.shape for x in inputs))
+                tracer = _Tracer(leaves, inputs, form)
+                graph = tracer.follow(attempt)
+            (returned,) = tracer.returned
+            shapes = tuple(x.shape for x in inputs)
+            return Chain(model, graph, _constants(graph, attempt), shapes, returned, opaque=leaves)
         except _Opaque as opaque:
             if not opaque.path:
                 raise opaque.problem from None
-            leaves.add(opaque.path)
+            alike = _alike(model, opaque.path) if len(leaves) >= FEW else []
+            leaves.update(dict.fromkeys([opaque.path, *alike], told(opaque.problem)))
+
+
+FEW = 4
+"""Modules that are found one by one to be one operation; each takes a trace of its own, and a copy of the model."""
+
+
+def _alike(model: nn.Module, path: str) -> list[str]:
+    """Return the paths of all modules of the user's class that the one at a path is of, as blocks of a model are."""
+    kind = type(model.get_submodule(path))
+    own = not kind.__module__.startswith("torch.nn")
+    return [name for name, module in model.named_modules() if own and name and type(module) is kind]
 
 
 def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
@@ -239,24 +267,6 @@ def _constants(graph: fx.Graph, traced: nn.Module) -> dict[str, Tensor]:
     return constants
 
 
-def _refuse_saving(hooks: object) -> None:
-    """Refuse what would be dissolved without a word: what was to be saved in another way would be kept as usual."""
-    raise TypeError("the forward checkpoints or offloads activations, which cannot be traced")
-
-
-def _refuse_stand_ins(apply: Any) -> Any:
-    """Make a custom autograd function fail on stand-ins, which would lose its own backward without a word."""
-
-    def guarded(function: type, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(a, fx.Proxy) for a in [*args, *kwargs.values()]):
-            if function.__module__ == checkpoint.__name__:  # torch 2.8 keeps the inputs of a checkpoint so
-                _refuse_saving(function)
-            raise TypeError(f"a custom autograd function cannot be traced (function: {function.__name__})")
-        return apply.__func__(function, *args, **kwargs)
-
-    return classmethod(guarded)
-
-
 def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
     """Trace a model into single operations.
 
@@ -264,8 +274,8 @@ def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
 
     Args:
         model: in the mode in which it will run; left as it is.
-        inputs: one batch, whose sizes and types the operations may depend on.
-        form: of the model's arguments; None where it takes the inputs one by one.
+        inputs: the tensors of one batch, whose sizes and types the operations may depend on.
+        form: how the model is called with them; None for one by one.
 
     Raises:
         ConfigError: torch.fx cannot follow the outermost forward.
@@ -282,18 +292,7 @@ def trace(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
     except ConfigError:
         raise
     except Exception as problem:  # tracing runs the user's code on stand-ins: anything can be raised
-        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
-        raise ConfigError(
-            f"the model's forward cannot be traced (model: {type(model).__name__}{_place(problem)}): {reason}; move "
-            "that part into a module of its own, which is then kept whole"
-        ) from problem
+        raise refused(model, "torch.fx", problem) from problem
     if not chain.nodes:
         raise ConfigError(f"the model computes nothing (model: {type(model).__name__})")
     return chain
-
-
-def _place(problem: Exception) -> str:
-    """Return the line of the user's code in which something was raised."""
-    others = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
-    lines = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(others)]
-    return f", line: {Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""

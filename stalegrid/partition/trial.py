@@ -4,9 +4,11 @@ Does not know: costs, groups, messages.
 """
 
 import dataclasses
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, call, copied, tensors_in, tensors_of
+from stalegrid.objects import Form, Tensors, call, copied, leaves, tensors_in, tensors_of
 from stalegrid.partition.chain import Chain
+from stalegrid.partition.outputs import parted
 from stalegrid.seeds import drawing
 
 CPU = torch.device("cpu")
@@ -28,19 +31,42 @@ class Trial:
     Attributes:
         values: of every node, by name.
         changed: storage of the arguments that an operation changes in place, by name.
+        places: position of each operation in the model, by name.
         learning: names of the nodes whose values depend on what is trained.
+        reached: names of the parameters that get a gradient.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, set[int]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     learning: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+
+    @cached_property
+    def changers(self) -> dict[int, list[tuple[int, str]]]:
+        """By storage: the operations that change it in place, each with its position."""
+        found: dict[int, list[tuple[int, str]]] = {}
+        for name, storages in self.changed.items():
+            for storage in storages:
+                found.setdefault(storage, []).append((self.places[name], name))
+        return found
 
 
 class _Interpreter(fx.Interpreter):
     def __init__(self, chain: Chain) -> None:
         # All values are kept: a cut may lie anywhere.
         super().__init__(chain.module(chain.graph, chain.constants), garbage_collect_values=False)
-        self.trial = Trial()
+        self._model = chain.model
+        self.trial = Trial(places={n.name: i for i, n in enumerate(chain.nodes)})
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        made = super().run(*args, **kwargs)
+        # At the end: what is made empty may be filled in place with what depends on parameters.
+        learning = (n.name for n, value in self.env.items() if any(y.requires_grad for y in tensors_in(value)))
+        self.trial.learning.update(learning)
+        ends = {id(leaf) for leaf in leaves(tensors_in(made))}
+        self.trial.reached.update(name for name, p in self._model.named_parameters() if id(p) in ends)
+        return made
 
     def run_node(self, n: fx.Node) -> Any:
         arguments = [v for m in n.all_input_nodes if isinstance(v := self.env[m], Tensor)]
@@ -49,32 +75,32 @@ class _Interpreter(fx.Interpreter):
         changed = {_storage(v) for v, version in zip(arguments, versions, strict=True) if v._version != version}
         if changed:
             self.trial.changed[n.name] = changed
-        if any(made.requires_grad for made in tensors_in(result)):
-            self.trial.learning.add(n.name)
         self.trial.values[n.name] = result.detach() if isinstance(result, Tensor) else result
         return result
 
 
 def obstacle(chain: Chain, trial: Trial, cut: int) -> str | None:
-    """Return why a model cannot be cut at a place; None where it can: only real tensors cross, unchanged afterwards.
+    """Return why a model cannot be cut at a place; None where it can: only tensors cross, unchanged afterwards.
 
     Args:
-        chain: a traced model.
+        chain: a captured model.
         trial: one run of it.
         cut: the place.
     """
     crossing = {n.name: trial.values[n.name] for n in chain.live(cut)}
-    if not cut or not crossing:
+    # What every stage can make for itself is the work of none.
+    if not crossing or chain.anywhere.issuperset(chain.nodes[:cut]) or chain.anywhere.issuperset(chain.nodes[cut:]):
         return "nothing crosses the cut"
     for name, value in crossing.items():
         if not isinstance(value, Tensor):
             shown = value if isinstance(value, bool | int | float | str) else type(value).__name__
             return f"what crosses the cut is no tensor (of operation: {name}, value: {shown})"
-        if value.is_complex():
-            return f"what crosses the cut is complex (of operation: {name})"
-        by = next((n.name for n in chain.nodes[cut:] if _storage(value) in trial.changed.get(n.name, ())), None)
-        if by is not None:
-            return f"what crosses the cut is changed in place afterwards (of operation: {name}, changed by: {by})"
+        by = trial.changers.get(_storage(value), [])
+        late = next((n for i, n in by if i >= cut), None)
+        if late is not None:
+            return f"what crosses the cut is changed in place afterwards (of operation: {name}, changed by: {late})"
+    if chain.nodes[cut].target is operator.getitem:
+        return "an operation is not cut from a part of what was made before it"
     return None
 
 
@@ -95,12 +121,12 @@ def commonest(chain: Chain, trial: Trial) -> list[str]:
 
 
 def run(chain: Chain, inputs: Tensors, form: Form | None = None) -> Trial:
-    """Run the traced model on one batch and hold it against the model itself, and so with slightly other parameters.
+    """Run the captured model on one batch and hold it against the model itself, and so with slightly other parameters.
 
     What a forward does to the model only shows where something has moved: a moving average of equals does not change.
 
     Raises:
-        ConfigError: the model cannot be run, see :func:`check`, or the traced operations compute something else.
+        ConfigError: the model cannot be run, see :func:`check`, or the captured operations compute something else.
     """
     moved = copied(chain.model)
     with torch.no_grad():
@@ -118,7 +144,7 @@ def _hold(chain: Chain, inputs: Tensors, form: Form | None) -> Trial:
     versions = {name: constant._version for name, constant in chain.constants.items()}
     # By one key, so that runs that are compared drop the same values.
     with drawing(CPU, 0, "trial"):
-        _compare(chain, model, expected, lambda: parts(interpreter.run(*(x.clone() for x in inputs))))
+        _compare(chain, model, expected, lambda: chain.form.fill(interpreter.run(*(x.clone() for x in inputs))))
     if any(chain.constants[name]._version != version for name, version in versions.items()):
         raise ConfigError(
             f"the model changes in place a tensor that its forward makes (model: {type(model).__name__}), which is "
@@ -127,8 +153,13 @@ def _hold(chain: Chain, inputs: Tensors, form: Form | None) -> Trial:
     return interpreter.trial
 
 
-def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Tensors:
-    """Run a model on one batch, changing its buffers, and return the tensors of its output.
+def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Any:
+    """Run a model on one batch, changing its buffers, and return its output, a tree of tensors.
+
+    Args:
+        model: in the mode in which it trains.
+        inputs: the tensors of one batch.
+        form: how the model is called with them; None for one by one.
 
     Raises:
         ConfigError: the model does not accept the data, there is no tensor in its output, it makes or replaces a
@@ -160,32 +191,31 @@ def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Tensor
     replaced = [name for name in before if after.get(name) is not before[name]]
     if replaced:
         raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {replaced[0]})")
-    return tuple(y.detach() for y in parts(made))
-
-
-def parts(output: Any) -> Tensors:
-    """Return the tensors that a model puts out.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    found = tensors_in(output)
-    if not found:
+    if not tensors_in(made):
         raise ConfigError(
-            f"there is no tensor in the model's output (it is: {type(output).__name__}); return tensors, alone or in "
-            "tuples, lists, dictionaries or dataclasses that torch.utils._pytree knows"
+            f"there is no tensor in the model's output (it is: {type(made).__name__}); return tensors, alone or in "
+            "tuples, lists, dictionaries or dataclasses"
         )
-    return found
+    return made
 
 
-def _compare(chain: Chain, model: nn.Module, expected: Tensors, traced: Callable[[], Tensors]) -> None:
+def differing(expected: Any, found: Any) -> bool:
+    """Return whether two outputs differ, in a bit of a tensor or in their form."""
+    (form, tensors), (other, others) = parted(expected), parted(found)
+    return form != other or len(tensors) != len(others) or not all(map(same, tensors, others))
+
+
+def _compare(chain: Chain, model: nn.Module, expected: Any, captured: Callable[[], Any]) -> None:
+    problem = None
     try:
-        found, problem = traced(), "its outputs differ"
+        found = captured()
     except Exception as error:  # a branch that the data would not have taken can raise anything
-        found, problem = (), next(iter(str(error).splitlines()), type(error).__name__)
-    held = zip(tensors_of(model).values(), tensors_of(chain.model).values(), strict=True)
-    pairs = [*zip(expected, found, strict=False), *held]
-    if len(found) != len(expected) or not all(same(a, b) for a, b in pairs):
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+    else:
+        problem = "its outputs differ" if differing(expected, found) else None
+    held = zip(tensors_of(model).items(), tensors_of(chain.model).values(), strict=True)
+    problem = problem or next((f"{name} differs" for (name, a), b in held if not same(a, b)), None)
+    if problem is not None:
         raise ConfigError(
             f"tracing changes what the model computes (model: {type(model).__name__}): {problem}; where the forward "
             "depends on values, put that part into a module of its own, or into a function marked with torch.fx.wrap"

@@ -272,7 +272,8 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
-    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, apart=asked.grid.tied == "mirror")
+    apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
+    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, blocks, apart=apart)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)

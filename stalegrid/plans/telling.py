@@ -3,6 +3,7 @@
 Does not know: engines, files.
 """
 
+import dataclasses
 import os
 
 from stalegrid.observe import Record
@@ -40,7 +41,8 @@ def _served(plan: ServedPlan, engine: str) -> str:
 
 def _grid(plan: Plan, engine: str) -> str:
     gap = "" if plan.spectral_gap is None else f", spectral gap {plan.spectral_gap:.4g}"
-    cuts = "" if not plan.partition.names else f", cut before {', '.join(plan.partition.names)}"
+    part = plan.partition
+    cuts = f", captured by {part.captured}, cut before {', '.join(part.names)}" if part.names else ""
     held = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in plan.held)
     frozen = "" if not plan.program.frozen else f"; forward only before stage {plan.program.frozen}"
     bounds = ", ".join(map(str, plan.bounds))
@@ -80,6 +82,9 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "view": name_of_view(plan.view),
         "mixing": plan.mixing.name,
         "cuts": list(plan.partition.names),
+        "captured": plan.partition.captured or None,
+        "capture_notes": list(plan.partition.notes),
+        "shares": [dataclasses.asdict(share) for share in plan.partition.shares],
         "tied": {tie.names[0]: list(tie.stages) for tie in plan.program.ties.each},
         "spectral_gap": plan.spectral_gap,
         "held_at_most": list(plan.held),

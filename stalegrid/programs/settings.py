@@ -18,6 +18,8 @@ class GridSettings(Group):
         groups: S, data-parallel groups; the method's own shape if left out.
         stages: K, pipeline stages; the method's own shape if left out.
         cuts: names of the modules that begin stages 1..K-1; balanced by measured time if left out.
+        blocks: paths of parts of the model that are called in turn, each kept whole, such as layers.*; its forward is
+            followed if left out.
         tied: where several stages would use a parameter: one trains it and the others have a mirror, or they are not
             cut apart.
     """
@@ -27,6 +29,7 @@ class GridSettings(Group):
     groups: int | None = None
     stages: int | None = None
     cuts: list[str] | None = None
+    blocks: list[str] | None = None
     tied: Literal["mirror", "together"] = "mirror"
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from stalegrid.engines.distributed.packing import Packer
+from stalegrid.objects import PLACE, Form
 from stalegrid.partition.operations import Operations
 from stalegrid.seeds import drawing
 
@@ -43,7 +44,7 @@ class Several(nn.Module):
 
 def written(graph: fx.Graph) -> bytes:
     packed = io.BytesIO()
-    Packer(packed).dump(Operations.of(graph, {"c": torch.ones(2)}, (torch.Size((3, 4)),)))
+    Packer(packed).dump(Operations.of(graph, {"c": torch.ones(2)}, (torch.Size((3, 4)),), Form(PLACE)))
     return packed.getvalue()
 
 

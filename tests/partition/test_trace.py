@@ -62,14 +62,14 @@ class Outer(nn.Module):
 
 def test_operations_are_named_by_their_modules_or_functions() -> None:
     assert operations(Outer()) == [
-        "blocks.0.a",
-        "tanh",
+        "blocks",
+        "blocks.0.tanh",
         "blocks.0.b",
-        "add",
-        "blocks.1.a",
-        "tanh_1",
+        "blocks.0.add",
+        "blocks.1",
+        "blocks.1.tanh_1",
         "blocks.1.b",
-        "add_1",
+        "blocks.1.add_1",
         "mul",
         "head",
     ]
@@ -98,7 +98,7 @@ def test_every_operation_is_found_by_its_name_and_every_module_by_its_first_oper
 
 @pytest.mark.parametrize("name", ["block", "blocks.2", "heads", "", "scale"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"cut: '{name}'\); there are: tanh, blocks.0.b, add, .*, head"):
+    with pytest.raises(ConfigError, match=rf"cut: '{name}'\); there are: blocks.0.b, blocks.1, blocks.1.b, head"):
         trace(Outer()).find(name)
 
 
@@ -172,7 +172,7 @@ class OnlyIf(nn.Module):
 
 def test_a_module_that_cannot_be_followed_is_one_operation() -> None:
     model = nn.Sequential(Inner(), OnlyIf(), nn.Linear(4, 2))
-    assert operations(model) == ["0.a", "tanh", "0.b", "add", "1", "2"]
+    assert operations(model) == ["0", "0.tanh", "0.b", "0.add", "1", "2"]
     chain = trace(model)
     assert chain.owned(4, 5) == [f"1.inner.{n}" for n in ("a.weight", "a.bias", "b.weight", "b.bias")]
 
@@ -188,9 +188,17 @@ def test_only_the_innermost_module_that_cannot_be_followed_is_kept_whole() -> No
         def forward(self, x: Tensor) -> Tensor:
             return self.after(self.branch(self.before(x)))
 
-    assert operations(nn.Sequential(Around(), Around())) == [
-        f"{i}.{part}" for i in range(2) for part in ("before", "branch", "after")
-    ]
+    parts = ["0", "0.branch", "0.after", "1", "1.branch", "1.after"]
+    assert operations(nn.Sequential(Around(), Around())) == parts
+
+
+def test_many_blocks_of_a_class_take_few_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[object] = []
+    follow = fx.Tracer.trace
+    monkeypatch.setattr(fx.Tracer, "trace", lambda *args: traces.append(args) or follow(*args))
+    model = nn.Sequential(*(OnlyIf() for _ in range(20)))
+    assert operations(model) == [str(i) for i in range(20)]
+    assert len(traces) == 6
 
 
 def test_branches_on_shapes_are_fine_in_a_module_of_their_own() -> None:
@@ -220,7 +228,10 @@ def test_shapes_may_be_used_without_branches() -> None:
 
 
 def test_an_outermost_forward_that_cannot_be_followed_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\(model: OnlyIf, line: test_trace.py:\d+\).*module of its own"):
+    with pytest.raises(
+        ConfigError,
+        match=r"\(model: OnlyIf, by: torch.fx, line: test_trace.py:\d+: return self.inner.*\).*module of its own",
+    ):
         trace(OnlyIf())
 
 

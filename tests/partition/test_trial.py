@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
+from stalegrid.objects import PLACE, Form, tensors_in
 from stalegrid.partition.trial import check
 
 torch.set_num_threads(1)
@@ -83,9 +84,7 @@ def test_a_forward_may_need_gradients() -> None:
             x.requires_grad_()
             return torch.autograd.grad(self.energy(x).tanh().sum(), x, create_graph=True)[0]
 
-    (made,) = check(Force(), (noise(2, 4),))
-    assert made.shape == (2, 4)
-    assert not made.requires_grad
+    assert check(Force(), (noise(2, 4),)).shape == (2, 4)
 
 
 @pytest.mark.parametrize("wrap", [lambda y: {"y": y}, lambda y: [y], lambda y: (y, (None, y)), lambda y: (y, 3)])
@@ -94,7 +93,9 @@ def test_any_tree_is_an_output(wrap: Any) -> None:
         def forward(self, x: Tensor) -> Any:
             return wrap(super().forward(x))
 
-    assert {y.shape for y in check(Wrapped(4, 3), (noise(2, 4),))} == {(2, 3)}
+    made = check(Wrapped(4, 3), (noise(2, 4),))
+    assert {y.shape for y in tensors_in(made)} == {(2, 3)}
+    assert Form.split(made)[0] == Form(wrap(PLACE))
 
 
 @pytest.mark.parametrize(("wrap", "shown"), [(lambda y: None, "NoneType"), (lambda y: {"y": 3}, "dict")])

@@ -235,7 +235,9 @@ def _graph(operations: Operations) -> list[Any]:
         for o in operations.listed
     ]
     dense = {name: t for name, t in operations.constants.items() if t.layout is torch.strided}
-    return [*listed, *((name, hashlib.sha256(bytes_of(t)).hexdigest()) for name, t in dense.items())]
+    crossing = operations.kinds
+    kinds = sorted(crossing.complexes), sorted(crossing.still), str(operations.form)
+    return [*listed, kinds, *((name, hashlib.sha256(bytes_of(t)).hexdigest()) for name, t in dense.items())]
 
 
 def _named(target: Callable[..., Any] | str) -> str:
