@@ -3,6 +3,6 @@
 Does not know: stages, engines.
 """
 
-from stalegrid.models.named import build
+from stalegrid.models.named import GPT, build, convnet, mlp, resnet
 
-__all__ = ["build"]
+__all__ = ["GPT", "build", "convnet", "mlp", "resnet"]
