@@ -50,7 +50,8 @@ def check_apart(chain: Chain, cuts: Sequence[int], batches: Sequence[Tensors], f
                 f"the stages compute something else than the model (cuts: {names}, batch: {batch}): {problem}; what "
                 "Python keeps in one stage does not reach another (a module or an object that both use, or an "
                 "attribute that the forward around a module reads): keep it in a buffer that one stage uses, or cut "
-                "elsewhere"
+                "elsewhere; and a forward that takes another way while it is captured, as attention of transformers "
+                "does for masks, must not (attn_implementation='eager' does not)"
             )
         for module in (model, *stages):
             _move(module)

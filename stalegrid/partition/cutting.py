@@ -17,7 +17,7 @@ from stalegrid.partition.balancing import balance
 from stalegrid.partition.capture import Capture, captures
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.draws import another
+from stalegrid.partition.draws import another, unmasked
 from stalegrid.partition.following import together
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
@@ -101,7 +101,7 @@ def partition(
     check(copied(model), inputs, form)  # before capturing, which would take the blame
     refused: list[ConfigError] = []
     problems: list[ConfigError] = []
-    batches = (inputs, another(model, inputs, form))
+    batches = (inputs, another(model, inputs, form), *unmasked(model, inputs, form))
     for capture in captures(copied(model), inputs, form, blocks, stages):
         if isinstance(capture, ConfigError):
             refused.append(capture)
