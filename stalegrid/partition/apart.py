@@ -50,7 +50,7 @@ def check_apart(chain: Chain, cuts: Sequence[int], batches: Sequence[Tensors], f
                 f"the stages compute something else than the model (cuts: {names}, batch: {batch}): {problem}; what "
                 "Python keeps in one stage does not reach another (a module or an object that both use, or an "
                 "attribute that the forward around a module reads): keep it in a buffer that one stage uses, or cut "
-                "elsewhere"
+                "elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout of its value"
             )
         for module in (model, *stages):
             _move(module)
