@@ -53,6 +53,7 @@ def main() -> None:
             loss=nn.CrossEntropyLoss(),
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
             stages=4,
+            cuts=["3", "6", "9"],
             batch_size=32,
             updates=asked.updates,
             engine="simulator",
