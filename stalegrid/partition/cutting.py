@@ -3,10 +3,12 @@
 Does not know: groups, methods, engines.
 """
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -19,6 +21,7 @@ from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
 from stalegrid.partition.draws import another
 from stalegrid.partition.following import together
+from stalegrid.partition.lying import lying_alike
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
 from stalegrid.partition.tied import ties_of
@@ -42,6 +45,7 @@ class Partition:
         notes: why not by what would be asked first, and what was kept whole.
         shares: of each stage, in the model's time and in its trained parameters.
         ties: trained parameters that several stages use.
+        places: at which it could have been cut; 0 for one stage.
     """
 
     cuts: tuple[int, ...]
@@ -53,6 +57,7 @@ class Partition:
     notes: tuple[str, ...] = field(default=(), compare=False)
     shares: tuple[Share, ...] = field(default=(), compare=False)
     ties: tuple[Tie, ...] = ()
+    places: int = field(default=0, compare=False)
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
@@ -108,10 +113,12 @@ def partition(
             continue
         try:
             cutter = _Cutter(capture)
-            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(cutter, stages, cuts)
-            ties = ties_of(capture.chain.model, _parts(capture.chain, chosen), apart=apart)
-            # A counter in the model has not been run on yet.
-            check_apart(dataclasses.replace(capture.chain, model=model), chosen, batches, form)
+            held = partial(_held, capture.chain, model, batches, form, apart)
+            if cuts is not None:
+                chosen = _named(cutter, stages, cuts)
+                ties = held(chosen)
+            else:
+                chosen, ties = _first_that_holds(cutter, stages, apart, inputs, held)
         except ConfigError as problem:
             problems.append(problem)
             continue
@@ -120,6 +127,31 @@ def partition(
             warn_unfair(found.shares, capture.whole)
         return found
     raise together([*problems[:1], *refused])
+
+
+def _held(
+    chain: Chain, model: nn.Module, batches: Sequence[Tensors], form: Form | None, apart: bool, cuts: list[int]
+) -> tuple[Tie, ...]:
+    """Hold stages against the model, and return what they share."""
+    ties = ties_of(chain.model, _parts(chain, cuts), apart=apart)
+    # A counter in the model has not been run on yet.
+    check_apart(dataclasses.replace(chain, model=model), cuts, batches, form)
+    return ties
+
+
+def _first_that_holds(
+    cutter: "_Cutter", stages: int, apart: bool, inputs: Tensors, held: Callable[[list[int]], tuple[Tie, ...]]
+) -> tuple[list[int], tuple[Tie, ...]]:
+    """Return balanced cuts; where stages are not the model, those at which gradients are laid out like values."""
+    chosen = _balanced(cutter, stages, apart)
+    try:
+        return chosen, held(chosen)
+    except ConfigError as problem:
+        try:
+            chosen = _balanced(cutter.even(inputs), stages, apart)
+            return chosen, held(chosen)
+        except ConfigError:
+            raise problem from None
 
 
 def _parts(chain: Chain, cuts: Sequence[int]) -> list[nn.Module]:
@@ -147,6 +179,7 @@ def _partition(
         tuple([str(p) for p in problems] + kept),
         shares,
         ties,
+        len(capture.places),
     )
 
 
@@ -203,6 +236,16 @@ class _Cutter:
         buffers = {name for name, _ in self.chain.model.named_buffers()}
         self._together = {name: span for name, span in self._shared.items() if name in buffers}
         self._owners = [0, *itertools.accumulate(map(int, _owners(self.chain, self.trial)))]
+
+    def even(self, inputs: Tensors) -> "_Cutter":
+        """Return one that cuts only where all that crosses has its gradient laid out like itself.
+
+        Args:
+            inputs: the tensors of one batch.
+        """
+        alike, other = lying_alike(self.chain, inputs), copy.copy(self)
+        other.possible = [c for c in self.possible if alike.issuperset(n.name for n in self.chain.live(c))]
+        return other
 
     @property
     def layers(self) -> int:
