@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, copied, in_training
+from stalegrid.objects import Form, Shapes, Tensors, copied, in_training, shapes_of, shown
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.capture import Capture, captures
@@ -20,12 +20,28 @@ from stalegrid.partition.cost import copy_seconds, measure
 from stalegrid.partition.draws import another
 from stalegrid.partition.following import together
 from stalegrid.partition.operations import Operations
+from stalegrid.partition.shaped import Cut, renamed, stages_of
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
 from stalegrid.partition.tied import ties_of
 from stalegrid.partition.trial import Trial, check, commonest, obstacle
 from stalegrid.programs import Layout, Tie, layout_of
 
 __all__ = ["Partition", "check", "finest", "partition"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a model that is cut is for batches of another shape than the first.
+
+    Args:
+        cuts: positions in its operations, at the same names.
+        layouts: what crosses each cut, for one batch.
+        operations: that were cut.
+    """
+
+    cuts: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    operations: Operations = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class Partition:
         notes: why not by what would be asked first, and what was kept whole.
         shares: of each stage, in the model's time and in its trained parameters.
         ties: trained parameters that several stages use.
+        others: the same for batches of other shapes.
     """
 
     cuts: tuple[int, ...]
@@ -53,6 +70,23 @@ class Partition:
     notes: tuple[str, ...] = field(default=(), compare=False)
     shares: tuple[Share, ...] = field(default=(), compare=False)
     ties: tuple[Tie, ...] = ()
+    others: tuple[Variant, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The model as it is cut for batches of each shape, the first one's first; none for one stage."""
+        if self.operations is None:
+            return ()
+        return (Variant(self.cuts, self.layouts, self.operations), *self.others)
+
+    @property
+    def shapes(self) -> tuple[Shapes, ...]:
+        """The shapes of the inputs of batches that stages take; none where they take any."""
+        return tuple(variant.operations.shapes for variant in self.variants)
+
+    def crossing(self, cut: int) -> tuple[Layout, ...]:
+        """Return what crosses a cut, for one batch of each shape; what is alike once."""
+        return tuple(dict.fromkeys(variant.layouts[cut] for variant in self.variants))
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
@@ -63,7 +97,7 @@ class Partition:
         model.train()
         if self.operations is None:
             return [model]
-        return _parts(Chain.read(self.operations, model), self.cuts)
+        return stages_of([Cut(Chain.read(v.operations, model), v.cuts, v.layouts) for v in self.variants])
 
 
 def partition(
@@ -75,6 +109,7 @@ def partition(
     blocks: Sequence[str] | None = None,
     *,
     apart: bool = True,
+    more: Sequence[Tensors] = (),
 ) -> Partition:
     """Cut a model into stages.
 
@@ -87,6 +122,7 @@ def partition(
         form: how the model is called with the tensors; None for one by one.
         blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
         apart: whether cuts may lie between the uses of a parameter; balanced ones do only where there is no other way.
+        more: batches of other shapes, each a shape of its own; they are cut at the same names.
 
     Raises:
         ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
@@ -101,52 +137,89 @@ def partition(
     check(copied(model), inputs, form)  # before capturing, which would take the blame
     refused: list[ConfigError] = []
     problems: list[ConfigError] = []
-    batches = (inputs, another(model, inputs, form))
+    batches = [batch for one in (inputs, *more) for batch in (one, another(model, one, form))]
     for capture in captures(copied(model), inputs, form, blocks, stages):
         if isinstance(capture, ConfigError):
             refused.append(capture)
             continue
         try:
             cutter = _Cutter(capture)
-            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(cutter, stages, cuts)
-            ties = ties_of(capture.chain.model, _parts(capture.chain, chosen), apart=apart)
+            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(capture, cuts)
+            first = _cut(capture, chosen)
+            names = [capture.chain.name(c) for c in chosen]
+            found = [_like(model, form, blocks, capture, names, batch, i) for i, batch in enumerate(more, 1)]
+            variants = [first, *found]
+            ties = ties_of(capture.chain.model, stages_of(variants), apart=apart)
             # A counter in the model has not been run on yet.
-            check_apart(dataclasses.replace(capture.chain, model=model), chosen, batches, form)
+            fresh = [dataclasses.replace(v, chain=dataclasses.replace(v.chain, model=model)) for v in variants]
+            check_apart(model, stages_of(fresh), names, batches, form)
         except ConfigError as problem:
             problems.append(problem)
             continue
-        found = _partition(capture, chosen, cutter.costs, [*refused, *problems], ties)
+        made = _partition(capture, variants, cutter.costs, [*refused, *problems], ties)
         if cuts is None:
-            warn_unfair(found.shares, capture.whole)
-        return found
+            warn_unfair(made.shares, capture.whole)
+        return made
     raise together([*problems[:1], *refused])
 
 
-def _parts(chain: Chain, cuts: Sequence[int]) -> list[nn.Module]:
-    return [chain.stage(start, stop) for start, stop in itertools.pairwise([0, *cuts, len(chain.nodes)])]
+def _cut(capture: Capture, cuts: Sequence[int]) -> Cut:
+    chain = capture.chain
+    return Cut(chain, tuple(cuts), tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts))
+
+
+def _like(
+    model: nn.Module,
+    form: Form | None,
+    blocks: Sequence[str] | None,
+    first: Capture,
+    names: Sequence[str],
+    inputs: Tensors,
+    number: int,
+) -> Cut:
+    """Cut a model for batches of another shape as it is cut for the first one.
+
+    Raises:
+        ConfigError: it is not captured in the same way, or not cut at the same names.
+    """
+    try:
+        check(copied(model), inputs, form)
+        tried = list(captures(copied(model), inputs, form, blocks, len(names) + 1))
+        capture = next((c for c in tried if isinstance(c, Capture) and c.by == first.by), None)
+        if capture is None:
+            raise together([c for c in tried if isinstance(c, ConfigError)])
+        cuts = _named(capture, names)
+    except ConfigError as problem:
+        raise ConfigError(
+            f"the model cannot be cut for batches of another shape as for the first one (shape: "
+            f"{shown(shapes_of(inputs))}, captured by: {first.by}, cuts: {', '.join(names)}): {problem}"
+        ) from problem
+    # Over one model, so that what stages share is known by identity.
+    chain = renamed(dataclasses.replace(capture.chain, model=first.chain.model), number)
+    return _cut(dataclasses.replace(capture, chain=chain), cuts)
 
 
 def _partition(
     capture: Capture,
-    cuts: list[int],
+    variants: Sequence[Cut],
     seconds: list[float],
     problems: Sequence[ConfigError],
     ties: tuple[Tie, ...],
 ) -> Partition:
-    chain = capture.chain
-    layouts = tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts)
+    (first, *others), chain, cuts = variants, capture.chain, variants[0].cuts
     kept = [f"{path} is kept whole{_why(chain.opaque.get(path))}" for path in capture.whole]
     shares = shares_of(chain, cuts, seconds)
     return Partition(
-        tuple(cuts),
+        cuts,
         tuple(chain.name(c) for c in cuts),
-        layouts,
+        first.layouts,
         None,
         chain.operations,
         capture.by,
         tuple([str(p) for p in problems] + kept),
         shares,
         ties,
+        tuple(Variant(v.cuts, v.layouts, v.chain.operations) for v in others),
     )
 
 
@@ -283,14 +356,14 @@ def _balanced(cutter: _Cutter, stages: int, apart: bool) -> list[int]:
     return found
 
 
-def _named(cutter: _Cutter, stages: int, cuts: Sequence[str]) -> list[int]:
-    chain = cutter.chain
+def _named(capture: Capture, cuts: Sequence[str]) -> list[int]:
+    chain = capture.chain
     found = [chain.find(name) for name in cuts]
     for name, cut in zip(cuts, found, strict=True):
-        if cut not in cutter.possible:
+        if cut not in capture.places:
             raise ConfigError(
-                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, cutter.trial, cut)}; near it there "
-                f"is: {_near(chain, cut, cutter.possible)}"
+                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, capture.trial, cut)}; near it there "
+                f"is: {_near(chain, cut, capture.places)}"
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")
