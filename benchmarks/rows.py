@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import (
     breakdown,
+    capture,
     cpu,
     cuda,
     data,
@@ -47,6 +48,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "softsync": softsync.run,
     "start": start.run,
     "data": data.run,
+    "capture": capture.run,
 }
 
 TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}

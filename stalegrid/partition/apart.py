@@ -103,14 +103,17 @@ def _gradients(
 ) -> str | None:
     """Return the name of a parameter that gets another gradient from the stages than from the model, if one does."""
     try:
-        _backward(tensors_in(expected), [_slope(y) for y in tensors_in(expected)])
+        # By one key each: a backward may draw, the last stage first, as the whole does.
+        with drawing(CPU, 0, "trial backward"):
+            _backward(tensors_in(expected), [_slope(y) for y in tensors_in(expected)])
     except Exception:  # a model whose backward fails by itself is told of where an update is tried
         return None
     given: list[Tensor | None] = [_slope(y) for y in tensors_in(runs[-1].made)]
     try:
-        for run in reversed(runs):
-            _backward(tensors_in(run.made), given)
-            given = [x.grad for x in run.taken]
+        with drawing(CPU, 0, "trial backward"):
+            for run in reversed(runs):
+                _backward(tensors_in(run.made), given)
+                given = [x.grad for x in run.taken]
     except Exception as error:  # what the model's own backward does not raise
         return next(iter(str(error).splitlines()), type(error).__name__)
     names: dict[int, str] = {}

@@ -159,7 +159,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "--mixing.perod=2"),
         "unknown option of mixing (option: '--mixing.perod'); did you mean --mix",
     ),
-    "all-of-it": (("train", "--grid.rows", "2"), "there are: --groups, --stages, --cuts, --grid.tied\n"),
+    "all-of-it": (("train", "--grid.rows", "2"), "there are: --groups, --stages, --cuts, --blocks, --grid.tied\n"),
     "group": (("train", "--gird.stages", "2"), "unknown option (option: '--gird.stages'); did you mean --stages?"),
     "not-here": (("table", "--lr", "1"), "unknown option (option: '--lr')"),
     "never-here": (("verify", "--epochs", "1"), "unknown option (option: '--epochs')"),
