@@ -173,6 +173,20 @@ def test_a_run_is_the_plain_loop_over_the_whole_model(name: str, stages: int) ->
     assert same(trained(calm(kind), data(), loss, stages=stages, cuts=cuts), expected)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "data-parallel", "groups": 2},
+        {"method": "hardsync", "learners": 2},
+        {"method": "pham-ahn", "groups": 2, "stages": 1},
+    ],
+    ids=lambda options: options["method"],
+)
+def test_a_model_in_one_piece_takes_any_shape(options: dict[str, Any]) -> None:
+    runs = [trained(Pooled, alone(), F.cross_entropy, None, **options, engine=e) for e in ("simulator", "processes")]
+    assert same(*runs)
+
+
 METHODS: dict[str, dict[str, Any]] = {
     "pipedream": {"method": "pipedream", "stages": 3},
     "recomputed": {"method": "pipedream", "stages": 2, "view": "recomputed"},

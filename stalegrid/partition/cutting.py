@@ -5,7 +5,7 @@ Does not know: groups, methods, engines.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -184,10 +184,7 @@ def _like(
     """
     try:
         check(copied(model), inputs, form)
-        tried = list(captures(copied(model), inputs, form, blocks, len(names) + 1))
-        capture = next((c for c in tried if isinstance(c, Capture) and c.by == first.by), None)
-        if capture is None:
-            raise together([c for c in tried if isinstance(c, ConfigError)])
+        capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, len(names) + 1))
         cuts = _named(capture, names)
     except ConfigError as problem:
         raise ConfigError(
@@ -197,6 +194,17 @@ def _like(
     # Over one model, so that what stages share is known by identity.
     chain = renamed(dataclasses.replace(capture.chain, model=first.chain.model), number)
     return _cut(dataclasses.replace(capture, chain=chain), cuts)
+
+
+def _captured_by(by: str, tried: Iterable[Capture | ConfigError]) -> Capture:
+    """Return the capture that was made in some way; operations of another one have other names."""
+    refused: list[ConfigError] = []
+    for capture in tried:
+        if isinstance(capture, ConfigError):
+            refused.append(capture)
+        elif capture.by == by:
+            return capture
+    raise together(refused) if refused else ConfigError("only another way captures the model for them")
 
 
 def _partition(

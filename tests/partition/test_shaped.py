@@ -108,3 +108,20 @@ def test_what_torch_export_captures_has_constants_for_each_shape() -> None:
     stages = cut.stages(model)
     for (x,) in BATCHES:
         assert torch.equal(stages[1](stages[0](x)), model(x))
+
+
+def test_all_shapes_are_captured_in_one_way() -> None:
+    class Long(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            long = x.shape[0] > 3
+            h = self.a(x)
+            return self.b(h + 1 if long and h.device.type == "cpu" else h)
+
+    short, _, long = BATCHES
+    for first, other in ((short, long), (long, short)):
+        model = Long()
+        cut = partition(model, first, 2, ["b"], more=[other])
+        assert cut.captured == "torch.export"
+        below, above = cut.stages(model)
+        assert all(torch.equal(above(below(*batch)), copied(model)(*batch)) for batch in (first, other))
+    assert partition(Long(), short, 2, ["b"], more=[(noise(3, 4),)]).captured == "torch.fx"
