@@ -242,6 +242,36 @@ def test_messages_and_what_is_held_are_those_of_the_largest_batch() -> None:
     assert plan.held == make_plan(long, make_settings(1, 2, **asked)).held
 
 
+class Rows(Dataset[Any]):
+    """Texts as a tokenizer gives them."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, i: int) -> Any:
+        ids = ROWS[i, : 1 + i % 12]
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+@pytest.mark.filterwarnings("ignore")  # of what transformers and torch.export think of their own calls
+def test_a_model_of_transformers_with_tied_weights_is_the_plain_loop() -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=16, n_embd=8, n_layer=2, n_head=2, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0
+    )
+    pad = pad_to([4, 8, 12], {"input_ids": 0, "attention_mask": 0, "labels": -100})
+    options: dict[str, Any] = {"batch_size": 2, "updates": 8, "collate_fn": pad}
+
+    def kind() -> nn.Module:
+        model: nn.Module = transformers.GPT2LMHeadModel(config)
+        return model
+
+    one = trained(kind, Rows(), None, None, method="sgd", **options)  # type: ignore[arg-type]
+    cuts = ["transformer.h.0.mlp", "transformer.h.1.mlp"]
+    cut = trained(kind, Rows(), None, None, stages=3, cuts=cuts, **options)  # type: ignore[arg-type]
+    assert same(cut, one)
+
+
 # What is refused.
 
 
@@ -326,9 +356,9 @@ def test_a_model_that_branches_on_a_shape_is_cut_where_all_have_the_place() -> N
 
 
 def test_a_stream_cannot_be_looked_at() -> None:
-    class Rows(IterableDataset[Any]):
+    class Stream(IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:
             return iter([(ROWS[i, :4], i % 3) for i in range(60)])
 
     with pytest.raises(ConfigError, match=r"of a stream cannot be looked at before the run \(training.shapes: 4\)"):
-        trained(Pooled, Rows(), F.cross_entropy, stages=2, batch_size=1)
+        trained(Pooled, Stream(), F.cross_entropy, stages=2, batch_size=1)
