@@ -54,7 +54,8 @@ def check_apart(
                 f"the stages compute something else than the model (cuts: {', '.join(names)}, batch: {batch}): "
                 f"{problem}; what Python keeps in one stage does not reach another (a module or an object that both "
                 "use, or an attribute that the forward around a module reads): keep it in a buffer that one stage "
-                "uses, or cut elsewhere"
+                "uses, or cut elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout "
+                "of its value"
             )
         for module in (model, *stages):
             _move(module)

@@ -3,10 +3,13 @@
 Does not know: groups, methods, engines.
 """
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -19,6 +22,7 @@ from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
 from stalegrid.partition.draws import another
 from stalegrid.partition.following import together
+from stalegrid.partition.lying import lying_alike
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.shaped import Cut, renamed, stages_of
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
@@ -58,6 +62,7 @@ class Partition:
         notes: why not by what would be asked first, and what was kept whole.
         shares: of each stage, in the model's time and in its trained parameters.
         ties: trained parameters that several stages use.
+        places: at which it could have been cut; 0 for one stage.
         others: the same for batches of other shapes.
     """
 
@@ -70,6 +75,7 @@ class Partition:
     notes: tuple[str, ...] = field(default=(), compare=False)
     shares: tuple[Share, ...] = field(default=(), compare=False)
     ties: tuple[Tie, ...] = ()
+    places: int = field(default=0, compare=False)
     others: tuple[Variant, ...] = ()
 
     @property
@@ -144,15 +150,12 @@ def partition(
             continue
         try:
             cutter = _Cutter(capture)
-            chosen = _balanced(cutter, stages, apart) if cuts is None else _named(capture, cuts)
-            first = _cut(capture, chosen)
-            names = [capture.chain.name(c) for c in chosen]
-            found = [_like(model, form, blocks, capture, names, batch, i) for i, batch in enumerate(more, 1)]
-            variants = [first, *found]
-            ties = ties_of(capture.chain.model, stages_of(variants), apart=apart)
-            # A counter in the model has not been run on yet.
-            fresh = [dataclasses.replace(v, chain=dataclasses.replace(v.chain, model=model)) for v in variants]
-            check_apart(model, stages_of(fresh), names, batches, form)
+            captured = [capture, *(_like(capture, model, form, blocks, stages, i, b) for i, b in enumerate(more, 1))]
+            held = partial(_held, captured, model, batches, form, apart)
+            if cuts is not None:
+                variants, ties = held(_named(capture, cuts))
+            else:
+                variants, ties = _first_that_holds(cutter, stages, apart, inputs, held)
         except ConfigError as problem:
             problems.append(problem)
             continue
@@ -163,37 +166,80 @@ def partition(
     raise together([*problems[:1], *refused])
 
 
+Held = tuple[list[Cut], tuple[Tie, ...]]
+"""A model as it is cut for batches of each shape, and what its stages share."""
+
+
+def _held(
+    captured: Sequence[Capture],
+    model: nn.Module,
+    batches: Sequence[Tensors],
+    form: Form | None,
+    apart: bool,
+    cuts: Sequence[int],
+) -> Held:
+    """Cut a model for all shapes at the same names, and hold its stages against it."""
+    first, *others = captured
+    names = [first.chain.name(c) for c in cuts]
+    variants = [_cut(first, cuts)]
+    for capture in others:
+        with _of_another_shape(capture.chain.shapes, names):
+            variants.append(_cut(capture, _named(capture, names)))
+    ties = ties_of(first.chain.model, stages_of(variants), apart=apart)
+    # A counter in the model has not been run on yet.
+    fresh = [dataclasses.replace(v, chain=dataclasses.replace(v.chain, model=model)) for v in variants]
+    check_apart(model, stages_of(fresh), names, batches, form)
+    return variants, ties
+
+
 def _cut(capture: Capture, cuts: Sequence[int]) -> Cut:
     chain = capture.chain
     return Cut(chain, tuple(cuts), tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts))
 
 
+def _first_that_holds(
+    cutter: "_Cutter", stages: int, apart: bool, inputs: Tensors, held: Callable[[Sequence[int]], Held]
+) -> Held:
+    """Return balanced cuts; where stages are not the model, those at which gradients are laid out like values."""
+    chosen = _balanced(cutter, stages, apart)
+    try:
+        return held(chosen)
+    except ConfigError as problem:
+        try:
+            return held(_balanced(cutter.even(inputs), stages, apart))
+        except ConfigError:
+            raise problem from None
+
+
 def _like(
+    first: Capture,
     model: nn.Module,
     form: Form | None,
     blocks: Sequence[str] | None,
-    first: Capture,
-    names: Sequence[str],
-    inputs: Tensors,
+    stages: int,
     number: int,
-) -> Cut:
-    """Cut a model for batches of another shape as it is cut for the first one.
-
-    Raises:
-        ConfigError: it is not captured in the same way, or not cut at the same names.
-    """
-    try:
+    inputs: Tensors,
+) -> Capture:
+    """Capture a model for batches of another shape in the way in which it is captured for the first one."""
+    with _of_another_shape(shapes_of(inputs)):
         check(copied(model), inputs, form)
-        capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, len(names) + 1))
-        cuts = _named(capture, names)
-    except ConfigError as problem:
-        raise ConfigError(
-            f"the model cannot be cut for batches of another shape as for the first one (shape: "
-            f"{shown(shapes_of(inputs))}, captured by: {first.by}, cuts: {', '.join(names)}): {problem}"
-        ) from problem
+        capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, stages))
     # Over one model, so that what stages share is known by identity.
     chain = renamed(dataclasses.replace(capture.chain, model=first.chain.model), number)
-    return _cut(dataclasses.replace(capture, chain=chain), cuts)
+    return dataclasses.replace(capture, chain=chain)
+
+
+@contextmanager
+def _of_another_shape(shapes: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
+    """Say of what is refused that it is so for batches of another shape than the first."""
+    try:
+        yield
+    except ConfigError as problem:
+        where = f", cuts: {', '.join(cuts)}" if cuts else ""
+        raise ConfigError(
+            f"the model cannot be cut for batches of another shape as for the first one (shape: {shown(shapes)}"
+            f"{where}): {problem}"
+        ) from problem
 
 
 def _captured_by(by: str, tried: Iterable[Capture | ConfigError]) -> Capture:
@@ -204,7 +250,7 @@ def _captured_by(by: str, tried: Iterable[Capture | ConfigError]) -> Capture:
             refused.append(capture)
         elif capture.by == by:
             return capture
-    raise together(refused) if refused else ConfigError("only another way captures the model for them")
+    raise together(refused) if refused else ConfigError(f"only another way than {by} captures the model for them")
 
 
 def _partition(
@@ -227,6 +273,7 @@ def _partition(
         tuple([str(p) for p in problems] + kept),
         shares,
         ties,
+        len(capture.places),
         tuple(Variant(v.cuts, v.layouts, v.chain.operations) for v in others),
     )
 
@@ -284,6 +331,16 @@ class _Cutter:
         buffers = {name for name, _ in self.chain.model.named_buffers()}
         self._together = {name: span for name, span in self._shared.items() if name in buffers}
         self._owners = [0, *itertools.accumulate(map(int, _owners(self.chain, self.trial)))]
+
+    def even(self, inputs: Tensors) -> "_Cutter":
+        """Return one that cuts only where all that crosses has its gradient laid out like itself.
+
+        Args:
+            inputs: the tensors of one batch.
+        """
+        alike, other = lying_alike(self.chain, inputs), copy.copy(self)
+        other.possible = [c for c in self.possible if alike.issuperset(n.name for n in self.chain.live(c))]
+        return other
 
     @property
     def layers(self) -> int:

@@ -17,6 +17,7 @@ import logging
 import operator
 import pickle
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,9 +34,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
 from stalegrid.partition.chain import Chain, attribute
+from stalegrid.partition.draws import another
 from stalegrid.partition.following import refused, refusing
 from stalegrid.partition.outputs import parted
 from stalegrid.partition.regions import Autocast, Gradients, Within, innermost
+from stalegrid.partition.trial import check
 from stalegrid.seeds import kept
 
 CPU = torch.device("cpu")
@@ -75,7 +78,7 @@ def export(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain
     Raises:
         ConfigError: it cannot be followed.
     """
-    attempt = copied(model)
+    attempt = _begun(model, inputs, form)
     returned: list[Form] = []
     whole = _Whole(attempt, form, returned.append)
     try:
@@ -87,6 +90,21 @@ def export(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain
         raise
     except Exception as problem:  # the forward ran on stand-ins: anything can be raised
         raise refused(model, "torch.export", problem) from problem
+
+
+def _begun(model: nn.Module, inputs: Tensors, form: Form | None) -> nn.Module:
+    """Return a copy of a model; where a first forward only hangs hooks and notes it in flags, one that has done so."""
+    attempt = copied(model)
+    before = _attributes(attempt)
+    check(attempt, another(model, inputs, form), form)
+    after = _attributes(attempt)
+    # A value that is kept would be that of one batch; so what else changes is left to be refused.
+    changed = changes(before, after)
+    return attempt if all(_HOOKS.fullmatch(name) or after[name][0] is True for name in changed) else copied(model)
+
+
+_HOOKS = re.compile(r"(.*\.)?_forward_(pre_)?hooks\w*")
+"""Names of what has the hooks of a forward in it."""
 
 
 def _attributes(module: nn.Module) -> Held:

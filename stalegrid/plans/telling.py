@@ -83,6 +83,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "mixing": plan.mixing.name,
         "cuts": list(plan.partition.names),
         "captured": plan.partition.captured or None,
+        "places": plan.partition.places or None,
         "capture_notes": list(plan.partition.notes),
         "shares": [dataclasses.asdict(share) for share in plan.partition.shares],
         "tied": {tie.names[0]: list(tie.stages) for tie in plan.program.ties.each},

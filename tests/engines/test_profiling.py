@@ -200,7 +200,7 @@ def test_a_model_is_cut_as_finely_as_its_parameters_go() -> None:
         assert partition(mlp(), x, len(names) + 1, names).names == names
 
 
-def test_what_shares_parameters_is_one_part() -> None:
+def test_what_shares_parameters_is_one_part_unless_its_uses_may_lie_apart() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -211,7 +211,7 @@ def test_what_shares_parameters_is_one_part() -> None:
 
     model = Tied()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    names = finest(model, (torch.randn(BATCH, 5),), 16)
+    names = finest(model, (torch.randn(BATCH, 5),), 16, apart=False)
     assert names == ("last",)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -265,3 +265,39 @@ def test_exporting_leaves_the_model_and_the_generators_as_they_are() -> None:
     export(model, (noise(3, 4),))
     assert global_states() == state
     assert all(torch.equal(t, tensors[n]) for n, t in model.state_dict().items())
+
+
+class Begun(nn.Module):
+    """A model that does something at its first forward, once and for all, as transformers hangs its hooks."""
+
+    def __init__(self, begin: Any) -> None:
+        super().__init__()
+        self.first, self.last, self.begin = nn.Linear(4, 4), nn.Linear(4, 4), begin
+        self.begun, self.kept = False, 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.begun:
+            self.begun = True
+            self.begin(self, x)
+        return self.last(self.first(x)) * self.kept
+
+
+def hanging(model: Begun, x: Tensor) -> None:
+    def double(module: nn.Module, inputs: Any, made: Tensor) -> Tensor:
+        return made * 2
+
+    model.first.register_forward_hook(double)
+
+
+def keeping(model: Begun, x: Tensor) -> None:
+    model.kept = float(x.shape[0])
+
+
+def test_hooks_that_a_first_forward_hangs_are_followed() -> None:
+    chain = followed(Begun(hanging))
+    assert sum("mul" in node.name for node in chain.nodes) == 2
+
+
+def test_a_value_that_a_first_forward_keeps_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"changes what the model holds \((begun|kept)\)"):
+        export(Begun(keeping).train(), (noise(3, 4),))

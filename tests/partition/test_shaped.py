@@ -80,9 +80,7 @@ def test_a_model_that_does_not_take_a_shape_or_returns_other_trees_is_refused() 
             y = super().forward(x)
             return (y, y) if x.shape[0] == 3 else y
 
-    with pytest.raises(
-        ConfigError, match=r"another shape .*shape: \(2, 5\), captured by: torch.fx, cuts: add\): the m"
-    ):
+    with pytest.raises(ConfigError, match=r"another shape .*shape: \(2, 5\)\): the m"):
         partition(Net(), BATCHES[0], 2, ["add"], more=[(noise(2, 5),)])
     with pytest.raises(ConfigError, match="returns is made otherwise for batches of another shape"):
         partition(Other(), BATCHES[0], 2, ["add"], more=BATCHES[1:])
