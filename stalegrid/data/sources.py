@@ -311,7 +311,10 @@ def _stack(items: list[Any]) -> Any:
     try:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
-        raise DataError(f"samples do not stack into a batch: {error}") from error
+        raise DataError(
+            f"samples do not stack into a batch: {error}; make them alike, or give a collate_fn, such as "
+            "stalegrid.pad_to([...]) for sequences"
+        ) from error
     if (odd := _odd(batch)) is not None:
         raise DataError(
             "a sample must be made of tensors and numbers, in tuples, lists and dictionaries, but has something else "
