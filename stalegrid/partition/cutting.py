@@ -161,7 +161,7 @@ def partition(
             continue
         made = _partition(capture, variants, cutter.costs, [*refused, *problems], ties)
         if cuts is None:
-            warn_unfair(made.shares, capture.whole)
+            warn_unfair(made.shares, sum(cutter.costs), capture.whole)
         return made
     raise together([*problems[:1], *refused])
 
