@@ -2,7 +2,7 @@
 
 from stalegrid.config import Settings
 from stalegrid.consensus import AdaptThenCombine, CombineWhileAdapt, Exchange, Mixing, MixingSettings, Turns, Vectors
-from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings
+from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings, pad_to
 from stalegrid.engines import EngineSettings
 from stalegrid.errors import (
     ConfigError,
@@ -122,6 +122,7 @@ __all__ = [
     "flat_layout",
     "gpipe",
     "one_f_one_b",
+    "pad_to",
     "stale",
     "train",
 ]

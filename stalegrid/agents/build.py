@@ -84,7 +84,7 @@ def _build_grid(
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)
-        return PipelineUnit(role, parts, samples, loss, device, targets)
+        return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
 

@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from stalegrid.agents.tied import TIED, Tied
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, LossFunction, labels, losses, mapped, tensors_in
+from stalegrid.objects import Form, LossFunction, Shapes, labels, losses, mapped, shapes_of, tensors_in
 from stalegrid.observe import Loss, Tally, count_correct
+from stalegrid.partition import unforeseen
 from stalegrid.programs import Action, Kind, Message, Tag, Unit
 from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
 
@@ -117,6 +118,7 @@ class PipelineUnit:
         loss: (outputs, targets) -> mean over the samples, or sum and count.
         device: of the stage.
         targets: form of those of a batch where they travel; None where the last stage reads them itself.
+        shapes: of the inputs of batches for which the model was cut; none where it takes any.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class PipelineUnit:
         loss: LossFunction,
         device: torch.device,
         targets: Form | None = None,
+        shapes: Sequence[Shapes] = (),
     ) -> None:
         self.role = role
         self.stage = parts.stage
@@ -135,6 +138,7 @@ class PipelineUnit:
         self._loss = loss
         self._device = device
         self._targets = targets
+        self._shapes = shapes
         self._lr = 0.0
         self._version = 0  # at which the last batch was forwarded
         self._used: list[int] = []  # batches of the update to come
@@ -221,6 +225,10 @@ class PipelineUnit:
 
     def _read(self, batch: int) -> Tensors:
         inputs = self._samples.inputs(self.role.unit.group, batch)
+        if self._shapes and shapes_of(inputs) not in self._shapes:
+            sample = int(self._samples.indices(self.role.unit.group, batch)[0])
+            which = f", unit: {self.role.unit}, batch: {batch}, sample: {sample}"
+            raise TrainingError(unforeseen(shapes_of(inputs), self._shapes, which))
         self._note_read(batch)
         return tuple(x.to(self._device, non_blocking=True) for x in inputs)
 

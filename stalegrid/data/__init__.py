@@ -15,10 +15,12 @@ from stalegrid.data.digits import load_digits
 from stalegrid.data.feeds import Feed, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
+from stalegrid.data.padding import pad_to
 from stalegrid.data.passes import is_stream
 from stalegrid.data.readings import Collate, Reading, check_size, given, reading_of
 from stalegrid.data.repeating import check_repeats, check_stream
 from stalegrid.data.settings import TrainingSettings
+from stalegrid.data.shapes import Example, examples
 from stalegrid.data.sources import bytes_of
 from stalegrid.data.streams import Stream
 
@@ -27,6 +29,7 @@ __all__ = [
     "Batches",
     "Collate",
     "CropAndFlip",
+    "Example",
     "Feed",
     "Normalise",
     "Reading",
@@ -37,6 +40,7 @@ __all__ = [
     "check_repeats",
     "check_size",
     "check_stream",
+    "examples",
     "feed",
     "given",
     "is_stream",
@@ -44,5 +48,6 @@ __all__ = [
     "load_cifar10",
     "load_digits",
     "load_mnist",
+    "pad_to",
     "reading_of",
 ]

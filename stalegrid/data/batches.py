@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.orders import InOrder, Shuffled
 from stalegrid.data.readings import reading_of
-from stalegrid.data.sources import ItemSource, source_of
+from stalegrid.data.sources import Batch, ItemSource, source_of
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import Form, Tensors
 
@@ -134,6 +134,10 @@ class Batches:
     def targets(self, group: int, batch: int) -> Any:
         """Return what the loss gets beside outputs: tensors (B, ...), alone or in a tree; see :meth:`indices`."""
         return self._source.targets(self.epoch(batch), self.indices(group, batch))
+
+    def of_each_shape(self, group: int, batch: int) -> list[Batch]:
+        """Return batches of all shapes that there may be, made of the samples of one, if anybody knows; else none."""
+        return [] if self.items is None else self.items.of_each_shape(self.epoch(batch), self.indices(group, batch))
 
     def checksum(self, group: int, batch: int) -> int:
         """Return 32 bits of what was just read of a batch, to hold against what another process has read of it."""

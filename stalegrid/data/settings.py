@@ -26,6 +26,9 @@ class TrainingSettings(Group):
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
         targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
             they travel; if left out, those of a stream travel.
+        shapes: of batches that there may be at most, where the model is cut: it is captured for each of them.  If left
+            out, those of a collate_fn that knows them, as that of ``pad_to`` does, else one.  If it is more than one
+            and nobody knows them, the first epoch is read before the run.
     """
 
     NAME: ClassVar[str] = "training"
@@ -39,3 +42,4 @@ class TrainingSettings(Group):
     test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     targets: Literal["read", "travel"] | None = None
+    shapes: int | None = None

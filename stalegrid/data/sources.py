@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
+from stalegrid.data.padding import OfFewShapes
 from stalegrid.data.readings import Collate, Reading
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import PLACE, Form, Tensors, mapped
@@ -212,12 +213,30 @@ class ItemSource:
         Raises:
             DataError: a sample cannot be read, or the batch is made of other parts than the first one.
         """
-        parts = _parted(mapped(self._cast, self._made(epoch, indices.tolist())))
-        form, tensors = Form.split(parts)
+        return self._tensors(self._made(epoch, indices.tolist()), f"(sample: {int(indices[0])}, epoch: {epoch})")
+
+    def of_each_shape(self, epoch: int, indices: Tensor) -> list[Batch]:
+        """Return a batch of each shape that there may be, if what makes batches knows them; else none.
+
+        Args:
+            epoch: in which samples are read.
+            indices: of samples of which a batch may be made.
+        """
+        if not isinstance(self._collate_fn, OfFewShapes):
+            return []
+        where = f"(samples: {int(indices[0])}, ..., epoch: {epoch})"
+        with kept(CPU), _one_thread():
+            items = [self._item(epoch, index) for index in indices.tolist()]
+            key(CPU, self._seed, "collate", epoch, *indices.tolist())
+            made = _collated(lambda items: list(self._collate_fn.of_each_shape(items)), items, where)
+        return [self.batch(self._tensors(batch, where)) for batch in made]
+
+    def _tensors(self, made: Any, where: str) -> Tensors:
+        form, tensors = Form.split(_parted(mapped(self._cast, made)))
         if form != (self._form or form):
             raise DataError(
-                f"a batch has other parts than the first one (parts: {form}, first: {self._form}) (sample: "
-                f"{int(indices[0])}, epoch: {epoch}); let all samples have the same"
+                f"a batch has other parts than the first one (parts: {form}, first: {self._form}) {where}; let all "
+                "samples have the same"
             )
         self._form = form
         return tensors
@@ -292,7 +311,10 @@ def _stack(items: list[Any]) -> Any:
     try:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
-        raise DataError(f"samples do not stack into a batch: {error}") from error
+        raise DataError(
+            f"samples do not stack into a batch: {error}; make them alike, or give a collate_fn, such as "
+            "stalegrid.pad_to([...]) for sequences"
+        ) from error
     if (odd := _odd(batch)) is not None:
         raise DataError(
             "a sample must be made of tensors and numbers, in tuples, lists and dictionaries, but has something else "

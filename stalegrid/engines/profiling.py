@@ -137,7 +137,7 @@ def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> C
         mix=_mixing(torch.zeros(read.mixed, dtype=read.dtype, device=device)),
         input=sizes[stage - 1] if stage else 0,
         output=sizes[stage] if stage < len(sizes) else 0,
-        targets=0 if stage < len(sizes) else sum(spec.nbytes for spec in plan.targets.layout),
+        targets=0 if stage < len(sizes) else sum(spec.nbytes for spec in plan.targets.layouts[0]),
         parameters=read.numel * read.dtype.itemsize,
         graph=plan.held[stage],
         frozen=stage < plan.program.frozen,

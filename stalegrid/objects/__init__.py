@@ -12,13 +12,26 @@ from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
-from stalegrid.objects.trees import PLACE, Form, Tensors, call, each_leaf, mapped, spread, tensors_in
+from stalegrid.objects.trees import (
+    PLACE,
+    Form,
+    Shapes,
+    Tensors,
+    call,
+    each_leaf,
+    mapped,
+    shapes_of,
+    shown,
+    spread,
+    tensors_in,
+)
 
 __all__ = [
     "PLACE",
     "Form",
     "Held",
     "LossFunction",
+    "Shapes",
     "Tensors",
     "attach",
     "call",
@@ -40,6 +53,8 @@ __all__ = [
     "own_loss",
     "renew",
     "renewed",
+    "shapes_of",
+    "shown",
     "spread",
     "tensors_held",
     "tensors_in",

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 Tensors = tuple[Tensor, ...]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ def tensors_in(tree: Any) -> Tensors:
     """Return the tensors of a tree, in order."""
     # Without putting the tree together, which a class of its own, as that of packed sequences, may not like.
     return tuple(leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor))
+
+
+def shapes_of(tensors: Sequence[Tensor]) -> Shapes:
+    """Return the shapes of tensors."""
+    return tuple(tuple(x.shape) for x in tensors)
+
+
+def shown(shapes: Shapes) -> str:
+    """Return shapes as errors show them."""
+    return " ".join(str(tuple(shape)) for shape in shapes)
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from stalegrid.partition.balancing import balance
 from stalegrid.partition.blocks import paths_of
 from stalegrid.partition.cutting import Partition, finest, partition
 from stalegrid.partition.operations import Made, Operations
+from stalegrid.partition.shaped import unforeseen
 from stalegrid.partition.sharding import Shard, shard_of, split
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "paths_of",
     "shard_of",
     "split",
+    "unforeseen",
 ]

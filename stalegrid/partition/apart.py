@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors, copied, hooks_of, tensors_in, tensors_of
-from stalegrid.partition.chain import Chain
 from stalegrid.partition.trial import CPU, check, differing, same
 from stalegrid.seeds import drawing
 
@@ -24,35 +23,40 @@ BATCHES = 4
 """State is there after the first batch; a few more see a module that changes its ways after some."""
 
 
-def check_apart(chain: Chain, cuts: Sequence[int], batches: Sequence[Tensors], form: Form | None = None) -> None:
+def check_apart(
+    model: nn.Module,
+    stages: Sequence[nn.Module],
+    names: Sequence[str],
+    batches: Sequence[Tensors],
+    form: Form | None = None,
+) -> None:
     """Run copies of the stages one after the other over a few batches, and hold them against a copy of the model.
 
     Outputs, the gradients of all parameters, and buffers must be the same to the bit.
     Parameters move in between, as they will: what a stage reads of another one's in any other way does not.
 
     Args:
-        chain: a captured model, in the mode in which it will run; left as it is.
-        cuts: where it is cut.
+        model: that was cut, in the mode in which it will run; left as it is.
+        stages: its parts, with the model's own parameters; left as they are.
+        names: of the cuts.
         batches: that are run in turn, again and again.
         form: how the model is called with them; None for one by one.
 
     Raises:
         ConfigError: the stages compute something else than the model.
     """
-    model = copied(chain.model)
-    stages = [copied(chain.stage(a, b)) for a, b in itertools.pairwise([0, *cuts, len(chain.nodes)])]
-    for batch, inputs in enumerate(itertools.islice(itertools.cycle(batches), BATCHES)):
+    model, stages = copied(model), [copied(stage) for stage in stages]
+    for batch, inputs in enumerate(itertools.islice(itertools.cycle(batches), max(BATCHES, len(batches)))):
         expected = check(model, inputs, form)
         problem = _difference(model, expected, stages, inputs)
         if problem is not None:
-            names = ", ".join(chain.name(c) for c in cuts)
             raise ConfigError(
-                f"the stages compute something else than the model (cuts: {names}, batch: {batch}): {problem}; what "
-                "Python keeps in one stage does not reach another (a module or an object that both use, or an "
-                "attribute that the forward around a module reads): keep it in a buffer that one stage uses, or cut "
-                "elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout of its value; "
-                "and a forward that takes another way while it is captured, as attention of transformers does for "
-                "masks, must not (attn_implementation='eager' does not)"
+                f"the stages compute something else than the model (cuts: {', '.join(names)}, batch: {batch}): "
+                f"{problem}; what Python keeps in one stage does not reach another (a module or an object that both "
+                "use, or an attribute that the forward around a module reads): keep it in a buffer that one stage "
+                "uses, or cut elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout "
+                "of its value; and a forward that takes another way while it is captured, as attention of transformers "
+                "does for masks, must not (attn_implementation='eager' does not)"
             )
         for module in (model, *stages):
             _move(module)

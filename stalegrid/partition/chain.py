@@ -55,8 +55,8 @@ def of_shape(batch: Tensor, shape: torch.Size) -> Tensor:
     """
     if batch.shape != shape:
         raise TrainingError(
-            f"a batch has another shape than the one that the model was cut for (shape: {tuple(batch.shape)}, first "
-            f"batch: {tuple(shape)}); let all samples have the same shape, or train with one stage"
+            f"a batch has another shape than the one that the model was cut for (shape: {tuple(batch.shape)}, cut for: "
+            f"{tuple(shape)}); let all samples have the same shape, or train with one stage"
         )
     return batch
 

@@ -6,14 +6,15 @@ Does not know: groups, methods, engines.
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, copied, in_training
+from stalegrid.objects import Form, Shapes, Tensors, copied, in_training, shapes_of, shown
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.capture import Capture, captures
@@ -23,12 +24,28 @@ from stalegrid.partition.draws import another, unmasked
 from stalegrid.partition.following import together
 from stalegrid.partition.lying import lying_alike
 from stalegrid.partition.operations import Operations
+from stalegrid.partition.shaped import Cut, renamed, stages_of
 from stalegrid.partition.shares import Share, shares_of, warn_unfair
 from stalegrid.partition.tied import ties_of
 from stalegrid.partition.trial import Trial, check, commonest, obstacle
 from stalegrid.programs import Layout, Tie, layout_of
 
 __all__ = ["Partition", "check", "finest", "partition"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a model that is cut is for batches of another shape than the first.
+
+    Args:
+        cuts: positions in its operations, at the same names.
+        layouts: what crosses each cut, for one batch.
+        operations: that were cut.
+    """
+
+    cuts: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    operations: Operations = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Partition:
         shares: of each stage, in the model's time and in its trained parameters.
         ties: trained parameters that several stages use.
         places: at which it could have been cut; 0 for one stage.
+        others: the same for batches of other shapes.
     """
 
     cuts: tuple[int, ...]
@@ -58,6 +76,23 @@ class Partition:
     shares: tuple[Share, ...] = field(default=(), compare=False)
     ties: tuple[Tie, ...] = ()
     places: int = field(default=0, compare=False)
+    others: tuple[Variant, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The model as it is cut for batches of each shape, the first one's first; none for one stage."""
+        if self.operations is None:
+            return ()
+        return (Variant(self.cuts, self.layouts, self.operations), *self.others)
+
+    @property
+    def shapes(self) -> tuple[Shapes, ...]:
+        """The shapes of the inputs of batches that stages take; none where they take any."""
+        return tuple(variant.operations.shapes for variant in self.variants)
+
+    def crossing(self, cut: int) -> tuple[Layout, ...]:
+        """Return what crosses a cut, for one batch of each shape; what is alike once."""
+        return tuple(dict.fromkeys(variant.layouts[cut] for variant in self.variants))
 
     def stages(self, model: nn.Module) -> list[nn.Module]:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
@@ -68,7 +103,7 @@ class Partition:
         model.train()
         if self.operations is None:
             return [model]
-        return _parts(Chain.read(self.operations, model), self.cuts)
+        return stages_of([Cut(Chain.read(v.operations, model), v.cuts, v.layouts) for v in self.variants])
 
 
 def partition(
@@ -80,6 +115,7 @@ def partition(
     blocks: Sequence[str] | None = None,
     *,
     apart: bool = True,
+    more: Sequence[Tensors] = (),
 ) -> Partition:
     """Cut a model into stages.
 
@@ -92,6 +128,7 @@ def partition(
         form: how the model is called with the tensors; None for one by one.
         blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
         apart: whether cuts may lie between the uses of a parameter; balanced ones do only where there is no other way.
+        more: batches of other shapes, each a shape of its own; they are cut at the same names.
 
     Raises:
         ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
@@ -106,73 +143,131 @@ def partition(
     check(copied(model), inputs, form)  # before capturing, which would take the blame
     refused: list[ConfigError] = []
     problems: list[ConfigError] = []
-    batches = (inputs, another(model, inputs, form), *unmasked(model, inputs, form))
+    drawn = ((one, another(model, one, form), *unmasked(model, one, form)) for one in (inputs, *more))
+    batches = [batch for ones in drawn for batch in ones]
     for capture in captures(copied(model), inputs, form, blocks, stages):
         if isinstance(capture, ConfigError):
             refused.append(capture)
             continue
         try:
             cutter = _Cutter(capture)
-            held = partial(_held, capture.chain, model, batches, form, apart)
+            captured = [capture, *(_like(capture, model, form, blocks, stages, i, b) for i, b in enumerate(more, 1))]
+            held = partial(_held, captured, model, batches, form, apart)
             if cuts is not None:
-                chosen = _named(cutter, stages, cuts)
-                ties = held(chosen)
+                variants, ties = held(_named(capture, cuts))
             else:
-                chosen, ties = _first_that_holds(cutter, stages, apart, inputs, held)
+                variants, ties = _first_that_holds(cutter, stages, apart, inputs, held)
         except ConfigError as problem:
             problems.append(problem)
             continue
-        found = _partition(capture, chosen, cutter.costs, [*refused, *problems], ties)
+        made = _partition(capture, variants, cutter.costs, [*refused, *problems], ties)
         if cuts is None:
-            warn_unfair(found.shares, capture.whole)
-        return found
+            warn_unfair(made.shares, sum(cutter.costs), capture.whole)
+        return made
     raise together([*problems[:1], *refused])
 
 
+Held = tuple[list[Cut], tuple[Tie, ...]]
+"""A model as it is cut for batches of each shape, and what its stages share."""
+
+
 def _held(
-    chain: Chain, model: nn.Module, batches: Sequence[Tensors], form: Form | None, apart: bool, cuts: list[int]
-) -> tuple[Tie, ...]:
-    """Hold stages against the model, and return what they share."""
-    ties = ties_of(chain.model, _parts(chain, cuts), apart=apart)
+    captured: Sequence[Capture],
+    model: nn.Module,
+    batches: Sequence[Tensors],
+    form: Form | None,
+    apart: bool,
+    cuts: Sequence[int],
+) -> Held:
+    """Cut a model for all shapes at the same names, and hold its stages against it."""
+    first, *others = captured
+    names = [first.chain.name(c) for c in cuts]
+    variants = [_cut(first, cuts)]
+    for capture in others:
+        with _of_another_shape(capture.chain.shapes, names):
+            variants.append(_cut(capture, _named(capture, names)))
+    ties = ties_of(first.chain.model, stages_of(variants), apart=apart)
     # A counter in the model has not been run on yet.
-    check_apart(dataclasses.replace(chain, model=model), cuts, batches, form)
-    return ties
+    fresh = [dataclasses.replace(v, chain=dataclasses.replace(v.chain, model=model)) for v in variants]
+    check_apart(model, stages_of(fresh), names, batches, form)
+    return variants, ties
+
+
+def _cut(capture: Capture, cuts: Sequence[int]) -> Cut:
+    chain = capture.chain
+    return Cut(chain, tuple(cuts), tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts))
 
 
 def _first_that_holds(
-    cutter: "_Cutter", stages: int, apart: bool, inputs: Tensors, held: Callable[[list[int]], tuple[Tie, ...]]
-) -> tuple[list[int], tuple[Tie, ...]]:
+    cutter: "_Cutter", stages: int, apart: bool, inputs: Tensors, held: Callable[[Sequence[int]], Held]
+) -> Held:
     """Return balanced cuts; where stages are not the model, those at which gradients are laid out like values."""
     chosen = _balanced(cutter, stages, apart)
     try:
-        return chosen, held(chosen)
+        return held(chosen)
     except ConfigError as problem:
         try:
-            chosen = _balanced(cutter.even(inputs), stages, apart)
-            return chosen, held(chosen)
+            return held(_balanced(cutter.even(inputs), stages, apart))
         except ConfigError:
             raise problem from None
 
 
-def _parts(chain: Chain, cuts: Sequence[int]) -> list[nn.Module]:
-    return [chain.stage(start, stop) for start, stop in itertools.pairwise([0, *cuts, len(chain.nodes)])]
+def _like(
+    first: Capture,
+    model: nn.Module,
+    form: Form | None,
+    blocks: Sequence[str] | None,
+    stages: int,
+    number: int,
+    inputs: Tensors,
+) -> Capture:
+    """Capture a model for batches of another shape in the way in which it is captured for the first one."""
+    with _of_another_shape(shapes_of(inputs)):
+        check(copied(model), inputs, form)
+        capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, stages))
+    # Over one model, so that what stages share is known by identity.
+    chain = renamed(dataclasses.replace(capture.chain, model=first.chain.model), number)
+    return dataclasses.replace(capture, chain=chain)
+
+
+@contextmanager
+def _of_another_shape(shapes: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
+    """Say of what is refused that it is so for batches of another shape than the first."""
+    try:
+        yield
+    except ConfigError as problem:
+        where = f", cuts: {', '.join(cuts)}" if cuts else ""
+        raise ConfigError(
+            f"the model cannot be cut for batches of another shape as for the first one (shape: {shown(shapes)}"
+            f"{where}): {problem}"
+        ) from problem
+
+
+def _captured_by(by: str, tried: Iterable[Capture | ConfigError]) -> Capture:
+    """Return the capture that was made in some way; operations of another one have other names."""
+    refused: list[ConfigError] = []
+    for capture in tried:
+        if isinstance(capture, ConfigError):
+            refused.append(capture)
+        elif capture.by == by:
+            return capture
+    raise together(refused) if refused else ConfigError(f"only another way than {by} captures the model for them")
 
 
 def _partition(
     capture: Capture,
-    cuts: list[int],
+    variants: Sequence[Cut],
     seconds: list[float],
     problems: Sequence[ConfigError],
     ties: tuple[Tie, ...],
 ) -> Partition:
-    chain = capture.chain
-    layouts = tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts)
+    (first, *others), chain, cuts = variants, capture.chain, variants[0].cuts
     kept = [f"{path} is kept whole{_why(chain.opaque.get(path))}" for path in capture.whole]
     shares = shares_of(chain, cuts, seconds)
     return Partition(
-        tuple(cuts),
+        cuts,
         tuple(chain.name(c) for c in cuts),
-        layouts,
+        first.layouts,
         None,
         chain.operations,
         capture.by,
@@ -180,6 +275,7 @@ def _partition(
         shares,
         ties,
         len(capture.places),
+        tuple(Variant(v.cuts, v.layouts, v.chain.operations) for v in others),
     )
 
 
@@ -326,14 +422,14 @@ def _balanced(cutter: _Cutter, stages: int, apart: bool) -> list[int]:
     return found
 
 
-def _named(cutter: _Cutter, stages: int, cuts: Sequence[str]) -> list[int]:
-    chain = cutter.chain
+def _named(capture: Capture, cuts: Sequence[str]) -> list[int]:
+    chain = capture.chain
     found = [chain.find(name) for name in cuts]
     for name, cut in zip(cuts, found, strict=True):
-        if cut not in cutter.possible:
+        if cut not in capture.places:
             raise ConfigError(
-                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, cutter.trial, cut)}; near it there "
-                f"is: {_near(chain, cut, cutter.possible)}"
+                f"the model cannot be cut there (cut: {name!r}): {obstacle(chain, capture.trial, cut)}; near it there "
+                f"is: {_near(chain, cut, capture.places)}"
             )
     if sorted(set(found)) != found:
         raise ConfigError(f"cuts must follow the order of the model, each once (cuts: {', '.join(cuts)})")

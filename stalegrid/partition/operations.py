@@ -88,11 +88,15 @@ class Operations:
         kinds: Kinds = Kinds(),
     ) -> "Operations":
         """Describe a graph."""
-        listed = (
+        return cls(cls.listed_of(graph), constants, shapes, form, kinds)
+
+    @staticmethod
+    def listed_of(graph: fx.Graph) -> tuple[Operation, ...]:
+        """List the operations of a graph."""
+        return tuple(
             Operation(n.name, n.op, n.target, fx.map_arg(n.args, _made), fx.map_arg(n.kwargs, _made))
             for n in graph.nodes
         )
-        return cls(tuple(listed), constants, shapes, form, kinds)
 
     def graph(self) -> fx.Graph:
         """Build the graph that is described."""

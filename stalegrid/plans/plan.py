@@ -24,11 +24,11 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import TrainingSettings
+from stalegrid.data import TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.objects import check_followed
+from stalegrid.objects import check_followed, shapes_of
 from stalegrid.observe import Report, check_saved
 from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
@@ -45,7 +45,7 @@ from stalegrid.plans.choices import (
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
 from stalegrid.plans.measured import check_measured
-from stalegrid.plans.probe import Probed, probe
+from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -178,24 +178,38 @@ class Plan:
         return dataclasses.replace(self, program=program)
 
     def nbytes(self, edge: Edge) -> int:
-        """Return the bytes of every message of an edge."""
-        return sum(spec.nbytes for spec in self.layout(edge))
+        """Return the bytes of every message of an edge; of the largest, where there are batches of several shapes."""
+        return max(sum(spec.nbytes for spec in layout) for layout in self.layouts(edge))
 
     def layout(self, edge: Edge) -> Layout:
-        """Return what every message of an edge consists of."""
+        """Return what a message of an edge consists of, for the first batch."""
+        return self.layouts(edge)[0]
+
+    def layouts(self, edge: Edge) -> tuple[Layout, ...]:
+        """Return what a message of an edge may consist of: several where there are batches of several shapes."""
+        stage = edge.source.stage
+        match edge.name:
+            case "activation":
+                return self.partition.crossing(stage)
+            case "gradient" if self.program.carries_gradient(edge):
+                return tuple(dict.fromkeys(map(self._gradient, self.partition.crossing(stage - 1))))
+            case "target":
+                return self.targets.layouts
+        return (self._layout(edge),)
+
+    def _gradient(self, above: Layout) -> Layout:
+        """Return what a gradient consists of, by the activation that it is of."""
+        floating = tuple(s for s in above if s.dtype.is_floating_point)
+        counts = flat_layout(1, torch.float64) if self.sums else ()
+        return floating + flat_layout(len(floating), torch.uint8) + counts
+
+    def _layout(self, edge: Edge) -> Layout:
+        """Return what every message of an edge consists of that is not of a batch."""
         stage = edge.source.stage
         read = self.stages[stage]
         match edge.name:
-            case "activation":
-                return self.partition.layouts[stage]
-            case "gradient" if not self.program.carries_gradient(edge):
-                return ()
             case "gradient":
-                floating = tuple(s for s in self.partition.layouts[stage - 1] if s.dtype.is_floating_point)
-                counts = flat_layout(1, torch.float64) if self.sums else ()
-                return floating + flat_layout(len(floating), torch.uint8) + counts
-            case "target":
-                return self.targets.layout
+                return ()
             case "report":
                 return Report.layout(self.schedule.bound(stage))
             case "verdict":
@@ -273,20 +287,16 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
-    cut = partition(model, batches.inputs(0, 0), grid.stages, cuts, batches.form, blocks, apart=apart)
+    each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
+    first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
+    cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
-    first = batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0)
-    probed = probe(
-        task,
-        dataclasses.replace(program, updates=updates),
-        view,
-        makers(corrections),
-        stages,
-        *first,
-        form=cut.form,
+    trial = partial(
+        probe, task, dataclasses.replace(program, updates=updates), view, makers(corrections), stages, form=cut.form
     )
+    probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
     check_saved(model)
     check_test(task, model, test)
     check_measured(task, model, test, asked.output.best)
@@ -323,7 +333,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         updates,
         program,
         cut,
-        Targets.of(first[1]),
+        Targets.of(*(one.targets for one in each)),
         layouts,
         per_epoch,
         momentum,

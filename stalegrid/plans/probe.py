@@ -10,7 +10,7 @@ And it shows what training would change: a frozen parameter that the forward its
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from stalegrid.stages import (
     Correction,
     Maker,
     Site,
+    StageLayout,
     Stashed,
     Update,
     View,
@@ -132,6 +133,41 @@ def probe(
         probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse, trial.sums))
         inputs = outputs
     return probed
+
+
+def widest(trials: Iterable[list[Probed]]) -> list[Probed]:
+    """Return what came of each stage with batches of several shapes: what is held is that of the largest.
+
+    Args:
+        trials: of one model, one for each shape.
+
+    Raises:
+        ConfigError: the stages are not the same for all shapes.
+    """
+    first, *others = trials
+    for other in others:
+        for k, (one, another) in enumerate(zip(first, other, strict=True)):
+            _check_alike(k, one, another)
+    return [
+        dataclasses.replace(
+            first[k],
+            graph=max(trial[k].graph for trial in (first, *others)),
+            inputs=max(trial[k].inputs for trial in (first, *others)),
+            sparse=next((trial[k].sparse for trial in (first, *others) if trial[k].sparse is not None), None),
+        )
+        for k in range(len(first))
+    ]
+
+
+def _check_alike(stage: int, one: Probed, another: Probed) -> None:
+    if one.sums != another.sums:
+        raise ConfigError(
+            "the loss is a sum and a count for batches of one shape and a mean for another; let it be one of them"
+        )
+    if StageLayout.of(one.weights) != StageLayout.of(another.weights):
+        raise ConfigError(
+            f"a forward changes frozen parameters with batches of one shape only (stage: {stage}); make them buffers"
+        )
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,10 @@ class ServedPlan:
         """Return what every message of an edge consists of."""
         return self.shapes.layout(edge)
 
+    def layouts(self, edge: Edge) -> tuple[Layout, ...]:
+        """Return what a message of an edge may consist of, which is one thing; see :meth:`layout`."""
+        return (self.layout(edge),)
+
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
         servers = dataclasses.replace(asked.servers, learners=self.rules.learners, softsync=self.splits)

@@ -12,7 +12,7 @@ from typing import Any
 
 from stalegrid.data import Stream, TrainingSettings
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form
+from stalegrid.objects import Form, tensors_in
 from stalegrid.programs import Layout, layout_of
 
 
@@ -22,17 +22,18 @@ class Targets:
 
     Args:
         form: of the tree.
-        layout: of its tensors.
+        layouts: of its tensors, for a batch of each shape; what is alike once.
     """
 
     form: Form
-    layout: Layout
+    layouts: tuple[Layout, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> "Targets":
-        """Describe the targets of a batch."""
-        form, tensors = Form.split(tree)
-        return cls(form, layout_of(tensors))
+    def of(cls, first: Any, *others: Any) -> "Targets":
+        """Describe the targets of batches, one for each shape."""
+        form, _ = Form.split(first)
+        layouts = (layout_of(tensors_in(tree)) for tree in (first, *others))
+        return cls(form, tuple(dict.fromkeys(layouts)))
 
 
 def targets_travel(training: TrainingSettings, samples: object) -> bool:

@@ -19,6 +19,7 @@ from stalegrid.partition.capture import kinds_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.export import export
 from stalegrid.partition.operations import Operations
+from stalegrid.partition.shaped import Cut
 from stalegrid.partition.trial import run, valid_cuts
 from tests.generators import global_states
 from tests.partition.test_trace import LOST, Reversed, Three, drawn, noise
@@ -34,8 +35,12 @@ def followed(model: nn.Module, *inputs: Tensor, form: Form | None = None) -> Cha
     chain = replace(chain, kinds=kinds_of(trial))
     apart = [c for c in valid_cuts(chain, trial) if not {*chain.owned(0, c)} & {*chain.owned(c, len(chain.nodes))}]
     for cuts in ([], *([c] for c in apart[::7])):
-        check_apart(chain, cuts, (given,), form)
+        held_apart(chain, cuts, given, form)
     return chain
+
+
+def held_apart(chain: Chain, cuts: list[int], inputs: tuple[Tensor, ...], form: Form | None = None) -> None:
+    check_apart(chain.model, list(Cut(chain, tuple(cuts), ()).stages()), [chain.name(c) for c in cuts], [inputs], form)
 
 
 def names(chain: Chain) -> list[str]:
@@ -78,7 +83,7 @@ def test_what_is_filled_in_place_has_its_gradient_behind_a_cut() -> None:
 
     chain = followed(Three(filling))
     trial = run(chain, (noise(3, 4),))
-    check_apart(replace(chain, kinds=kinds_of(trial)), [chain.find("b")], ((noise(3, 4),),))
+    held_apart(replace(chain, kinds=kinds_of(trial)), [chain.find("b")], (noise(3, 4),))
 
 
 def no_gradients(m: Three, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tests.cases import make_plan, make_settings, make_task
 def test_targets_are_described_by_their_form_and_layout() -> None:
     tree = {"class": torch.zeros(4, dtype=torch.int64), "more": [torch.zeros(4, 3)]}
     found = Targets.of(tree)
-    assert found.layout == (TensorSpec((4,), (1,), torch.int64), TensorSpec((4, 3), (3, 1), torch.float32))
+    assert found.layouts == ((TensorSpec((4,), (1,), torch.int64), TensorSpec((4, 3), (3, 1), torch.float32)),)
     assert found.form.fill("ab") == {"class": "a", "more": ["b"]}
 
 

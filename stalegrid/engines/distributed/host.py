@@ -24,7 +24,7 @@ def run(
     program: Agenda,
     agents: Mapping[Unit, Agent],
     world: World,
-    layout: Callable[[Edge], Layout],
+    layouts: Callable[[Edge], tuple[Layout, ...]],
     deadline: float,
     recorder: Recorder | None = None,
 ) -> None:
@@ -34,7 +34,7 @@ def run(
         program: what is due.
         agents: of this process.
         world: where the others are.
-        layout: what every message of an edge consists of.
+        layouts: what a message of an edge may consist of.
         deadline: seconds without any message after which a wait is an error.
         recorder: who notes when messages leave and arrive; None for nobody.
 
@@ -43,7 +43,7 @@ def run(
         PeerLost: the process at the other end of an edge is gone.
     """
     arrivals: Arrivals = Arrivals()
-    incoming, outgoing = world.links(program, layout)
+    incoming, outgoing = world.links(program, layouts)
     senders = _senders(program, outgoing, arrivals, recorder)
     for edge, link in incoming.items():
         Incoming(link, program.due(edge), arrivals, recorder, 1 if program.endless(edge) else AHEAD)

@@ -224,9 +224,9 @@ class Measured:
 def _shape(plan: Plan | ServedPlan) -> str:
     """Describe what all processes must agree on: whose vectors read how, what travels, what a cut model computes."""
     program = plan.program
-    edges = [(str(edge), plan.layout(edge)) for agent in program.agents for edge in program.inbound(agent)]
-    operations = plan.partition.operations if isinstance(plan, Plan) else None
-    return repr((program.updates, plan.stages, edges, [] if operations is None else _graph(operations)))
+    edges = [(str(edge), plan.layouts(edge)) for agent in program.agents for edge in program.inbound(agent)]
+    variants = plan.partition.variants if isinstance(plan, Plan) else ()
+    return repr((program.updates, plan.stages, edges, [_graph(variant.operations) for variant in variants]))
 
 
 def _graph(operations: Operations) -> list[Any]:

@@ -3,29 +3,27 @@
 Does not know: who sends, who receives, how bytes travel.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from stalegrid.errors import ProtocolError
-from stalegrid.programs import ALIGNMENT, END, Layout, Message, Tag, TensorSpec, aligned
+from stalegrid.programs import ALIGNMENT, END, Layout, Message, Tag, TensorSpec, aligned, layout_of
 
 
-@dataclass(frozen=True)
 class Wire:
-    """How messages of one layout are laid out in a buffer.
+    """How messages are laid out in a buffer.
 
     Args:
-        layout: of every message.
+        layouts: of a message; several where batches have several shapes.
     """
 
-    layout: Layout
+    def __init__(self, *layouts: Layout) -> None:
+        self.layouts = layouts
 
     @property
     def nbytes(self) -> int:
-        """Size of a buffer."""
-        return ALIGNMENT + sum(aligned(spec.nbytes) for spec in self.layout)
+        """Size of a buffer, in which any message fits."""
+        return ALIGNMENT + max(sum(aligned(spec.nbytes) for spec in layout) for layout in self.layouts)
 
     def pack(self, message: Message, buffer: Tensor) -> None:
         """Write a message into a buffer, one copy a tensor.
@@ -35,24 +33,33 @@ class Wire:
             buffer: uint8, shape (nbytes,).
 
         Raises:
-            ProtocolError: the tensors are not of the layout.
+            ProtocolError: the tensors are of no layout.
         """
-        # A whole cache line for two numbers: so the tensors behind it are aligned as they are anywhere else.
+        number = 0 if message.version == END else self._number(message)
+        # A whole cache line for three numbers: so the tensors behind it are aligned as they are anywhere else.
         header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
-        header[0], header[1] = message.tag.index, message.version
+        header[0], header[1], header[2] = message.tag.index, message.version, number
         buffer[:ALIGNMENT].view(torch.int64).copy_(header)
         if message.version == END:
             return
+        for view, tensor in zip(_views(buffer, self.layouts[number]), message.tensors, strict=True):
+            view.copy_(tensor, non_blocking=True)
+
+    def _number(self, message: Message) -> int:
+        """Return which of the layouts a message has."""
         # Shapes are not on the wire: both ends know them, so a receive is posted before its message is made.
         found = tuple((tuple(t.shape), t.dtype) for t in message.tensors)
-        due = tuple((spec.shape, spec.dtype) for spec in self.layout)
-        if found != due:
+        due = [tuple((spec.shape, spec.dtype) for spec in layout) for layout in self.layouts]
+        if found not in due:
             raise ProtocolError(
-                f"{message.tag} has another content than its edge carries (found: {found}, due: {due}); every batch "
-                "must have the same shapes"
+                f"{message.tag} has another content than its edge carries (found: {found}, due: "
+                f"{' or '.join(map(str, due))}); let all batches have shapes of the first epoch, and allow as many "
+                "(training.shapes)"
             )
-        for view, tensor in zip(self._views(buffer), message.tensors, strict=True):
-            view.copy_(tensor, non_blocking=True)
+        if due.count(found) > 1:  # two that differ in memory order
+            found_order = layout_of(message.tensors)
+            return self.layouts.index(found_order) if found_order in self.layouts else due.index(found)
+        return due.index(found)
 
     def unpack(self, buffer: Tensor, tag: Tag, device: torch.device) -> Message:
         """Read a message from a buffer that nobody will write again.
@@ -65,20 +72,24 @@ class Wire:
         Raises:
             ProtocolError: another message is in the buffer.
         """
-        index, version = buffer[:16].view(torch.int64).tolist()
+        index, version, number = buffer[:24].view(torch.int64).tolist()
         if version == END:
             return Message(Tag(tag.edge, END), END, ())
         if index != tag.index:
             raise ProtocolError(f"{tag.edge} brought message {index} where {tag.index} was due")
-        return Message(tag, version, tuple(v.to(device, non_blocking=True) for v in self._views(buffer)))
+        if not 0 <= number < len(self.layouts):
+            raise ProtocolError(f"{tag.edge} brought a message of no layout (number: {number}, of {len(self.layouts)})")
+        views = _views(buffer, self.layouts[number])
+        return Message(tag, version, tuple(v.to(device, non_blocking=True) for v in views))
 
-    def _views(self, buffer: Tensor) -> list[Tensor]:
-        views = []
-        offset = ALIGNMENT
-        for spec in self.layout:
-            views.append(_view(buffer[offset : offset + spec.nbytes], spec))
-            offset += aligned(spec.nbytes)
-        return views
+
+def _views(buffer: Tensor, layout: Layout) -> list[Tensor]:
+    views = []
+    offset = ALIGNMENT
+    for spec in layout:
+        views.append(_view(buffer[offset : offset + spec.nbytes], spec))
+        offset += aligned(spec.nbytes)
+    return views
 
 
 def _view(part: Tensor, spec: TensorSpec) -> Tensor:

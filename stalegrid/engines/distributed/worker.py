@@ -71,7 +71,7 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
         with noted(agents, job.folder) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
-            run(plan.program, agents, world, plan.layout, engine.deadline, timeline)
+            run(plan.program, agents, world, plan.layouts, engine.deadline, timeline)
         sink.finish()
         if timeline is not None:
             _write(job.folder / TRACE, timeline, world, max(engine.deadline, LONG))

@@ -74,7 +74,9 @@ class World:
         """Return the agents of this process, in canonical order."""
         return [unit for unit, rank in self.home.items() if rank == self.rank]
 
-    def links(self, program: Agenda, layout: Callable[[Edge], Layout]) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
+    def links(
+        self, program: Agenda, layouts: Callable[[Edge], tuple[Layout, ...]]
+    ) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
         """Return this process's incoming and outgoing links; every process must call this at the same time."""
         incoming: dict[Edge, Link] = {}
         outgoing: dict[Edge, Link] = {}
@@ -89,7 +91,7 @@ class World:
             for mine, peer, links in ((target, source, incoming), (source, target, outgoing)):
                 if mine == self.rank:
                     tag = 0 if direct else number
-                    links[edge] = Link(edge, Wire(layout(edge)), peer, group, tag, not direct, self.device)
+                    links[edge] = Link(edge, Wire(*layouts(edge)), peer, group, tag, not direct, self.device)
         return incoming, outgoing
 
     def _direct(self, edge: Edge) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stalegrid.data import given, pad_to
 from stalegrid.engines.distributed.peers import Measured, Peers, layout_of_state
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.plans.plan import Plan
@@ -95,6 +96,38 @@ def test_processes_whose_models_compute_differently_are_refused(tmp_path: Path) 
 
     refused = "processes have different plans (process 0 and processes: [1])"
     assert together(tmp_path, 2, act) == ["\n".join([*[refused] * 3, "agreed"])] * 2
+
+
+class Growing(nn.Module):
+    """A model that depends on the process for long sequences alone."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.rank = float(rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.last(h + self.rank if x.shape[1] > 2 else h).mean(1)
+
+
+def test_what_a_model_computes_of_every_shape_is_compared(tmp_path: Path) -> None:
+    data = given([(torch.ones(1 + i % 2, 3), 0) for i in range(16)], pad_to([2, 4], (0, None)))  # type: ignore[arg-type]
+
+    def agreed(lengths: int, rank: int) -> str:
+        settings = make_settings(1, 2, cuts=["last"], shapes=lengths)
+        task = dataclasses.replace(make_task(), model=Growing(rank), data=data)
+        try:
+            Peers(rank, 2, rank, 20.0).agree(
+                "the same", lambda: make_plan(task, settings), lambda m: make_plan(task, m.into(settings), m.table)
+            )
+        except ConfigError as error:
+            return str(error).split(";")[0]
+        return "agreed"
+
+    refused = "processes have different plans (process 0 and processes: [1])"
+    made = together(tmp_path, 2, lambda rank: "\n".join(agreed(lengths, rank) for lengths in (1, 2)))
+    assert made == [f"agreed\n{refused}"] * 2
 
 
 def test_the_plan_of_the_first_one_is_made_again_without_its_files(tmp_path: Path) -> None:

@@ -185,3 +185,33 @@ def test_no_version_of_a_message_with_content_is_taken_for_the_end(version: int)
     assert wire.unpack(buffer, TAG, CPU).version == version
     with pytest.raises(ProtocolError, match="another content"):
         wire.pack(Message(TAG, version, ()), buffer)
+
+
+@pytest.mark.parametrize("size", [3, 9, 1])
+def test_a_message_has_one_of_several_layouts_in_a_buffer_that_fits_the_largest(size: int) -> None:
+    wire = Wire(*(layout_of([torch.zeros(n), torch.zeros(n, 5)]) for n in (3, 9, 1)))
+    assert wire.nbytes == ALIGNMENT * (1 + 1 + 3)
+    sent = numbers((size,), torch.float32), numbers((size, 5), torch.float32)
+    assert all(map(same, travel(*sent, wire=wire).tensors, sent))
+    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
+    with pytest.raises(ProtocolError, match=r"another content .* due: \(\(\(3,\).* or \(\(\(9,\).*training.shapes"):
+        wire.pack(Message(TAG, 0, (torch.zeros(2), torch.zeros(2, 5))), buffer)
+
+
+def test_layouts_of_the_same_shapes_keep_their_memory_orders() -> None:
+    rows, columns = torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(3, 2).T
+    wire = Wire(layout_of([rows]), layout_of([columns]))
+    for tensor in (rows, columns):
+        (got,) = travel(tensor, wire=wire).tensors
+        assert torch.equal(got, tensor)
+        assert got.stride() == tensor.stride()
+
+
+def test_a_number_of_no_layout_is_refused() -> None:
+    wire = Wire(layout_of([torch.zeros(3)]), layout_of([torch.zeros(4)]))
+    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
+    wire.pack(Message(TAG, 0, (torch.ones(4),)), buffer)
+    for number in (2, -1):
+        buffer[16:24].view(torch.int64)[0] = number
+        with pytest.raises(ProtocolError, match=rf"a message of no layout \(number: {number}, of 2\)"):
+            wire.unpack(buffer, TAG, CPU)

@@ -1,0 +1,92 @@
+"""A batch of each shape that there may be: said by what makes batches, or found by reading those of the first epoch.
+
+Does not know: models, stages, what becomes of it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from stalegrid.data.batches import Batches
+from stalegrid.data.feeds import feed
+from stalegrid.data.settings import TrainingSettings
+from stalegrid.data.streams import Stream
+from stalegrid.errors import ConfigError
+from stalegrid.objects import Shapes, Tensors, shapes_of, shown, tensors_in
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A batch of some shape.
+
+    Args:
+        inputs: tensors of the model's arguments, each (B, ...).
+        targets: what the loss gets beside outputs.
+        samples: returns which samples of the data it is made of, int64 (B,).
+    """
+
+    inputs: Tensors
+    targets: Any
+    samples: Callable[[], Tensor]
+
+    def shapes(self, *, targets: bool) -> Shapes:
+        """Return its shapes, those of its targets too if they are asked for."""
+        return shapes_of(self.inputs) + (shapes_of(tensors_in(self.targets)) if targets else ())
+
+
+def examples(
+    batches: Batches | Stream, training: TrainingSettings, updates: int, *, cut: bool, targets: bool
+) -> list[Example]:
+    """Return the first batch, and one of every other shape that there may be, if the shape matters.
+
+    Args:
+        batches: of all groups.
+        training: how many shapes there may be, and who reads.
+        updates: of the run, which may be shorter than an epoch.
+        cut: whether the shape matters.
+        targets: whether batches of the same inputs and other targets are of another shape.
+
+    Raises:
+        ConfigError: there are more shapes than are allowed, or they cannot be found.
+    """
+    most = training.shapes
+    if most is not None and most < 1:
+        raise ConfigError(f"batches have a shape at least (training.shapes: {most}); take 1 or more")
+    first = Example(batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0))
+    if not cut or most == 1:
+        return [first]
+    if isinstance(batches, Stream):
+        if most is None:
+            return [first]
+        raise ConfigError(
+            f"the batches of a stream cannot be looked at before the run (training.shapes: {most}); let all have the "
+            "same shape, or take data that has indices"
+        )
+    said = [Example(b.inputs(), b.targets(), first.samples) for b in batches.of_each_shape(0, 0)]
+    if not said and (most is None or batches.items is None):  # what lies in memory as it is trained on is alike
+        return [first]
+    found: dict[Shapes, Example] = {}
+    for example in [first, *said] if said else _read(batches, updates, training.workers):
+        shapes = example.shapes(targets=targets)
+        if shapes not in found and len(found) == most:
+            raise ConfigError(
+                f"batches have more shapes than are allowed (training.shapes: {most}, found: "
+                f"{'; '.join(map(shown, found))}, and: {shown(shapes)}, sample: {int(example.samples()[0])}); allow "
+                "more, or make batches of fewer shapes, as collate_fn=stalegrid.pad_to([...]) does"
+            )
+        found.setdefault(shapes, example)
+    return list(found.values())
+
+
+def _read(batches: Batches, updates: int, workers: int | None) -> Iterator[Example]:
+    number = min(updates, batches.updates_per_epoch) * batches.micro_batches
+    with ExitStack() as stack:
+        read = feed(batches, dict.fromkeys(range(batches.groups), 2), number, workers, stack)
+        for batch in range(number):
+            for group in range(batches.groups):
+                inputs = read.inputs(group, batch)
+                yield Example(inputs, read.targets(group, batch), partial(batches.indices, group, batch))
