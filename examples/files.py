@@ -59,7 +59,8 @@ def main() -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         train, test = written(Path(name))
-        loader: DataLoader[Any] = DataLoader(Pictures(train, shift=True), batch_size=32, shuffle=True, num_workers=2)
+        data = Pictures(train, shift=True)
+        loader: DataLoader[Any] = DataLoader(data, batch_size=32, shuffle=True, drop_last=True, num_workers=2)
         result = stalegrid.train(
             model,
             loader,

@@ -3,7 +3,7 @@
 python examples/finetune.py [--updates N]
 
 No network: the example makes the folder itself, a small BERT with random weights.  It reads a picture of a handwritten
-digit as 64 tokens, one a pixel, of 17 grey levels.
+digit as 64 tokens, one a pixel, of 5 grey levels.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Digits(Dataset[dict[str, Any]]):
 
     def __init__(self, start: int, stop: int) -> None:
         bundle = load_digits()
-        self.tokens = torch.tensor(bundle.data[start:stop], dtype=torch.int64)
+        self.tokens = torch.tensor(bundle.data[start:stop], dtype=torch.int64) // 4
         self.labels = torch.tensor(bundle.target[start:stop])
 
     def __len__(self) -> int:
@@ -39,8 +39,8 @@ def made(folder: Path) -> Path:
     """Write a small classifier into a folder, as a download would."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=17, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
-        max_position_embeddings=64, num_labels=10,
+        vocab_size=5, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=64, num_labels=10, initializer_range=0.1,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
@@ -57,7 +57,7 @@ def main() -> None:
             model,
             Digits(0, 1437),
             test=Digits(1437, 1797),
-            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=5e-4),
+            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
             method="pipedream",
             stages=3,
             batch_size=32,

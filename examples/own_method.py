@@ -29,7 +29,7 @@ class Trust(stalegrid.Correction):
 
 
 def main() -> None:
-    """Train three ways, and print what came of each."""
+    """Train four ways, and print what came of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=600)
     asked = parser.parse_args()
@@ -42,6 +42,7 @@ def main() -> None:
     ways = {
         "1f1b (no staleness)": {"method": "1f1b"},
         "pipemare": {"method": "pipemare"},
+        "current": {"method": "pipedream", "view": "current"},
         "trust": {"method": "pipedream", "view": "current", "corrections": [Trust]},
     }
     for name, options in ways.items():
@@ -50,8 +51,9 @@ def main() -> None:
             data,
             test=test,
             loss=nn.CrossEntropyLoss(),
-            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
             stages=4,
+            cuts=["3", "6", "9"],
             batch_size=32,
             updates=asked.updates,
             engine="simulator",

@@ -13,19 +13,20 @@ from stalegrid.cli import main
 README = Path(__file__).parents[1] / "README.md"
 
 
-def script() -> str:
-    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    return str(found)
+def scripts() -> tuple[str, str]:
+    plain, transformer = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    return plain, transformer
 
 
-def test_the_example_is_short() -> None:
-    assert len([line for line in script().splitlines() if line.strip()]) <= 15
+@pytest.mark.parametrize("script", scripts(), ids=["plain", "transformer"])
+def test_an_example_is_short(script: str) -> None:
+    assert len([line for line in script.splitlines() if line.strip()]) <= 15
 
 
 @pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]])
 def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_path: Path) -> None:
     path = tmp_path / "example.py"
-    path.write_text(script())
+    path.write_text(scripts()[0])
     command = [sys.executable, *launcher, str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
@@ -35,6 +36,20 @@ def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_pa
     assert len(scores) == (2 if launcher else 1)
     assert len(set(scores)) == 1
     assert float(scores[0]) > 90
+
+
+def test_the_example_of_hugging_face_trains(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    path = tmp_path / "example.py"
+    path.write_text(scripts()[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(path)]
+    made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert made.returncode == 0, made.stderr[-3000:]
+    found = re.search(r"([\d.]+)% with BertForSequenceClassification, cut before (.*)", made.stdout)
+    assert found, made.stdout[-3000:]
+    assert float(found[1]) > 50
+    assert found[2] == "bert.encoder.layer.1"
 
 
 def test_a_run_with_a_parameter_server_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

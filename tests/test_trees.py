@@ -159,6 +159,14 @@ def test_a_model_without_a_loss_is_refused_where_none_is_given() -> None:
         stalegrid.train(built(InPairs), PAIRS, optimizer=sgd, batch_size=SIZE, updates=1, method="sgd", quiet=True)
 
 
+def test_scores_are_not_taken_for_a_loss_where_none_is_given() -> None:
+    data = [(torch.randn(4), 0) for _ in range(8)]
+    with pytest.raises(
+        stalegrid.ConfigError, match=r"output is not a loss \(shape: \(4, 3\)\), .*loss=nn.CrossEntropyLoss"
+    ):
+        stalegrid.train(nn.Linear(4, 3), data, optimizer=sgd, batch_size=4, updates=1, method="sgd", quiet=True)
+
+
 LEAVES = st.integers(-9, 9) | st.floats(-1, 1, width=32)
 TREES = st.recursive(
     LEAVES, lambda t: st.lists(t, min_size=1, max_size=3) | st.dictionaries(st.sampled_from("abc"), t, min_size=1)

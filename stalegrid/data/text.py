@@ -63,6 +63,8 @@ def load_text(folder: Path, context: int) -> tuple[Text, Text]:
     """
     if context < 1:
         raise ConfigError(f"a sample has at least one character (context: {context})")
+    if not folder.is_dir():
+        raise DataError(f"there is no such folder (folder: {folder}); it should hold one file *.txt")
     found = sorted(folder.glob("*.txt"))
     if len(found) != 1:
         shown = ", ".join(path.name for path in found) or "none"

@@ -32,6 +32,11 @@ def own_loss(*outputs_and_targets: Any) -> Any:
             f"the model's output has no loss (it is: {shown}); give a loss, or let the data have what the model "
             "computes it from, such as labels"
         )
+    if isinstance(found, Tensor) and found.ndim:
+        raise ConfigError(
+            f"the model's output is not a loss (shape: {tuple(found.shape)}), and no other is named; name one, such as "
+            "loss=nn.CrossEntropyLoss()"
+        )
     return found
 
 

@@ -39,6 +39,8 @@ def test_impossible_lengths_are_refused(tmp_path: Path, context: int, error: typ
 
 
 def test_what_is_no_single_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such folder \(folder: .*nowhere\)"):
+        load("text", tmp_path / "nowhere")
     with pytest.raises(DataError, match="files: none"):
         load("text", tmp_path)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xfa")

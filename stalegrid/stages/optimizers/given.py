@@ -45,6 +45,12 @@ def make_optimizer(factory: OptimizerFactory, named: Iterable[tuple[str, nn.Para
     Raises:
         ConfigError: it fails, returns something else than an optimizer, or one whose step computes the loss itself.
     """
+    if isinstance(factory, Optimizer):
+        kind = type(factory).__name__
+        raise ConfigError(
+            f"the optimizer is made already, and each stage makes its own (optimizer: {kind}); give a function that "
+            f"makes one, such as lambda parameters: torch.optim.{kind}(parameters, lr=...)"
+        )
     asks, make = takes_names(factory), cast(Callable[[list[Any]], Any], factory)
     given = list(named) if asks else [p for _, p in named]
     try:

@@ -71,6 +71,11 @@ def test_all_others_are_given_parameters(factory: Callable[..., Optimizer]) -> N
     assert "param_names" not in made.param_groups[0]
 
 
+def test_an_optimizer_in_the_place_of_its_factory_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"made already.*\(optimizer: SGD\); .* lambda parameters: torch.optim.SGD\("):
+        make_optimizer(SGD([p for _, p in pair()], lr=0.1), pair())  # type: ignore[arg-type]
+
+
 def test_a_factory_that_fails_hears_what_it_was_given() -> None:
     with pytest.raises(ConfigError, match=r"cannot be built: .* gets names too if its argument is called named_param"):
         make_optimizer(lambda parameters: SGD([p for _, p in parameters], lr=0.1), pair())
