@@ -55,7 +55,8 @@ def check_apart(
                 f"{problem}; what Python keeps in one stage does not reach another (a module or an object that both "
                 "use, or an attribute that the forward around a module reads): keep it in a buffer that one stage "
                 "uses, or cut elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout "
-                "of its value"
+                "of its value; and a forward that takes another way while it is captured, as attention of transformers "
+                "does for masks, must not (attn_implementation='eager' does not)"
             )
         for module in (model, *stages):
             _move(module)

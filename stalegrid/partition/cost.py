@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from stalegrid.errors import ConfigError
 from stalegrid.partition.chain import Chain, attribute
+from stalegrid.partition.following import told
 from stalegrid.partition.trial import Trial
 
 REPEATS = 5
@@ -69,14 +71,22 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
         if isinstance(made, Tensor) and made.requires_grad and wanted:
             try:
                 torch.autograd.backward(made, gradient, inputs=wanted)
-            except RuntimeError:  # a checkpoint of the reentrant kind goes all the way or not at all
-                torch.autograd.backward(made, gradient)
+            except Exception as problem:  # hooks and functions are the user's: anything can be raised
+                _all_the_way(made, gradient, node, problem)
 
     seconds = _timed(forward_backward, leaves)
     # Else the next round would add to gradients that are there, which takes longer.
     for tensor in owned:
         tensor.grad = None
     return seconds
+
+
+def _all_the_way(made: Tensor, gradient: Tensor | None, node: fx.Node, problem: Exception) -> None:
+    """Repeat a backward that failed, to all that there is: a checkpoint of the reentrant kind goes there or nowhere."""
+    try:
+        torch.autograd.backward(made, gradient)
+    except Exception:  # the same again, or that its graph is used up
+        raise ConfigError(f"a backward of the model fails (operation: {node.name}): {told(problem)}") from problem
 
 
 def _call(chain: Chain, node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ from stalegrid.partition.balancing import balance
 from stalegrid.partition.capture import Capture, captures
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.draws import another
+from stalegrid.partition.draws import another, unmasked
 from stalegrid.partition.following import together
 from stalegrid.partition.lying import lying_alike
 from stalegrid.partition.operations import Operations
@@ -143,7 +143,8 @@ def partition(
     check(copied(model), inputs, form)  # before capturing, which would take the blame
     refused: list[ConfigError] = []
     problems: list[ConfigError] = []
-    batches = [batch for one in (inputs, *more) for batch in (one, another(model, one, form))]
+    drawn = ((one, another(model, one, form), *unmasked(model, one, form)) for one in (inputs, *more))
+    batches = [batch for ones in drawn for batch in ones]
     for capture in captures(copied(model), inputs, form, blocks, stages):
         if isinstance(capture, ConfigError):
             refused.append(capture)
@@ -161,7 +162,7 @@ def partition(
             continue
         made = _partition(capture, variants, cutter.costs, [*refused, *problems], ties)
         if cuts is None:
-            warn_unfair(made.shares, capture.whole)
+            warn_unfair(made.shares, sum(cutter.costs), capture.whole)
         return made
     raise together([*problems[:1], *refused])
 

@@ -31,6 +31,27 @@ def another(model: nn.Module, inputs: Tensors, form: Form | None) -> Tensors:
     return inputs
 
 
+def unmasked(model: nn.Module, inputs: Tensors, form: Form | None) -> list[Tensors]:
+    """Return the inputs with ones in every mask of zeros and ones, if there is one and the model accepts that.
+
+    A forward may leave out a mask that hides nothing, and not do so while it is captured.
+
+    Args:
+        model: left as it is.
+        inputs: the tensors of one batch.
+        form: how the model is called with them; None for one by one.
+    """
+    masks = [bool(((x == 0) | (x == 1)).all()) and not bool(x.all()) for x in inputs]
+    if not any(masks):
+        return []
+    full = tuple(torch.ones_like(x) if mask else x for x, mask in zip(inputs, masks, strict=True))
+    try:
+        check(copied(model), full, form)
+    except ConfigError:
+        return []
+    return [full]
+
+
 def _redrawn(tensor: Tensor) -> Tensor:
     """Return whole numbers from the same range; of other numbers the same in another order."""
     if not tensor.numel():

@@ -13,6 +13,9 @@ from stalegrid.partition.chain import Chain
 FAIR = 2.0
 """Times its fair share of the time from which on a stage is warned of."""
 
+SLIGHT = 0.005
+"""Seconds of a batch below which nobody is warned: shares of so little are chance, and messages take longer."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -42,15 +45,16 @@ def shares_of(chain: Chain, cuts: Sequence[int], seconds: Sequence[float]) -> tu
     return tuple(Share(t / (sum(times) or 1.0), n / (sum(owned) or 1)) for t, n in zip(times, owned, strict=True))
 
 
-def warn_unfair(shares: Sequence[Share], whole: Collection[str]) -> None:
+def warn_unfair(shares: Sequence[Share], seconds: float, whole: Collection[str]) -> None:
     """Warn of a stage that takes far longer than its share, and all others wait for.
 
     Args:
         shares: of each stage.
+        seconds: of a batch, in all stages.
         whole: paths of modules that could not be cut.
     """
     slowest = max(range(len(shares)), key=lambda k: shares[k].time)
-    if shares[slowest].time * len(shares) <= FAIR:
+    if seconds < SLIGHT or shares[slowest].time * len(shares) <= FAIR:
         return
     kept = f" (kept in one piece: {', '.join(sorted(whole))})" if whole else ""
     warnings.warn(

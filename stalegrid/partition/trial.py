@@ -179,7 +179,9 @@ def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Any:
         except Exception as problem:  # the model is the user's: anything can be raised
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
-            text = f"the model does not accept a batch of the data (shapes: {shapes}, types: {types}): {problem}"
+            # Of several tensors the cause may be that there are targets among them.
+            hint = "; what is no pair (input, target) goes whole to the model" * (len(inputs) > 1)
+            text = f"the model does not accept a batch of the data (shapes: {shapes}, types: {types}): {problem}{hint}"
             raise ConfigError(text) from problem
     after = tensors_of(model)
     made_now = [name for name in after if name not in before]

@@ -67,8 +67,8 @@ class LossSettings(Made):
     """What is to become small.
 
     Args:
-        name: cross-entropy; or PACKAGE.MODULE:FACTORY, such as torch.nn:MSELoss, which returns a function of outputs
-            and targets.
+        name: cross-entropy; own, for what the model computes itself; or PACKAGE.MODULE:FACTORY, such as
+            torch.nn:MSELoss, which returns a function of outputs and targets.
         args: of the factory by name.
     """
 

@@ -16,6 +16,7 @@ from stalegrid.data import CropAndFlip, Reading, check_size, given, is_stream, l
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
+from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import Measure, Perplexity
 from stalegrid.plans import Task, grid_of, rules_of, updates_of, updates_per_epoch
 from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
@@ -29,6 +30,8 @@ CPU = torch.device("cpu")
 OPTIMIZERS = ("sgd", "adam", "adamw", "nadam")
 
 DECAYS = ("all", "matrices")
+
+LOSSES: dict[str, Callable[[], LossFunction]] = {"cross-entropy": nn.CrossEntropyLoss, "own": lambda: own_loss}
 
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
 
@@ -138,16 +141,16 @@ def _classes(data: Dataset[Any], name: str) -> int:
     return classes if isinstance(classes, int) else len(classes)
 
 
-def _loss(asked: LossSettings) -> Callable[..., Tensor]:
+def _loss(asked: LossSettings) -> LossFunction:
     if not is_path(asked.name):
         refuse_args(asked.args, asked.name, "loss")
-        if asked.name != "cross-entropy":
+        if asked.name not in LOSSES:
             raise ConfigError(
-                f"unknown loss (loss: {asked.name!r}); there is cross-entropy, and any factory, such as "
+                f"unknown loss (loss: {asked.name!r}); there is {' and '.join(LOSSES)}, and any factory, such as "
                 "torch.nn:MSELoss"
             )
-        return nn.CrossEntropyLoss()
-    loss: Callable[..., Tensor] = factory_of(asked.name, asked.args, LOSS)()
+        return LOSSES[asked.name]()
+    loss: LossFunction = factory_of(asked.name, asked.args, LOSS)()
     return loss
 
 

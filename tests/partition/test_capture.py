@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from stalegrid.errors import ConfigError
 from stalegrid.partition import partition
-from stalegrid.partition.draws import another
+from stalegrid.partition.draws import another, unmasked
 from tests.partition.test_blocks import noise
 from tests.partition.test_cutting import compose, names
 
@@ -78,7 +78,7 @@ def test_shares_are_of_time_and_parameters() -> None:
 def test_a_stage_that_takes_far_more_than_its_share_is_warned_of() -> None:
     class Slow(OnlyIf):
         def forward(self, x: Tensor) -> Tensor:
-            for _ in range(300):
+            for _ in range(1000):
                 x = super().forward(x) * 0.1
             return x
 
@@ -232,6 +232,47 @@ def test_another_batch_is_one_that_the_model_accepts() -> None:
 
     inputs = (noise(3, 4), torch.tensor([4, 2, 1]))
     assert another(Sorted(), inputs, None) is inputs
+
+
+class Masking(nn.Module):
+    """Leaves out a mask that hides nothing where it can see that, as attention of transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.b(h if type(mask) is Tensor and bool(mask.all()) else h * (mask + 0.5))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float32])
+def test_a_mask_that_is_left_out_where_it_hides_nothing_is_found_out(kind: torch.dtype) -> None:
+    mask = torch.tensor([[1, 1, 1, 0]] * 3).to(kind)
+    with pytest.raises(ConfigError, match=r"cuts: b, batch: 2\): its outputs differ.*another way while it is captured"):
+        partition(Masking(), (noise(3, 4), mask), 2)
+
+
+def test_only_masks_are_filled_and_only_if_the_model_accepts_that() -> None:
+    class Refusing(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            if bool(mask.all()):
+                raise ValueError("nothing is hidden")
+            return x
+
+    x, mask, count = noise(3, 4), torch.tensor([True, False, True]), torch.tensor([0, 1, 2])
+    assert unmasked(nn.Identity(), (x,), None) == []
+    assert unmasked(Masking(), (x, torch.ones(4)), None) == []
+    assert unmasked(Refusing(), (x, mask), None) == []
+
+    class Summed(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor, count: Tensor) -> Tensor:
+            return x.sum() + mask.sum() + count.sum()
+
+    ((same, full, still),) = unmasked(Summed(), (x, mask, count), None)
+    assert same is x
+    assert still is count
+    assert torch.equal(full, torch.ones(3, dtype=torch.bool))
 
 
 def test_parameters_belong_to_the_stage_that_uses_them() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from stalegrid.errors import ConfigError
 from stalegrid.partition import cost
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.trace import trace
@@ -106,3 +107,15 @@ def test_objects_that_hold_a_graph_are_measured_no_further_than_their_operation(
     chain = trace(Net().train(), (torch.randn(5, 3),))
     assert [node.op for node in chain.nodes] == ["call_module", "call_function", "call_function", "call_module"]
     assert len(cost.measure(chain, run(chain, (torch.randn(5, 3),)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [(lambda p: p.grad.zero_(), "should return None"), (lambda p: torch.zeros(2) @ torch.zeros(3), "inconsistent")],
+)
+def test_a_backward_that_fails_is_told_of_with_its_operation(hook: Any, said: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).train()
+    model[2].weight.register_post_accumulate_grad_hook(hook)
+    chain = trace(model, (torch.randn(5, 3),))
+    with pytest.raises(ConfigError, match=rf"a backward of the model fails \(operation: _2\): .*{said}"):
+        cost.measure(chain, run(chain, (torch.randn(5, 3),)))

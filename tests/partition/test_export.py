@@ -138,7 +138,11 @@ def smoothed(m: Three, x: Tensor) -> Tensor:
     return m.c(m.b(m.a(x)) + m.table[: len(x)])
 
 
-FOLLOWED = [no_gradients, nested, noisy, listed, positioned, sized, spectral, weighted, smoothed]
+def asking(m: Three, x: Tensor) -> Tensor:
+    return m.c(m.b(m.a(x)) * (2.0 if torch.compiler.is_exporting() else 1.0))
+
+
+FOLLOWED = [no_gradients, nested, noisy, listed, positioned, sized, spectral, weighted, smoothed, asking]
 
 
 @pytest.mark.parametrize("forward", FOLLOWED, ids=lambda f: f.__name__)

@@ -106,3 +106,11 @@ def test_outputs_without_a_tensor_are_refused(wrap: Any, shown: str) -> None:
 
     with pytest.raises(ConfigError, match=rf"no tensor in the model's output .*{shown}"):
         check(Wrapped(4, 3), (noise(2, 4),))
+
+
+def test_a_batch_that_goes_whole_to_the_model_is_said_to_where_the_model_does_not_take_it() -> None:
+    form, inputs = Form.split(((), {"image": torch.randn(2, 3), "label": torch.zeros(2)}))
+    with pytest.raises(ConfigError, match=r"'image'; what is no pair \(input, target\) goes whole to the model"):
+        check(nn.Sequential(nn.Linear(3, 2)), inputs, form)
+    with pytest.raises(ConfigError, match=r"cannot be multiplied \(2x4 and 3x2\)$"):
+        check(nn.Sequential(nn.Linear(3, 2)), (torch.randn(2, 4),))

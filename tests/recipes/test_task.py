@@ -122,6 +122,14 @@ def test_milestones_of_another_schedule_are_refused() -> None:
         make_task(flat(RunConfig, schedule="cosine", milestones=[1.0]))
 
 
+def test_the_loss_is_by_name_that_of_the_model_too() -> None:
+    outputs = {"loss": torch.tensor(2.0), "logits": torch.zeros(3, 2)}
+    assert make_task(RunConfig.of({"loss": "own"})).loss(outputs, {"labels": torch.zeros(3)}) is outputs["loss"]
+    assert isinstance(make_task(RunConfig()).loss, nn.CrossEntropyLoss)
+    with pytest.raises(ConfigError, match="unknown loss \\(loss: 'hinge'\\); there is cross-entropy and own, and any"):
+        make_task(RunConfig.of({"loss": "hinge"}))
+
+
 def test_metrics_are_called_by_the_last_parts_of_their_names() -> None:
     names = ["perplexity", "torch.nn:L1Loss", "torch.nn.functional:cosine_similarity"]
     found = make_task(RunConfig.of({"metrics": names})).metrics

@@ -104,7 +104,7 @@ def test_a_rehearsal_runs_the_candidate_on_processes_without_what_takes_time_bes
     assert (settings.engine.kind, settings.training.updates) == ("processes", 13)
     assert settings.output.folder is not None
     assert settings.output == OutputSettings(
-        folder=settings.output.folder, trace=True, gap=False, log_every=13, evaluate_every=0
+        folder=settings.output.folder, trace=True, gap=False, log_every=13, evaluate_every=0, loggers=[]
     )
     assert not settings.output.folder.parent.exists()
 
