@@ -125,7 +125,7 @@ def train(
     groups: int | None = None,
     stages: int | None = None,
     cuts: Sequence[str] | None = None,
-    blocks: Sequence[str | nn.Module] | None = None,
+    blocks: Sequence[str] | Sequence[nn.Module] | None = None,
     staleness: Sequence[int] | Literal["auto"] | None = None,
     view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
