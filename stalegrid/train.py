@@ -4,6 +4,8 @@ Does not know: how any part works.
 """
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -77,7 +79,7 @@ from stalegrid.plans import (
     plan_of,
 )
 from stalegrid.programs import GridSettings, ServerSettings
-from stalegrid.report import read_model, read_summary
+from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
@@ -123,7 +125,7 @@ def train(
     groups: int | None = None,
     stages: int | None = None,
     cuts: Sequence[str] | None = None,
-    blocks: Sequence[str | nn.Module] | None = None,
+    blocks: Sequence[str] | Sequence[nn.Module] | None = None,
     staleness: Sequence[int] | Literal["auto"] | None = None,
     view: str | type[View] | None = None,
     corrections: Sequence[str | Maker] | None = None,
@@ -215,6 +217,7 @@ def train(
         TrainingError: a loss or the model is not finite, a sample cannot be used, or a gradient is too stale.
         EngineError: a process died or stalled.
         OutputError: results cannot be written; what was written before stays.
+        KeyboardInterrupt: the run was interrupted; at a prompt, as in a notebook, only before anything was measured.
     """
     blocks = None if blocks is None else paths_of(model, blocks)
     options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
@@ -293,10 +296,16 @@ def _on_this_host(asked: _Asked) -> Result:
     with open_folder(settings.output.folder) as folder, cursor_kept():
         job = _job(asked, plan, folder)
         _announce(settings, plan, folder, asked.quiet)
-        if settings.engine.virtual:
-            _simulate(job)
-        else:
-            launch(job, _processes(plan, settings))
+        try:
+            if settings.engine.virtual:
+                _simulate(job)
+            else:
+                launch(job, _processes(plan, settings))
+        except KeyboardInterrupt:
+            # In a notebook, or at another prompt, somebody stays who can use what there is.
+            if not hasattr(sys, "ps1") or not interrupted_whole(folder):
+                raise
+            warnings.warn("interrupted: the result is the model as it was measured last", stacklevel=4)
         summary = read_summary(folder)
         models = _models(task, settings, summary)
         for which, model in models.items():

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from mypy import api
+from torch import nn
 
 import stalegrid
 from stalegrid.config import SHORT, Settings
@@ -145,7 +146,12 @@ def described(hint: Any) -> str:
     return str(hint)
 
 
-MORE = {"costs": {described(str)}, "out": {described(str)}, "topology": {described(Matrix)}}
+MORE = {
+    "blocks": {described(list[nn.Module])},
+    "costs": {described(str)},
+    "out": {described(str)},
+    "topology": {described(Matrix)},
+}
 """What fields make of something else."""
 
 

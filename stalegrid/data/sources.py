@@ -312,8 +312,7 @@ def _stack(items: list[Any]) -> Any:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
         raise DataError(
-            f"samples do not stack into a batch: {error}; make them alike, or give a collate_fn, such as "
-            "stalegrid.pad_to([...]) for sequences"
+            f"samples do not stack into a batch, pad them in a collate_fn, such as stalegrid.pad_to([...]): {error}"
         ) from error
     if (odd := _odd(batch)) is not None:
         raise DataError(

@@ -7,7 +7,7 @@ from stalegrid.observe.averaging import WeightAverage
 from stalegrid.observe.best import Best
 from stalegrid.observe.callbacks import Callback, Stop, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
-from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
 from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.mlflow import MLflow
@@ -39,6 +39,7 @@ __all__ = [
     "UNITS",
     "UNSAVED",
     "UNSAVED_BEST",
+    "VERSION",
     "VIRTUAL",
     "Best",
     "Callback",

@@ -29,6 +29,7 @@ SUMMARY = "summary.json"
 UNSAVED = "unsaved.safetensors"
 UNSAVED_BEST = "unsaved-best.safetensors"
 UNITS = "units.safetensors"
+VERSION = "version"
 
 
 class Folder:
@@ -89,9 +90,9 @@ class Folder:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         # First the line: should a file below not find room, the measurement is not lost.
         self._log({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
-        self._save(model, MODEL, UNSAVED)
+        self._save(model, record, MODEL, UNSAVED)
         if self._best is not None and self._best.takes(record):
-            self._save(model, BEST, UNSAVED_BEST)
+            self._save(model, record, BEST, UNSAVED_BEST)
         summary = {
             **self._facts,
             **self._last,
@@ -128,8 +129,9 @@ class Folder:
             for logger in reversed(self._loggers):
                 ending.callback(logger.finish, self.summary)
 
-    def _save(self, model: nn.Module, name: str, name_of_rest: str) -> None:
-        replace(self._folder / name, lambda part: save_file(saved(model), part))
+    def _save(self, model: nn.Module, record: Record, name: str, name_of_rest: str) -> None:
+        metadata = {VERSION: str(record[VERSION])}
+        replace(self._folder / name, lambda part: save_file(saved(model), part, metadata))
         if rest := unsaved(model):
             replace(self._folder / name_of_rest, lambda part: save_file(rest, part))
 

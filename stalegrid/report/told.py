@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from stalegrid.observe import (
     TRACE,
     UNSAVED,
     UNSAVED_BEST,
+    VERSION,
     VIRTUAL,
     Record,
     Timeline,
@@ -163,6 +164,15 @@ def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dic
     """
     rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
     return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
+
+
+def interrupted_whole(folder: Path) -> bool:
+    """Return whether a run that was interrupted left a summary and the mean model that it speaks of."""
+    if not exists(folder / SUMMARY) or not exists(folder / MODEL):
+        return False
+    with safe_open(folder / MODEL, framework="pt") as file:
+        # They are written one after the other.
+        return bool((file.metadata() or {}).get(VERSION) == str(read_summary(folder).get(VERSION)))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
