@@ -125,8 +125,6 @@ def _watched() -> Iterator[None]:
         mock.patch.object(torch, "manual_seed", _refuse("seeds random numbers")),
         mock.patch.object(Tensor, "backward", _refuse("has a backward in it")),
         mock.patch.object(torch.autograd, "grad", _refuse("has a backward in it")),
-        # Who asks would take another way than in training, as attention of transformers does.
-        mock.patch.object(torch.compiler, "is_exporting", return_value=False),
     ):
         yield
     if state != (random.getstate(), pickle.dumps(np.random.get_state())):

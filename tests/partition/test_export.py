@@ -138,11 +138,7 @@ def smoothed(m: Three, x: Tensor) -> Tensor:
     return m.c(m.b(m.a(x)) + m.table[: len(x)])
 
 
-def asking(m: Three, x: Tensor) -> Tensor:
-    return m.c(m.b(m.a(x)) * (2.0 if torch.compiler.is_exporting() else 1.0))
-
-
-FOLLOWED = [no_gradients, nested, noisy, listed, positioned, sized, spectral, weighted, smoothed, asking]
+FOLLOWED = [no_gradients, nested, noisy, listed, positioned, sized, spectral, weighted, smoothed]
 
 
 @pytest.mark.parametrize("forward", FOLLOWED, ids=lambda f: f.__name__)
