@@ -162,7 +162,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "groups": (["--groups", "0"], "at least one of its groups (groups: 0)"),
     "sgd-groups": (["--method", "sgd", "--groups", "2"], "sgd trains one group (groups: 2)"),
     "data-parallel-stages": (["--method", "data-parallel", "--stages", "2"], "does not cut the model (stages: 2)"),
-    "cuts-unknown": (["--grid.cuts", "middle"], "no operation of the model has this name (cut: 'middle')"),
+    "cuts-unknown": (["--grid.cuts", "middle"], "the model has no such module or operation (cut: 'middle')"),
     "cuts-number": (["--stages", "3", "--grid.cuts", "4"], "3 stages need 2 cuts (cuts: 4)"),
     "world": (["--engine", "processes", "--processes", "3"], "4 units cannot be shared equally by 3 processes"),
     "threads": (["--engine.threads", "0"], "at least one thread, at most 256 (threads: 0)"),

@@ -680,7 +680,7 @@ def test_sizes_are_known_and_buffers_are_read_at_every_forward(forward: Any) -> 
 def test_a_batch_of_another_shape_than_was_traced_is_refused() -> None:
     chain = trace(Three(lambda m, x: m.c(m.b(m.a(x)) / x.shape[0])))
     first, last = chain.stage(0, 2), chain.stage(2, len(chain.nodes))
-    with pytest.raises(TrainingError, match=r"\(shape: \(5, 4\), first batch: \(3, 4\)\); let all samples"):
+    with pytest.raises(TrainingError, match=r"\(shape: \(5, 4\), cut for: \(3, 4\)\); let all samples"):
         first(noise(5, 4))
     assert last(first(noise(3, 4))).shape == (3, 4)
 
