@@ -22,7 +22,7 @@ from stalegrid.timing.costs import Cost, CostTable
 from tests.cases import Net, build, images
 from tests.test_metrics import lines, output, same
 
-TIMES = ("seconds", "samples_per_second", "stopped")
+TIMES = ("seconds", "samples_per_second", "stopped", "shares")
 
 
 class At(stalegrid.Callback):
