@@ -249,7 +249,7 @@ class Masking(nn.Module):
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float32])
 def test_a_mask_that_is_left_out_where_it_hides_nothing_is_found_out(kind: torch.dtype) -> None:
     mask = torch.tensor([[1, 1, 1, 0]] * 3).to(kind)
-    with pytest.raises(ConfigError, match=r"cuts: b, batch: 2\): its outputs differ.*another way while it is captured"):
+    with pytest.raises(ConfigError, match=r"batch: 2\): its outputs differ.*another way while it is captured"):
         partition(Masking(), (noise(3, 4), mask), 2)
 
 
