@@ -1,5 +1,6 @@
 """Trains PyTorch models on a grid of data-parallel groups x pipeline stages with bounded staleness."""
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import Settings
 from stalegrid.consensus import AdaptThenCombine, CombineWhileAdapt, Exchange, Mixing, MixingSettings, Turns, Vectors
 from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings, pad_to
@@ -61,6 +62,7 @@ __all__ = [
     "AdaptThenCombine",
     "ArrayDataset",
     "Callback",
+    "CheckpointSettings",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",

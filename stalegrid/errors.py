@@ -10,6 +10,7 @@
     |   |-- NonFiniteLoss
     |   |-- SampleError      a sample could not be read or used
     |   `-- StalenessExceeded
+    |-- Interrupted          a run was asked to leave, and can go on from where it did
     |-- OutputError          what was found out cannot be written
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
@@ -51,6 +52,10 @@ class SampleError(TrainingError):
 
 class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
+
+
+class Interrupted(StalegridError):
+    """A run was asked to leave and has saved its state; the message says how it goes on."""
 
 
 class OutputError(StalegridError):

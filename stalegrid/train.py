@@ -6,19 +6,28 @@ Does not know: how any part works.
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.agents import build_agents
+from stalegrid.checkpoints import (
+    FOLDER,
+    Checkpoint,
+    CheckpointSettings,
+    check_settings,
+    newest,
+    read_checkpoint,
+)
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
 from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
@@ -26,13 +35,16 @@ from stalegrid.engines import (
     KEPT,
     EngineSettings,
     Job,
+    Keeping,
     Measured,
     Surroundings,
     computing,
     ending_in_order,
     homes,
+    kept_by,
     launch,
     layout_of_state,
+    leaving_in_order,
     noted,
     profile,
     recorded,
@@ -41,7 +53,7 @@ from stalegrid.engines import (
     torchrun,
     use_device,
 )
-from stalegrid.errors import ConfigError, NonFiniteLoss
+from stalegrid.errors import ConfigError, Interrupted, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
 from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
@@ -63,6 +75,7 @@ from stalegrid.observe import (
     own_callbacks,
     own_copies,
     restore,
+    tell,
     write_trace,
 )
 from stalegrid.partition import paths_of
@@ -78,11 +91,12 @@ from stalegrid.plans import (
     make_test,
     plan_of,
 )
-from stalegrid.programs import GridSettings, ServerSettings
+from stalegrid.programs import GridSettings, Saves, ServerSettings, Stoppable
 from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
+from stalegrid.version import __version__
 from stalegrid.written import exists, groups_of
 
 
@@ -150,6 +164,8 @@ def train(
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
     output: OutputSettings | None = None,
+    checkpoint: int | CheckpointSettings | None = None,
+    resume: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -205,6 +221,10 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
+        checkpoint: updates from one checkpoint to the next, or all that is said of them; they lie in the folder of the
+            run.
+        resume: folder of a run that has checkpoints, or of one of them, from which this one goes on, in the folder of
+            that run, to the bit; or ``auto``: from the newest in ``out``, or from the beginning.
         callbacks: called with what is told, in the observer's process; they may ask for an early end.
         loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
@@ -216,6 +236,7 @@ def train(
         ConfigError: something cannot be run; nothing was started.
         TrainingError: a loss or the model is not finite, a sample cannot be used, or a gradient is too stale.
         EngineError: a process died or stalled.
+        Interrupted: a signal asked it to leave, which it did after a checkpoint.
         OutputError: results cannot be written; what was written before stays.
         KeyboardInterrupt: the run was interrupted; at a prompt, as in a notebook, only before anything was measured.
     """
@@ -226,7 +247,7 @@ def train(
         check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
     own = own_loss if loss is None else loss
     task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
-    return execute(task, Settings.of(options), callbacks=callbacks, loggers=loggers, quiet=quiet)
+    return execute(task, Settings.of(options), resume=resume, callbacks=callbacks, loggers=loggers, quiet=quiet)
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
@@ -237,6 +258,7 @@ def execute(
     task: Task,
     settings: Settings,
     *,
+    resume: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -247,18 +269,55 @@ def execute(
     Args:
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
+        resume: what the run goes on from.
         callbacks: called with what is told.
         loggers: where records go too.
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
+    settings, source = goes_on(settings, resume)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units)
+    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units, source)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
         return _on_this_host(asked)
+
+
+def goes_on(settings: Settings, resume: Path | str | None) -> tuple[Settings, Checkpoint | None]:
+    """Return what a run goes on from, and settings of its folder.
+
+    Raises:
+        ConfigError: there is nothing to go on from, or another folder is named.
+    """
+    if resume is None:
+        return settings, None
+    out = settings.output.folder
+    if str(resume) == AUTO:
+        if out is None:
+            raise ConfigError("resume auto looks for checkpoints in the folder of the run; name that (out)")
+        source = newest(out)
+        return settings, source
+    source = read_checkpoint(Path(resume))
+    run = source.run
+    if out is not None and out.resolve() != run.resolve():
+        raise ConfigError(f"a run goes on in its own folder (resume: {run}, out: {out}); leave out the other one")
+    return replace(settings, output=replace(settings.output, folder=run)), source
+
+
+AUTO = "auto"
+"""What to resume from: the newest checkpoint in the folder of the run, if there is one."""
+
+
+def left(folder: Path) -> Interrupted:
+    """Return the error of a run that was asked to leave."""
+    source = newest(folder)
+    version = "none" if source is None else str(source.version)
+    return Interrupted(
+        f"the run was asked to leave, and has (checkpoint of version: {version}); it goes on to the bit with: "
+        f"stalegrid resume {folder}, or train(..., resume={str(folder)!r})"
+    )
 
 
 @dataclass(frozen=True)
@@ -271,6 +330,7 @@ class _Asked:
     loggers: Sequence[Logger]
     quiet: bool
     keep_units: bool
+    source: Checkpoint | None = None
 
     def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan, for a run that may end early where a callback may ask for it.
@@ -286,21 +346,35 @@ class _Asked:
                 training = self.settings.training
                 model, test = cast_model(self.task, training), make_test(self.task, training)
                 check_measured(self.task, model, test, callback.by)
-        return plan.stoppable() if any(callback.stops for callback in self.callbacks) else plan
+        return self._kept(plan, stops=any(callback.stops for callback in self.callbacks))
+
+    def _kept(self, plan: Plan | ServedPlan, *, stops: bool) -> Plan | ServedPlan:
+        """Return the plan, for a run that is saved where that is asked for, and goes on where it was saved."""
+        checkpoint, source = self.settings.checkpoint, self.source
+        if checkpoint.wanted or source is not None:
+            if self.settings.output.folder is None:
+                raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
+            plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
+        if stops or checkpoint.wanted:
+            plan = plan.stoppable(often=checkpoint.wanted)
+        return plan if source is None else plan.ended_at(source.end)
 
 
 def _on_this_host(asked: _Asked) -> Result:
     task, settings = asked.task, asked.settings
     get_ready(settings)
-    plan = asked.watched(prepare(task, settings))
-    with open_folder(settings.output.folder) as folder, cursor_kept():
+    plan = asked.watched(prepare(task, settings, asked.source))
+    with open_folder(settings.output.folder, again=asked.source is not None) as folder, cursor_kept():
         job = _job(asked, plan, folder)
         _announce(settings, plan, folder, asked.quiet)
         try:
-            if settings.engine.virtual:
-                _simulate(job)
-            else:
-                launch(job, _processes(plan, settings))
+            with _leaving(job) as leaving:
+                if settings.engine.virtual:
+                    ended = _simulate(job, leaving)
+                else:
+                    ended = launch(job, _processes(plan, settings), leaving)
+            if not ended:
+                raise left(folder)
         except KeyboardInterrupt:
             # In a notebook, or at another prompt, somebody stays who can use what there is.
             if not hasattr(sys, "ps1") or not interrupted_whole(folder):
@@ -319,7 +393,17 @@ def get_ready(settings: Settings) -> None:
         KEPT.begin()
 
 
-def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
+@contextmanager
+def _leaving(job: Job) -> Iterator[Callable[[], bool]]:
+    """Let signals ask a run to leave that can be asked."""
+    if job.keeping is None or not isinstance(job.plan.program, Stoppable):
+        yield lambda: False
+        return
+    with leaving_in_order(partial(tell, name="stderr")) as leaving:
+        yield leaving
+
+
+def prepare(task: Task, settings: Settings, source: Checkpoint | None = None) -> Plan | ServedPlan:
     """Settle and check everything, the machine included, before anything starts.
 
     Raises:
@@ -328,10 +412,10 @@ def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
     engine, folder = settings.engine, settings.output.folder
     if not 0 < engine.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
-    if folder is not None and exists(folder):
+    if folder is not None and source is None and exists(folder):
         raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
     use_device(engine.device, 0)
-    plan = _planned(task, settings)
+    plan = _planned(task, settings) if source is None else _planned_again(task, settings, source)
     if not engine.virtual and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
@@ -346,6 +430,15 @@ def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
         return plan_of(task, settings, table, virtual=settings.engine.virtual)
 
 
+def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan | ServedPlan:
+    """Return the plan of a run that goes on, with what it measured at its beginning."""
+    measured = Measured.read(source.manifest["measured"].encode())
+    with computing(settings.engine.threads):
+        plan = plan_of(task, measured.into(settings), measured.table)
+    check_settings(source, plan.settled(settings).plain())
+    return plan
+
+
 def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
     return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes
 
@@ -355,8 +448,24 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
     written = plan.settled(settings).plain()
     told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
-    return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
+    again = asked.source is not None
+    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told, again)
+    keeping = _keeping(asked, plan, folder, written)
+    trace = settings.output.trace
+    return Job(asked.task, plan, settings.engine, settings.devices.emulate, trace, sink, folder, keeping)
+
+
+def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Record) -> Keeping | None:
+    settings, source = asked.settings.checkpoint, asked.source
+    if not settings.wanted and source is None:
+        return None
+    told = {
+        "stalegrid": __version__,
+        "torch": torch.__version__,
+        "settings": written,
+        "measured": Measured.of(plan).text().decode(),
+    }
+    return Keeping(folder / FOLDER, settings, told, source)
 
 
 def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
@@ -372,12 +481,18 @@ def _on_torchrun(asked: _Asked) -> Result:
         peers.check_same("data", lambda: fingerprint(task))
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            plan = peers.agree(_same(settings), lambda: asked.watched(prepare(task, settings)), partial(_again, asked))
-            with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
+            plan = peers.agree(
+                _same(settings), lambda: asked.watched(prepare(task, settings, asked.source)), partial(_again, asked)
+            )
+            again = asked.source is not None
+            with peers.shared(lambda: open_folder(settings.output.folder, again=again)) as folder:
                 if peers.rank == 0:
                     _announce(settings, plan, folder, asked.quiet)
                 job = _job(asked, plan, folder)
-                summary = peers.run(job, lambda: read_summary(folder))
+                with _leaving(job) as leaving:
+                    summary = peers.run(job, lambda: read_summary(folder), leaving)
+                if plan.program.left is not None:
+                    raise left(folder)
                 models = _models(task, settings, summary)
                 for which, model in models.items():
                     if peers.rank == 0:
@@ -398,26 +513,28 @@ def _again(asked: _Asked, measured: Measured) -> Plan | ServedPlan:
         return asked.watched(plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
-def _simulate(job: Job) -> None:
-    """Run all agents here; in virtual time where costs are known."""
+def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
+    """Run all agents here, in virtual time where costs are known; return whether the run came to its end."""
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         if model is None:
             agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
-            with noted(agents, job.folder) as agents:
+            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
-            with noted(agents, job.folder) as agents:
+            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, agents, before=clock.date)
-        sink.finish()
+        if program.left is None:
+            sink.finish()
     if traced:
         write_trace(job.folder / TRACE, timeline)
+    return program.left is None
 
 
 def _models(task: Task, settings: Settings, summary: Record) -> dict[str, nn.Module]:

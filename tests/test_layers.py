@@ -14,7 +14,7 @@ LAYERS = (
     ("errors", "seeds", "version"),
     ("written", "objects"),
     ("programs", "data", "models"),
-    ("observe",),
+    ("observe", "checkpoints"),
     ("stages",),
     ("partition", "consensus"),
     ("timing", "methods"),

@@ -5,7 +5,6 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
@@ -67,7 +66,7 @@ def _build_grid(
     travel = plan.program.targets_travel
     # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
     lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
-    takers = Counter(unit.group for unit in (*firsts, *(firsts if travel else lasts)))
+    takers = _takers(plan, firsts, firsts if travel else lasts)
     samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, stack)
     targets = plan.targets.form if travel else None
 
@@ -87,6 +86,19 @@ def _build_grid(
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict[int, list[int]]:
+    """Return, by group, the batches from which on units here ask for inputs, and for targets."""
+    program, since = plan.program, plan.program.saves.since
+    found: dict[int, list[int]] = {}
+    for unit in inputs:
+        found.setdefault(unit.group, []).append(program.issued(unit.stage, since))
+    for unit in targets:
+        # Targets of batches in flight are asked for again, where they do not travel.
+        again = since * program.schedule.micro_batches
+        found.setdefault(unit.group, []).append(program.issued(0, since) if program.targets_travel else again)
+    return found
 
 
 def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:

@@ -21,6 +21,7 @@ from stalegrid.objects import Form, LossFunction, call, labels, losses, mapped, 
 from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
+from stalegrid.written import State
 
 
 class TestSet(Protocol):
@@ -97,6 +98,15 @@ class Observer:
             stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
             return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
+
+    def state_dict(self) -> State:
+        """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
+        return {"unlike": self._unlike, "sink": self._sink.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._unlike = state["unlike"]
+        self._sink.load_state_dict(state["sink"])
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
         found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})

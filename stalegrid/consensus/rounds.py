@@ -76,6 +76,10 @@ class Averaging:
         for r in sorted({r for turn in turns for r in self.mixing.sources(unit.group, turn)}):
             yield Edge(PARAMETERS, Unit(r, unit.stage), unit)
 
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message is under way: those of its lag."""
+        return range(tag.index + 1, tag.index + self.lag + 1)
+
     def _share(self, unit: Unit, update: int) -> Iterator[Action]:
         turn = self.turn(update + self.lag)
         targets = () if turn is None else self.mixing.targets(unit.group, turn)
@@ -126,6 +130,10 @@ class AllReduce:
         for peer in self._peers(unit):
             yield Edge(PART, peer, unit)
             yield Edge(MEAN, peer, unit)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)
 
     def _peers(self, unit: Unit) -> list[Unit]:
         return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group]

@@ -6,7 +6,7 @@ A unit asks for the batches of its group one after another, so what comes next i
 batch is does not depend on who reads it, so no number depends on how many read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -21,13 +21,18 @@ from stalegrid.objects import Form, Tensors
 
 
 def feed(
-    batches: Batches | Stream, takers: Mapping[int, int], number: int, workers: int | None, stack: ExitStack | None
+    batches: Batches | Stream,
+    takers: Mapping[int, Sequence[int]],
+    number: int,
+    workers: int | None,
+    stack: ExitStack | None,
 ) -> "Batches | Stream | Feed":
     """Return the batches of the groups that live in this process.
 
     Args:
         batches: of all groups.
-        takers: by group, how many ask here for each batch: who wants inputs and who wants targets are two.
+        takers: by group, the first batch that each asks for who asks here; who wants inputs and who wants targets are
+            two.
         number: of batches that each group asks for, at most.
         workers: processes that read ahead for each group; None for as many as a loader names.
         stack: where these processes end; None if there shall be none.
@@ -48,12 +53,13 @@ class Feed:
     """Batches of which each is read once, and kept until all who want it have it; see :func:`feed`."""
 
     def __init__(
-        self, batches: Batches, source: ItemSource, takers: Mapping[int, int], number: int, workers: int
+        self, batches: Batches, source: ItemSource, takers: Mapping[int, Sequence[int]], number: int, workers: int
     ) -> None:
         self._batches = batches
         self._source = source
         self._takers = takers
-        self._ahead = {g: Ahead(partial(self._read, g), number, workers) for g in takers} if workers else {}
+        ahead = takers.items() if workers else ()
+        self._ahead = {g: Ahead(partial(self._read, g), number, workers, min(starts)) for g, starts in ahead}
         self._kept: dict[tuple[int, int], tuple[Batch, int]] = {}
         self._last: Batch | None = None
 
@@ -86,8 +92,9 @@ class Feed:
 
     def _taken(self, group: int, batch: int) -> Batch:
         """Return a batch for one who wants it."""
-        found, wanted = self._kept.pop((group, batch), (None, self._takers[group]))
+        found, wanted = self._kept.pop((group, batch), (None, 0))
         if found is None:
+            wanted = sum(batch >= start for start in self._takers[group])
             tensors = self._ahead[group].next(batch) if self._ahead else self._read(group, batch)
             found = self._source.batch(tensors)
         if wanted > 1:

@@ -85,7 +85,7 @@ def examples(
 def _read(batches: Batches, updates: int, workers: int | None) -> Iterator[Example]:
     number = min(updates, batches.updates_per_epoch) * batches.micro_batches
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), 2), number, workers, stack)
+        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), number, workers, stack)
         for batch in range(number):
             for group in range(batches.groups):
                 inputs = read.inputs(group, batch)

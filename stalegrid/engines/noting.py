@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from stalegrid.agents import Agent
+from stalegrid.agents import Agent, Around
 from stalegrid.programs import DELIVERIES, DOOR, Action, Kind, Message, Unit
 from stalegrid.written import open_new, writing
 
 
-class Noted:
+class Noted(Around):
     """A server whose deliveries are noted.
 
     Args:
@@ -23,14 +23,14 @@ class Noted:
     """
 
     def __init__(self, agent: Agent, file: TextIO) -> None:
-        self._agent = agent
+        super().__init__(agent)
         self._file = file
         self._clock = 0
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         # First the step: what it refuses is not in the record.
-        made = self._agent.step(action, inbox)
+        made = self.agent.step(action, inbox)
         if action.kind is Kind.TAKE:
             tag = inbox[0].tag
             number = tag.edge.source.group

@@ -6,13 +6,13 @@ Does not know: what actions compute, when they are due.
 import time
 from collections.abc import Sequence
 
-from stalegrid.agents import Agent
+from stalegrid.agents import Agent, Around
 from stalegrid.plans import Plan, ServedPlan
 from stalegrid.programs import OBSERVER, Action, Message, Unit
 from stalegrid.timing import NANOSECONDS, Pace
 
 
-class Paced:
+class Paced(Around):
     """An agent on a slower device: it sleeps after each action, before anything leaves.
 
     Args:
@@ -22,14 +22,14 @@ class Paced:
     """
 
     def __init__(self, agent: Agent, pace: Pace, emulated: bool) -> None:
-        self._agent = agent
+        super().__init__(agent)
         self._pace = pace
         self._emulated = emulated
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         start = time.perf_counter_ns()
-        made = self._agent.step(action, inbox)
+        made = self.agent.step(action, inbox)
         taken = time.perf_counter_ns() - start
         wanted = self._pace.of(action.kind) if self._emulated else self._pace.stretched(taken)
         time.sleep(max(0, wanted - taken) / (1000 * NANOSECONDS))

@@ -5,7 +5,7 @@ Does not know: what is ended.
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
@@ -30,6 +30,39 @@ def ending_in_order() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def leaving_in_order(say: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
+    """Let a signal ask a run to leave, and the same one again end it at once; yield whether there was one.
+
+    Args:
+        say: takes what is told at the first.
+    """
+    seen: list[int] = []
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    if current_thread() is not main_thread():
+        ours = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if number in seen:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+            return
+        seen.append(number)
+        say(
+            f"{signal.Signals(number).name}: the run saves its state at the next version that all units can agree on, "
+            "and leaves; once more ends it at once"
+        )
+
+    for number in ours:
+        signal.signal(number, ask)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

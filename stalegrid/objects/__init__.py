@@ -8,6 +8,7 @@ from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
+from stalegrid.objects.memory import attributes_of, recall, remembered
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
@@ -34,6 +35,7 @@ __all__ = [
     "Shapes",
     "Tensors",
     "attach",
+    "attributes_of",
     "call",
     "cast",
     "changes",
@@ -51,6 +53,8 @@ __all__ = [
     "leaves",
     "mapped",
     "own_loss",
+    "recall",
+    "remembered",
     "renew",
     "renewed",
     "shapes_of",

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied
+from stalegrid.objects import copied, recall, remembered
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
+from stalegrid.written import State
 
 T = TypeVar("T")
 
@@ -131,6 +132,20 @@ class Calling:
         """Return whether somebody has asked for the end; then the summary says who."""
         self.stopped = self._asked
         return bool(self._asked)
+
+    def state_dict(self) -> State:
+        """Return what callbacks remember, and who asked for the end."""
+        return {
+            "callbacks": [remembered(callback) for callback in self._callbacks],
+            "asked": self._asked,
+            "stopped": self.stopped,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        for callback, own in zip(self._callbacks, state["callbacks"], strict=True):
+            recall(callback, own)
+        self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:
         """Call them with the summary."""

@@ -17,6 +17,7 @@ from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import make_console
 from stalegrid.programs import Unit
+from stalegrid.written import State
 
 _SHOWN = ("test_loss", "test_accuracy")
 
@@ -93,6 +94,13 @@ class ConsoleSink:
     def stops(self) -> bool:
         """Return that nobody asks for the end."""
         return False
+
+    def state_dict(self) -> State:
+        """Return that there is nothing to know."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Do nothing."""
 
     def finish(self) -> None:
         """Do nothing."""

@@ -58,6 +58,7 @@ from stalegrid.programs import (
     Lateral,
     Layout,
     Program,
+    Saves,
     Schedule,
     Stoppable,
     TensorSpec,
@@ -158,8 +159,24 @@ class Plan:
         """What actions take and messages weigh; None where no costs are known."""
         return None if self.devices.costs is None else self.devices.time_model(self.program, self.nbytes)
 
-    def stoppable(self) -> "Plan":
+    def saved(self, saves: Saves) -> "Plan":
+        """Return the plan of the same run that is saved, or goes on from a save.
+
+        Raises:
+            ConfigError: nobody knows what the groups' messages are that are under way when it is saved.
+        """
+        if not hasattr(self.program.lateral, "crossing"):
+            raise ConfigError(
+                f"a mixing of your own must say which of its messages are under way at a version (mixing: "
+                f"{text_of(self.mixing)}); give its lateral crossing(tag), or run without checkpoints"
+            )
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
+
+    def stoppable(self, *, often: bool = False) -> "Plan":
         """Return the plan of the same run where a callback may end it early.
+
+        Args:
+            often: whether that is asked at every report, and not at every evaluation.
 
         Raises:
             ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
@@ -174,8 +191,15 @@ class Plan:
         ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
         if self.mixing.averages_parameters:
             ahead = max(ahead, self.turns.lag)
-        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns))
+        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns), often=often)
         return dataclasses.replace(self, program=program)
+
+    def ended_at(self, version: int | None) -> "Plan":
+        """Return the plan of a run that was asked to end by the verdict of a version, if it was."""
+        program = self.program
+        if version is None or not isinstance(program, Stoppable):
+            return self
+        return dataclasses.replace(self, program=program.until(version + program.lead))
 
     def nbytes(self, edge: Edge) -> int:
         """Return the bytes of every message of an edge; of the largest, where there are batches of several shapes."""

@@ -46,6 +46,7 @@ from stalegrid.programs import (
     Ordered,
     Program,
     Rules,
+    Saves,
     Served,
     ServerSettings,
     Unit,
@@ -171,7 +172,22 @@ class ServedPlan:
         """The server that has each shard."""
         return [[shard] for shard in self.program.shards]
 
-    def stoppable(self) -> "ServedPlan":
+    def saved(self, saves: Saves) -> "ServedPlan":
+        """Refuse to be saved.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"a run with servers has no checkpoints yet (method: {self.method.name}); leave out checkpoint, or train a "
+            "grid"
+        )
+
+    def ended_at(self, version: int | None) -> "ServedPlan":
+        """Return the plan: nothing ends such a run early."""
+        return self
+
+    def stoppable(self, *, often: bool = False) -> "ServedPlan":
         """Refuse to be stopped.
 
         Raises:

@@ -11,11 +11,12 @@ from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.live import Live
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
 from stalegrid.programs.pipeline import Program
+from stalegrid.programs.saving import Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
-from stalegrid.programs.stopping import Stoppable
+from stalegrid.programs.stopping import END_RUN, LEAVE, SAVE, VERDICT, Stoppable
 from stalegrid.programs.table import closed_form, ticks, tied_form
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
@@ -25,9 +26,13 @@ __all__ = [
     "DELIVERIES",
     "DOOR",
     "END",
+    "END_RUN",
     "GRADIENT",
+    "LEAVE",
     "MOST",
     "OBSERVER",
+    "SAVE",
+    "VERDICT",
     "WEIGHTS",
     "Action",
     "Agenda",
@@ -45,6 +50,7 @@ __all__ = [
     "Ordered",
     "Program",
     "Rules",
+    "Saves",
     "Schedule",
     "Served",
     "ServerSettings",

@@ -21,6 +21,11 @@ class Agenda:
     watch: Watch | None
 
     @property
+    def left(self) -> int | None:
+        """The version at which the run has left before its end; None where it has not."""
+        return None
+
+    @property
     def units(self) -> list[Unit]:
         """Those that train, in canonical order."""
         raise NotImplementedError

@@ -3,7 +3,7 @@
 Does not know: what a report or a snapshot says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -39,8 +39,16 @@ class Watch:
         if self.snapshots(update + 1, updates):
             yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
 
-    def actions(self, units: Sequence[Unit], updates: int) -> Iterator[Action]:
-        """Yield the observer's actions."""
+    def actions(
+        self, units: Sequence[Unit], updates: int, saved: Callable[[int], bool] = lambda version: False
+    ) -> Iterator[Action]:
+        """Yield the observer's actions.
+
+        Args:
+            units: whom it watches.
+            updates: of the run.
+            saved: whether a version is saved.
+        """
         for n in range(updates):
             if self.reports(n, updates):
                 yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in units))
@@ -49,6 +57,8 @@ class Watch:
                 yield Action(Kind.COLLECT, n + 1, needs)
                 for chunk in range(self.chunks):
                     yield Action(Kind.EVALUATE, chunk)
+            if saved(n + 1):
+                yield Action(Kind.SAVE, n + 1)
 
 
 def watched(units: Iterable[Unit]) -> list[Edge]:

@@ -10,8 +10,9 @@ from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.optimizers.by_name import by_name
 from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
 from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
+from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.site import Site
-from stalegrid.stages.stage import Gradients, Stage
+from stalegrid.stages.stage import Gradients, Head, Stage
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
 from stalegrid.stages.views.recomputed import Recomputed
@@ -24,6 +25,7 @@ __all__ = [
     "Current",
     "Entry",
     "Gradients",
+    "Head",
     "Joined",
     "Kept",
     "Ledger",
@@ -44,11 +46,15 @@ __all__ = [
     "find_view",
     "kind_of_stage",
     "kinds_of",
+    "load_optimizer",
+    "load_scheduler",
     "make_optimizer",
     "make_scheduler",
     "makers",
     "name_of_view",
     "parts_of",
     "ruled",
+    "state_of_optimizer",
+    "state_of_scheduler",
     "takes_names",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from stalegrid.errors import StalenessExceeded
 from stalegrid.observe import Loss, Tally
 from stalegrid.stages.site import Site
+from stalegrid.written import State
 
 
 class Ledger:
@@ -77,6 +78,20 @@ class Ledger:
                 self._versions.release(version)
             if batch == self._sample:
                 self._sample, self._samples = None, self._samples + 1
+
+    def state_dict(self) -> State:
+        """Return the versions and losses of batches in flight, and whose gap is measured."""
+        return {
+            "forwarded": self._forwarded,
+            "losses": {batch: loss.plain() for batch, loss in self._losses.items()},
+            "sample": self._sample,
+            "samples": self._samples,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._forwarded, self._sample, self._samples = state["forwarded"], state["sample"], state["samples"]
+        self._losses = {batch: Loss(*values) for batch, values in state["losses"].items()}
 
     def _is_turn(self, batch: int) -> bool:
         """Return whether a batch is of the steady state, and the one of its update whose turn it is."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from stalegrid.written import State
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -95,6 +97,24 @@ class Mirrors:
     def version(self, batch: int, name: str) -> int:
         """Return the owner's version at which a batch in flight was forwarded."""
         return self._kept[batch][name].version
+
+    def state_dict(self) -> State:
+        """Return what is shown now and what batches in flight were forwarded at, each of the values once."""
+
+        def plain(shown: Mapping[str, Shown]) -> State:
+            return {name: (one.value, one.version) for name, one in shown.items()}
+
+        return {"now": plain(self._now), "kept": {batch: plain(shown) for batch, shown in self._kept.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+
+        def read(shown: State) -> dict[str, Shown]:
+            return {name: Shown(value, version) for name, (value, version) in shown.items()}
+
+        self._now = read(state["now"])
+        self._kept = {batch: read(shown) for batch, shown in state["kept"].items()}
+        self._show(self._now)
 
     @property
     def nbytes(self) -> int:

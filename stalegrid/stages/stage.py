@@ -11,6 +11,7 @@ Everything else that a graph saves is kept, and still checked against in-place c
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from stalegrid.objects import Form, call, spread, tensors_held
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
+from stalegrid.written import State
 
 Tensors = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -57,6 +59,23 @@ class Graph:
     nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A batch whose forward is to be made again, in another process maybe: what it was made of.
+
+    Args:
+        version: of the weights.
+        weights: what is trained, as it was shown.
+        followers: the rest of the vector, such as running statistics, as the forward found it.
+        counters: the buffers of whole numbers, likewise.
+    """
+
+    version: int
+    weights: Tensor
+    followers: Tensor
+    counters: dict[str, Tensor]
+
+
 class Stage:
     """One stage: a module, its weights, and the batches in flight.
 
@@ -83,6 +102,8 @@ class Stage:
         self._first = first
         self._form = form
         self._graphs: dict[int, Graph] = {}
+        self._keeping: set[int] = set()  # batches whose forward is to be made again
+        self._began: dict[int, Began] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
         others = _storages(weights.mirrored.values())  # which other weights will replace
@@ -90,6 +111,7 @@ class Stage:
         site = view.site
         self._elsewhere = view.elsewhere and view.late(site.schedule, site.unit.stage)
         self._seen = weights.flat  # what the backward under way reads parameters from
+        self._reviving: dict[int, Any] = {}
 
     def forward(
         self, batch: int, inputs: Tensors, head: Head | None = None, lend: Sequence[str] = ()
@@ -109,6 +131,8 @@ class Stage:
             TrainingError: the view forwards at other weights than it is said to.
         """
         version, vector = self._forwarding(batch)
+        if batch in self._keeping:
+            self._keep(batch, version, vector)
         with self.weights.showing(vector):
             # Cut and copied within: an output may be a view of the parameters, which show that vector only here.
             outputs = self._make_graph(batch, inputs, head, version)
@@ -117,6 +141,45 @@ class Stage:
 
     def recompute(self, batch: int) -> None:
         """Do nothing: the graph is there."""
+
+    def keep(self, batch: int) -> None:
+        """Keep all that the forward of a batch, which comes next, is made of, until the next :meth:`state_dict`."""
+        self._keeping.add(batch)
+
+    def state_dict(self) -> State:
+        """Return what forwards of batches in flight are made of, and forget it; graphs cannot be saved."""
+        began, self._began = self._began, {}
+        batches = {
+            b: {
+                "inputs": self._graphs[b].inputs,
+                "version": one.version,
+                "weights": one.weights,
+                "followers": one.followers,
+                "counters": one.counters,
+            }
+            for b, one in began.items()
+        }
+        return {"batches": batches, "mirrors": self.mirrors.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`, but for graphs; :meth:`revive` makes those."""
+        self._reviving = state["batches"]
+        self.mirrors.load_state_dict(state["mirrors"])
+
+    def revive(self, batch: int, head: Head | None = None) -> None:
+        """Forward a batch again as it was forwarded before the state was saved, to have its graph.
+
+        Args:
+            batch: its index; in order.
+            head: as for :meth:`forward`.
+        """
+        found, weights = self._reviving.pop(batch), self.weights
+        present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
+        leaves = self._cut(found["inputs"])
+        self._set(torch.cat([found["weights"], found["followers"]]), found["counters"])
+        with self.mirrors.showing(batch):
+            self._make_graph(batch, leaves, head, found["version"])
+        self._set(*present)
 
     def outputs(self, batch: int) -> Tensors:
         """Return what the graph of a batch in flight made."""
@@ -169,6 +232,21 @@ class Stage:
                 f"{batch}), and the model was not tried that way; set elsewhere = True in its class"
             )
         return version, vector
+
+    def _keep(self, batch: int, version: int, vector: Tensor) -> None:
+        self._keeping.remove(batch)
+        weights = self.weights
+        last = next(reversed(self._began.values()), None)
+        # Batches that are forwarded at one version share a copy; a view that shows others makes each anew.
+        same = vector is weights.flat and last is not None and last.version == version
+        own = last.weights if same and last is not None else vector[: weights.trained].clone()
+        counters = {name: counter.clone() for name, counter in weights.counters().items()}
+        self._began[batch] = Began(version, own, weights.flat[weights.trained :].clone(), counters)
+
+    def _set(self, vector: Tensor, counters: Mapping[str, Tensor]) -> None:
+        self.weights.flat.copy_(vector)
+        for name, counter in self.weights.counters().items():
+            counter.copy_(counters[name])
 
     def _lend(self, names: Sequence[str]) -> None:
         self.lent = {name: self._shared[name].detach().clone() for name in names}

@@ -8,6 +8,7 @@ from stalegrid.written.files import (
     exists,
     is_file,
     is_folder,
+    open_again,
     open_new,
     read_bytes,
     read_text,
@@ -48,6 +49,7 @@ from stalegrid.written.kept import (
 )
 from stalegrid.written.named import is_path, name_of, said, value_of
 from stalegrid.written.numbers import finite, whole
+from stalegrid.written.states import State, joined, parted
 
 __all__ = [
     "COUNT",
@@ -59,6 +61,7 @@ __all__ = [
     "Group",
     "Kind",
     "Maybe",
+    "State",
     "called",
     "checked",
     "exists",
@@ -70,10 +73,13 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_path",
+    "joined",
     "name_of",
     "nearest",
+    "open_again",
     "open_new",
     "parse_yaml",
+    "parted",
     "plain",
     "read_bytes",
     "read_json",

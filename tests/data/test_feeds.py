@@ -38,7 +38,7 @@ def stack() -> Any:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_batch_is_what_it_is_without_a_feed(workers: int, stack: ExitStack) -> None:
     plain = made(Counted())
-    fed = feed(made(Counted()), {0: 2, 1: 1}, BATCHES, workers, stack)
+    fed = feed(made(Counted()), {0: (0, 0), 1: (0,)}, BATCHES, workers, stack)
     assert isinstance(fed, Feed)
     assert fed.form == plain.form
     for batch in range(BATCHES):
@@ -54,7 +54,7 @@ def test_a_batch_is_what_it_is_without_a_feed(workers: int, stack: ExitStack) ->
 
 def test_a_sample_is_read_once_for_all_who_want_it_here() -> None:
     data = Counted()
-    fed = feed(made(data), {0: 2}, BATCHES, 0, None)
+    fed = feed(made(data), {0: (0, 0)}, BATCHES, 0, None)
     data.reads.clear()
     for batch in range(BATCHES + 2):
         if batch < BATCHES:
@@ -67,7 +67,7 @@ def test_a_sample_is_read_once_for_all_who_want_it_here() -> None:
 
 
 def test_nobody_changes_what_another_gets() -> None:
-    fed = feed(made(Counted()), {0: 2}, BATCHES, 0, None)
+    fed = feed(made(Counted()), {0: (0, 0)}, BATCHES, 0, None)
     fed.inputs(0, 0)[0].zero_()
     before = fed.checksum(0, 0)
     fed.targets(0, 0)["y"].zero_()
@@ -76,10 +76,10 @@ def test_nobody_changes_what_another_gets() -> None:
 
 def test_tensors_in_memory_are_not_read_ahead(pictures: ArrayDataset, stack: ExitStack) -> None:
     batches = made(pictures)
-    assert feed(batches, {0: 2}, BATCHES, 4, stack) is batches
+    assert feed(batches, {0: (0, 0)}, BATCHES, 4, stack) is batches
 
 
 def test_nobody_reads_ahead_where_nobody_ends_it() -> None:
-    fed = feed(made(Counted()), {0: 2}, BATCHES, 4, None)
+    fed = feed(made(Counted()), {0: (0, 0)}, BATCHES, 4, None)
     assert isinstance(fed, Feed)
     assert not fed._ahead

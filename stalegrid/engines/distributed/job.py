@@ -20,6 +20,7 @@ from typing import IO
 import cloudpickle
 
 from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
@@ -39,6 +40,7 @@ class Job:
         trace: whether it is noted what every unit does when.
         sink: makes the place where the observer writes; called in the observer's process only.
         folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
+        keeping: how it is saved; None where it is not.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class Job:
     trace: bool
     sink: Callable[[], Sink]
     folder: Path
+    keeping: Keeping | None = None
 
 
 def write_job(job: Job) -> IO[bytes]:

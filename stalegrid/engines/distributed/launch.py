@@ -6,14 +6,14 @@ Does not know: what they compute.
 import pickle
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from stalegrid.engines.distributed.job import Job, write_job
 from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import Worker, forked
-from stalegrid.engines.distributed.worker import MET, STORE
+from stalegrid.engines.distributed.worker import LEAVE, LEFT, MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
 from stalegrid.engines.surroundings import refuse_global_hooks
@@ -29,12 +29,16 @@ BEGIN = 600.0
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
-def launch(job: Job, number: int) -> None:
+def launch(job: Job, number: int, leaving: Callable[[], bool] = lambda: False) -> bool:
     """Run a job in new processes and return when all have ended well.
 
     Args:
         job: what is to be done.
         number: of processes for the units; one more watches the run.
+        leaving: whether somebody wants the run to leave.
+
+    Returns:
+        Whether the run came to its end, and did not leave before.
 
     Raises:
         ConfigError: they cannot be given the job, or cannot reach each other on this host.
@@ -51,8 +55,9 @@ def launch(job: Job, number: int) -> None:
         with forked(folder, size, interface, file.fileno()) as processes:
             patience = max(job.engine.deadline, BEGIN)
             workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
-            if not workers.watch():
+            if not workers.watch(leaving):
                 raise workers.cause()
+            return not (folder / LEFT).exists()
 
 
 def _vital(program: Agenda, home: Home) -> set[int]:
@@ -86,12 +91,14 @@ class Workers:
         self._end = time.monotonic() + patience
         self._mourned: list[int] = []  # in the order of their ends
 
-    def watch(self) -> bool:
+    def watch(self, leaving: Callable[[], bool] = lambda: False) -> bool:
         """Wait until all have ended well, or one has not; return which of the two.
 
         Once all have met, the end of a process that is not vital is told and no more, unless the numbers went wrong.
         """
         while True:
+            if leaving():
+                (self._folder / LEAVE).touch()
             codes = [process.poll() for process in self._processes]
             failed = [rank for rank, code in enumerate(codes) if code not in (None, 0) and rank not in self._mourned]
             if any(self._is_fatal(rank) for rank in failed):

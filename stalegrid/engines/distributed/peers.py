@@ -134,10 +134,12 @@ class Peers:
             talk.spread(enter, self.patience, _PATH)
             yield folder[0]
 
-    def run(self, job: Job, summary: Callable[[], Record]) -> Record:
+    def run(self, job: Job, summary: Callable[[], Record], leaving: Callable[[], bool]) -> Record:
         """Run this process's agents to the end and return the summary, which the first process reads."""
         text = talk.spread_after(
-            lambda: work(job, self.local_rank, spare=False), lambda: json.dumps(summary()).encode(), self.patience
+            lambda: work(job, self.local_rank, spare=False, leaving=leaving),
+            lambda: json.dumps(summary()).encode(),
+            self.patience,
         )
         found: Record = json.loads(text)
         return found

@@ -1,0 +1,51 @@
+"""How a checkpoint lies on disk.
+
+Does not know: who writes or reads it.
+
+::
+
+    RUN/checkpoints/000000120/            version 120
+        group-0-stage-1.json              plain values of a part, and which file has its tensors
+        group-0-stage-1.safetensors
+        ...
+        manifest.json                     schema, versions of libraries, settings, checksums; written last
+"""
+
+import hashlib
+from pathlib import Path
+
+from stalegrid.programs import OBSERVER, Unit
+
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+SCHEMA = 1
+"""Of all files of a checkpoint; raised when an older reader would misread a newer one."""
+
+_DIGITS = 9
+_PIECE = 1 << 20  # bytes that are read at once
+
+
+def name_of_part(unit: Unit) -> str:
+    """Return the name of the files of an agent's part, without their ends."""
+    if unit == OBSERVER:
+        return "observer"
+    return f"group-{unit.group}-stage-{unit.stage}" if unit.group >= 0 else f"server-{unit.stage}"
+
+
+def folder_of(checkpoints: Path, version: int) -> Path:
+    """Return the folder of a version."""
+    return checkpoints / f"{version:0{_DIGITS}d}"
+
+
+def version_of(folder: Path) -> int | None:
+    """Return the version of a folder; None if it is none of a checkpoint."""
+    return int(folder.name) if folder.name.isascii() and folder.name.isdigit() else None
+
+
+def digest(path: Path) -> str:
+    """Return a checksum of a file."""
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            found.update(piece)
+    return found.hexdigest()

@@ -1,0 +1,122 @@
+"""Saves agents to checkpoints and loads them from one, where their program says so.
+
+Does not know: what a state is, how checkpoints are written, when anything is saved.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stalegrid.agents import Agent, Around
+from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf
+from stalegrid.engines.leaving import Asks
+from stalegrid.observe import tell
+from stalegrid.programs import END_RUN, OBSERVER, VERDICT, Action, Kind, Message, Program, Tag, Unit
+from stalegrid.written import State
+
+
+class Saved(Around):
+    """An agent whose state is saved and loaded, with the messages of its own that are under way then.
+
+    Args:
+        unit: which.
+        agent: that does the work.
+        program: of the run.
+        shelf: where states are put and taken from.
+        asks: of the observer's: what is wanted beside what is planned.
+    """
+
+    def __init__(self, unit: Unit, agent: Agent, program: Program, shelf: Shelf, asks: Asks) -> None:
+        self._unit = unit
+        super().__init__(agent)
+        self._program = program
+        self._shelf = shelf
+        self._asks = asks
+        self._crossing: dict[Tag, Message] = {}
+        self._end: int | None = None  # version whose verdict ends the run
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        if action.kind is Kind.DISCARD:
+            return []
+        if action.kind is Kind.SAVE:
+            self._save(action.index)
+            return []
+        made = self._load(action) if action.kind is Kind.LOAD else self.agent.step(action, inbox)
+        if action.kind is Kind.JUDGE:
+            made = self._judged(action, made)
+        for message in made:
+            if any(self._program.saved(version) for version in self._program.crossing(message.tag)):
+                self._crossing[message.tag] = message
+        return made
+
+    def _save(self, version: int) -> None:
+        crossing = [m for tag, m in self._crossing.items() if version in self._program.crossing(tag)]
+        messages = [(str(m.tag.edge), m.tag.index, m.version, m.tensors) for m in crossing]
+        self._shelf.put(self._unit, version, {"agent": self.agent.state_dict(), "messages": messages, **self._told()})
+        self._crossing = {t: m for t, m in self._crossing.items() if max(self._program.crossing(t)) > version}
+
+    def _told(self) -> State:
+        return {"end": self._end} if self._unit == OBSERVER else {}
+
+    def _load(self, action: Action) -> list[Message]:
+        state: Mapping[str, Any] = self._shelf.take(self._unit)
+        self.agent.load_state_dict(state["agent"])
+        known = {(edge, index): (version, tensors) for edge, index, version, tensors in state["messages"]}
+        return [self._again(tag, known) for tag in action.sends]
+
+    def _again(self, tag: Tag, known: Mapping[tuple[str, int], Any]) -> Message:
+        if tag.edge.name == VERDICT:
+            # What was asked for was done when the run was saved, or is of no use any more.
+            return Message(tag, tag.index, (torch.zeros(1, dtype=torch.uint8),))
+        version, tensors = known[str(tag.edge), tag.index]
+        return Message(tag, version, tensors)
+
+    def _judged(self, action: Action, made: Sequence[Message]) -> list[Message]:
+        """Add what is wanted to what callbacks have asked for."""
+        if int(made[0].tensors[0].item()) & END_RUN:
+            self._end = action.index
+        code = self._asks.code(action.index)
+        return [Message(m.tag, m.version, (m.tensors[0] | code,)) for m in made]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How a run is saved, and what it goes on from.
+
+    Args:
+        folder: of the checkpoints.
+        settings: when, and how many.
+        facts: what a manifest says besides.
+        source: the checkpoint that the run goes on from; None for its beginning.
+    """
+
+    folder: Path
+    settings: CheckpointSettings
+    facts: Mapping[str, Any]
+    source: Checkpoint | None
+
+    @contextmanager
+    def saving(
+        self, agents: dict[Unit, Agent], program: Program, device: torch.device, leaving: Callable[[], bool]
+    ) -> Iterator[dict[Unit, Agent]]:
+        """Let all agents of a process be saved and loaded; at the end, what was saved is on the disk.
+
+        Args:
+            agents: of this process.
+            program: of the run.
+            device: that they compute on.
+            leaving: whether somebody wants the run to leave; asked in the observer's process.
+        """
+        say = partial(tell, name="stderr")
+        shelf = Shelf(self.folder, program.agents, self.facts, self.settings.keep, say, self.source, device)
+        asks = Asks(self.settings.minutes, leaving)
+        try:
+            yield {unit: Saved(unit, agent, program, shelf, asks) for unit, agent in agents.items()}
+        finally:
+            shelf.flush()
