@@ -24,7 +24,8 @@ class OutputSettings(Group):
             minus where the smallest is best, as -test_loss.
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
             PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
-        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
+        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev; a run that goes on from
+            version N writes trace-from-N.json.
     """
 
     NAME: ClassVar[str] = "output"
