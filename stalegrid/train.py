@@ -465,7 +465,7 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
         )
     if source is not None and is_stream(asked.task.data):
         warnings.warn(
-            f"the stream is gone through once more from its beginning, to where the run was (version: {source.version})",
+            f"the stream is gone through once more, from its beginning to version {source.version}, without training",
             stacklevel=4,
         )
     told = {

@@ -30,8 +30,8 @@ class Stream:
     ends begins anew; the rest of a pass that fills no update is dropped.
 
     The batches of a group are to be asked for in order, those of the same update again as long as no later one was.
-    Nothing is read before.  A run that goes on goes through what it has trained on once more: a state that a stream says
-    itself it has may leave something out, such as what waits in a buffer to be shuffled.
+    Nothing is read before.  A run that goes on goes through what it has trained on once more: a state that a stream
+    says itself it has may leave something out, such as what waits in a buffer to be shuffled.
 
     Args:
         dataset: what has ``__iter__``, whose items are trees of tensors.

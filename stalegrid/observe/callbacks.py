@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied, recall, remembered
+from stalegrid.objects import Memory, copied
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
 from stalegrid.written import State
@@ -112,6 +112,7 @@ class Calling:
         self.stopped: Record = {}
         for callback in callbacks:
             callback.on_start(folder)
+        self._memory = Memory(list(callbacks))
 
     def report(self, record: Record) -> None:
         """Call them with a report."""
@@ -136,15 +137,14 @@ class Calling:
     def state_dict(self) -> State:
         """Return what callbacks remember, and who asked for the end."""
         return {
-            "callbacks": [remembered(callback) for callback in self._callbacks],
+            "callbacks": self._memory.state_dict(),
             "asked": self._asked,
             "stopped": self.stopped,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
-        for callback, own in zip(self._callbacks, state["callbacks"], strict=True):
-            recall(callback, own)
+        self._memory.load_state_dict(state["callbacks"])
         self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:
