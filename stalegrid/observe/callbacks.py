@@ -136,15 +136,19 @@ class Calling:
     def state_dict(self) -> State:
         """Return what callbacks remember, and who asked for the end."""
         return {
-            "callbacks": [remembered(callback) for callback in self._callbacks],
+            "callbacks": [(type(callback).__qualname__, remembered(callback)) for callback in self._callbacks],
             "asked": self._asked,
             "stopped": self.stopped,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Undo :meth:`state_dict`."""
-        for callback, own in zip(self._callbacks, state["callbacks"], strict=True):
-            recall(callback, own)
+        """Undo :meth:`state_dict`; a callback that was not there begins anew."""
+        known = list(state["callbacks"])
+        for callback in self._callbacks:
+            found = next((pair for pair in known if pair[0] == type(callback).__qualname__), None)
+            if found is not None:
+                known.remove(found)
+                recall(callback, found[1])
         self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:
