@@ -230,7 +230,9 @@ def make_served_plan(
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)
-    found = _probe(task, training, model, served_makers(corrections), updates, batches)
+    # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
+    most = end if method.synchronous else end * rules.gather + 1
+    found = _probe(task, training, model, served_makers(corrections), updates, batches, most)
     if not found.sums:
         _check_equal(method, rules, batches)
     weights = found.weights
@@ -365,9 +367,10 @@ def _probe(
     corrections: Sequence[Maker],
     updates: int,
     batches: Batches | Stream,
+    most: int,
 ) -> Probed:
-    """Try one update of the whole model on a copy."""
-    each = examples(batches, training, updates, cut=False, targets=False)
+    """Try one update of the whole model on a copy, with batches of which a learner computes at most so many."""
+    each = examples(batches, training, most, cut=False, targets=False)
     check_last(model, batches.form, each)
     program = Program(Grid(1, 1), gpipe(1, 1), updates)
     stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
