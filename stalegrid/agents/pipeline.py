@@ -273,7 +273,7 @@ class PipelineUnit:
         count = counts[0]
         self._counts[batch] = () if count is None else (count.view(1),)
         number = len(self._samples.indices(self.role.unit.group, batch))
-        self._note_forward(batch, version, Loss(number, made[0], correct[0], 1.0 if count is None else count))
+        self._note_forward(batch, version, Loss(number, made[0], correct[0], count))
         return ()
 
     def _head(self, batch: int, correct: list[Tensor], counts: list[Tensor | None]) -> Head:
