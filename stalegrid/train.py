@@ -58,6 +58,7 @@ from stalegrid.observe import (
     announce,
     cursor_kept,
     find_loggers,
+    in_notebook,
     make_sink,
     open_folder,
     own_callbacks,
@@ -354,7 +355,7 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
     written = plan.settled(settings).plain()
-    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
     sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
     return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 
