@@ -57,6 +57,7 @@ from stalegrid.observe import (
     Timeline,
     announce,
     cursor_kept,
+    find_callbacks,
     find_loggers,
     in_notebook,
     make_sink,
@@ -206,7 +207,8 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
-        callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
+            early end.
         loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
@@ -255,7 +257,8 @@ def execute(
     """
     refuse_contexts()
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units)
+    called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
+    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)

@@ -185,6 +185,15 @@ def test_what_plan_recommends_trains_what_was_planned(own: Path, capsys: Said) -
     assert said["method"]["name"] == "nets:LAZY"
 
 
+def test_a_callback_ends_a_run_and_is_written_down(own: Path) -> None:
+    asked = ("--updates", "20", "--output.evaluate_every", "0.1", "--output.callbacks", "nets:Early")
+    run("train", *WHAT, *QUICK, *asked, "--out", "a")
+    summary = json.loads((own / "a" / "summary.json").read_text())
+    assert summary["stopped"]["by"] == "Early"
+    assert summary["updates"] < 20
+    assert yaml.safe_load((own / "a" / "config.yaml").read_text())["output"]["callbacks"] == ["nets:Early"]
+
+
 def test_a_factory_may_return_loaders(own: Path) -> None:
     for data in ("loader", "make"):
         run("train", *WHAT, *QUICK, "--data", f"sets:{data}", "--batch-size", "1", "--out", data)
