@@ -311,8 +311,10 @@ def _stack(items: list[Any]) -> Any:
     try:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
+        first = "make their lists of numbers tensors, and " * any(map(_has_list, items))
         raise DataError(
-            f"samples do not stack into a batch, pad them in a collate_fn, such as stalegrid.pad_to([...]): {error}"
+            f"samples do not stack into a batch, {first}pad them in a collate_fn, such as stalegrid.pad_to([...]): "
+            f"{error}"
         ) from error
     if (odd := _odd(batch)) is not None:
         raise DataError(
@@ -320,6 +322,13 @@ def _stack(items: list[Any]) -> Any:
             f"(it is: {_kind(items[0])}, at: {odd[0]}); leave it out of the data set, or give a collate_fn"
         )
     return batch
+
+
+def _has_list(item: Any) -> bool:
+    """Return whether an item has a list of numbers, of which each place would be stacked by itself."""
+    found: list[Any] = []
+    pytree.tree_map(found.append, item, is_leaf=lambda leaf: isinstance(leaf, list))
+    return any(isinstance(leaf, list) and leaf and all(isinstance(x, int | float) for x in leaf) for leaf in found)
 
 
 def _collated(collate_fn: Collate, items: list[Any], where: str) -> Any:
