@@ -146,6 +146,15 @@ def test_verify_and_replay_find_it(own: Path, capsys: Said) -> None:
     assert "the same bits" in capsys.readouterr().out
 
 
+def test_verify_says_where_no_plain_loop_computes_the_same(own: Path, capsys: Said) -> None:
+    run("verify", *WHAT, *HOW, "--loss", "nets:summed", "--processes", "1")
+    said = capsys.readouterr().out
+    assert said.count("yes") == 1
+    assert "no plain loop computes this, such as a part of your own, a loss that is a sum and a count" in " ".join(
+        said.split()
+    )
+
+
 def test_compare_and_table_find_it(own: Path, capsys: Said) -> None:
     run("compare", *WHAT, *QUICK, "--methods", "pipedream,nets:LAZY", "--seeds", "1", "--out", "c")
     assert (own / "c" / "lazy-0" / "summary.json").exists()
