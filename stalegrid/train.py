@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -408,15 +408,16 @@ def _simulate(job: Job) -> None:
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
+        readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
             with noted(agents, job.folder) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
         sink.finish()

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from stalegrid.data.batches import Batches
-from stalegrid.data.feeds import feed
+from stalegrid.data.feeds import Readers, feed
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.streams import Stream
 from stalegrid.errors import ConfigError
@@ -85,7 +85,7 @@ def examples(
 def _read(batches: Batches, updates: int, workers: int | None) -> Iterator[Example]:
     number = min(updates, batches.updates_per_epoch) * batches.micro_batches
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), 2), number, workers, stack)
+        read = feed(batches, dict.fromkeys(range(batches.groups), 2), number, workers, Readers(stack))
         for batch in range(number):
             for group in range(batches.groups):
                 inputs = read.inputs(group, batch)
