@@ -13,7 +13,7 @@ from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
 from stalegrid.data.epochs import Division
-from stalegrid.data.feeds import Feed, feed
+from stalegrid.data.feeds import Feed, Readers, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
 from stalegrid.data.padding import pad_to
@@ -34,6 +34,7 @@ __all__ = [
     "Example",
     "Feed",
     "Normalise",
+    "Readers",
     "Reading",
     "Slices",
     "Stream",

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from stalegrid.data.batches import Batches
-from stalegrid.data.feeds import Feed, feed
+from stalegrid.data.feeds import Feed, Readers, feed
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.streams import Stream
 from stalegrid.errors import ConfigError
@@ -106,7 +106,7 @@ def _read(batches: Batches, updates: range, workers: int | None) -> Iterator[Exa
     # Readers read one batch after another, from the first on; the last ones of epochs are few, and read here.
     ahead = workers if numbers == list(range(len(numbers))) else 0
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), len(numbers), ahead, stack)
+        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), len(numbers), ahead, Readers(stack))
         for batch in numbers:
             for group in range(batches.groups):
                 yield _example(read, group, batch)

@@ -257,6 +257,12 @@ class Plan:
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
         return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
+    def tied_bytes(self, stage: int) -> dict[str, int]:
+        """Return the bytes of what a stage shares with others, by the owners' names."""
+        ties = self.program.ties
+        used = [*ties.owned(stage), *ties.mirrored(stage)]
+        return {tie.names[0]: _spec(tie, self.stages[tie.owner]).nbytes for tie in used}
+
     def _tied(self, edge: Edge) -> Layout:
         return tuple(_spec(tie, self.stages[tie.owner]) for tie in self.program.ties.along(edge))
 

@@ -341,6 +341,8 @@ def test_items_that_do_not_stack_are_refused() -> None:
         Batches(Items((object(), 1)), groups=1, batch_size=1)
     with pytest.raises(DataError, match="do not stack"):
         Batches(Items((torch.zeros(2), 1), (torch.zeros(3), 1)), groups=1, batch_size=2).inputs(0, 0)
+    with pytest.raises(DataError, match="make their lists of numbers tensors, and pad them in a collate_fn"):
+        Batches(Items({"x": [1, 2]}, {"x": [1, 2, 3]}), groups=1, batch_size=2).inputs(0, 0)
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
