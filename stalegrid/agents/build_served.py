@@ -60,7 +60,7 @@ def _parts(task: Task, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_makers(plan.corrections))
     scheduler = task.scheduler_of(optimizer)
-    return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)
+    return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported, plan.sums)
 
 
 def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:

@@ -12,6 +12,7 @@ from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
+from stalegrid.data.epochs import Division
 from stalegrid.data.feeds import Feed, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
@@ -29,6 +30,7 @@ __all__ = [
     "Batches",
     "Collate",
     "CropAndFlip",
+    "Division",
     "Example",
     "Feed",
     "Normalise",

@@ -236,7 +236,7 @@ class ItemSource:
         if form != (self._form or form):
             raise DataError(
                 f"a batch has other parts than the first one (parts: {form}, first: {self._form}) {where}; let all "
-                "samples have the same"
+                "samples have the same, and make tensors of numbers that differ"
             )
         self._form = form
         return tensors

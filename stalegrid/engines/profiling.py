@@ -66,6 +66,8 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
     if copies < 1:
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None)
+    # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
+    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True))
     device = use_device(engine.device, 0)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)

@@ -75,6 +75,15 @@ def test_a_graph_holds_at_least_what_a_layers_backward_reads(table: CostTable) -
     assert all(part.graph < 16 * BATCH * 24 * 4 for part in table.parts)
 
 
+def test_whole_batches_are_measured_whatever_is_left_of_an_epoch() -> None:
+    """Of 41 samples in fourths of a batch one is left, over which no mean can be taken."""
+    model = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 3))
+    data = TensorDataset(torch.randn(41, 5), torch.randint(0, 3, (41,)))
+    task = mlp_task(model=model, data=data)
+    found = profile(task, asked(drop_last=False, batch_size=19))
+    assert (found.batch_size, len(found.parts)) == (19, 3)
+
+
 def test_parts_below_all_that_is_trained_are_told_as_frozen_and_hold_no_graph() -> None:
     model = mlp()
     model[:3].requires_grad_(False)
