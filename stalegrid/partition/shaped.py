@@ -45,7 +45,36 @@ class Cut:
         return [self.chain.shapes, *(tuple(spec.shape for spec in layout) for layout in self.layouts)]
 
 
-class Shaped(nn.Module):
+class _Parts(nn.Module):
+    """A module that has what another one has, whose forward is code that copies share."""
+
+    def __init__(self, parts: nn.Module) -> None:
+        super().__init__()
+        self._modules.update(parts._modules)
+        self._parameters.update(parts._parameters)
+        self._buffers.update(parts._buffers)
+        self.training = parts.training
+
+
+class Compiled(_Parts):
+    """A stage for batches of one shape.
+
+    To copy what torch.fx builds takes three times as long: it writes and compiles its code anew.
+
+    Args:
+        built: by torch.fx.
+    """
+
+    def __init__(self, built: fx.GraphModule) -> None:
+        super().__init__(built)
+        self._compiled = type(built).forward
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Return what the stage makes of a batch."""
+        return self._compiled(self, *tensors)
+
+
+class Shaped(_Parts):
     """A stage that has a forward for each of several shapes.
 
     Args:
@@ -54,11 +83,7 @@ class Shaped(nn.Module):
     """
 
     def __init__(self, parts: nn.Module, forwards: Mapping[Shapes, Callable[..., Any]]) -> None:
-        super().__init__()
-        self._modules.update(parts._modules)
-        self._parameters.update(parts._parameters)
-        self._buffers.update(parts._buffers)
-        self.training = parts.training
+        super().__init__(parts)
         self._forwards = dict(forwards)
 
     def forward(self, *tensors: Tensor) -> Any:
@@ -100,7 +125,7 @@ def stages_of(variants: Sequence[Cut]) -> list[nn.Module]:
     """
     first, *others = variants
     if not others:
-        return list(first.stages())
+        return [Compiled(built) for built in first.stages()]
     if any(variant.chain.form != first.chain.form for variant in others):
         raise ConfigError(
             f"what the model returns is made otherwise for batches of another shape (first: {first.chain.form}, also: "
