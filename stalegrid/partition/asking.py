@@ -94,14 +94,18 @@ def holds(answer: Tensor) -> None:
     """Stand in a captured model for a question: let a batch pass that answers like the one it was captured with.
 
     Raises:
-        TrainingError: it answers otherwise.
+        Otherwise: it answers otherwise.
     """
     if not answer:
-        raise TrainingError(OTHERWISE)
+        raise Otherwise
 
 
-OTHERWISE = (
-    "the forward takes another way for this batch than for those that the model was cut for, since it asks its inputs "
-    "for values (such as whether a mask hides anything, or positions begin anew); let the first batch have what others "
-    "have, such as a mask, or train with one stage"
-)
+class Otherwise(TrainingError):
+    """A batch answers what the forward asks of it as none did for which the model was cut."""
+
+    def __init__(self, which: str = "") -> None:
+        super().__init__(
+            "the forward takes another way for this batch than for those that the model was cut for, since it asks its "
+            f"inputs for values, such as whether a mask hides anything{which}; let the first batch have what others "
+            "have, such as a mask, or train with one stage"
+        )

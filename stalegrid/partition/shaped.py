@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import Shapes, Tensors, shapes_of, shown
-from stalegrid.partition.asking import OTHERWISE
+from stalegrid.partition.asking import Otherwise
 from stalegrid.partition.chain import RETURNED, Chain, Constant
 from stalegrid.partition.outputs import Returned
 from stalegrid.programs import Layout
@@ -88,7 +88,7 @@ class Shaped(nn.Module):
             raise TrainingError(unforeseen(shapes_of(tensors), list(self._ways)))
         found = next((way for way in ways if way.asks is None or all(way.asks(self, *tensors))), None)
         if found is None:
-            raise TrainingError(OTHERWISE)
+            raise Otherwise
         return found.forward(self, *tensors)
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+import stalegrid
 from stalegrid.engines.distributed.packing import Packer
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import copied
@@ -87,6 +90,25 @@ def test_a_batch_that_answers_as_none_that_was_tried_is_refused() -> None:
     assert alike(model, cut, words.flip(0))
     with pytest.raises(TrainingError, match=r"takes another way for this batch.*one stage"):
         alike(model, cut, words + 3)
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+def test_a_run_names_the_batch_that_answers_otherwise(engine: str) -> None:
+    words = torch.arange(24).reshape(8, 3) % 8
+    words[7, 1] = 8
+    with pytest.raises(TrainingError, match=r"another way .*unit: \(0,0\), batch: 3, sample: 6\)"):
+        stalegrid.train(
+            Greeting(),
+            DataLoader(TensorDataset(words, words % 4), batch_size=2),
+            loss=lambda y, target: F.cross_entropy(y.flatten(0, 1), target.flatten()),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+            stages=2,
+            method="pipedream",
+            micro_batches=1,
+            updates=4,
+            engine=engine,
+            quiet=True,
+        )
 
 
 class Counting(nn.Module):
