@@ -193,7 +193,7 @@ class PipelineUnit:
             try:
                 made, version = self.stage.forward(batch, tensors, lend=lend)
             except Otherwise:
-                raise Otherwise(f" ({self._which(batch)})") from None
+                raise Otherwise.of(f" ({self._which(batch)})") from None
         self._note_forward(batch, version, None)
         return made
 

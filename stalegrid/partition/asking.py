@@ -11,6 +11,7 @@ questions have the same answers.  They stay in the capture: a batch that answers
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Self
 from unittest import mock
 
 import torch
@@ -97,14 +98,21 @@ def holds(answer: Tensor) -> None:
         Otherwise: it answers otherwise.
     """
     if not answer:
-        raise Otherwise
+        raise Otherwise.of()
 
 
 class Otherwise(TrainingError):
     """A batch answers what the forward asks of it as none did for which the model was cut."""
 
-    def __init__(self, which: str = "") -> None:
-        super().__init__(
+    # Not in the constructor, to which an error that comes from a process is given its text.
+    @classmethod
+    def of(cls, which: str = "") -> Self:
+        """Make one.
+
+        Args:
+            which: batch it is, if that is known.
+        """
+        return cls(
             "the forward takes another way for this batch than for those that the model was cut for, since it asks its "
             f"inputs for values, such as whether a mask hides anything{which}; let the first batch have what others "
             "have, such as a mask, or train with one stage"

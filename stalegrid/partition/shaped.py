@@ -88,7 +88,7 @@ class Shaped(nn.Module):
             raise TrainingError(unforeseen(shapes_of(tensors), list(self._ways)))
         found = next((way for way in ways if way.asks is None or all(way.asks(self, *tensors))), None)
         if found is None:
-            raise Otherwise
+            raise Otherwise.of()
         return found.forward(self, *tensors)
 
 
