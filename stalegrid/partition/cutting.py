@@ -187,7 +187,7 @@ def _held(
     kinds = _kinds(captured)
     variants = [_cut(first, cuts, kinds[0])]
     for capture, kind in zip(others, kinds[1:], strict=True):
-        with _of_another_shape(capture.chain.shapes, names):
+        with _of_another_kind(capture.chain.shapes, first.chain.shapes, names):
             variants.append(_cut(capture, _named(capture, names), kind))
     ties = ties_of(first.chain.model, stages_of(variants), apart=apart)
     # A counter in the model has not been run on yet.
@@ -246,8 +246,8 @@ def _like(
     number: int,
     inputs: Tensors,
 ) -> Capture:
-    """Capture a model for batches of another shape in the way in which it is captured for the first one."""
-    with _of_another_shape(shapes_of(inputs)):
+    """Capture a model for batches of another kind in the way in which it is captured for the first one."""
+    with _of_another_kind(shapes_of(inputs), first.chain.shapes):
         check(copied(model), inputs, form)
         capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, stages))
     # Over one model, so that what stages share is known by identity.
@@ -256,15 +256,16 @@ def _like(
 
 
 @contextmanager
-def _of_another_shape(shapes: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
-    """Say of what is refused that it is so for batches of another shape than the first."""
+def _of_another_kind(shapes: Shapes, first: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
+    """Say of what is refused that it is so for batches of another kind than the first."""
     try:
         yield
     except ConfigError as problem:
         where = f", cuts: {', '.join(cuts)}" if cuts else ""
+        kind = "with another mask" if tuple(map(tuple, shapes)) == tuple(map(tuple, first)) else "of another shape"
         raise ConfigError(
-            f"the model cannot be cut for batches of another shape as for the first one (shape: {shown(shapes)}"
-            f"{where}): {problem}"
+            f"the model cannot be cut for batches {kind} as for the first one (shape: {shown(shapes)}{where}): "
+            f"{problem}"
         ) from problem
 
 

@@ -72,6 +72,15 @@ def test_what_is_asked_of_other_numbers_is_refused() -> None:
         partition(Attending(), (X, FULL.float()), 2)
 
 
+def test_a_model_that_cannot_be_captured_with_another_mask_is_refused() -> None:
+    class Asking(Attending):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x if mask.all() or x.sum() > 0 else -x)))
+
+    with pytest.raises(ConfigError, match=r"with another mask as for the first one.*depends on the values of tensors"):
+        partition(Asking(), (X, FULL), 2, ["b"])
+
+
 class Greeting(nn.Module):
     """Asks for a word that neither the batch has nor others that are tried."""
 

@@ -264,6 +264,8 @@ def test_only_masks_are_filled_and_only_if_the_model_accepts_that() -> None:
     assert masked(nn.Identity(), (x,), None) == []
     assert masked(Masking(), (x, torch.ones(4)), None) == []
     assert masked(Refusing(), (x, mask), None) == []
+    ((_, hiding),) = masked(nn.CosineSimilarity(), (x, torch.ones(3, 4, dtype=torch.long)), None)
+    assert hiding.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
 
     class Summed(nn.Module):
         def forward(self, x: Tensor, mask: Tensor, count: Tensor) -> Tensor:
