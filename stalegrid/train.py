@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.agents import build_agents
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -57,7 +57,9 @@ from stalegrid.observe import (
     Timeline,
     announce,
     cursor_kept,
+    find_callbacks,
     find_loggers,
+    in_notebook,
     make_sink,
     open_folder,
     own_callbacks,
@@ -205,7 +207,8 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
-        callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
+            early end.
         loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
@@ -254,7 +257,8 @@ def execute(
     """
     refuse_contexts()
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units)
+    called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
+    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -354,7 +358,7 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
     written = plan.settled(settings).plain()
-    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
     sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
     return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
 
@@ -404,15 +408,16 @@ def _simulate(job: Job) -> None:
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
+        readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
             with noted(agents, job.folder) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
             with noted(agents, job.folder) as agents:
                 simulate(program, agents, before=clock.date)
         sink.finish()

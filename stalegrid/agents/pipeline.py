@@ -218,7 +218,7 @@ class PipelineUnit:
         made, version = self.stage.forward(batch, tensors, head)
         count = counts[0]
         self._counts[batch] = () if count is None else (count.view(1),)
-        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0], 1.0 if count is None else count))
+        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0], count))
         return ()
 
     def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:

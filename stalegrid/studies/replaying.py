@@ -87,7 +87,7 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             engine=dataclasses.replace(settings.engine, kind="simulator", processes=None),
             servers=dataclasses.replace(settings.servers, deliveries=record),
             devices=DeviceSettings(),
-            output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[]),
+            output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
         )
         model = execute(task, again, quiet=quiet).model
     recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}
