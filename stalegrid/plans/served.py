@@ -31,6 +31,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -190,6 +191,15 @@ class ServedPlan:
             f"a run with servers has no checkpoints yet (method: {self.method.name}); leave out checkpoint, or train a "
             "grid"
         )
+
+    def without(self, losses: Sequence[LostGroup]) -> "ServedPlan":
+        """Return the plan: learners that are gone are no matter of it."""
+        assert not losses
+        return self
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version."""
+        return version / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "ServedPlan":
         """Return the plan: nothing ends such a run early."""
