@@ -25,12 +25,13 @@ from stalegrid.checkpoints import (
     Checkpoint,
     CheckpointSettings,
     check_settings,
+    forget_after,
     newest,
     read_checkpoint,
 )
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given, is_stream
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given, is_stream
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -53,7 +54,7 @@ from stalegrid.engines import (
     torchrun,
     use_device,
 )
-from stalegrid.errors import ConfigError, Interrupted, NonFiniteLoss
+from stalegrid.errors import ConfigError, GroupLost, Interrupted, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
 from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
@@ -68,7 +69,9 @@ from stalegrid.observe import (
     Timeline,
     announce,
     cursor_kept,
+    find_callbacks,
     find_loggers,
+    in_notebook,
     make_sink,
     open_folder,
     own_callbacks,
@@ -79,6 +82,7 @@ from stalegrid.observe import (
 )
 from stalegrid.partition import paths_of
 from stalegrid.plans import (
+    LostGroup,
     Plan,
     ServedPlan,
     Task,
@@ -224,7 +228,8 @@ def train(
             run.
         resume: folder of a run that has checkpoints, or of one of them, from which this one goes on, in the folder of
             that run, to the bit; or ``auto``: from the newest in ``out``, or from the beginning.
-        callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
+            early end.
         loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
@@ -258,6 +263,7 @@ def execute(
     settings: Settings,
     *,
     resume: Path | str | None = None,
+    losses: Sequence[LostGroup] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -269,6 +275,7 @@ def execute(
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
         resume: what the run goes on from.
+        losses: groups that it goes on without; those that it was without before, if left out.
         callbacks: called with what is told.
         loggers: where records go too.
         quiet: whether to print nothing.
@@ -277,7 +284,10 @@ def execute(
     refuse_contexts()
     settings, source = goes_on(settings, resume)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units, source)
+    called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
+    if losses is None:
+        losses = [] if source is None else list(map(LostGroup.of, source.manifest.get("losses", ())))
+    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units, source, tuple(losses))
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -330,6 +340,7 @@ class _Asked:
     quiet: bool
     keep_units: bool
     source: Checkpoint | None = None
+    losses: tuple[LostGroup, ...] = ()
 
     def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan, for a run that may end early where a callback may ask for it.
@@ -354,6 +365,12 @@ class _Asked:
             if self.settings.output.folder is None:
                 raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
             plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
+        elif self.settings.engine.on_loss == "continue":
+            raise ConfigError(
+                "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "
+                "none); say how often there is one (checkpoint)"
+            )
+        plan = plan.without(self.losses)
         if stops or checkpoint.wanted:
             plan = plan.stoppable(often=checkpoint.wanted)
         return plan if source is None else plan.ended_at(source.end)
@@ -364,14 +381,13 @@ def _on_this_host(asked: _Asked) -> Result:
     get_ready(settings)
     plan = asked.watched(prepare(task, settings, asked.source))
     with open_folder(settings.output.folder, again=asked.source is not None) as folder, cursor_kept():
+        if asked.source is not None:
+            forget_after(folder / FOLDER, asked.source.version)
         job = _job(asked, plan, folder)
         _announce(settings, plan, folder, asked.quiet)
         try:
             with _leaving(job) as leaving:
-                if settings.engine.virtual:
-                    ended = _simulate(job, leaving)
-                else:
-                    ended = launch(job, _processes(plan, settings), leaving)
+                ended = _simulate(job, leaving) if settings.engine.virtual else _launch(asked, job, leaving)
             if not ended:
                 raise left(folder)
         except KeyboardInterrupt:
@@ -384,6 +400,26 @@ def _on_this_host(asked: _Asked) -> Result:
         for which, model in models.items():
             restore(model, *read_model(folder, which))
         return _result(models, task, settings, summary)
+
+
+def _launch(asked: _Asked, job: Job, leaving: Callable[[], bool]) -> bool:
+    """Run a job in processes, and go on without groups that are lost if that is asked for."""
+    while True:
+        try:
+            return launch(job, _processes(job.plan, asked.settings), leaving)
+        except GroupLost as problem:
+            source = newest(job.folder)
+            if source is None:
+                raise
+            why = str(problem).splitlines()[0]
+            lost = [LostGroup(group, source.version, why) for group in problem.groups]
+            named = ", ".join(map(str, problem.groups))
+            tell(
+                f"group {named} is gone, and the run goes on without it from version {source.version}: {why}", "stderr"
+            )
+            asked = replace(asked, source=source, losses=(*asked.losses, *lost))
+            forget_after(job.folder / FOLDER, source.version)
+            job = _job(asked, asked.watched(prepare(asked.task, asked.settings, source)), job.folder)
 
 
 def get_ready(settings: Settings) -> None:
@@ -446,7 +482,7 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
     written = plan.settled(settings).plain()
-    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
     again = asked.source is not None
     sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told, again)
     keeping = _keeping(asked, plan, folder, written)
@@ -474,6 +510,7 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
         "torch": torch.__version__,
         "settings": written,
         "measured": Measured.of(plan).text().decode(),
+        "losses": [loss.plain() for loss in asked.losses],
     }
     return Keeping(folder / FOLDER, settings, told, source)
 
@@ -529,15 +566,16 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
+        readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
             with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
             with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:

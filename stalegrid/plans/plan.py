@@ -43,7 +43,16 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
-from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.losing import LostGroup
+from stalegrid.plans.material import (
+    cast_model,
+    check_data,
+    check_last,
+    check_optimizer,
+    check_test,
+    make_batches,
+    make_test,
+)
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.targets import Targets, targets_travel
@@ -107,6 +116,7 @@ class Plan:
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        losses: groups that the run has lost.
     """
 
     method: Method
@@ -127,6 +137,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    losses: tuple[LostGroup, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -146,7 +157,7 @@ class Plan:
     @property
     def owners(self) -> list[list[Unit]]:
         """The units that have a replica of each stage."""
-        return [[Unit(s, k) for s in range(self.grid.groups)] for k in range(self.grid.stages)]
+        return [[Unit(s, k) for s in self.turns.members] for k in range(self.grid.stages)]
 
     @property
     def spectral_gap(self) -> float | None:
@@ -193,6 +204,28 @@ class Plan:
             ahead = max(ahead, self.turns.lag)
         program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns), often=often)
         return dataclasses.replace(self, program=program)
+
+    def without(self, losses: Sequence[LostGroup]) -> "Plan":
+        """Return the plan of a run that goes on without the groups that it has lost.
+
+        Args:
+            losses: which, and since when.
+
+        Raises:
+            ConfigError: those who are left cannot mix.
+        """
+        if not losses:
+            return self
+        gone = frozenset(loss.group for loss in losses)
+        turns = self.turns.without(gone)
+        lateral = _lateral(self.mixing, turns, self.program.updates)
+        program = dataclasses.replace(self.program, gone=gone, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program, losses=tuple(losses))
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
+        lost = sum(max(0, version - loss.version) for loss in self.losses)
+        return (version - lost / self.grid.groups) / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "Plan":
         """Return the plan of a run that was asked to end by the verdict of a version, if it was."""
@@ -248,6 +281,12 @@ class Plan:
                 return tied + flat_layout(len(tied), torch.int64)
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
         return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
+
+    def tied_bytes(self, stage: int) -> dict[str, int]:
+        """Return the bytes of what a stage shares with others, by the owners' names."""
+        ties = self.program.ties
+        used = [*ties.owned(stage), *ties.mirrored(stage)]
+        return {tie.names[0]: _spec(tie, self.stages[tie.owner]).nbytes for tie in used}
 
     def _tied(self, edge: Edge) -> Layout:
         return tuple(_spec(tie, self.stages[tie.owner]) for tie in self.program.ties.along(edge))
@@ -312,6 +351,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     watch = make_watch(test, asked.output, per_epoch)
     apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
+    check_last(model, batches.form, each)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
