@@ -3,7 +3,7 @@
 Does not know: how anything is done.
 """
 
-from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
+from stalegrid.commands import compare, methods, plan, profile, replay, report, resume, table, train, verify
 from stalegrid.commands.options import Command, Parser, shown
 from stalegrid.commands.words import expanded
 
@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "Parser", "expanded", "shown"]
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "resume": resume,
     "compare": compare,
     "verify": verify,
     "replay": replay,

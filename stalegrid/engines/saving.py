@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from stalegrid.agents import Agent, Around
-from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf
+from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf, shared
 from stalegrid.engines.leaving import Asks
 from stalegrid.observe import tell
 from stalegrid.programs import END_RUN, OBSERVER, VERDICT, Action, Kind, Message, Program, Tag, Unit
@@ -147,7 +147,8 @@ class Keeping:
         say = partial(tell, name="stderr")
         shelf = Shelf(self.folder, program.agents, self.facts, self.settings.keep, say, self.source, device)
         asks = Asks(self.settings.minutes, leaving)
-        try:
-            yield {unit: Saved(unit, agent, program, shelf, asks, clock) for unit, agent in agents.items()}
-        finally:
-            shelf.flush()
+        with shared(self.folder):
+            try:
+                yield {unit: Saved(unit, agent, program, shelf, asks, clock) for unit, agent in agents.items()}
+            finally:
+                shelf.flush()
