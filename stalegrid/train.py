@@ -485,7 +485,7 @@ def _launch(asked: _Asked, job: Job, leaving: Callable[[], bool]) -> bool:
             )
             asked = replace(asked, source=source, losses=(*asked.losses, *lost))
             forget_after(job.folder / FOLDER, source.version)
-            job = _job(asked, asked.watched(prepare(asked.task, asked.settings, source)), job.folder)
+            job = _job(asked, asked.watched(_planned_again(asked.task, asked.settings, source)), job.folder)
 
 
 def get_ready(settings: Settings) -> None:
