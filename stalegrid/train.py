@@ -25,6 +25,7 @@ from stalegrid.checkpoints import (
     Checkpoint,
     CheckpointSettings,
     check_settings,
+    forget_later,
     newest,
     read_checkpoint,
 )
@@ -91,7 +92,7 @@ from stalegrid.plans import (
     make_test,
     plan_of,
 )
-from stalegrid.programs import GridSettings, Saves, ServerSettings, Stoppable
+from stalegrid.programs import DELIVERIES, GridSettings, Saves, ServerSettings, Stoppable
 from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages import Maker, OptimizerFactory, View
@@ -354,17 +355,35 @@ class _Asked:
         if checkpoint.wanted or source is not None:
             if self.settings.output.folder is None:
                 raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
+            if isinstance(plan, ServedPlan):
+                plan = self._served(plan)
             plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
-        if stops or checkpoint.wanted:
+        if stops or (checkpoint.wanted and isinstance(plan, Plan)):
             plan = plan.stoppable(often=checkpoint.wanted)
-        return plan if source is None else plan.ended_at(source.end)
+        return plan.ended_at(source.end) if source is not None and isinstance(plan, Plan) else plan
+
+    def _served(self, plan: ServedPlan) -> ServedPlan:
+        """Return the plan of a run with servers, which goes on in the order of deliveries that there was.
+
+        Raises:
+            ConfigError: it would not, or is to be saved when nobody knows beforehand.
+        """
+        if self.settings.checkpoint.minutes is not None:
+            raise ConfigError(
+                f"a run with servers is saved at versions that are known beforehand (checkpoint.minutes: "
+                f"{self.settings.checkpoint.minutes}, method: {plan.method.name}); take checkpoint.every"
+            )
+        if self.source is None:
+            return plan
+        live = self.source.manifest["settings"]["engine"]["kind"] == "processes"
+        return plan.after(self.source.run / DELIVERIES, self.source.version, live=live)
 
 
 def _on_this_host(asked: _Asked) -> Result:
     task, settings = asked.task, asked.settings
     get_ready(settings)
     plan = asked.watched(prepare(task, settings, asked.source))
-    with open_folder(settings.output.folder, again=asked.source is not None) as folder, cursor_kept():
+    with _opened(asked) as folder, cursor_kept():
         job = _job(asked, plan, folder)
         _announce(settings, plan, folder, asked.quiet)
         try:
@@ -385,6 +404,15 @@ def _on_this_host(asked: _Asked) -> Result:
         for which, model in models.items():
             restore(model, *read_model(folder, which))
         return _result(models, task, settings, summary)
+
+
+@contextmanager
+def _opened(asked: _Asked) -> Iterator[Path]:
+    """Open the folder of a run, which has nothing of a later version than it begins at."""
+    with open_folder(asked.settings.output.folder, again=asked.source is not None) as folder:
+        if asked.source is not None:
+            forget_later(asked.source)
+        yield folder
 
 
 def get_ready(settings: Settings) -> None:
@@ -434,7 +462,7 @@ def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan |
     """Return the plan of a run that goes on, with what it measured at its beginning."""
     measured = Measured.read(source.manifest["measured"].encode())
     with computing(settings.engine.threads):
-        plan = plan_of(task, measured.into(settings), measured.table)
+        plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
     return plan
 
@@ -484,8 +512,7 @@ def _on_torchrun(asked: _Asked) -> Result:
             plan = peers.agree(
                 _same(settings), lambda: asked.watched(prepare(task, settings, asked.source)), partial(_again, asked)
             )
-            again = asked.source is not None
-            with peers.shared(lambda: open_folder(settings.output.folder, again=again)) as folder:
+            with peers.shared(lambda: _opened(asked)) as folder:
                 if peers.rank == 0:
                     _announce(settings, plan, folder, asked.quiet)
                 job = _job(asked, plan, folder)
@@ -518,17 +545,18 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
+    noting = partial(noted, folder=job.folder, again=program.saves.since > 0)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         if model is None:
             agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
-            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+            with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
-            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+            with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:
             sink.finish()

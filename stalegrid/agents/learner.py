@@ -11,11 +11,22 @@ from torch import Tensor, nn
 
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import LossFunction, call, labels, losses, mapped, spread
+from stalegrid.objects import (
+    LossFunction,
+    attributes_of,
+    call,
+    labels,
+    losses,
+    mapped,
+    recall,
+    remembered,
+    spread,
+)
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
 from stalegrid.programs import END, Action, Kind, Message, Unit
 from stalegrid.stages import Entry, Weights
+from stalegrid.written import State
 
 Tensors = tuple[Tensor, ...]
 
@@ -89,6 +100,27 @@ class Learner:
         made = [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
         self._weights.zero_grad()  # what a forward sees of gradients is what a plain loop has zeroed
         return made
+
+    def state_dict(self) -> State:
+        """Return all that the learner needs to go on from here, between two batches: servers give it the weights."""
+        return {
+            "followers": self._weights.flat[self._weights.trained :],
+            "counters": self._weights.counters(),
+            "velocity": self._velocity,
+            "batches": self._batches,
+            "module": attributes_of(self._model),
+            "loss": remembered(self._loss),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._weights.flat[self._weights.trained :] = state["followers"]
+        for name, value in state["counters"].items():
+            self._weights.counters()[name].copy_(value)
+        self._velocity.copy_(state["velocity"])
+        self._batches = state["batches"]
+        recall(self._model, state["module"])
+        recall(self._loss, state["loss"])
 
     def _pull(self, inbox: Sequence[Message]) -> None:
         for message in inbox:

@@ -13,9 +13,19 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import StalenessExceeded, TrainingError
+from stalegrid.objects import recall, remembered
 from stalegrid.observe import Takes
 from stalegrid.programs import END, Action, Kind, Message, Rules
-from stalegrid.stages import Correction, Site, Update
+from stalegrid.stages import (
+    Correction,
+    Site,
+    Update,
+    load_optimizer,
+    load_scheduler,
+    state_of_optimizer,
+    state_of_scheduler,
+)
+from stalegrid.written import State
 
 Tensors = tuple[Tensor, ...]
 
@@ -94,6 +104,32 @@ class Server:
                 assert action.kind is Kind.STOP
                 return [Message(tag, END, ()) for tag in action.sends]
         return [Message(tag, self._weights.version, made) for tag in action.sends]
+
+    def state_dict(self) -> State:
+        """Return all that the server needs to go on from here, which is right after an update: nothing is gathered."""
+        site, parameters = self._parts.site, self._weights.trainable()
+        return {
+            "weights": self._weights.state_dict(),
+            "optimizer": state_of_optimizer(site.optimizer),
+            "scheduler": None if self._parts.scheduler is None else state_of_scheduler(self._parts.scheduler),
+            "versions": site.versions.state_dict(),
+            "corrections": [remembered(correction, parameters) for correction in self._parts.corrections],
+            "tally": self._tally.state_dict(),
+            "own": (self._lr, self._given),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        site, parameters = self._parts.site, self._weights.trainable()
+        self._weights.load_state_dict(state["weights"])
+        load_optimizer(site.optimizer, state["optimizer"])
+        if self._parts.scheduler is not None:
+            load_scheduler(self._parts.scheduler, state["scheduler"])
+        site.versions.load_state_dict(state["versions"])
+        for correction, own in zip(self._parts.corrections, state["corrections"], strict=True):
+            recall(correction, own, parameters)
+        self._tally.load_state_dict(state["tally"])
+        self._lr, self._given = state["own"]
 
     def _take(self, message: Message) -> Tensors:
         vector, counters, numbers, there = message.tensors

@@ -6,7 +6,7 @@ is not whole, whenever the run was killed.
 Does not know: agents, engines, what a state says.
 """
 
-from stalegrid.checkpoints.kept import Checkpoint, check_settings, newest, read_checkpoint
+from stalegrid.checkpoints.kept import Checkpoint, check_settings, forget_later, newest, read_checkpoint
 from stalegrid.checkpoints.layout import FOLDER, SCHEMA, name_of_part
 from stalegrid.checkpoints.settings import CheckpointSettings
 from stalegrid.checkpoints.shelf import Shelf
@@ -18,6 +18,7 @@ __all__ = [
     "CheckpointSettings",
     "Shelf",
     "check_settings",
+    "forget_later",
     "name_of_part",
     "newest",
     "read_checkpoint",

@@ -16,7 +16,7 @@ from stalegrid.agents import Agent, Around
 from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf
 from stalegrid.engines.leaving import Asks
 from stalegrid.observe import tell
-from stalegrid.programs import END_RUN, OBSERVER, VERDICT, Action, Kind, Message, Program, Tag, Unit
+from stalegrid.programs import DOOR, END_RUN, OBSERVER, VERDICT, Action, Agenda, Kind, Message, Tag, Unit, learner
 from stalegrid.written import State
 
 
@@ -31,7 +31,7 @@ class Saved(Around):
         asks: of the observer's: what is wanted beside what is planned.
     """
 
-    def __init__(self, unit: Unit, agent: Agent, program: Program, shelf: Shelf, asks: Asks) -> None:
+    def __init__(self, unit: Unit, agent: Agent, program: Agenda, shelf: Shelf, asks: Asks) -> None:
         self._unit = unit
         super().__init__(agent)
         self._program = program
@@ -39,6 +39,7 @@ class Saved(Around):
         self._asks = asks
         self._crossing: dict[Tag, Message] = {}
         self._end: int | None = None  # version whose verdict ends the run
+        self._gone: list[int] = []  # learners that a server has dropped
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -50,8 +51,12 @@ class Saved(Around):
         made = self._load(action) if action.kind is Kind.LOAD else self.agent.step(action, inbox)
         if action.kind is Kind.JUDGE:
             made = self._judged(action, made)
+        if action.kind is Kind.DROP:
+            self._gone.append(action.index)
         for message in made:
-            if any(self._program.saved(version) for version in self._program.crossing(message.tag)):
+            if (before := self._program.outlived(message.tag)) is not None:
+                self._crossing.pop(before, None)
+            if self._program.may_cross(message.tag):
                 self._crossing[message.tag] = message
         return made
 
@@ -60,13 +65,17 @@ class Saved(Around):
         messages = [(str(m.tag.edge), m.tag.index, m.version, m.tensors) for m in crossing]
         self._shelf.put(self._unit, version, {"agent": self.agent.state_dict(), "messages": messages, **self._told()})
         self._crossing = {t: m for t, m in self._crossing.items() if max(self._program.crossing(t)) > version}
+        # Who is gone has nothing to save, and is not waited for.
+        for number in self._gone if self._unit == DOOR else ():
+            self._shelf.put(learner(number), version, {})
 
     def _told(self) -> State:
-        return {"end": self._end} if self._unit == OBSERVER else {}
+        return {"end": self._end} if self._unit == OBSERVER else {"gone": self._gone}
 
     def _load(self, action: Action) -> list[Message]:
         state: Mapping[str, Any] = self._shelf.take(self._unit)
         self.agent.load_state_dict(state["agent"])
+        self._gone = state.get("gone", [])
         known = {(edge, index): (version, tensors) for edge, index, version, tensors in state["messages"]}
         return [self._again(tag, known) for tag in action.sends]
 
@@ -103,7 +112,7 @@ class Keeping:
 
     @contextmanager
     def saving(
-        self, agents: dict[Unit, Agent], program: Program, device: torch.device, leaving: Callable[[], bool]
+        self, agents: dict[Unit, Agent], program: Agenda, device: torch.device, leaving: Callable[[], bool]
     ) -> Iterator[dict[Unit, Agent]]:
         """Let all agents of a process be saved and loaded; at the end, what was saved is on the disk.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stalegrid.observe.records import Record
 from stalegrid.programs import Layout, flat_layout, learner
+from stalegrid.written import State
 
 
 @dataclass(slots=True)
@@ -58,6 +59,15 @@ class Takes:
     def lose(self, number: int) -> None:
         """Note that a learner is gone."""
         self.lost.append(number)
+
+    def state_dict(self) -> State:
+        """Return all that was noted."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def vector(self, most: int) -> Tensor:
         """Return the numbers as float64, then room for ``most`` pairs: a learner's staleness is -1 where it is gone."""

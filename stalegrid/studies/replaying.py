@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import ServerMethod, find
@@ -87,6 +88,7 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             engine=dataclasses.replace(settings.engine, kind="simulator", processes=None),
             servers=dataclasses.replace(settings.servers, deliveries=record),
             devices=DeviceSettings(),
+            checkpoint=CheckpointSettings(),
             output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[]),
         )
         model = execute(task, again, quiet=quiet).model

@@ -34,7 +34,7 @@ from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
 from stalegrid.observe import TRACE, Nowhere, Stream, Timeline, write_trace
-from stalegrid.programs import OBSERVER, Program, Unit
+from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import kept
 
 MET = "met"
@@ -87,7 +87,8 @@ def work(
         agents = talk.everybody(build, engine.deadline)
         met()
         timeline = Timeline() if job.trace else None
-        with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+        again = plan.program.saves.since > 0
+        with noted(agents, job.folder, again=again) as agents, kept_by(job, agents, device, leaving) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layouts, engine.deadline, timeline)
@@ -103,10 +104,9 @@ def kept_by(
     job: Job, agents: dict[Unit, Agent], device: torch.device, leaving: Callable[[], bool]
 ) -> AbstractContextManager[dict[Unit, Agent]]:
     """Let the agents of this process be saved and loaded, if the job says so."""
-    program = job.plan.program
-    if job.keeping is None or not isinstance(program, Program):
+    if job.keeping is None:
         return nullcontext(agents)
-    return job.keeping.saving(agents, program, device, leaving)
+    return job.keeping.saving(agents, job.plan.program, device, leaving)
 
 
 def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:
