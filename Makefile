@@ -13,8 +13,9 @@ SHARED := ../shared/data/unpack.py
 train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
 
+# Some hundred processes are started, which would each compile the package anew where bytecode is not kept.
 test: .venv/ready $(DATA)
-	STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: types
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ from stalegrid.checkpoints import (
 )
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -70,7 +70,9 @@ from stalegrid.observe import (
     Timeline,
     announce,
     cursor_kept,
+    find_callbacks,
     find_loggers,
+    in_notebook,
     make_sink,
     open_folder,
     own_callbacks,
@@ -226,7 +228,8 @@ def train(
             run.
         resume: folder of a run that has checkpoints, or of one of them, from which this one goes on, in the folder of
             that run, to the bit; or ``auto``: from the newest in ``out``, or from the beginning.
-        callbacks: called with what is told, in the observer's process; they may ask for an early end.
+        callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
+            early end.
         loggers: where records go too, by name or as objects, beside those of the output.
         quiet: whether to print nothing.
 
@@ -279,7 +282,8 @@ def execute(
     refuse_contexts()
     settings, source = goes_on(settings, resume)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    asked = _Asked(task, settings, own_callbacks(callbacks), own_copies(found, "logger"), quiet, keep_units, source)
+    called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
+    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units, source)
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -475,7 +479,7 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     settings = asked.settings
     limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
     written = plan.settled(settings).plain()
-    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, asked.keep_units
+    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
     again = asked.source is not None
     sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told, again)
     keeping = _keeping(asked, plan, folder, written)
@@ -547,15 +551,16 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
     timeline = Timeline(virtual=model is not None)
     noting = partial(noted, folder=job.folder, again=program.saves.since > 0)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
+        readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
             with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, stack)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
             with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:

@@ -374,3 +374,10 @@ def test_what_a_plan_settles_is_settled_once_and_for_all(method: Any) -> None:
     plain = settled.plain()
     read = RunConfig.of(yaml.safe_load(yaml.safe_dump(plain)))
     assert plan_of(task, read).settled(read).plain() == plain
+
+
+def test_a_number_is_no_cut() -> None:
+    for number in (2, 2.0, None):
+        with pytest.raises(ConfigError, match=rf"the name of the module .*\(cuts: \[{number}\], entry: {number}\)"):
+            GridSettings(cuts=[number])  # type: ignore[list-item]
+    assert GridSettings(cuts=["2"]).cuts == ["2"]

@@ -242,11 +242,6 @@ def test_what_is_said_twice_is_refused() -> None:
     assert same(trained(Net, in_order(), batch_size=SIZE), trained(Net, in_order()))
 
 
-def test_the_rest_of_an_epoch_is_told_of() -> None:
-    with pytest.warns(UserWarning, match=r"is left out \(samples: 2\); let the DataLoader say so with drop_last=True"):
-        trained(Net, DataLoader(PAIRS, SIZE))
-
-
 class Own(Sampler[int]):
     """Draws from a generator of its own."""
 

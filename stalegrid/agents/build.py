@@ -6,7 +6,6 @@ Does not know: engines, which process an agent lives in.
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
-from stalegrid.data import feed
+from stalegrid.data import Readers, feed
 from stalegrid.objects import copied, renew
 from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
@@ -33,7 +32,7 @@ def build_agents(
     units: Iterable[Unit],
     device: torch.device,
     sink: Sink,
-    stack: ExitStack | None = None,
+    readers: Readers | None = None,
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -43,7 +42,7 @@ def build_agents(
         units: which agents, in the order they will be stepped.
         device: that they compute on.
         sink: where the observer writes.
-        stack: where processes that read samples ahead for the agents end; None if there shall be none.
+        readers: what is asked of processes that read samples ahead for the agents; None if there shall be none.
 
     Returns:
         The agents by unit, in the same order.
@@ -51,12 +50,12 @@ def build_agents(
     # The model is copied before any unit has its key, and with it generators, such as that of a kept np.random.rand.
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
-            return build_served(task, plan, tuple(units), device, sink, stack)
-        return _build_grid(task, plan, tuple(units), device, sink, stack)
+            return build_served(task, plan, tuple(units), device, sink, readers)
+        return _build_grid(task, plan, tuple(units), device, sink, readers)
 
 
 def _build_grid(
-    task: Task, plan: Plan, units: Sequence[Unit], device: torch.device, sink: Sink, stack: ExitStack | None
+    task: Task, plan: Plan, units: Sequence[Unit], device: torch.device, sink: Sink, readers: Readers | None
 ) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
@@ -67,7 +66,7 @@ def _build_grid(
     # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
     lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
     takers = _takers(plan, firsts, firsts if travel else lasts)
-    samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, stack)
+    samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
     targets = plan.targets.form if travel else None
 
     def build(unit: Unit) -> Agent:

@@ -4,7 +4,6 @@ Does not know: engines, which process an agent lives in.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.data import feed
+from stalegrid.data import Readers, feed
 from stalegrid.objects import LossFunction, copied, renew
 from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
@@ -24,15 +23,15 @@ from stalegrid.stages import Site, Versions, Weights
 
 
 def build_served(
-    task: Task, plan: ServedPlan, units: Sequence[Unit], device: torch.device, sink: Sink, stack: ExitStack | None
+    task: Task, plan: ServedPlan, units: Sequence[Unit], device: torch.device, sink: Sink, readers: Readers | None
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
     model = cast_model(task, plan.training)
-    readers = {unit.group for unit in units if unit in plan.program.learners}
-    batches = make_batches(task, plan.training, plan.grid.groups, 1, readers)
+    groups = {unit.group for unit in units if unit in plan.program.learners}
+    batches = make_batches(task, plan.training, plan.grid.groups, 1, groups)
     # A learner wants both inputs and targets; when the run ends it may have one batch that no server took.
-    takers = {number: (begun, begun) for number in readers for begun in [plan.program.cut.given(number)]}
-    samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, stack)
+    takers = {number: (begun, begun) for number in groups for begun in [plan.program.cut.given(number)]}
+    samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, readers)
     shards = plan.shapes.shards
     moving = plan.stages[0].names
 
@@ -60,7 +59,7 @@ def _parts(task: Task, plan: ServedPlan, unit: Unit, model: nn.Module) -> Parts:
     site = Site(unit, Schedule((1,)), plan.updates, weights, Versions(weights), optimizer)
     corrections = tuple(make(site) for make in served_makers(plan.corrections))
     scheduler = task.scheduler_of(optimizer)
-    return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported)
+    return Parts(site, corrections, scheduler, plan.rules, plan.shapes.reported, plan.sums)
 
 
 def _summarise(vectors: Mapping[Unit, Tensor]) -> Record:

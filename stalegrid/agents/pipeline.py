@@ -32,7 +32,7 @@ from stalegrid.objects import (
     tensors_in,
 )
 from stalegrid.observe import Loss, Tally, count_correct
-from stalegrid.partition import unforeseen
+from stalegrid.partition import Otherwise, unforeseen
 from stalegrid.programs import Action, Kind, Message, Tag, Unit
 from stalegrid.stages import (
     Correction,
@@ -260,7 +260,10 @@ class PipelineUnit:
         if self.role.last:
             return self._forward_to_loss(batch, tensors, inbox[1:])
         with self._parts.tied.lending(action) as lend:
-            made, version = self.stage.forward(batch, tensors, lend=lend)
+            try:
+                made, version = self.stage.forward(batch, tensors, lend=lend)
+            except Otherwise:
+                raise Otherwise.of(f" ({self._which(batch)})") from None
         self._note_forward(batch, version, None)
         return made
 
@@ -273,7 +276,7 @@ class PipelineUnit:
         count = counts[0]
         self._counts[batch] = () if count is None else (count.view(1),)
         number = len(self._samples.indices(self.role.unit.group, batch))
-        self._note_forward(batch, version, Loss(number, made[0], correct[0], 1.0 if count is None else count))
+        self._note_forward(batch, version, Loss(number, made[0], correct[0], count))
         return ()
 
     def _head(self, batch: int, correct: list[Tensor], counts: list[Tensor | None]) -> Head:
@@ -307,11 +310,13 @@ class PipelineUnit:
     def _read(self, batch: int) -> Tensors:
         inputs = self._samples.inputs(self.role.unit.group, batch)
         if self._shapes and shapes_of(inputs) not in self._shapes:
-            sample = int(self._samples.indices(self.role.unit.group, batch)[0])
-            which = f", unit: {self.role.unit}, batch: {batch}, sample: {sample}"
-            raise TrainingError(unforeseen(shapes_of(inputs), self._shapes, which))
+            raise TrainingError(unforeseen(shapes_of(inputs), self._shapes, f", {self._which(batch)}"))
         self._note_read(batch)
         return tuple(x.to(self._device, non_blocking=True) for x in inputs)
+
+    def _which(self, batch: int) -> str:
+        sample = int(self._samples.indices(self.role.unit.group, batch)[0])
+        return f"unit: {self.role.unit}, batch: {batch}, sample: {sample}"
 
     def _read_targets(self, batch: int) -> Any:
         targets = self._samples.targets(self.role.unit.group, batch)

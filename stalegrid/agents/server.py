@@ -40,6 +40,7 @@ class Parts:
         scheduler: stepped once an update.
         rules: how many gradients an update averages over, and how stale they may be.
         reported: gradients, and learners found to be gone, between two reports at most.
+        sums: whether a loss is a sum and what it counts, and not a mean.
     """
 
     site: Site
@@ -47,6 +48,7 @@ class Parts:
     scheduler: LRScheduler | None
     rules: Rules
     reported: int
+    sums: bool = False
 
 
 class Server:
@@ -144,7 +146,7 @@ class Server:
         self._gathered += 1
         self._counted += count
         self._release(number)
-        self._tally.used(number, update.staleness, numbers)
+        self._tally.used(number, update.staleness, numbers, mean=not self._parts.sums)
         return (torch.tensor([number, 0]),)
 
     def _staleness(self, message: Message) -> int:

@@ -12,7 +12,8 @@ from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
-from stalegrid.data.feeds import Feed, feed
+from stalegrid.data.epochs import Division
+from stalegrid.data.feeds import Feed, Readers, feed
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
 from stalegrid.data.padding import pad_to
@@ -29,9 +30,11 @@ __all__ = [
     "Batches",
     "Collate",
     "CropAndFlip",
+    "Division",
     "Example",
     "Feed",
     "Normalise",
+    "Readers",
     "Reading",
     "Slices",
     "Stream",

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data.augment import CropAndFlip
+from stalegrid.data.epochs import Division
 from stalegrid.data.orders import InOrder, Shuffled
 from stalegrid.data.readings import reading_of
 from stalegrid.data.sources import Batch, ItemSource, source_of
@@ -26,8 +27,9 @@ class Batches:
 
     Each epoch permutes the whole data set.  Each update takes the next ``groups * batch_size`` samples and
     each group has its slice of them, so one group with a batch of ``S * B`` sees at each update the samples
-    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped.  A loader's
-    order, if it has one of its own, takes the place of the permutation.
+    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped, or is an update
+    of its own, of which all parts of all groups have equally many samples.  A loader's order, if it has one of its own,
+    takes the place of the permutation.
 
     With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
 
@@ -40,10 +42,11 @@ class Batches:
         seed: keys the order, the augmentation and the draws of the data set itself.
         augment: random crop and flip; only for images in an :class:`~stalegrid.data.ArrayDataset`.
         dtype: type to which floating inputs and targets are cast; None to leave them as they are.
+        drop_last: whether the rest of an epoch is dropped; None for what a loader says, and else that it is.
 
     Raises:
-        ConfigError: a number is too small or too large, the micro-batches do not divide the batch, or the
-            data set has no length or no indices.
+        ConfigError: a number is too small or too large, the micro-batches do not divide the batch, groups and
+            micro-batches do not divide the rest of an epoch, or the data set has no length or no indices.
         DataError: the items of the data set are no trees of tensors.
     """
 
@@ -57,6 +60,7 @@ class Batches:
         seed: int = 0,
         augment: CropAndFlip | None = None,
         dtype: torch.dtype | None = None,
+        drop_last: bool | None = None,
     ) -> None:
         check_sizes(groups, batch_size, micro_batches)
         self._reading = reading_of(dataset)
@@ -66,29 +70,17 @@ class Batches:
         self.seed = seed
         self._samples: int | None = None  # of an epoch
         self._samples = samples = len(self._permutation(0))
-        share = samples // groups
-        if batch_size > share:
-            raise ConfigError(
-                f"a batch of {batch_size} samples is more than a group's share of {share} "
-                f"({samples} samples in {groups} groups); "
-                "take a smaller batch, fewer groups or more data"
-            )
+        self.division = Division(samples, groups * batch_size, self._reading.drops_last(drop_last))
+        _check_division(self.division, groups, batch_size, micro_batches)
         self.groups = groups
         self.batch_size = batch_size
         self.micro_batches = micro_batches
-        self.updates_per_epoch = share // batch_size
+        self.updates_per_epoch = self.division.updates
 
     @property
     def form(self) -> Form:
         """How the arguments of the model, (args, kwargs), are made of the inputs of any batch."""
         return self._source.form
-
-    @property
-    def dropped(self) -> int:
-        """Samples at the end of every epoch that fill no update, of a loader that does not say that it drops them."""
-        if self._samples is None or self._reading.drop_last is not False:
-            return 0
-        return self._samples - self.updates_per_epoch * self.groups * self.batch_size
 
     @property
     def items(self) -> ItemSource | None:
@@ -112,7 +104,7 @@ class Batches:
             batch: (micro-)batch within the group, from 0, without end.
 
         Returns:
-            int64 (batch_size / micro_batches,).
+            int64 (batch_size / micro_batches,), or fewer at the end of an epoch.
 
         Raises:
             ConfigError: there is no such group or batch.
@@ -120,10 +112,11 @@ class Batches:
         if not 0 <= group < self.groups or batch < 0:
             raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
         update, part = divmod(batch, self.micro_batches)
-        size = self.batch_size // self.micro_batches
         # Groups lie within an update, not an update within a group's share: so S groups see what one group with a batch
         # of S B sees.
-        start = (update % self.updates_per_epoch * self.groups + group) * self.batch_size + part * size
+        start, samples = self.division.span(update)
+        size = samples // (self.groups * self.micro_batches)
+        start += (group * self.micro_batches + part) * size
         # A slice would let whoever gets it change the order that is kept.
         return self._permutation(self.epoch(batch))[start : start + size].clone()
 
@@ -213,6 +206,23 @@ def check_sizes(groups: int, batch_size: int, micro_batches: int) -> None:
     _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
     if batch_size % micro_batches:
         raise ConfigError(f"{micro_batches} micro-batches do not divide a batch of {batch_size} samples")
+
+
+def _check_division(division: Division, groups: int, batch_size: int, micro_batches: int) -> None:
+    samples = division.samples
+    if not division.updates:
+        raise ConfigError(
+            f"a batch of {batch_size} samples is more than a group's share of {samples // groups} "
+            f"({samples} samples in {groups} groups); take a smaller batch, fewer groups or more data, or let the "
+            "incomplete batch be trained too (training.drop_last: false)"
+        )
+    if division.rest % (groups * micro_batches):
+        raise ConfigError(
+            f"the incomplete last batch of an epoch cannot be parted equally (samples: {division.rest}, groups: "
+            f"{groups}, micro-batches: {micro_batches}), and an update averages over its parts with equal weights; "
+            "drop it (drop_last=True in the DataLoader, or training.drop_last: true), or take a batch_size that "
+            "divides the data"
+        )
 
 
 def _check_positive(**numbers: int) -> None:

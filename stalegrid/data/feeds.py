@@ -8,6 +8,7 @@ batch is does not depend on who reads it, so no number depends on how many read.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,25 @@ from stalegrid.data.streams import Stream
 from stalegrid.objects import Form, Tensors
 
 
+@dataclass(frozen=True)
+class Readers:
+    """What is asked of processes that read ahead.
+
+    Args:
+        stack: where they end.
+        patience: seconds that one may take for a sample; None for as many as it likes.
+    """
+
+    stack: ExitStack
+    patience: float | None = None
+
+
 def feed(
     batches: Batches | Stream,
     takers: Mapping[int, Sequence[int]],
     number: int,
     workers: int | None,
-    stack: ExitStack | None,
+    readers: Readers | None,
 ) -> "Batches | Stream | Feed":
     """Return the batches of the groups that live in this process.
 
@@ -35,17 +49,18 @@ def feed(
             two.
         number: of batches that each group asks for, at most.
         workers: processes that read ahead for each group; None for as many as a loader names.
-        stack: where these processes end; None if there shall be none.
+        readers: what is asked of these processes; None if there shall be none.
     """
     if isinstance(batches, Stream):  # which keeps what is due by itself
         return batches
     source = batches.items
     if source is None:  # whose batches are made of tensors in memory, in less time than they could be handed over
         return batches
-    if stack is None:
+    if readers is None:
         return Feed(batches, source, takers, number, 0)
-    made = Feed(batches, source, takers, number, batches.workers if workers is None else workers)
-    stack.callback(made.close)
+    workers = batches.workers if workers is None else workers
+    made = Feed(batches, source, takers, number, workers, readers.patience)
+    readers.stack.callback(made.close)
     return made
 
 
@@ -53,13 +68,19 @@ class Feed:
     """Batches of which each is read once, and kept until all who want it have it; see :func:`feed`."""
 
     def __init__(
-        self, batches: Batches, source: ItemSource, takers: Mapping[int, Sequence[int]], number: int, workers: int
+        self,
+        batches: Batches,
+        source: ItemSource,
+        takers: Mapping[int, Sequence[int]],
+        number: int,
+        workers: int,
+        patience: float | None = None,
     ) -> None:
         self._batches = batches
         self._source = source
         self._takers = takers
-        ahead = takers.items() if workers else ()
-        self._ahead = {g: Ahead(partial(self._read, g), number, workers, min(starts)) for g, starts in ahead}
+        ahead, starts = partial(self._read, patience=patience), takers.items() if workers else ()
+        self._ahead = {g: Ahead(partial(ahead, g), number, workers, min(firsts)) for g, firsts in starts}
         self._kept: dict[tuple[int, int], tuple[Batch, int]] = {}
         self._last: Batch | None = None
 
@@ -102,5 +123,5 @@ class Feed:
         self._last = found
         return found
 
-    def _read(self, group: int, batch: int) -> Tensors:
-        return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch))
+    def _read(self, group: int, batch: int, patience: float | None = None) -> Tensors:
+        return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch), patience)

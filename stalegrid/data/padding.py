@@ -43,9 +43,15 @@ class Padding:
             items: trees that are alike but for the lengths of their sequences.
 
         Raises:
-            DataError: a sequence is longer than all lengths.
+            DataError: a sequence is longer than all lengths, or items are not alike.
         """
-        lengths = pytree.tree_map(_longest, self._values(items), *items)
+        try:
+            lengths = pytree.tree_map(_longest, self._values(items), *items)
+        except ValueError as problem:
+            raise DataError(
+                f"items are not alike but for the lengths of tensors: {problem}; make every sequence a tensor, or "
+                "name what pads each (value), and let all items have the same parts"
+            ) from problem
         longest = max(pytree.tree_leaves(lengths), default=0)
         length = next((length for length in self.lengths if length >= longest), None)
         if length is None:

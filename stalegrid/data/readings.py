@@ -41,7 +41,7 @@ class Reading(Dataset[Any]):
         order: in which samples are visited.
         batch_size: of the loader; None where there was none.
         workers: of the loader, which read ahead.
-        drop_last: whether it is said that an epoch ends with its last whole batch.
+        drop_last: whether the loader leaves out the incomplete last batch of an epoch; None where there was none.
     """
 
     dataset: Dataset[Any]
@@ -50,6 +50,15 @@ class Reading(Dataset[Any]):
     batch_size: int | None = None
     workers: int = 0
     drop_last: bool | None = None
+
+    def drops_last(self, asked: bool | None) -> bool:
+        """Return whether training leaves out the incomplete last batch of an epoch.
+
+        Args:
+            asked: whether somebody wants it; None for what the loader says, and that it does where there was none.
+        """
+        said = (answer for answer in (asked, self.drop_last) if answer is not None)
+        return next(said, True)
 
     def __len__(self) -> int:
         size: int = len(self.dataset)  # type: ignore[arg-type]

@@ -102,9 +102,10 @@ def fingerprint(dataset: Dataset[Any] | None) -> str:
         # One that does not repeat cannot be held against that of another process.
         return ":".join(["stream", *(once if once == again else ())])
     source = _source(dataset, 0)
-    order = hashlib.blake2b(bytes_of(reading_of(dataset).order.indices(source.size, 0, 0)), digest_size=16).hexdigest()
+    reading = reading_of(dataset)
+    order = hashlib.blake2b(bytes_of(reading.order.indices(source.size, 0, 0)), digest_size=16).hexdigest()
     samples = [_digest(source, 0, index) for index in _spread(source.size, SUMMARISED)]
-    return ":".join([f"{source.size} {order}", *samples])
+    return ":".join([f"{source.size} {order} {reading.drop_last}", *samples])
 
 
 def _beginning(dataset: Dataset[Any], seed: int, number: int) -> list[str]:

@@ -28,7 +28,10 @@ class TrainingSettings(Group):
             they travel; if left out, those of a stream travel.
         shapes: of batches that there may be at most, where the model is cut: it is captured for each of them.  If left
             out, those of a collate_fn that knows them, as that of ``pad_to`` does, else one.  If it is more than one
-            and nobody knows them, the first epoch is read before the run.
+            and nobody knows them, the first epoch is read before the run.  As many again may be those of the
+            incomplete last batch of an epoch.
+        drop_last: whether the samples at the end of an epoch that are too few for an update are left out; if not, they
+            are an update of their own.  If left out, as a DataLoader says, else they are.
     """
 
     NAME: ClassVar[str] = "training"
@@ -43,3 +46,4 @@ class TrainingSettings(Group):
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     targets: Literal["read", "travel"] | None = None
     shapes: int | None = None
+    drop_last: bool | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from stalegrid.data.batches import Batches
-from stalegrid.data.feeds import feed
+from stalegrid.data.feeds import Feed, Readers, feed
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.streams import Stream
 from stalegrid.errors import ConfigError
@@ -43,6 +43,9 @@ def examples(
 ) -> list[Example]:
     """Return the first batch, and one of every other shape that there may be, if the shape matters.
 
+    The incomplete last batch of an epoch has a shape of its own.  It comes after the others, and also where no shape
+    matters, since a model or a loss may not take so few samples.
+
     Args:
         batches: of all groups.
         training: how many shapes there may be, and who reads.
@@ -56,17 +59,27 @@ def examples(
     most = training.shapes
     if most is not None and most < 1:
         raise ConfigError(f"batches have a shape at least (training.shapes: {most}); take 1 or more")
-    first = Example(batches.inputs(0, 0), batches.targets(0, 0), partial(batches.indices, 0, 0))
-    if not cut or most == 1:
-        return [first]
     if isinstance(batches, Stream):
-        if most is None:
-            return [first]
+        if not cut or most in (None, 1):
+            return [_example(batches, 0, 0)]
         raise ConfigError(
             f"the batches of a stream cannot be looked at before the run (training.shapes: {most}); let all have the "
             "same shape, or take data that has indices"
         )
-    said = [Example(b.inputs(), b.targets(), first.samples) for b in batches.of_each_shape(0, 0)]
+    matters = cut and most != 1
+    parts = batches.division.of_a_size(updates)
+    return [one for those in parts for one in _of_a_size(batches, training, those, matters=matters, targets=targets)]
+
+
+def _of_a_size(
+    batches: Batches, training: TrainingSettings, updates: range, *, matters: bool, targets: bool
+) -> list[Example]:
+    """Return the first batch of some updates, which take equally many samples, and one of every other shape."""
+    most, number = training.shapes, updates[0] * batches.micro_batches
+    first = _example(batches, 0, number)
+    if not matters:
+        return [first]
+    said = [Example(b.inputs(), b.targets(), first.samples) for b in batches.of_each_shape(0, number)]
     if not said and (most is None or batches.items is None):  # what lies in memory as it is trained on is alike
         return [first]
     found: dict[Shapes, Example] = {}
@@ -82,11 +95,18 @@ def examples(
     return list(found.values())
 
 
-def _read(batches: Batches, updates: int, workers: int | None) -> Iterator[Example]:
-    number = min(updates, batches.updates_per_epoch) * batches.micro_batches
+def _example(batches: Batches | Stream | Feed, group: int, batch: int) -> Example:
+    inputs = batches.inputs(group, batch)
+    return Example(inputs, batches.targets(group, batch), partial(batches.indices, group, batch))
+
+
+def _read(batches: Batches, updates: range, workers: int | None) -> Iterator[Example]:
+    micro = batches.micro_batches
+    numbers = [number for update in updates for number in range(update * micro, (update + 1) * micro)]
+    # Readers read one batch after another, from the first on; the last ones of epochs are few, and read here.
+    ahead = workers if numbers == list(range(len(numbers))) else 0
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), number, workers, stack)
-        for batch in range(number):
+        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), len(numbers), ahead, Readers(stack))
+        for batch in numbers:
             for group in range(batches.groups):
-                inputs = read.inputs(group, batch)
-                yield Example(inputs, read.targets(group, batch), partial(batches.indices, group, batch))
+                yield _example(read, group, batch)

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from stalegrid.data.arrays import ArrayDataset
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.padding import OfFewShapes
+from stalegrid.data.patience import within
 from stalegrid.data.readings import Collate, Reading
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import PLACE, Form, Tensors, mapped
@@ -207,13 +208,20 @@ class ItemSource:
             self._last = last = epoch, indices.clone(), self.batch(self.read(epoch, indices))
         return last[2]
 
-    def read(self, epoch: int, indices: Tensor) -> Tensors:
+    def read(self, epoch: int, indices: Tensor, patience: float | None = None) -> Tensors:
         """Read a batch, in any process, and return the tensors of which :meth:`batch` makes it.
+
+        Args:
+            epoch: in which samples are read.
+            indices: of the samples.
+            patience: seconds that each of them may take, in a process that only reads; None for no limit.
 
         Raises:
             DataError: a sample cannot be read, or the batch is made of other parts than the first one.
         """
-        return self._tensors(self._made(epoch, indices.tolist()), f"(sample: {int(indices[0])}, epoch: {epoch})")
+        return self._tensors(
+            self._made(epoch, indices.tolist(), patience), f"(sample: {int(indices[0])}, epoch: {epoch})"
+        )
 
     def of_each_shape(self, epoch: int, indices: Tensor) -> list[Batch]:
         """Return a batch of each shape that there may be, if what makes batches knows them; else none.
@@ -236,7 +244,7 @@ class ItemSource:
         if form != (self._form or form):
             raise DataError(
                 f"a batch has other parts than the first one (parts: {form}, first: {self._form}) {where}; let all "
-                "samples have the same"
+                "samples have the same, and make tensors of numbers that differ"
             )
         self._form = form
         return tensors
@@ -251,19 +259,20 @@ class ItemSource:
     def _cast(self, values: Tensor) -> Tensor:
         return values.to(self._dtype) if self._dtype is not None and values.is_floating_point() else values
 
-    def _made(self, epoch: int, indices: list[int]) -> Any:
+    def _made(self, epoch: int, indices: list[int], patience: float | None) -> Any:
         # The generators once: to put them back takes longer than to read a small sample.
         with kept(CPU), _one_thread():
-            items = [self._item(epoch, index) for index in indices]
+            items = [self._item(epoch, index, patience) for index in indices]
             if self._collate_fn is None:
                 return _stacked(items, epoch, indices)
             key(CPU, self._seed, "collate", epoch, *indices)
-            return _collated(self._collate_fn, items, f"(samples: {indices[0]}, ..., epoch: {epoch})")
+            return _collated(self._collate_fn, items, f"(samples: {indices[0]}, ..., epoch: {epoch})", patience)
 
-    def _item(self, epoch: int, index: int) -> Any:
+    def _item(self, epoch: int, index: int, patience: float | None = None) -> Any:
         try:
             key(CPU, self._seed, "sample", epoch, index)
-            return self._dataset[index]
+            with within(patience):
+                return self._dataset[index]
         except Exception as problem:  # the data set is the user's: anything can be raised
             where = f"(sample: {index}, epoch: {epoch})"
             raise DataError(f"a sample cannot be read {where}: {type(problem).__name__}: {problem}") from problem
@@ -311,8 +320,10 @@ def _stack(items: list[Any]) -> Any:
     try:
         batch = default_collate(items)
     except Exception as error:  # what is in an item is the user's: anything can be raised
+        first = "make their lists of numbers tensors, and " * any(map(_has_list, items))
         raise DataError(
-            f"samples do not stack into a batch, pad them in a collate_fn, such as stalegrid.pad_to([...]): {error}"
+            f"samples do not stack into a batch, {first}pad them in a collate_fn, such as stalegrid.pad_to([...]): "
+            f"{error}"
         ) from error
     if (odd := _odd(batch)) is not None:
         raise DataError(
@@ -322,10 +333,18 @@ def _stack(items: list[Any]) -> Any:
     return batch
 
 
-def _collated(collate_fn: Collate, items: list[Any], where: str) -> Any:
+def _has_list(item: Any) -> bool:
+    """Return whether an item has a list of numbers, of which each place would be stacked by itself."""
+    found: list[Any] = []
+    pytree.tree_map(found.append, item, is_leaf=lambda leaf: isinstance(leaf, list))
+    return any(isinstance(leaf, list) and leaf and all(isinstance(x, int | float) for x in leaf) for leaf in found)
+
+
+def _collated(collate_fn: Collate, items: list[Any], where: str, patience: float | None = None) -> Any:
     """Let a function of the user's make a batch."""
     try:
-        batch = _opened(collate_fn(items))
+        with within(patience):
+            batch = _opened(collate_fn(items))
     except Exception as problem:  # the function is the user's: anything can be raised
         raise DataError(f"the collate_fn fails {where}: {type(problem).__name__}: {problem}") from problem
     if (odd := _odd(batch)) is not None:

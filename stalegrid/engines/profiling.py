@@ -16,6 +16,7 @@ import torch
 
 from stalegrid.agents import build_agents
 from stalegrid.consensus import MixingSettings
+from stalegrid.data import Readers
 from stalegrid.engines.distributed.handling import measure_handling
 from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
@@ -66,6 +67,8 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
     if copies < 1:
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None)
+    # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
+    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True))
     device = use_device(engine.device, 0)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)
@@ -94,7 +97,7 @@ def _measured(task: Task, chain: Choices, engine: EngineSettings, device: torch.
 def _here(task: Task, plan: Plan, device: torch.device) -> Timeline:
     timeline = Timeline()
     with ExitStack() as stack:
-        agents = build_agents(task, plan, plan.program.agents, device, Nowhere(), stack)
+        agents = build_agents(task, plan, plan.program.agents, device, Nowhere(), Readers(stack))
         simulate(plan.program, recorded(agents, timeline, device))
     return timeline
 
@@ -141,6 +144,7 @@ def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> C
         parameters=read.numel * read.dtype.itemsize,
         graph=plan.held[stage],
         frozen=stage < plan.program.frozen,
+        tied=plan.tied_bytes(stage),
         name=plan.partition.names[stage - 1] if stage else "input",
     )
 

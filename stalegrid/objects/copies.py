@@ -8,6 +8,7 @@ Copying or pickling a parameter drops the hooks on its gradient, and copying it 
 
 import copy
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType
@@ -41,6 +42,7 @@ def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
         ConfigError: it cannot be copied.
     """
     memo = {} if memo is None else memo
+    memo.update(_empty(model))
     try:
         for _, function in functions_of(model):
             renew(function, memo, _deep)  # a deep copy finds it in the memo
@@ -67,8 +69,23 @@ def functions_of(model: nn.Module) -> Iterator[tuple[str, FunctionType | weakref
     for path, part in model.named_modules():
         whole = getattr(type(part), "__getstate__", None) == nn.Module.__getstate__ or is_parametrized(part)
         for name, value in vars(part).items() if whole else ():  # others, as compiled ones, say what is copied
-            if name != "_compiled_call_impl":
-                yield from ((f"{path}.{name}" if path else name, function) for function in by_reference(value))
+            # First what most attributes are: a walk into each would take longer than the copy.
+            if value is None or type(value) is bool or _is_empty(value) or name == "_compiled_call_impl":
+                continue
+            yield from ((f"{path}.{name}" if path else name, function) for function in by_reference(value))
+
+
+def _empty(model: nn.Module) -> Memo:
+    """Return copies of the empty containers of a model, by the id of their original.
+
+    Every module has a dozen of them for hooks that it might have, and Python copies each as an object of any kind.
+    """
+    values = (value for part in model.modules() for value in vars(part).values())
+    return {id(value): type(value)() for value in values if _is_empty(value)}
+
+
+def _is_empty(value: object) -> bool:
+    return type(value) in (dict, set, OrderedDict) and not value and not getattr(value, "__dict__", None)
 
 
 def _deep(value: Any, memo: Memo) -> Any:

@@ -5,8 +5,9 @@ Does not know: agents, engines.
 
 from stalegrid.observe.averaging import WeightAverage
 from stalegrid.observe.best import Best
-from stalegrid.observe.callbacks import Callback, Stop, own_callbacks, own_copies
+from stalegrid.observe.callbacks import Callback, Stop, find_callbacks, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
+from stalegrid.observe.displays import in_notebook
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
 from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
@@ -73,7 +74,9 @@ __all__ = [
     "check_saved",
     "count_correct",
     "cursor_kept",
+    "find_callbacks",
     "find_loggers",
+    "in_notebook",
     "make_console",
     "make_sink",
     "names",

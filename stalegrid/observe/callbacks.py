@@ -6,7 +6,7 @@ Does not know: agents, engines, which version a run ends at that is asked to.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.objects import copied, recall, remembered
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
-from stalegrid.written import State
+from stalegrid.written import State, is_path, said, value_of
 
 T = TypeVar("T")
 
@@ -69,17 +69,47 @@ class Callback:
         """Take the summary of a run that ended well."""
 
 
+def find_callbacks(paths: Sequence[str]) -> list[Callback]:
+    """Return the callbacks that paths name: themselves, or classes and functions that make them.
+
+    Raises:
+        ConfigError: a path names nothing, or what makes no callback.
+    """
+    return [_made(path) for path in paths]
+
+
+def _made(path: str) -> Callback:
+    if not is_path(path):
+        raise ConfigError(f"a callback is named by its path, PACKAGE.MODULE:NAME (output.callbacks: {path!r})")
+    found = value_of(path, "output.callbacks")
+    if isinstance(found, Callback):
+        return found
+    try:
+        made = found()
+    except Exception as problem:  # what makes it is the user's: anything can be raised
+        raise ConfigError(
+            f"the callback cannot be made (output.callbacks: {path}): {said(problem)}; name a function that makes it "
+            "of what it needs, or the callback itself"
+        ) from problem
+    (callback,) = _checked([made])
+    return callback
+
+
 def own_callbacks(asked: Sequence[Callback]) -> list[Callback]:
     """Return copies of callbacks, so that a run leaves no trace in the user's own, nor one in the next.
 
     Raises:
         ConfigError: something is no callback, or cannot be copied.
     """
+    return own_copies(_checked(asked), "callback")
+
+
+def _checked(asked: Sequence[Any]) -> Sequence[Callback]:
     for callback in asked:
         if not isinstance(callback, Callback):
             shown = callback.__name__ if isinstance(callback, type) else type(callback).__name__
             raise ConfigError(f"a callback is an object whose class inherits from stalegrid.Callback (it is: {shown})")
-    return own_copies(asked, "callback")
+    return asked
 
 
 def own_copies(asked: Sequence[T], what: str) -> list[T]:
@@ -136,15 +166,19 @@ class Calling:
     def state_dict(self) -> State:
         """Return what callbacks remember, and who asked for the end."""
         return {
-            "callbacks": [remembered(callback) for callback in self._callbacks],
+            "callbacks": [(type(callback).__qualname__, remembered(callback)) for callback in self._callbacks],
             "asked": self._asked,
             "stopped": self.stopped,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Undo :meth:`state_dict`."""
-        for callback, own in zip(self._callbacks, state["callbacks"], strict=True):
-            recall(callback, own)
+        """Undo :meth:`state_dict`; a callback that was not there begins anew."""
+        known = list(state["callbacks"])
+        for callback in self._callbacks:
+            found = next((pair for pair in known if pair[0] == type(callback).__qualname__), None)
+            if found is not None:
+                known.remove(found)
+                recall(callback, found[1])
         self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:

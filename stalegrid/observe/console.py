@@ -1,17 +1,16 @@
-"""A run on the console: a live display on a terminal, plain lines elsewhere.
+"""A run on the console: what is said of reports and evaluations.
 
-Does not know: agents, engines, files.
+Does not know: agents, engines, files, what kind of console it is.
 """
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
+from stalegrid.observe.displays import Display
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
@@ -20,9 +19,6 @@ from stalegrid.programs import Unit
 from stalegrid.written import State
 
 _SHOWN = ("test_loss", "test_accuracy")
-
-LINE_EVERY = 2.0
-"""Seconds between plain lines, at least."""
 
 
 @contextmanager
@@ -39,42 +35,22 @@ class ConsoleSink:
     """Shows rate, loss, accuracy, staleness and time left.
 
     Args:
-        updates: N.
-        console: where to; a terminal gets the live display.
+        display: where.
         groups: whether there are several, which may be apart.
     """
 
-    def __init__(self, updates: int, console: Console, groups: bool = True) -> None:
-        self._updates = updates
-        self._console = console
+    def __init__(self, display: Display, groups: bool = True) -> None:
+        self._display = display
         self._groups = groups
-        self._start = time.perf_counter()
-        self._rate = Rate(self._start)
-        self._shown = float("-inf")
+        self._rate = Rate(time.perf_counter())
         self._test = ""
-        columns = (
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task("waiting for the first report", total=updates)
-        self._progress.start()
 
     def report(self, record: Record) -> None:
         """Show a report."""
         for number in record.get("lost", ()):
-            self._say(f"learner {number} is gone")
-        now = time.perf_counter()
-        line = self._describe(record, self._rate.after(record["samples"], now))
-        self._progress.update(self._task, completed=record["update"], description=line)
-        last = record["update"] == self._updates
-        if not self._console.is_terminal and (last or now - self._shown >= LINE_EVERY):
-            self._shown = now
-            # A guess from the whole run so far, loading included; too long at first, soon right.
-            left = (now - self._start) * (self._updates / record["update"] - 1)
-            self._console.print(f"update {record['update']}/{self._updates} {line} left {left:.0f} s", soft_wrap=True)
+            self._display.say(f"learner {number} is gone")
+        rate = self._rate.after(record["samples"], time.perf_counter())
+        self._display.show(record["update"], self._describe(record, rate))
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Show an evaluation on a line that stays."""
@@ -86,7 +62,7 @@ class ConsoleSink:
         measured = {name: value for name, value in record.items() if name.startswith(PREFIX) and name not in _SHOWN}
         parts += [f"{name.replace('_', ' ', 1)} {value:.4g}" for name, value in measured.items() if value is not None]
         parts += [f"consensus distance {record['consensus_distance']:.3g}"] if self._groups else []
-        self._say("  ".join(parts))
+        self._display.say("  ".join(parts))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""
@@ -106,12 +82,8 @@ class ConsoleSink:
         """Do nothing."""
 
     def close(self) -> None:
-        """End the live display, and leave the terminal to others."""
-        self._progress.stop()
-
-    def _say(self, line: str) -> None:
-        """Print a line that stays, above the live display."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        """End the display."""
+        self._display.close()
 
     def _describe(self, record: Record, rate: float) -> str:
         accuracy = "" if record["train_accuracy"] is None else f" accuracy {record['train_accuracy']:.1%}"

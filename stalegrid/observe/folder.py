@@ -97,7 +97,6 @@ class Folder:
         }
         if "lost" in record:
             self._lost += record["lost"]
-        if self._lost:
             self._last["lost_learners"] = self._lost
 
     def evaluation(self, record: Record, model: nn.Module) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, SampleError, TrainingError
+from stalegrid.observe.weighed import Weighed
 from stalegrid.programs import Layout, Unit, flat_layout
 from stalegrid.written import State
 
@@ -24,9 +25,10 @@ class Report:
         lr: learning rate of the last update, of the first parameter group, as it was applied.
         forwarded: version at which the last batch used was forwarded.
         applied: version that it changed.
-        losses: what the losses of the batches used count; each 1 where it is a mean.  None except on the last stage.
+        losses: what the losses of the batches used count; each 1 where it is a mean, less of a smaller batch.  None
+            except on the last stage.
         samples: of those batches.
-        loss_sum: over those batches, of their means or sums.
+        loss_sum: over those batches, of their means or sums, weighed likewise.
         correct: samples whose largest output is the target; NaN where that has no meaning.
         gaps: batches whose gap was measured.
         gap_sum: over those batches, of the L2 norm of how far the parameters moved since the forward.
@@ -129,13 +131,13 @@ class Loss:
         samples: in the batch.
         value: averaged over them, or summed over what counts of them, shape ().
         correct: how many were classified correctly, shape (); NaN where that has no meaning.
-        count: what was summed over, shape (); 1 where the value is a mean.
+        count: what was summed over, shape (); None where the value is a mean.
     """
 
     samples: int
     value: Tensor
     correct: Tensor
-    count: Tensor | float = 1.0
+    count: Tensor | None = None
 
     def plain(self) -> tuple[Any, ...]:
         """Return the values as a tuple."""
@@ -158,6 +160,7 @@ class Tally:
         self._losses: list[tuple[int, int, Loss]] = []
         self._divisors: list[tuple[int, Tensor]] = []
         self._gaps: list[Tensor] = []
+        self._weighed = Weighed()
         self._report = self._empty()
 
     def used(self, batch: int, version: int, forwarded: int, loss: Loss | None) -> None:
@@ -206,9 +209,9 @@ class Tally:
                     f"the loss is {value} (unit: {self._unit}, batch: {batch}, version: {version}); "
                     "lower the learning rate or the staleness, or clip the gradients"
                 )
-            self._report.losses += float(loss.count)
+            mean = loss.count is None
+            self._weighed.add(value, 1.0 if loss.count is None else float(loss.count), loss.samples if mean else None)
             self._report.samples += loss.samples
-            self._report.loss_sum += value
             self._report.correct += float(loss.correct)
         self._losses.clear()
 
@@ -217,6 +220,8 @@ class Tally:
         self.check()
         done, self._report = self._report, self._empty()
         done.lr = lr
+        done.losses, done.loss_sum = self._weighed.total()
+        self._weighed = Weighed()
         gaps = [float(gap) for gap in self._gaps]
         done.gaps, done.gap_sum, done.gap_max = len(gaps), sum(gaps), max(gaps, default=0.0)
         self._gaps.clear()
@@ -228,6 +233,7 @@ class Tally:
             "losses": [(batch, version, loss.plain()) for batch, version, loss in self._losses],
             "divisors": self._divisors,
             "gaps": self._gaps,
+            "weighed": self._weighed.totals,
             "report": self._report.vector(),
         }
 
@@ -235,6 +241,7 @@ class Tally:
         """Undo :meth:`state_dict`."""
         self._losses = [(batch, version, Loss(*values)) for batch, version, values in state["losses"]]
         self._divisors, self._gaps = state["divisors"], state["gaps"]
+        self._weighed = Weighed(state["weighed"])
         self._report = Report.read(state["report"])
 
     def _empty(self) -> Report:

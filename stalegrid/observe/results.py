@@ -13,6 +13,7 @@ from pathlib import Path
 from stalegrid.errors import ConfigError, OutputError
 from stalegrid.observe.callbacks import Callback, Calling
 from stalegrid.observe.console import ConsoleSink
+from stalegrid.observe.displays import display_of
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.loggers import Logger, spared
 from stalegrid.observe.records import Record, Sink
@@ -94,6 +95,7 @@ def make_sink(
     loggers: Sequence[Logger],
     settings: Record,
     quiet: bool,
+    notebook: bool,
     keep_units: bool,
     again: bool = False,
 ) -> Sink:
@@ -109,6 +111,7 @@ def make_sink(
         loggers: that are given every record.
         settings: of the run, which loggers are told.
         quiet: whether nothing is shown.
+        notebook: whether what is shown is read in one.
         keep_units: whether the parameters of every unit are kept.
         again: whether the run goes on in the folder.
     """
@@ -120,7 +123,11 @@ def make_sink(
     sinks: list[Sink] = [files]
     if not quiet:
         groups = facts.get("groups", 1) > 1
-        sinks.append(Dispensable("this display", lambda: ConsoleSink(updates, make_console(), groups), say))
+
+        def show() -> Sink:
+            return ConsoleSink(display_of(make_console(), updates, notebook), groups)
+
+        sinks.append(Dispensable("this display", show, say))
     if callbacks:
         calling = Calling(callbacks, folder, lambda: files.summary)
         files.stopped = lambda: calling.stopped

@@ -3,7 +3,7 @@
 Does not know: what is trained.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ class OutputSettings(Group):
             minus where the smallest is best, as -test_loss.
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
             PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
+        callbacks: called with what is told; PACKAGE.MODULE:NAME of your own, or of a class or function that makes one.
         trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
     """
 
@@ -35,4 +36,5 @@ class OutputSettings(Group):
     gap: bool = True
     best: str | None = None
     loggers: list[str] | None = None
+    callbacks: list[str] = field(default_factory=list)
     trace: bool = False

@@ -142,13 +142,14 @@ class Several:
         return any(sink.stops() for sink in self._sinks)
 
     def state_dict(self) -> State:
-        """Return those of all sinks, in order."""
-        return {"sinks": [sink.state_dict() for sink in self._sinks]}
+        """Return those of all sinks, by their kinds: a run may go on with a display and have had none."""
+        return {type(sink).__name__: sink.state_dict() for sink in self._sinks}
 
     def load_state_dict(self, state: State) -> None:
-        """Pass each its own."""
-        for sink, own in zip(self._sinks, state["sinks"], strict=True):
-            sink.load_state_dict(own)
+        """Pass each its own, if there is one."""
+        for sink in self._sinks:
+            if (own := state.get(type(sink).__name__)) is not None:
+                sink.load_state_dict(own)
 
     def finish(self) -> None:
         """Pass it on."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.observe.records import Record
+from stalegrid.observe.weighed import Weighed
 from stalegrid.programs import Layout, flat_layout, learner
 from stalegrid.written import State
 
@@ -23,8 +24,8 @@ class Takes:
     Attributes:
         lr: learning rate of the last update, of the first parameter group.
         samples: of all batches.
-        losses: what the losses of batches count; each 1 where it is a mean.
-        loss_sum: over batches, of their means or sums.
+        losses: what the losses of batches count; each 1 where it is a mean, less of a smaller batch.
+        loss_sum: over batches, of their means or sums, weighed likewise.
         correct: samples whose largest output is the target; NaN where that has no meaning.
         held: most bytes of past versions that the server held.
         taken: (learner, staleness in updates) of every gradient, in the order in which they came.
@@ -39,8 +40,9 @@ class Takes:
     held: float = 0.0
     taken: list[tuple[int, int]] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    _weighed: Weighed = field(default_factory=Weighed, init=False, compare=False)
 
-    def used(self, number: int, staleness: int, numbers: Tensor) -> None:
+    def used(self, number: int, staleness: int, numbers: Tensor, *, mean: bool = True) -> None:
         """Note a gradient.
 
         Args:
@@ -48,11 +50,12 @@ class Takes:
             staleness: in updates.
             numbers: samples, loss averaged over them or summed, samples classified correctly, what the loss counts (1
                 where it is a mean); shape (4,).
+            mean: whether the loss is one.
         """
         samples, loss, correct, count = numbers.tolist()
         self.samples += samples
-        self.losses += count
-        self.loss_sum += loss
+        self._weighed.add(loss, count, int(samples) if mean else None)
+        self.losses, self.loss_sum = self._weighed.total()
         self.correct += correct
         self.taken.append((number, staleness))
 
@@ -116,7 +119,7 @@ class Takes:
 
 
 _NOTHING = -1
-_NUMBERS = tuple(f.name for f in fields(Takes) if f.name not in ("taken", "lost"))
+_NUMBERS = tuple(f.name for f in fields(Takes) if f.name not in ("taken", "lost", "_weighed"))
 
 
 def _staleness(taus: Sequence[int]) -> Record:

@@ -3,6 +3,7 @@
 Does not know: groups, methods, engines.
 """
 
+from stalegrid.partition.asking import Otherwise
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.blocks import paths_of
 from stalegrid.partition.cutting import Partition, finest, partition
@@ -13,6 +14,7 @@ from stalegrid.partition.sharding import Shard, shard_of, split
 __all__ = [
     "Made",
     "Operations",
+    "Otherwise",
     "Partition",
     "Shard",
     "balance",

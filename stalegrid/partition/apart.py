@@ -56,7 +56,7 @@ def check_apart(
                 "use, or an attribute that the forward around a module reads): keep it in a buffer that one stage "
                 "uses, or cut elsewhere, also where a gradient rounds otherwise since it crosses in the memory layout "
                 "of its value; and a forward that takes another way while it is captured, as attention of transformers "
-                "does for masks, must not (attn_implementation='eager' does not)"
+                "may do for masks, must not (attn_implementation='eager' does not)"
             )
         for module in (model, *stages):
             _move(module)

@@ -74,7 +74,7 @@ def captures(
         yield _tried("blocks", partial(chain_of, model, blocks, inputs), inputs, form)
         return
     followed = _tried("torch.fx", partial(trace, model, inputs, form), inputs, form)
-    if isinstance(followed, Capture) and not _coarse(followed, stages):
+    if isinstance(followed, Capture) and not coarse(followed, stages):
         yield followed
         exported = _tried("torch.export", partial(export, model, inputs, form), inputs, form)
         yield from [exported] if isinstance(exported, Capture) else []
@@ -84,7 +84,7 @@ def captures(
     yield from sorted((followed, exported), key=lambda c: -len(c.places) if isinstance(c, Capture) else -math.inf)
 
 
-def _coarse(capture: Capture, stages: int) -> bool:
+def coarse(capture: Capture, stages: int) -> bool:
     """Return whether a module that is kept whole, though it has parts, holds half a stage's share of the model."""
     return max(capture.whole.values(), default=0) * 2 * stages > size_of(capture.chain.model)
 

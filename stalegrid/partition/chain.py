@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.objects import Form
+from stalegrid.objects import Form, Tensors, shapes_of
+from stalegrid.partition.asking import holds
 from stalegrid.partition.operations import Kinds, Operations
 from stalegrid.partition.outputs import Returned
 from stalegrid.partition.regions import innermost
@@ -92,7 +93,7 @@ class Chain:
     @cached_property
     def nodes(self) -> tuple[fx.Node, ...]:
         """The operations that compute, in order; cut ``i`` lies before node ``i``."""
-        return tuple(n for n in self.graph.nodes if n.op.startswith("call_"))
+        return tuple(n for n in self.graph.nodes if n.op.startswith("call_") and n.target is not holds)
 
     @property
     def operations(self) -> Operations:
@@ -117,7 +118,9 @@ class Chain:
         last: dict[fx.Node, int] = {}
         for node in reversed(self.graph.nodes):
             # What can be made anywhere is made where it is needed, and needs what it is made of there.
-            users = (last[u] if u in self.anywhere else position.get(u, end) for u in node.users)
+            users = (
+                last[u] if u in self.anywhere else position.get(u, end) for u in node.users if u.target is not holds
+            )
             last[node] = max(users, default=-1)
         return last
 
@@ -180,21 +183,23 @@ class Chain:
         """Return the names of parameters and buffers, by identity."""
         return {id(t): n for n, t in [*self.model.named_parameters(), *self.model.named_buffers()]}
 
-    def stage(self, start: int, stop: int) -> fx.GraphModule:
+    def stage(self, start: int, stop: int, kind: int | None = None) -> fx.GraphModule:
         """Build the module of operations ``start..stop-1``, sharing its parameters with the model.
 
         Its inputs are the live values of cut ``start``, its outputs those of cut ``stop``: a tensor, or a tuple; of the
-        last stage what the model returns.
+        last stage what the model returns.  Where batches are of several kinds, what crosses a cut is marked.
         Parameters keep the names they have in the model, and modules the mode that they are in.
         """
         graph = fx.Graph()
         env = self._taken(graph, start)
+        marks = [] if kind is None else [kind]
+        if start and marks:
+            graph.placeholder("mark")
 
         def local(node: fx.Node) -> fx.Node:
             # Parameters are read by each stage that uses them; only what operations have made crosses a cut.
             if node not in env and node.op == "get_attr":
-                path = str(node.target)
-                env[node] = graph.call_module(path) if path in self.constants else graph.node_copy(node)
+                env[node] = self._fetched(graph, node)
             elif node not in env:
                 assert node in self.anywhere
                 env[node] = graph.node_copy(node, local)
@@ -207,10 +212,43 @@ class Chain:
             (output,) = self.graph.find_nodes(op="output")
             graph.output(graph.call_module(RETURNED, fx.map_arg(output.args[0], local)))
         else:
-            made = tuple(self._given(graph, local, n) for n in self.live(stop))
+            crossing = [self._given(graph, local, n) for n in self.live(stop)]
+            made = (*crossing, *(graph.call_function(mark, (kind,)) for kind in marks))
             graph.output(made if len(made) > 1 else made[0])
         constants = {name: Constant(tensor) for name, tensor in self.constants.items()}
         return self.module(graph, {**constants, RETURNED: Returned(self.form)})
+
+    def asks(self) -> fx.GraphModule | None:
+        """Build the module that tells of the inputs of a batch whether it is one for which the model was captured.
+
+        It returns truths, each of shape (); None where nothing is asked of values.
+        """
+        ends = [n for n in self.graph.nodes if n.target is holds]
+        if not ends:
+            return None
+        graph = fx.Graph()
+        env = {node: graph.placeholder(node.name) for node in self.graph.find_nodes(op="placeholder")}
+        needed = set().union(*(reached(n, lambda one: one.all_input_nodes) for n in ends)) - {*env, *ends}
+        for node in self.graph.nodes:
+            if node in needed:
+                fetched = node.op == "get_attr"
+                env[node] = self._fetched(graph, node) if fetched else graph.node_copy(node, env.__getitem__)
+        graph.output(tuple(env[n.all_input_nodes[0]] for n in ends))
+        return self.module(graph, {name: Constant(tensor) for name, tensor in self.constants.items()})
+
+    def foresees(self, inputs: Tensors) -> bool:
+        """Return whether the model was captured for such a batch.
+
+        Args:
+            inputs: its tensors.
+        """
+        asks = self.asks()
+        return shapes_of(inputs) == tuple(map(tuple, self.shapes)) and (asks is None or all(asks(*inputs)))
+
+    def _fetched(self, graph: fx.Graph, node: fx.Node) -> fx.Node:
+        """Return a parameter, a buffer or a constant in the graph of a stage."""
+        path = str(node.target)
+        return graph.call_module(path) if path in self.constants else graph.node_copy(node)
 
     def crossing(self, cut: int, values: Mapping[str, Any]) -> list[Tensor]:
         """Return what crosses a cut.
@@ -252,6 +290,11 @@ class Chain:
         return fx.GraphModule(holder, graph, class_name="Stage")
 
 
+def mark(kind: int) -> Tensor:
+    """Return a tensor without content whose shape tells stages above of which kind a batch is."""
+    return torch.empty(kind, 0, dtype=torch.uint8)
+
+
 def as_real(tensor: Tensor) -> Tensor:
     """Return complex numbers as pairs of real ones, shape (..., 2)."""
     return torch.view_as_real(tensor.resolve_conj())
@@ -279,7 +322,7 @@ def _anywhere(graph: fx.Graph, constants: Mapping[str, Tensor]) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in graph.nodes:
         constant = node.op == "get_attr" and str(node.target) in constants
-        if constant or (_repeatable(node) and found.issuperset(node.all_input_nodes)):
+        if constant or (repeatable(node) and found.issuperset(node.all_input_nodes)):
             found.add(node)
         elif _changing(node):
             for changed in found.intersection(node.all_input_nodes):
@@ -287,7 +330,7 @@ def _anywhere(graph: fx.Graph, constants: Mapping[str, Tensor]) -> set[fx.Node]:
     return {node for node in found if node.op != "get_attr"}
 
 
-def _repeatable(node: fx.Node) -> bool:
+def repeatable(node: fx.Node) -> bool:
     """Return whether an operation makes the same of the same, and does nothing else."""
     target = innermost(node.target)
     if isinstance(target, torch._ops.OpOverload):
@@ -304,11 +347,12 @@ def _changing(node: fx.Node) -> bool:
 
 def _sharing(node: fx.Node) -> set[fx.Node]:
     """Return a value, all that it is made of, and all that is made of these: what may share its memory."""
-    made = _reached(node, lambda n: [m for m in n.all_input_nodes if m.target is not getattr])
-    return {n for one in made for n in _reached(one, lambda n: list(n.users))}
+    made = reached(node, lambda n: [m for m in n.all_input_nodes if m.target is not getattr])
+    return {n for one in made for n in reached(one, lambda n: list(n.users))}
 
 
-def _reached(node: fx.Node, neighbours: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:
+def reached(node: fx.Node, neighbours: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:
+    """Return an operation and all that is reached from it over neighbours."""
     found, waiting = {node}, [node]
     while waiting:
         new = set(neighbours(waiting.pop())) - found

@@ -17,10 +17,10 @@ from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Shapes, Tensors, copied, in_training, shapes_of, shown
 from stalegrid.partition.apart import check_apart
 from stalegrid.partition.balancing import balance
-from stalegrid.partition.capture import Capture, captures
-from stalegrid.partition.chain import Chain
+from stalegrid.partition.capture import Capture, captures, coarse
+from stalegrid.partition.chain import Chain, mark
 from stalegrid.partition.cost import copy_seconds, measure
-from stalegrid.partition.draws import another, unmasked
+from stalegrid.partition.draws import another, masked
 from stalegrid.partition.following import together
 from stalegrid.partition.lying import lying_alike
 from stalegrid.partition.operations import Operations
@@ -88,7 +88,7 @@ class Partition:
     @property
     def shapes(self) -> tuple[Shapes, ...]:
         """The shapes of the inputs of batches that stages take; none where they take any."""
-        return tuple(variant.operations.shapes for variant in self.variants)
+        return tuple(dict.fromkeys(variant.operations.shapes for variant in self.variants))
 
     def crossing(self, cut: int) -> tuple[Layout, ...]:
         """Return what crosses a cut, for one batch of each shape; what is alike once."""
@@ -103,7 +103,8 @@ class Partition:
         model.train()
         if self.operations is None:
             return [model]
-        return stages_of([Cut(Chain.read(v.operations, model), v.cuts, v.layouts) for v in self.variants])
+        pairs = zip(self.variants, _kinds(self.variants), strict=True)
+        return stages_of([Cut(Chain.read(v.operations, model), v.cuts, v.layouts, kind) for v, kind in pairs])
 
 
 def partition(
@@ -143,28 +144,29 @@ def partition(
     check(copied(model), inputs, form)  # before capturing, which would take the blame
     refused: list[ConfigError] = []
     problems: list[ConfigError] = []
-    drawn = ((one, another(model, one, form), *unmasked(model, one, form)) for one in (inputs, *more))
-    batches = [batch for ones in drawn for batch in ones]
+    following: list[ConfigError] = []  # from what is kept whole, since what refused it could not follow it
+    drawn = [(another(model, one, form), *masked(model, one, form)) for one in (inputs, *more)]
+    batches = [inputs, *more, *itertools.chain.from_iterable(drawn)]
     for capture in captures(copied(model), inputs, form, blocks, stages):
         if isinstance(capture, ConfigError):
             refused.append(capture)
             continue
         try:
-            cutter = _Cutter(capture)
-            captured = [capture, *(_like(capture, model, form, blocks, stages, i, b) for i, b in enumerate(more, 1))]
+            captured = _of_all(batches, capture, model, form, blocks, stages)
+            cutter = _Cutter(capture).common(captured)
             held = partial(_held, captured, model, batches, form, apart)
             if cuts is not None:
                 variants, ties = held(_named(capture, cuts))
             else:
                 variants, ties = _first_that_holds(cutter, stages, apart, inputs, held)
         except ConfigError as problem:
-            problems.append(problem)
+            (following if coarse(capture, stages) else problems).append(problem)
             continue
-        made = _partition(capture, variants, cutter.costs, [*refused, *problems], ties)
+        made = _partition(capture, variants, cutter.costs, [*refused, *problems, *following], ties)
         if cuts is None:
             warn_unfair(made.shares, sum(cutter.costs), capture.whole)
         return made
-    raise together([*problems[:1], *refused])
+    raise together([*problems[:1], *refused, *following[:1]])
 
 
 Held = tuple[list[Cut], tuple[Tie, ...]]
@@ -182,10 +184,11 @@ def _held(
     """Cut a model for all shapes at the same names, and hold its stages against it."""
     first, *others = captured
     names = [first.chain.name(c) for c in cuts]
-    variants = [_cut(first, cuts)]
-    for capture in others:
-        with _of_another_shape(capture.chain.shapes, names):
-            variants.append(_cut(capture, _named(capture, names)))
+    kinds = _kinds(captured)
+    variants = [_cut(first, cuts, kinds[0])]
+    for capture, kind in zip(others, kinds[1:], strict=True):
+        with _of_another_kind(capture.chain.shapes, first.chain.shapes, names):
+            variants.append(_cut(capture, _named(capture, names), kind))
     ties = ties_of(first.chain.model, stages_of(variants), apart=apart)
     # A counter in the model has not been run on yet.
     fresh = [dataclasses.replace(v, chain=dataclasses.replace(v.chain, model=model)) for v in variants]
@@ -193,9 +196,15 @@ def _held(
     return variants, ties
 
 
-def _cut(capture: Capture, cuts: Sequence[int]) -> Cut:
-    chain = capture.chain
-    return Cut(chain, tuple(cuts), tuple(layout_of(chain.crossing(c, capture.trial.values)) for c in cuts))
+def _cut(capture: Capture, cuts: Sequence[int], kind: int | None) -> Cut:
+    chain, marks = capture.chain, [] if kind is None else [mark(kind)]
+    layouts = (layout_of([*chain.crossing(c, capture.trial.values), *marks]) for c in cuts)
+    return Cut(chain, tuple(cuts), tuple(layouts), kind)
+
+
+def _kinds(variants: Sequence[object]) -> list[int | None]:
+    """Return numbers for the kinds of batches; none for a single one."""
+    return list(range(len(variants))) if len(variants) > 1 else [None]
 
 
 def _first_that_holds(
@@ -212,6 +221,22 @@ def _first_that_holds(
             raise problem from None
 
 
+def _of_all(
+    batches: Sequence[Tensors],
+    first: Capture,
+    model: nn.Module,
+    form: Form | None,
+    blocks: Sequence[str] | None,
+    stages: int,
+) -> list[Capture]:
+    """Capture a model for batches of all kinds: of other shapes, or such as answer otherwise what a forward asks."""
+    captured = [first]
+    for batch in batches:
+        if not any(capture.chain.foresees(batch) for capture in captured):
+            captured.append(_like(first, model, form, blocks, stages, len(captured), batch))
+    return captured
+
+
 def _like(
     first: Capture,
     model: nn.Module,
@@ -221,8 +246,8 @@ def _like(
     number: int,
     inputs: Tensors,
 ) -> Capture:
-    """Capture a model for batches of another shape in the way in which it is captured for the first one."""
-    with _of_another_shape(shapes_of(inputs)):
+    """Capture a model for batches of another kind in the way in which it is captured for the first one."""
+    with _of_another_kind(shapes_of(inputs), first.chain.shapes):
         check(copied(model), inputs, form)
         capture = _captured_by(first.by, captures(copied(model), inputs, form, blocks, stages))
     # Over one model, so that what stages share is known by identity.
@@ -231,15 +256,16 @@ def _like(
 
 
 @contextmanager
-def _of_another_shape(shapes: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
-    """Say of what is refused that it is so for batches of another shape than the first."""
+def _of_another_kind(shapes: Shapes, first: Shapes, cuts: Sequence[str] = ()) -> Iterator[None]:
+    """Say of what is refused that it is so for batches of another kind than the first."""
     try:
         yield
     except ConfigError as problem:
         where = f", cuts: {', '.join(cuts)}" if cuts else ""
+        kind = "with another mask" if tuple(map(tuple, shapes)) == tuple(map(tuple, first)) else "of another shape"
         raise ConfigError(
-            f"the model cannot be cut for batches of another shape as for the first one (shape: {shown(shapes)}"
-            f"{where}): {problem}"
+            f"the model cannot be cut for batches {kind} as for the first one (shape: {shown(shapes)}{where}): "
+            f"{problem}"
         ) from problem
 
 
@@ -341,6 +367,17 @@ class _Cutter:
         """
         alike, other = lying_alike(self.chain, inputs), copy.copy(self)
         other.possible = [c for c in self.possible if alike.issuperset(n.name for n in self.chain.live(c))]
+        return other
+
+    def common(self, captured: Sequence[Capture]) -> "_Cutter":
+        """Return one that cuts only where a model can be cut at the same name for batches of all kinds.
+
+        Args:
+            captured: for these.
+        """
+        named = [{capture.chain.name(c) for c in capture.places} for capture in captured]
+        shared, other = set.intersection(*named), copy.copy(self)
+        other.possible = [c for c in self.possible if self.chain.name(c) in shared]
         return other
 
     @property

@@ -22,17 +22,11 @@ def another(model: nn.Module, inputs: Tensors, form: Form | None) -> Tensors:
     """
     with drawing(CPU, 0, "another"):
         candidates = tuple(map(_redrawn, inputs)), _turned(inputs)
-    for candidate in candidates:
-        try:
-            check(copied(model), candidate, form)
-        except ConfigError:  # such as lengths that are to be sorted
-            continue
-        return candidate
-    return inputs
+    return next((candidate for candidate in candidates if _accepted(model, candidate, form)), inputs)
 
 
-def unmasked(model: nn.Module, inputs: Tensors, form: Form | None) -> list[Tensors]:
-    """Return the inputs with ones in every mask of zeros and ones, if there is one and the model accepts that.
+def masked(model: nn.Module, inputs: Tensors, form: Form | None) -> list[Tensors]:
+    """Return the inputs with other masks, if there are any and the model accepts that: such as hide nothing, or a bit.
 
     A forward may leave out a mask that hides nothing, and not do so while it is captured.
 
@@ -41,15 +35,37 @@ def unmasked(model: nn.Module, inputs: Tensors, form: Form | None) -> list[Tenso
         inputs: the tensors of one batch.
         form: how the model is called with them; None for one by one.
     """
-    masks = [bool(((x == 0) | (x == 1)).all()) and not bool(x.all()) for x in inputs]
-    if not any(masks):
-        return []
-    full = tuple(torch.ones_like(x) if mask else x for x, mask in zip(inputs, masks, strict=True))
+    candidates = tuple(map(_full, inputs)), tuple(map(_hiding, inputs))
+    return [
+        candidate
+        for candidate in candidates
+        if any(a is not b for a, b in zip(candidate, inputs, strict=True)) and _accepted(model, candidate, form)
+    ]
+
+
+def _accepted(model: nn.Module, inputs: Tensors, form: Form | None) -> bool:
     try:
-        check(copied(model), full, form)
-    except ConfigError:
-        return []
-    return [full]
+        check(copied(model), inputs, form)
+    except ConfigError:  # such as lengths that are to be sorted
+        return False
+    return True
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Return ones for zeros and ones; else the tensor itself."""
+    binary = bool(((tensor == 0) | (tensor == 1)).all()) and not bool(tensor.all())
+    return torch.ones_like(tensor) if binary else tensor
+
+
+def _hiding(tensor: Tensor) -> Tensor:
+    """Return whole numbers or truths that are all one with a last one hidden; else the tensor itself."""
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.ndim < 2 or tensor.shape[-1] < 2:
+        return tensor
+    if not bool((tensor == 1).all()):
+        return tensor
+    hidden = tensor.clone()
+    hidden.view(-1, tensor.shape[-1])[0, -1] = 0
+    return hidden
 
 
 def _redrawn(tensor: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -33,7 +34,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Held, Tensors, call, changes, copied, held
-from stalegrid.partition.chain import Chain, attribute
+from stalegrid.partition.asking import answering, asks, heard, holds
+from stalegrid.partition.chain import Chain, attribute, reached, repeatable
 from stalegrid.partition.draws import another
 from stalegrid.partition.following import refused, refusing
 from stalegrid.partition.outputs import parted
@@ -50,16 +52,24 @@ DEVICE = "_device"
 class _Whole(nn.Module):
     """A model that takes and returns tensors, one by one, and tells the form of what it returned."""
 
-    def __init__(self, model: nn.Module, form: Form | None, tell: Callable[[Form], object]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        form: Form | None,
+        tell: Callable[[Form], object],
+        surroundings: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         super().__init__()
         self.model = model
         self._form = form
         self._tell = tell
+        self._surroundings = surroundings
 
     def forward(self, *tensors: Tensor) -> Tensors:
         # Here, because torch.export puts back what modules held.
         before = _attributes(self.model)
-        form, made = parted(call(self.model, self._form, tensors))
+        with self._surroundings():
+            form, made = parted(call(self.model, self._form, tensors))
         changed = changes(before, _attributes(self.model))
         if changed:
             raise TypeError(f"the forward changes what the model holds ({changed[0]})")
@@ -68,7 +78,7 @@ class _Whole(nn.Module):
 
 
 def export(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain:
-    """Capture a model by torch.export.
+    """Capture a model by torch.export, as it runs where nobody follows it; if that cannot be, as it runs then.
 
     Args:
         model: in the mode in which it will run; left as it is.
@@ -79,17 +89,30 @@ def export(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Chain
         ConfigError: it cannot be followed.
     """
     attempt = _begun(model, inputs, form)
-    returned: list[Form] = []
-    whole = _Whole(attempt, form, returned.append)
+    with contextlib.suppress(Exception):  # whatever is in the way is told of the second attempt
+        answers = heard(copied(attempt), inputs, form)
+        return _exported(model, copied(attempt), inputs, form, partial(answering, answers))
     try:
-        with kept(CPU), warnings.catch_warnings(), _watched():
-            warnings.simplefilter("ignore")  # of what torch.export thinks of models
-            program = torch.export.export(whole, tuple(x.clone() for x in inputs), strict=False)
-        return _Reader(model, attempt, program).chain(inputs, returned[-1])
+        return _exported(model, attempt, inputs, form, contextlib.nullcontext)
     except ConfigError:
         raise
     except Exception as problem:  # the forward ran on stand-ins: anything can be raised
         raise refused(model, "torch.export", problem) from problem
+
+
+def _exported(
+    model: nn.Module,
+    attempt: nn.Module,
+    inputs: Tensors,
+    form: Form | None,
+    surroundings: Callable[[], AbstractContextManager[None]],
+) -> Chain:
+    returned: list[Form] = []
+    whole = _Whole(attempt, form, returned.append, surroundings)
+    with kept(CPU), warnings.catch_warnings(), _watched():
+        warnings.simplefilter("ignore")  # of what torch.export thinks of models
+        program = torch.export.export(whole, tuple(x.clone() for x in inputs), strict=False)
+    return _Reader(model, attempt, program).chain(inputs, returned[-1])
 
 
 def _begun(model: nn.Module, inputs: Tensors, form: Form | None) -> nn.Module:
@@ -176,9 +199,27 @@ class _Reader:
             if output.kind is not OutputKind.USER_OUTPUT:
                 raise TypeError(f"the forward returns its {output.kind.name.lower()} ({output.target})")
         self.graph.output(tuple(made))
+        self._check_questions(inputs)
         _clear(self.graph)
         shapes = tuple(x.shape for x in inputs)
         return Chain(self.model, self.graph, self.constants, shapes, form)
+
+    def _check_questions(self, inputs: Tensors) -> None:
+        """Let questions be of whole numbers and truths in the inputs alone; what shapes answer is none."""
+        given = dict(zip(self.graph.find_nodes(op="placeholder"), inputs, strict=True))
+        for node in list(self.graph.nodes):
+            if node.target is not holds:
+                continue
+            sources = reached(node, lambda one: one.all_input_nodes) - {node}
+            if not all(self._is_known(one, given) for one in sources):
+                raise TypeError("what is done depends on the values of tensors")
+            if not sources & given.keys():
+                self.graph.erase_node(node)
+
+    def _is_known(self, node: fx.Node, given: dict[fx.Node, Tensor]) -> bool:
+        if node in given:
+            return not (given[node].is_floating_point() or given[node].is_complex())
+        return str(node.target) in self.constants if node.op == "get_attr" else repeatable(node)
 
     def _inputs(self) -> dict[fx.Node, Any]:
         """Return what the placeholders of the program are: inputs, parameters, buffers or constants."""
@@ -228,6 +269,8 @@ class _Reader:
             return self._region(node, env, regions, stack)
         if target is operator.getitem and isinstance(env[node.args[0]], list):  # type: ignore[index]
             return env[node.args[0]][node.args[1]]  # type: ignore[index]
+        if asks(node):
+            return self.graph.call_function(holds, (env[node.args[0]],))  # type: ignore[index]
         for region in regions:
             target = Within(region, target)
         args: Any = fx.node.map_aggregate(fx.map_arg(node.args, env.__getitem__), self._where)

@@ -1,9 +1,10 @@
-"""The stages of a model that was captured for batches of several shapes.
+"""The stages of a model that was captured for batches of several shapes, or of which a forward asks several things.
 
 Does not know: how a model is captured, where it is cut, which batches there are.
 
 A captured model has the answers that shapes give written into its operations, so every shape has operations of its own.
 What they work with is the same: a stage is one module with all that any of them uses, and a forward for each shape.
+So it is with the answers that values give.  The first stage sees of which kind a batch is, and tells it to the others.
 """
 
 import itertools
@@ -14,9 +15,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.objects import Shapes, shapes_of, shown
+from stalegrid.objects import Shapes, Tensors, shapes_of, shown
+from stalegrid.partition.asking import Otherwise
 from stalegrid.partition.chain import RETURNED, Chain, Constant
-from stalegrid.partition.operations import Operation, Operations
 from stalegrid.partition.outputs import Returned
 from stalegrid.programs import Layout
 
@@ -29,37 +30,77 @@ class Cut:
         chain: its operations.
         cuts: positions, ascending.
         layouts: what crosses each cut.
+        kind: of batches that it is for, by which what crosses is marked; None where there is one.
     """
 
     chain: Chain
     cuts: tuple[int, ...]
     layouts: tuple[Layout, ...]
+    kind: int | None = None
 
     def stages(self) -> list[fx.GraphModule]:
         """Build the stages for batches of this shape."""
         bounds = [0, *self.cuts, len(self.chain.nodes)]
-        return [self.chain.stage(start, stop) for start, stop in itertools.pairwise(bounds)]
+        return [self.chain.stage(start, stop, self.kind) for start, stop in itertools.pairwise(bounds)]
 
     def inputs(self) -> list[Shapes]:
         """Return the shapes of what each stage is given."""
         return [self.chain.shapes, *(tuple(spec.shape for spec in layout) for layout in self.layouts)]
 
 
-class Shaped(nn.Module):
-    """A stage that has a forward for each of several shapes.
+class _Parts(nn.Module):
+    """A module that has what another one has, whose forward is code that copies share."""
 
-    Args:
-        parts: has what they use.
-        forwards: by the shapes of their inputs; each is called with this module in the place of its own.
-    """
-
-    def __init__(self, parts: nn.Module, forwards: Mapping[Shapes, Callable[..., Any]]) -> None:
+    def __init__(self, parts: nn.Module) -> None:
         super().__init__()
         self._modules.update(parts._modules)
         self._parameters.update(parts._parameters)
         self._buffers.update(parts._buffers)
         self.training = parts.training
-        self._forwards = dict(forwards)
+
+
+class Compiled(_Parts):
+    """A stage for batches of one shape.
+
+    To copy what torch.fx builds takes three times as long: it writes and compiles its code anew.
+
+    Args:
+        built: by torch.fx.
+    """
+
+    def __init__(self, built: fx.GraphModule) -> None:
+        super().__init__(built)
+        self._compiled = type(built).forward
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Return what the stage makes of a batch."""
+        return self._compiled(self, *tensors)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A forward of a stage, and what is asked of the inputs before it.
+
+    Args:
+        forward: makes what the stage makes.
+        asks: makes truths of the inputs, all of which hold for its batches; None where nothing is asked.
+    """
+
+    forward: Callable[..., Any]
+    asks: Callable[..., Tensors] | None = None
+
+
+class Shaped(_Parts):
+    """A stage that has a forward for each of several kinds of batches.
+
+    Args:
+        parts: has what they use.
+        ways: by the shapes of their inputs; each is called with this module in the place of its own.
+    """
+
+    def __init__(self, parts: nn.Module, ways: Mapping[Shapes, Sequence[Way]]) -> None:
+        super().__init__(parts)
+        self._ways = dict(ways)
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return what the stage makes of a batch.
@@ -67,10 +108,13 @@ class Shaped(nn.Module):
         Raises:
             TrainingError: the model was cut for no such batch.
         """
-        found = self._forwards.get(shapes_of(tensors))
+        ways = self._ways.get(shapes_of(tensors))
+        if ways is None:
+            raise TrainingError(unforeseen(shapes_of(tensors), list(self._ways)))
+        found = next((way for way in ways if way.asks is None or all(way.asks(self, *tensors))), None)
         if found is None:
-            raise TrainingError(unforeseen(shapes_of(tensors), list(self._forwards)))
-        return found(self, *tensors)
+            raise Otherwise.of()
+        return found.forward(self, *tensors)
 
 
 def unforeseen(shapes: Shapes, known: Sequence[Shapes], which: str = "") -> str:
@@ -96,33 +140,35 @@ def stages_of(variants: Sequence[Cut]) -> list[nn.Module]:
         variants: one for each shape, all of one model.
 
     Raises:
-        ConfigError: batches of different shapes are computed differently in a stage that cannot tell them apart.
+        ConfigError: what the model returns has another form for some.
     """
     first, *others = variants
-    if not others:
-        return list(first.stages())
+    if not others and first.chain.asks() is None:
+        return [Compiled(built) for built in first.stages()]
     if any(variant.chain.form != first.chain.form for variant in others):
         raise ConfigError(
             f"what the model returns is made otherwise for batches of another shape (first: {first.chain.form}, also: "
             f"{', '.join(str(v.chain.form) for v in others)}); let it return the same tree for all"
         )
     built = [list(zip(variant.inputs(), variant.stages(), strict=True)) for variant in variants]
-    return [_shaped(k, variants, stage) for k, stage in enumerate(zip(*built, strict=True))]
+    lowest, *above = zip(*built, strict=True)
+    return [_first(variants, lowest), *(_shaped(variants, stage) for stage in above)]
 
 
-def _shaped(stage: int, variants: Sequence[Cut], given: Sequence[tuple[Shapes, fx.GraphModule]]) -> Shaped:
-    made: dict[Shapes, fx.GraphModule] = {}
-    for (shapes, module), variant in zip(given, variants, strict=True):
-        if _listed(made.setdefault(shapes, module)) != _listed(module):
-            raise ConfigError(
-                f"a stage cannot tell two shapes of batches apart, and computes otherwise (stage: {stage}, shape: "
-                f"{shown(variant.chain.shapes)}, what crosses the cut: {shown(shapes)}); cut the model elsewhere"
-            )
-    return Shaped(_together(variants, list(made.values())), {key: type(m).forward for key, m in made.items()})
+def _first(variants: Sequence[Cut], given: Sequence[tuple[Shapes, fx.GraphModule]]) -> Shaped:
+    """Return the stage that has the inputs, and can be asked which variant a batch is of."""
+    ways: dict[Shapes, list[Way]] = {}
+    modules = [module for _, module in given]
+    for variant, (shapes, module) in zip(variants, given, strict=True):
+        asks = variant.chain.asks()
+        ways.setdefault(shapes, []).append(Way(type(module).forward, None if asks is None else type(asks).forward))
+        modules += [] if asks is None else [asks]
+    return Shaped(_together(variants, modules), ways)
 
 
-def _listed(module: fx.GraphModule) -> tuple[Operation, ...]:
-    return Operations.listed_of(module.graph)
+def _shaped(variants: Sequence[Cut], given: Sequence[tuple[Shapes, fx.GraphModule]]) -> Shaped:
+    """Return a stage that is told of which variant a batch is."""
+    return Shaped(_together(variants, [m for _, m in given]), {shapes: [Way(type(m).forward)] for shapes, m in given})
 
 
 def _together(variants: Sequence[Cut], modules: Sequence[fx.GraphModule]) -> nn.Module:
@@ -139,7 +185,7 @@ def _together(variants: Sequence[Cut], modules: Sequence[fx.GraphModule]) -> nn.
 
 
 def renamed(chain: Chain, number: int) -> Chain:
-    """Return a chain whose constants have names of their own, beside those of other shapes; its graph is changed."""
+    """Return a chain whose constants have names of their own, beside those of other kinds; its graph is changed."""
     names = {name: f"{name}_{number}" for name in chain.constants}
     for node in chain.graph.find_nodes(op="get_attr"):
         node.target = names.get(str(node.target), node.target)

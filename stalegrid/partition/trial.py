@@ -23,6 +23,12 @@ from stalegrid.seeds import drawing
 
 CPU = torch.device("cpu")
 
+_MANY = (
+    "; what is no pair (input, target) goes whole to the model: let it take that, or return pairs, each half of which "
+    "may be a tree"
+)
+_PLACES = "; of a list of numbers in a sample each place is a tensor: return the list as a tensor"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -180,7 +186,7 @@ def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Any:
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
             # Of several tensors the cause may be that there are targets among them.
-            hint = "; what is no pair (input, target) goes whole to the model" * (len(inputs) > 1)
+            hint = _MANY * (len(inputs) > 1) + _PLACES * (sum(x.ndim == 1 for x in inputs) > 1)
             text = f"the model does not accept a batch of the data (shapes: {shapes}, types: {types}): {problem}{hint}"
             raise ConfigError(text) from problem
     after = tensors_of(model)

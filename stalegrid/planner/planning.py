@@ -13,9 +13,19 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import ESTIMATED, Devices, check_share
-from stalegrid.programs import Grid, Lateral, Program, Schedule
+from stalegrid.programs import Grid, Lateral, Program, Schedule, Ties
 from stalegrid.stages import View, find_view
-from stalegrid.timing import Cost, CostTable, Disturbances, Estimate, estimate, frozen_stages, has_units, long_enough
+from stalegrid.timing import (
+    Cost,
+    CostTable,
+    Disturbances,
+    Estimate,
+    estimate,
+    frozen_stages,
+    has_units,
+    long_enough,
+    ties_of,
+)
 from stalegrid.written import text_of
 
 USUAL = ("sgd", "data-parallel", "gpipe", "1f1b", "pipedream", "dsp", "pham-ahn")
@@ -243,7 +253,7 @@ def _of_method(
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
-    frozen = frozen_stages(devices.costs)
+    frozen, ties = frozen_stages(devices.costs), Ties(ties_of(devices.costs), always=view.elsewhere and not view.delay)
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
@@ -259,7 +269,7 @@ def _of_method(
                 continue
             seen.add(schedule)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, travel)
+            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, travel, ties)
             made = estimate(program, devices.time_model(program))
             cuts = [cost.name for cost in devices.costs[1:]]
             chosen = replace(
@@ -274,7 +284,7 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, schedule, view, k, cost) for k, cost in enumerate(devices.costs)]
+            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(devices.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cuts), made, tuple(memory), rate)
 
@@ -304,9 +314,13 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     return (None, "auto") if grid.stages > 1 else (None,)
 
 
-def _memory(question: Question, schedule: Schedule, view: type[View], stage: int, cost: Cost) -> int:
+def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:
+    schedule, ties = program.schedule, program.ties
     kept = view.kept(schedule, stage)
     own = cost.parameters * (2 + question.states)
     inputs = 0 if cost.frozen else kept.inputs * cost.input
     flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
-    return own + flying + kept.copies * cost.parameters
+    # A mirror, its gradient, and older versions of it that batches in flight have been forwarded at.
+    versions = schedule.in_flight(stage) - 1 if ties.always else schedule.bound(stage)
+    mirrored = sum(cost.tied[name] for name in ties.mirrored(stage).values())
+    return own + flying + kept.copies * cost.parameters + (2 + versions) * mirrored

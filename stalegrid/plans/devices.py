@@ -10,7 +10,7 @@ from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.programs import Edge, Grid, Lateral, Program
+from stalegrid.programs import Edge, Grid, Lateral, Program, Ties
 from stalegrid.stages import View
 from stalegrid.timing import (
     Cost,
@@ -23,6 +23,7 @@ from stalegrid.timing import (
     least_staleness,
     long_enough,
     message_bytes,
+    ties_of,
 )
 
 ESTIMATED = 200
@@ -89,12 +90,13 @@ class Devices:
                 "and give --costs FILE"
             )
         check_share(within)
-        frozen = frozen_stages(self.costs)
+        frozen, ties = frozen_stages(self.costs), Ties(ties_of(self.costs), always=view.elsewhere and not view.delay)
 
         def batch(staleness: list[int]) -> float:
             schedule = schedule_of(method, grid.stages, staleness, None, micro_batches, view.delay)
             updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, targets_travel)
+            exchanges = lateral(updates)
+            program = Program(grid, schedule, updates, exchanges, None, view.recomputes, frozen, targets_travel, ties)
             return estimate(program, self.time_model(program)).batch
 
         return least_staleness(grid.stages, batch, within)

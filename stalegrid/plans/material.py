@@ -3,8 +3,7 @@
 Does not know: grids, stages, methods, engines.
 """
 
-import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from stalegrid.data import (
     Batches,
+    Example,
     Slices,
     Stream,
     TrainingSettings,
@@ -24,6 +24,7 @@ from stalegrid.data import (
 )
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import (
+    Form,
     call,
     cast,
     check_functions,
@@ -65,6 +66,7 @@ def make_batches(
         seed=training.seed,
         augment=task.augment,
         dtype=dtype_of(training),
+        drop_last=training.drop_last,
     )
 
 
@@ -74,6 +76,11 @@ def _stream(
     if task.augment is not None:
         raise ConfigError(
             f"augment needs an ArrayDataset, not {type(task.data).__name__}; let the stream transform its own items"
+        )
+    if training.drop_last is False:
+        raise ConfigError(
+            "how many samples are left at the end of a stream shows only there, when its updates are counted and its "
+            "shapes are known (training.drop_last: false); leave it out, or take data that has indices"
         )
     return Stream(
         task.data,
@@ -128,12 +135,38 @@ def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream
         check_repeats(task.data, "training data", training.seed)
     if task.test is not None and not is_stream(task.test):  # which is told of where slices are made
         check_repeats(task.test, "test data", 0)
-    if isinstance(batches, Batches) and batches.dropped:
-        warnings.warn(
-            f"the end of every epoch, which fills no update, is left out (samples: {batches.dropped}); let the "
-            "DataLoader say so with drop_last=True, or take a batch_size that divides the data",
-            stacklevel=2,
+
+
+def check_last(model: nn.Module, form: Form, each: Sequence[Example]) -> None:
+    """Refuse an incomplete last batch of an epoch that a model does not take, though it takes a whole one.
+
+    Args:
+        model: that is trained.
+        form: of its arguments.
+        each: batches, the first a whole one.
+
+    Raises:
+        ConfigError: it fails on fewer samples, as normalisation over the batch does on one.
+    """
+    first = len(each[0].samples())
+    last = next((one for one in each if len(one.samples()) < first), None)
+    if last is None or (problem := _failure(model, form, last)) is None:
+        return
+    if _failure(model, form, each[0]) is None:  # else whoever tries the first batch says what is wrong
+        raise ConfigError(
+            f"the model does not take the incomplete last batch of an epoch (samples: {len(last.samples())}, of a "
+            f"whole batch: {first}): {problem}; drop it (drop_last=True in the DataLoader, or training.drop_last: "
+            "true), or take another batch_size"
         )
+
+
+def _failure(model: nn.Module, form: Form, example: Example) -> Exception | None:
+    try:
+        with torch.no_grad(), drawing(torch.device("cpu"), 0, "last batch"):
+            call(copied(model).train(), form, tuple(x.clone() for x in example.inputs))
+    except Exception as problem:  # the model is the user's: anything can be raised
+        return problem
+    return None
 
 
 def check_test(task: Task, model: nn.Module, test: Slices | None) -> None:

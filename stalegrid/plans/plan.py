@@ -43,7 +43,15 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
-from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.material import (
+    cast_model,
+    check_data,
+    check_last,
+    check_optimizer,
+    check_test,
+    make_batches,
+    make_test,
+)
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.targets import Targets, targets_travel
@@ -249,6 +257,12 @@ class Plan:
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
         return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
+    def tied_bytes(self, stage: int) -> dict[str, int]:
+        """Return the bytes of what a stage shares with others, by the owners' names."""
+        ties = self.program.ties
+        used = [*ties.owned(stage), *ties.mirrored(stage)]
+        return {tie.names[0]: _spec(tie, self.stages[tie.owner]).nbytes for tie in used}
+
     def _tied(self, edge: Edge) -> Layout:
         return tuple(_spec(tie, self.stages[tie.owner]) for tie in self.program.ties.along(edge))
 
@@ -312,6 +326,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     watch = make_watch(test, asked.output, per_epoch)
     apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
+    check_last(model, batches.form, each)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)

@@ -22,9 +22,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.objects import Form, changes, copied, held, labels, leaves, losses, renewed, tensors_of
-from stalegrid.plans.sorting import check_sorting
+from stalegrid.plans.sorting import Sorting
 from stalegrid.plans.task import Task
-from stalegrid.programs import Program, Ties, Unit
+from stalegrid.programs import Program, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
@@ -99,18 +99,22 @@ def probe(
         ConfigError: something fails, or a late backward would not be what it is said to be.
     """
     probed: list[Probed] = []
+    sorting = Sorting(task)
     for k, module in enumerate(stages):
         last, given = k == len(stages) - 1, None if k else form
         asked = _Asked(task, program, k, module, last, targets if last else None, samples, given)
-        asked = dataclasses.replace(asked, moving=_moving(_Trial(asked), inputs))
         trial = _Trial(asked)
+        if trial.site.weights.still():
+            asked = dataclasses.replace(asked, moving=_moving(trial, inputs))
+            trial = _Trial(asked)
         with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
             outputs = trial.forward(inputs)
             trial.recompute()
         _check_leaves(task, trial)
         if view.elsewhere or learning:
             _check_reading(k, _Trial(asked), inputs)
-        _check_tied(k, program.ties, _Trial(asked), inputs)
+        if tied := [*program.ties.owned(k).values(), *program.ties.mirrored(k).values()]:
+            _check_tied(k, tied, _Trial(asked), inputs)
         graph = trial.stage.nbytes
         with _said(f"a backward of this stage fails (stage: {k})"):
             trial.backward(outputs)
@@ -125,7 +129,7 @@ def probe(
         if not last:
             _receive(own, outputs)
         if trial.site.weights.trainable():
-            check_sorting(task, [{entry.name: p for entry, p in trial.site.weights.places()}])
+            sorting.check({entry.name: p for entry, p in trial.site.weights.places()})
         _step(trial.task, trial.site, own)
         reads = any(c.needs_forwarded for c in own)
         nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
@@ -294,14 +298,12 @@ def _check_reading(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> Non
         )
 
 
-def _check_tied(stage: int, ties: Ties, trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
+def _check_tied(stage: int, tied: Sequence[str], trial: _Trial, inputs: tuple[Tensor, ...]) -> None:
     """Refuse a forward that changes a tied parameter, whose other uses would not see that."""
     tensors = tensors_of(trial.site.weights.module)
-    tied = [*ties.owned(stage).values(), *ties.mirrored(stage).values()]
     before = {name: (tensors[name]._version, tensors[name].detach().clone()) for name in tied}
-    if before:
-        trial.forward(inputs)
-        trial.forward(inputs, batch=1)
+    trial.forward(inputs)
+    trial.forward(inputs, batch=1)
     changed = [
         name
         for name, (modified, old) in before.items()
@@ -319,8 +321,6 @@ def _moving(trial: _Trial, inputs: tuple[Tensor, ...]) -> frozenset[str]:
     """Return the frozen parameters that a forward changes, such as moving averages of those that are trained."""
     weights = trial.site.weights
     before = {name: tensor.clone() for name, tensor in weights.still().items()}
-    if not before:
-        return frozenset()
     with _said(f"a stage cannot be forwarded (stage: {trial.site.unit.stage})"):
         trial.forward(inputs)
         weights.flat[: weights.trained] *= 1.0625  # as little as an update; an average of equals would not change

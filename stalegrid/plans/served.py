@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.data import TrainingSettings
+from stalegrid.data import Batches, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
@@ -31,9 +31,17 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
-from stalegrid.plans.material import cast_model, check_data, check_optimizer, check_test, make_batches, make_test
+from stalegrid.plans.material import (
+    cast_model,
+    check_data,
+    check_last,
+    check_optimizer,
+    check_test,
+    make_batches,
+    make_test,
+)
 from stalegrid.plans.measured import check_measured
-from stalegrid.plans.probe import Probed, probe
+from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -251,9 +259,7 @@ def make_served_plan(
     batches = make_batches(task, training, rules.learners, 1)
     check_data(task, training, batches)
     share = batches.updates_per_epoch
-    of_epoch = (
-        None if share is None else updates_per_epoch(rules, training, share * rules.learners * training.batch_size)
-    )
+    of_epoch = None if share is None else updates_per_epoch(rules, share)
     updates = updates_of(training, of_epoch)
     per_epoch = updates if of_epoch is None else of_epoch
     end = end_of(training, updates)
@@ -261,7 +267,11 @@ def make_served_plan(
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)
-    found = _probe(task, training, model, served_makers(corrections), updates)
+    # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
+    most = end if method.synchronous else end * rules.gather + 1
+    found = _probe(task, training, model, served_makers(corrections), updates, batches, most)
+    if not found.sums:
+        _check_equal(method, rules, batches)
     weights = found.weights
     if found.sums and asked.servers.momentum_at == "learner":
         raise ConfigError(
@@ -327,9 +337,9 @@ def rules_of(asked: ServerSettings, method: ServerMethod) -> tuple[Rules, int]:
     return Rules(learners, learners // splits, bound), splits
 
 
-def updates_per_epoch(rules: Rules, training: TrainingSettings, samples: int) -> float:
-    """Return how many updates take so many samples."""
-    return samples / (rules.gather * max(1, training.batch_size))
+def updates_per_epoch(rules: Rules, batches: int) -> float:
+    """Return how many updates take so many batches of every learner."""
+    return rules.learners * batches / rules.gather
 
 
 def served_makers(corrections: Sequence[str | Maker]) -> tuple[Maker, ...]:
@@ -388,16 +398,35 @@ def _check_steady(task: Task, optimizer: Optimizer) -> None:
 
 
 def _probe(
-    task: Task, training: TrainingSettings, model: nn.Module, corrections: Sequence[Maker], updates: int
+    task: Task,
+    training: TrainingSettings,
+    model: nn.Module,
+    corrections: Sequence[Maker],
+    updates: int,
+    batches: Batches | Stream,
+    most: int,
 ) -> Probed:
-    """Try one update of the whole model on a copy."""
-    batches = make_batches(task, training, 1, 1)
-    program, inputs = Program(Grid(1, 1), gpipe(1, 1), updates), batches.inputs(0, 0)
-    stages = partition(model, inputs, 1, form=batches.form).stages(copied(model))
-    first = inputs, batches.targets(0, 0), partial(batches.indices, 0, 0)
-    (found,) = probe(task, program, Current, corrections, stages, *first, form=batches.form, learning=True)
+    """Try one update of the whole model on a copy, with batches of which a learner computes at most so many."""
+    each = examples(batches, training, most, cut=False, targets=False)
+    check_last(model, batches.form, each)
+    program = Program(Grid(1, 1), gpipe(1, 1), updates)
+    stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
+    trial = partial(probe, task, program, Current, corrections, stages, form=batches.form, learning=True)
+    (found,) = widest([trial(one.inputs, one.targets, one.samples) for one in each])
     refuse_sparse(found, "servers average gradients as one vector")
     return found
+
+
+def _check_equal(method: ServerMethod, rules: Rules, batches: Batches | Stream) -> None:
+    """Refuse updates that average over the gradients of a whole batch and of a smaller one."""
+    rest = batches.division.rest if isinstance(batches, Batches) and batches.division.whole else 0
+    if rest and rules.gather > 1 and not method.synchronous:
+        raise ConfigError(
+            f"learners that run ahead come to the incomplete last batch of an epoch at different times (method: "
+            f"{method.name}, samples: {rest}), and an update would average its gradient with those of whole batches, "
+            "with equal weights; drop it (drop_last=True in the DataLoader, or training.drop_last: true), let the loss "
+            "return its sum and what that counts, or take hardsync or asgd"
+        )
 
 
 def _times(devices: Devices, shapes: Shapes) -> ServedTimes | None:

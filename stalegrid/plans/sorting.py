@@ -10,6 +10,7 @@ so would a schedule that has a rate for each group, if a part has other groups.
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -42,14 +43,29 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
         ConfigError: an optimizer trains other parameters than it was given, a parameter otherwise than it would be in
             a plain loop, or parameters depending on each other; or one of several has no parameter in the model.
     """
-    whole = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
-    expected = _options(task, whole, idle=False)
-    for names in parts:
-        part = dict(task.original(names.items()))
-        found = _options(task, part)
+    sorting = Sorting(task)
+    for part in parts:
+        sorting.check(part)
+
+
+class Sorting:
+    """How an optimizer of the whole model treats each parameter, against which those of parts are held one by one.
+
+    Args:
+        task: what is trained; its model is the user's own.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._whole = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+
+    def check(self, names: Mapping[str, nn.Parameter]) -> None:
+        """Hold a part against the whole; arguments and errors as for :func:`check_sorting`."""
+        part = dict(self._task.original(names.items()))
+        expected, found = self._expected, _options(self._task, part)
         for name in part:
-            if name not in whole:
-                _check_known(task, name)  # it is in no plain loop of the model either
+            if name not in self._whole:
+                _check_known(self._task, name)  # it is in no plain loop of the model either
             elif unlike := _unlike(found.get(name), expected.get(name)):
                 raise ConfigError(
                     f"the optimizer's factory treats a parameter otherwise than in the whole model (parameter: {name}, "
@@ -57,7 +73,31 @@ def check_sorting(task: Task, parts: Iterable[Mapping[str, nn.Parameter]]) -> No
                     "with the parameters if its argument is called named_parameters, or by what copies keep, such as "
                     "a shape or a mark (parameter.is_head = True), not by identity, place or number"
                 )
-        _check_coupling(task, whole, part)
+        self._check_coupling(part)
+
+    @cached_property
+    def _expected(self) -> dict[str, Options]:
+        return _options(self._task, self._whole, idle=False)
+
+    @cached_property
+    def _steps(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """A step of the whole model, and one with other draws."""
+        return _stepped(self._task, self._whole, self._whole), _stepped(self._task, self._whole, self._whole, 1)
+
+    def _check_coupling(self, part: Mapping[str, nn.Parameter]) -> None:
+        """Refuse an optimizer in whose step a parameter depends on the gradients of others, such as by their norm."""
+        if not part.keys() < self._whole.keys():
+            return
+        (expected, drawn), found = self._steps, _stepped(self._task, self._whole, part)
+        for name, value in found.items():
+            if not _same(expected[name], drawn[name]):
+                return  # it draws, one number after another: each part has draws of its own
+            if not _same(value, expected[name]):
+                raise ConfigError(
+                    f"a step of the optimizer depends on all parameters that it has (parameter: {name}), such as by "
+                    "the norm of all gradients, and each stage or server has only some; use the setting clip, or one "
+                    "stage"
+                )
 
 
 def _check_known(task: Task, name: str) -> None:
@@ -75,21 +115,6 @@ def _unlike(here: Options | None, there: Options | None) -> str:
         return "" if here is there else f"left out: {here is None}, there: {there is None}"
     names = [o for o in {**there, **here} if here.get(o) != there.get(o)]
     return "; ".join(f"{o}: {here.get(o)}, there: {there.get(o)}" for o in names[:SHOWN])
-
-
-def _check_coupling(task: Task, whole: Mapping[str, nn.Parameter], part: Mapping[str, nn.Parameter]) -> None:
-    """Refuse an optimizer in whose step a parameter depends on the gradients of others, such as by their norm."""
-    if not part.keys() < whole.keys():
-        return
-    expected, drawn, found = _stepped(task, whole, whole), _stepped(task, whole, whole, 1), _stepped(task, whole, part)
-    for name, value in found.items():
-        if not _same(expected[name], drawn[name]):
-            return  # it draws, one number after another: each part has draws of its own
-        if not _same(value, expected[name]):
-            raise ConfigError(
-                f"a step of the optimizer depends on all parameters that it has (parameter: {name}), such as by the "
-                "norm of all gradients, and each stage or server has only some; use the setting clip, or one stage"
-            )
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

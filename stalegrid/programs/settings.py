@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from stalegrid.errors import ConfigError
 from stalegrid.written import Group
 
 
@@ -31,6 +32,16 @@ class GridSettings(Group):
     cuts: list[str] | None = None
     blocks: list[str] | None = None
     tied: Literal["mirror", "together"] = "mirror"
+
+    def __post_init__(self) -> None:
+        for cut in self.cuts if isinstance(self.cuts, list | tuple) else ():
+            if not isinstance(cut, str):
+                raise ConfigError(
+                    f"a cut is the name of the module that begins a stage, as text (cuts: {self.cuts!r}, entry: "
+                    f"{cut!r}); name one for each stage but the first, such as cuts=['{cut}'] for the module "
+                    f"model.get_submodule('{cut}')"
+                )
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,8 @@ class Verdicts:
     def left(self, lead: int) -> int | None:
         """Return the first version that a verdict lets the run leave at, if one does."""
         with self._changed:
-            return min((version + lead for version, code in self._heard.items() if code & LEAVE), default=None)
+            left = (v + lead for v, code in self._heard.items() if code & LEAVE and not code & END_RUN)
+            return min(left, default=None)
 
     def awaited(self, version: int) -> int:
         """Return the same as soon as the verdict is here."""

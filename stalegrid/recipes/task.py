@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, Reading, check_size, given, is_stream, load
+from stalegrid.data import CropAndFlip, Division, Reading, check_size, given, is_stream, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -52,13 +52,14 @@ def make_task(config: RunConfig) -> Task:
     """
     train, test = _data(config.data, config.training.seed)
     check_size(train, config.training.batch_size, "batch_size")
+    drop_last = train.drops_last(config.training.drop_last) if isinstance(train, Reading) else True
     augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
     return Task(
         model=_model(config, train.dataset if isinstance(train, Reading) else train),
         data=train,
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
-        scheduler=_scheduler(config, _size(train, config.training.seed)),
+        scheduler=_scheduler(config, _size(train, config.training.seed), drop_last),
         test=test,
         augment=CropAndFlip() if augment else None,
         metrics=_metrics(config.metrics.names),
@@ -240,7 +241,9 @@ def _with_names(make: partial[Optimizer], named_parameters: Named) -> Optimizer:
     return make(named_parameters)
 
 
-def _scheduler(config: RunConfig, samples: int | None) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
+def _scheduler(
+    config: RunConfig, samples: int | None, drop_last: bool
+) -> Callable[[Optimizer], lr_scheduler.LRScheduler] | None:
     asked = config.schedule
     if asked.milestones is not None and asked.name != "step":
         raise ConfigError(f"milestones are those of schedule step (schedule: {asked.name}); take step, or none")
@@ -253,7 +256,7 @@ def _scheduler(config: RunConfig, samples: int | None) -> Callable[[Optimizer], 
         return None
     if config.training.batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {config.training.batch_size}")
-    per_epoch = _updates_per_epoch(config, samples)
+    per_epoch = _updates_per_epoch(config, samples, drop_last)
     updates = updates_of(config.training, per_epoch)
     if asked.name == "cosine":
         return partial(lr_scheduler.CosineAnnealingLR, T_max=updates)
@@ -265,14 +268,14 @@ def _scheduler(config: RunConfig, samples: int | None) -> Callable[[Optimizer], 
     return partial(_one_cycle, updates=updates)
 
 
-def _updates_per_epoch(config: RunConfig, samples: int | None) -> float | None:
+def _updates_per_epoch(config: RunConfig, samples: int | None, drop_last: bool) -> float | None:
     if samples is None:
         return None
     method, size = find(config.method.name), config.training.batch_size
     if not isinstance(method, ServerMethod):
-        return samples // grid_of(method, config.grid).groups // size
+        return Division(samples, grid_of(method, config.grid).groups * size, drop_last).updates
     rules, _ = rules_of(config.servers, method)
-    return updates_per_epoch(rules, config.training, samples // rules.learners // size * rules.learners * size)
+    return updates_per_epoch(rules, Division(samples, rules.learners * size, drop_last).updates)
 
 
 def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:

@@ -143,21 +143,14 @@ class Stage:
         """Do nothing: the graph is there."""
 
     def keep(self, batch: int) -> None:
-        """Keep all that the forward of a batch, which comes next, is made of, until the next :meth:`state_dict`."""
+        """Keep all that the forward of a batch, which comes next, is made of, until its backward."""
         self._keeping.add(batch)
 
     def state_dict(self) -> State:
-        """Return what forwards of batches in flight are made of, and forget it; graphs cannot be saved."""
-        began, self._began = self._began, {}
+        """Return what forwards of batches in flight are made of; graphs cannot be saved."""
+        began = self._began.items()
         batches = {
-            b: {
-                "inputs": self._graphs[b].inputs,
-                "version": one.version,
-                "weights": one.weights,
-                "followers": one.followers,
-                "counters": one.counters,
-            }
-            for b, one in began.items()
+            b: (self._graphs[b].inputs, one.version, one.weights, one.followers, one.counters) for b, one in began
         }
         return {"batches": batches, "mirrors": self.mirrors.state_dict()}
 
@@ -173,12 +166,14 @@ class Stage:
             batch: its index; in order.
             head: as for :meth:`forward`.
         """
-        found, weights = self._reviving.pop(batch), self.weights
+        inputs, *made_of = self._reviving.pop(batch)
+        # Another save may come before its backward.
+        found, weights = Began(*made_of), self.weights
+        self._began[batch] = found
         present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
-        leaves = self._cut(found["inputs"])
-        self._set(torch.cat([found["weights"], found["followers"]]), found["counters"])
+        self._set(torch.cat([found.weights, found.followers]), found.counters)
         with self.mirrors.showing(batch):
-            self._make_graph(batch, leaves, head, found["version"])
+            self._make_graph(batch, self._cut(inputs), head, found.version)
         self._set(*present)
 
     def outputs(self, batch: int) -> Tensors:
@@ -201,6 +196,7 @@ class Stage:
             The gradients of the floating inputs, in order; none where they need none.
         """
         graph = self._graphs.pop(batch)
+        self._began.pop(batch, None)
         floating = [y for y in graph.outputs if y.is_floating_point()]
         given = zip(floating, gradients, strict=True)
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]

@@ -89,7 +89,7 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
             servers=dataclasses.replace(settings.servers, deliveries=record),
             devices=DeviceSettings(),
             checkpoint=CheckpointSettings(),
-            output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[]),
+            output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
         )
         model = execute(task, again, quiet=quiet).model
     recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}

@@ -70,7 +70,7 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     Returns:
         The difference of the processes, and of the plain loops where there are such, from the simulator's run.
     """
-    output = dataclasses.replace(settings.output, folder=None, log_every=1, loggers=[])
+    output = dataclasses.replace(settings.output, folder=None, log_every=1, loggers=[], callbacks=[])
     settings = dataclasses.replace(settings, output=output)
     if isinstance(find(settings.method.name), ServerMethod):
         return _verify_served(task, settings)

@@ -5,7 +5,7 @@ Does not know: tensors, processes.
 
 from stalegrid.timing.arrivals import ServedTimes, drawn
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
-from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable, frozen_stages
+from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable, frozen_stages, ties_of
 from stalegrid.timing.disturbances import Disturbances, has_units
 from stalegrid.timing.estimating import Estimate, estimate, long_enough, steady
 from stalegrid.timing.pace import Pace
@@ -31,4 +31,5 @@ __all__ = [
     "long_enough",
     "message_bytes",
     "steady",
+    "ties_of",
 ]

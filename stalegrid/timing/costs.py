@@ -9,12 +9,13 @@ one take the same.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.partition import balance
+from stalegrid.programs import Tie
 from stalegrid.written import finite, read_yaml, to_yaml, whole, write_text
 
 NANOSECONDS = 1_000_000
@@ -38,6 +39,8 @@ class Cost:
         parameters: bytes.
         graph: bytes that it saves for the backward of a batch.
         frozen: whether nothing is trained in it and in the parts before it, so that it has no backward.
+        tied: bytes of each parameter that other parts use too, by a name that all of them give it; the first one that
+            uses it counts it among its parameters.
         name: of the operation that it begins with, where ``--cuts`` may cut; leave it out for parts of no real
             model.
     """
@@ -54,15 +57,18 @@ class Cost:
     parameters: int = 0
     graph: int = 0
     frozen: bool = False
+    tied: Mapping[str, int] = field(default_factory=dict)
     name: str = ""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("name", "frozen") or (field.name == "recompute" and value is None):
-                continue
+        if not isinstance(self.tied, Mapping):
+            raise ConfigError(f"tied is bytes by name (tied: {self.tied!r}, part: {self.name!r})")
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "frozen", "tied")}
+        if self.recompute is None:
+            del numbers["recompute"]
+        for what, value in [*numbers.items(), *((f"tied {name}", nbytes) for name, nbytes in self.tied.items())]:
             if not finite(value) or value < 0:
-                raise ConfigError(f"a cost is a number, 0 or more ({field.name}: {value!r}, part: {self.name!r})")
+                raise ConfigError(f"a cost is a number, 0 or more ({what}: {value!r}, part: {self.name!r})")
         if not isinstance(self.frozen, bool):
             raise ConfigError(
                 f"a part is frozen or not (frozen: {self.frozen!r}, part: {self.name!r}); say true or false"
@@ -143,7 +149,7 @@ class CostTable:
 
     def plain(self) -> dict[str, Any]:
         """Return the table as plain values, such as :meth:`parse` takes."""
-        parts = [{k: v for k, v in asdict(part).items() if v is not None} for part in self.parts]
+        parts = [{k: v for k, v in asdict(part).items() if v is not None and v != {}} for part in self.parts]
         return {"batch_size": self.batch_size, "handling": self.handling, "parts": parts}
 
     def write(self, path: Path) -> None:
@@ -230,8 +236,16 @@ def _merge(parts: Sequence[Cost]) -> Cost:
         parameters=sum(p.parameters for p in parts),
         graph=sum(p.graph for p in parts),
         frozen=all(p.frozen for p in parts),
+        tied={name: nbytes for p in parts for name, nbytes in p.tied.items()},
         name=parts[0].name,
     )
+
+
+def ties_of(stages: Sequence[Cost]) -> tuple[Tie, ...]:
+    """Return the parameters that several stages use, the first first."""
+    names = dict.fromkeys(name for cost in stages for name in cost.tied)
+    users = {name: tuple(k for k, cost in enumerate(stages) if name in cost.tied) for name in names}
+    return tuple(Tie(used, (name,) * len(used)) for name, used in users.items() if len(used) > 1)
 
 
 def frozen_stages(stages: Sequence[Cost]) -> int:

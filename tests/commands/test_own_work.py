@@ -146,6 +146,15 @@ def test_verify_and_replay_find_it(own: Path, capsys: Said) -> None:
     assert "the same bits" in capsys.readouterr().out
 
 
+def test_verify_says_where_no_plain_loop_computes_the_same(own: Path, capsys: Said) -> None:
+    run("verify", *WHAT, *HOW, "--loss", "nets:summed", "--processes", "1")
+    said = capsys.readouterr().out
+    assert said.count("yes") == 1
+    assert "no plain loop computes this, such as a part of your own, a loss that is a sum and a count" in " ".join(
+        said.split()
+    )
+
+
 def test_compare_and_table_find_it(own: Path, capsys: Said) -> None:
     run("compare", *WHAT, *QUICK, "--methods", "pipedream,nets:LAZY", "--seeds", "1", "--out", "c")
     assert (own / "c" / "lazy-0" / "summary.json").exists()
@@ -183,6 +192,15 @@ def test_what_plan_recommends_trains_what_was_planned(own: Path, capsys: Said) -
     assert said["data"]["name"] == "sets:make"
     assert (said["training"]["seed"], said["training"]["batch_size"]) == (3, 4)
     assert said["method"]["name"] == "nets:LAZY"
+
+
+def test_a_callback_ends_a_run_and_is_written_down(own: Path) -> None:
+    asked = ("--updates", "20", "--output.evaluate_every", "0.1", "--output.callbacks", "nets:Early")
+    run("train", *WHAT, *QUICK, *asked, "--out", "a")
+    summary = json.loads((own / "a" / "summary.json").read_text())
+    assert summary["stopped"]["by"] == "Early"
+    assert summary["updates"] < 20
+    assert yaml.safe_load((own / "a" / "config.yaml").read_text())["output"]["callbacks"] == ["nets:Early"]
 
 
 def test_a_factory_may_return_loaders(own: Path) -> None:

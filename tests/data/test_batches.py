@@ -79,6 +79,32 @@ def test_the_groups_together_see_what_one_large_batch_sees(pictures: ArrayDatase
         assert torch.equal(union, large.indices(0, update))
 
 
+@pytest.mark.parametrize(("groups", "micro_batches"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_the_rest_of_an_epoch_is_parted_equally(groups: int, micro_batches: int) -> None:
+    """Of 104 samples eight are left, or of 102 six, of which every part has as many."""
+    size, number = 96 // groups, 104 if groups < 3 else 102
+    parts = Batches(Noisy(number), groups=groups, batch_size=size, micro_batches=micro_batches, drop_last=False)
+    whole = Batches(Noisy(number), groups=1, batch_size=96, drop_last=False)
+    assert parts.updates_per_epoch == whole.updates_per_epoch == 2
+    for update in range(6):
+        numbers = range(update * micro_batches, (update + 1) * micro_batches)
+        seen = [samples(parts, group, numbers) for group in range(groups)]
+        assert list(itertools.chain(*seen)) == whole.indices(0, update).tolist()
+        assert len({len(parts.indices(group, n)) for group in range(groups) for n in numbers}) == 1
+        assert {parts.epoch(n) for n in numbers} == {update // 2}
+    for epoch in range(3):
+        assert sorted(samples(whole, 0, range(2 * epoch, 2 * epoch + 2))) == list(range(number))
+
+
+def test_a_rest_of_unequal_parts_is_refused(pictures: ArrayDataset) -> None:
+    text = r"parted equally \(samples: 3, groups: 2, micro-batches: 1\).*drop_last=True in the DataLoader, or training"
+    with pytest.raises(ConfigError, match=text):
+        Batches(pictures, groups=2, batch_size=10, drop_last=False)
+    with pytest.raises(ConfigError, match=r"\(samples: 3, groups: 1, micro-batches: 2\)"):
+        Batches(pictures, groups=1, batch_size=10, micro_batches=2, drop_last=False)
+    assert Batches(pictures, groups=2, batch_size=10).updates_per_epoch == 5
+
+
 @pytest.mark.parametrize("micro_batches", [2, 3, 6])
 def test_micro_batches_cut_an_update(pictures: ArrayDataset, micro_batches: int) -> None:
     whole = Batches(pictures, groups=2, batch_size=6, augment=CropAndFlip())
@@ -315,6 +341,8 @@ def test_items_that_do_not_stack_are_refused() -> None:
         Batches(Items((object(), 1)), groups=1, batch_size=1)
     with pytest.raises(DataError, match="do not stack"):
         Batches(Items((torch.zeros(2), 1), (torch.zeros(3), 1)), groups=1, batch_size=2).inputs(0, 0)
+    with pytest.raises(DataError, match="make their lists of numbers tensors, and pad them in a collate_fn"):
+        Batches(Items({"x": [1, 2]}, {"x": [1, 2, 3]}), groups=1, batch_size=2).inputs(0, 0)
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):

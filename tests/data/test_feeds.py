@@ -1,14 +1,17 @@
 """The batches of a process: each is read once, whoever wants it, and is what a batch is without a feed."""
 
+import os
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from stalegrid.data import ArrayDataset, Batches, Feed, feed
+from stalegrid.data import ArrayDataset, Batches, Feed, Readers, feed, reading_of
+from stalegrid.errors import DataError
 
 GROUPS, BATCHES = 2, 6
 
@@ -38,7 +41,7 @@ def stack() -> Any:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_batch_is_what_it_is_without_a_feed(workers: int, stack: ExitStack) -> None:
     plain = made(Counted())
-    fed = feed(made(Counted()), {0: (0, 0), 1: (0,)}, BATCHES, workers, stack)
+    fed = feed(made(Counted()), {0: (0, 0), 1: (0,)}, BATCHES, workers, Readers(stack))
     assert isinstance(fed, Feed)
     assert fed.form == plain.form
     for batch in range(BATCHES):
@@ -76,10 +79,55 @@ def test_nobody_changes_what_another_gets() -> None:
 
 def test_tensors_in_memory_are_not_read_ahead(pictures: ArrayDataset, stack: ExitStack) -> None:
     batches = made(pictures)
-    assert feed(batches, {0: (0, 0)}, BATCHES, 4, stack) is batches
+    assert feed(batches, {0: (0, 0)}, BATCHES, 4, Readers(stack)) is batches
 
 
 def test_nobody_reads_ahead_where_nobody_ends_it() -> None:
     fed = feed(made(Counted()), {0: (0, 0)}, BATCHES, 4, None)
     assert isinstance(fed, Feed)
     assert not fed._ahead
+
+
+STARTER = os.getpid()
+
+
+def hang() -> None:
+    """Wait for what never comes, in every other process."""
+    if os.getpid() != STARTER:
+        threading.Event().wait()
+
+
+class Hanging(Counted):
+    def __init__(self, sample: int) -> None:
+        super().__init__()
+        self.sample = sample
+
+    def __getitem__(self, index: int) -> Any:
+        if index == self.sample:
+            hang()
+        return super().__getitem__(index)
+
+
+@pytest.mark.timeout(60)
+def test_a_sample_that_takes_too_long_to_read_ahead_is_named(stack: ExitStack) -> None:
+    batches = made(Counted())
+    sample = int(batches.indices(0, 3)[1])
+    fed = feed(made(Hanging(sample)), {0: 1}, BATCHES, 2, Readers(stack, 0.5))
+    for batch in range(3):
+        assert torch.equal(fed.inputs(0, batch)[0], batches.inputs(0, batch)[0])
+    told = rf"\(sample: {sample}, epoch: 0\): TimeoutError: it took longer than 0.5 s; .* raise the deadline"
+    with pytest.raises(DataError, match=told):
+        fed.inputs(0, 3)
+
+
+def stuck(items: list[Any]) -> Any:
+    hang()
+    return default_collate(items)
+
+
+@pytest.mark.timeout(60)
+def test_a_function_that_takes_too_long_to_make_a_batch_is_told_of(stack: ExitStack) -> None:
+    batches = Batches(reading_of(Counted(), stuck), groups=1, batch_size=4)
+    fed = feed(batches, {0: 1}, BATCHES, 1, Readers(stack, 0.5))
+    with pytest.raises(DataError, match=r"the collate_fn fails \(samples: .*TimeoutError: it took longer than 0.5 s"):
+        fed.inputs(0, 0)

@@ -60,3 +60,10 @@ def test_lengths_that_there_are_none_of_and_sequences_that_fit_in_none_are_refus
         DataError, match=r"longer than all lengths to pad to \(length: 9, lengths: 4, 8\); add a length"
     ):
         pad_to([8, 4])([(ones(9), 1)])
+
+
+def test_lists_that_nobody_has_said_to_be_sequences_are_refused_with_the_remedy() -> None:
+    items = [{"ids": [1, 2, 3]}, {"ids": [4]}]
+    with pytest.raises(DataError, match=r"make every sequence a tensor, or name what pads each \(value\)"):
+        pad_to([4])(items)
+    assert pad_to([4], {"ids": 0})(items)["ids"].tolist() == [[1, 2, 3, 0], [4, 0, 0, 0]]

@@ -116,3 +116,14 @@ def test_a_batch_size_is_said_once() -> None:
     check_size(reading_of(DataLoader(DATA, 5)), 5, "batch_size")
     with pytest.raises(ConfigError, match=r"\(batch_size: 4, in the loader: 5\)"):
         check_size(reading_of(DataLoader(DATA, 5)), 4, "batch_size")
+
+
+def test_the_last_batch_is_dropped_as_asked_or_as_a_loader_says() -> None:
+    data, loader, dropping = (
+        reading_of(DATA),
+        reading_of(DataLoader(DATA)),
+        reading_of(DataLoader(DATA, drop_last=True)),
+    )
+    assert [reading.drops_last(None) for reading in (data, loader, dropping)] == [True, False, True]
+    for asked in (True, False):
+        assert [reading.drops_last(asked) for reading in (data, loader, dropping)] == [asked] * 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stalegrid.data import ArrayDataset, Batches, Example, TrainingSettings, examples, pad_to, reading_of
 from stalegrid.errors import ConfigError, DataError
@@ -102,3 +102,53 @@ def test_more_shapes_than_are_allowed_are_refused() -> None:
     for cut in (True, False):
         with pytest.raises(ConfigError, match=r"a shape at least \(training.shapes: 0\)"):
             found(in_order(Texts()), shapes=0, cut=cut)
+
+
+class Growing(Texts):
+    """Sequences of 1 number, of 2 from sample 10 on, and of 3 from sample 20 on."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, i: int) -> Any:
+        self.read.append(i)
+        return torch.arange(1 + i // 10), 0
+
+
+class Turning(Sampler[int]):
+    """Ends its first epoch with sample 4, its second with sample 14, its third with sample 24."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([0, 1, 2, 3, 4 + 10 * self.epoch])
+
+
+def test_the_last_batches_of_all_epochs_are_read_for_their_shapes() -> None:
+    def shapes(**options: Any) -> list[list[int]]:
+        loader = DataLoader(Growing(), 2, sampler=Turning())
+        return [list(one.inputs[0].shape) for one in found(loader, size=2, **options)]
+
+    assert shapes(updates=9, shapes=3) == [[2, 1], [1, 1], [1, 2], [1, 3]]
+    assert shapes(updates=8, shapes=3) == [[2, 1], [1, 1], [1, 2]]
+    assert shapes(updates=2, shapes=3) == [[2, 1]], "the run ends before"
+    assert shapes(updates=9) == [[2, 1], [1, 1]]
+    assert shapes(updates=9, cut=False) == [[2, 1], [1, 1]], "a model in one piece may not take it either"
+    with pytest.raises(ConfigError, match=r"training.shapes: 2, found: \(1, 1\); \(1, 2\), and: \(1, 3\), sample: 24"):
+        shapes(updates=9, shapes=2)
+
+
+def test_what_makes_batches_says_the_shapes_of_the_last_one_too() -> None:
+    data = Texts()
+    loader = DataLoader(data, 5, collate_fn=pad_to([4, 9], (0, None)), sampler=range(12, 24))
+    made = found(loader, size=5)
+    assert [list(one.inputs[0].shape) for one in made] == [[5, 4], [5, 9], [2, 4], [2, 9]]
+    assert [one.samples().tolist() for one in made[2:]] == [[22, 23]] * 2
+    assert set(data.read) == {*range(5), *range(12, 17), 22, 23}, "the first five for what batches consist of"

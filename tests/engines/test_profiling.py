@@ -17,8 +17,10 @@ from stalegrid.errors import ConfigError
 from stalegrid.partition.cutting import finest, partition
 from stalegrid.plans.task import Task
 from stalegrid.timing.costs import Cost, CostTable
+from tests import tied
 from tests.cases import CUTS, changed, make_settings, make_task
 from tests.generators import global_states
+from tests.tied import sentences, writer
 
 BATCH = 8
 
@@ -75,6 +77,15 @@ def test_a_graph_holds_at_least_what_a_layers_backward_reads(table: CostTable) -
     assert all(part.graph < 16 * BATCH * 24 * 4 for part in table.parts)
 
 
+def test_whole_batches_are_measured_whatever_is_left_of_an_epoch() -> None:
+    """Of 41 samples in fourths of a batch one is left, over which no mean can be taken."""
+    model = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 3))
+    data = TensorDataset(torch.randn(41, 5), torch.randint(0, 3, (41,)))
+    task = mlp_task(model=model, data=data)
+    found = profile(task, asked(drop_last=False, batch_size=19))
+    assert (found.batch_size, len(found.parts)) == (19, 3)
+
+
 def test_parts_below_all_that_is_trained_are_told_as_frozen_and_hold_no_graph() -> None:
     model = mlp()
     model[:3].requires_grad_(False)
@@ -82,6 +93,13 @@ def test_parts_below_all_that_is_trained_are_told_as_frozen_and_hold_no_graph() 
     assert [part.frozen for part in found.parts] == [True, True, False]
     assert [part.graph > 0 for part in found.parts] == [False, False, True]
     assert [part.parameters for part in found.parts[:2]] == [0, 0]
+
+
+def test_what_parts_share_is_told_by_each_with_its_bytes() -> None:
+    task = mlp_task(model=writer(thrice=True), data=sentences())
+    found = profile(task, make_settings(cuts=tied.CUTS[4], batch_size=BATCH))
+    matrix = {"embedding.weight": tied.WORDS * tied.WIDTH * 4}
+    assert [part.tied for part in found.parts] == [matrix, {}, matrix, matrix]
 
 
 def test_times_are_measured(table: CostTable) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.observe.callbacks import Callback, Calling, Stop, own_callbacks
+from stalegrid.observe.callbacks import Callback, Calling, Stop, find_callbacks, own_callbacks
 
 
 class Noting(Callback):
@@ -92,3 +92,32 @@ def test_what_cannot_be_copied_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a callback cannot be copied.*open what it needs when it starts"):
         own_callbacks([holding])
     holding.file.close()
+
+
+READY = Noting(7)
+
+
+def made() -> Callback:
+    return Noting(8)
+
+
+def test_paths_name_callbacks_and_what_makes_them() -> None:
+    found = find_callbacks([f"{__name__}:{name}" for name in ("READY", "made", "Noting")])
+    assert [callback.stop_at for callback in found if isinstance(callback, Noting)] == [7, 8, 99]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("Noting", r"named by its path, PACKAGE.MODULE:NAME \(output.callbacks: 'Noting'\)"),
+        (f"{__name__}:Lost", "the module has nothing of that name"),
+        ("builtins:dict", r"whose class inherits from stalegrid.Callback \(it is: dict\)"),
+        (
+            "stalegrid:EarlyStopping",
+            "cannot be made .*missing 1 required positional argument.*a function that makes it",
+        ),
+    ],
+)
+def test_paths_of_what_is_no_callback_are_refused(path: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        find_callbacks([path])

@@ -45,9 +45,18 @@ def numbers(samples: float, loss: float, correct: float, count: float = 1.0) -> 
 
 def test_sums_are_divided_by_what_they_count() -> None:
     takes = Takes()
-    takes.used(0, 0, numbers(4, 10.0, 2, 20))
-    takes.used(1, 0, numbers(4, 2.0, 3, 4))
+    takes.used(0, 0, numbers(4, 10.0, 2, 20), mean=False)
+    takes.used(1, 0, numbers(3, 2.0, 3, 4), mean=False)
     assert takes.record()["loss"] == takes.record()["group_loss"][0] == 12 / 24
+
+
+def test_means_are_weighed_by_samples() -> None:
+    takes = Takes()
+    takes.used(0, 0, numbers(4, 3.0, 2))
+    takes.used(1, 0, numbers(1, 8.0, 0))
+    found = Takes.read(takes.vector(2))
+    assert found == takes
+    assert found.record()["loss"] == (4 * 3.0 + 1 * 8.0) / 5
 
 
 def test_a_record_tells_of_every_learner_that_was_taken_from_or_lost() -> None:

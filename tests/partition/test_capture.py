@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from stalegrid.errors import ConfigError
 from stalegrid.partition import partition
-from stalegrid.partition.draws import another, unmasked
+from stalegrid.partition.draws import another, masked
 from tests.partition.test_blocks import noise
 from tests.partition.test_cutting import compose, names
 
@@ -261,15 +261,17 @@ def test_only_masks_are_filled_and_only_if_the_model_accepts_that() -> None:
             return x
 
     x, mask, count = noise(3, 4), torch.tensor([True, False, True]), torch.tensor([0, 1, 2])
-    assert unmasked(nn.Identity(), (x,), None) == []
-    assert unmasked(Masking(), (x, torch.ones(4)), None) == []
-    assert unmasked(Refusing(), (x, mask), None) == []
+    assert masked(nn.Identity(), (x,), None) == []
+    assert masked(Masking(), (x, torch.ones(4)), None) == []
+    assert masked(Refusing(), (x, mask), None) == []
+    ((_, hiding),) = masked(nn.CosineSimilarity(), (x, torch.ones(3, 4, dtype=torch.long)), None)
+    assert hiding.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
 
     class Summed(nn.Module):
         def forward(self, x: Tensor, mask: Tensor, count: Tensor) -> Tensor:
             return x.sum() + mask.sum() + count.sum()
 
-    ((same, full, still),) = unmasked(Summed(), (x, mask, count), None)
+    ((same, full, still),) = masked(Summed(), (x, mask, count), None)
     assert same is x
     assert still is count
     assert torch.equal(full, torch.ones(3, dtype=torch.bool))

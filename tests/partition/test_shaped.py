@@ -8,6 +8,7 @@ from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import copied
 from stalegrid.partition import partition
 from stalegrid.partition.apart import check_apart
+from stalegrid.partition.chain import mark
 from stalegrid.partition.shaped import Shaped
 
 torch.set_num_threads(1)
@@ -49,7 +50,7 @@ def test_each_shape_has_a_forward_of_its_own_over_the_same_parameters() -> None:
     ]
     whole = copied(model)
     for (x,) in BATCHES:
-        assert torch.equal(stages[1](stages[0](x)), whole(x))
+        assert torch.equal(stages[1](*stages[0](x)), whole(x))
     assert int(stages[1].get_buffer("b.1.num_batches_tracked")) == 3
     check_apart(model, stages, cut.names, BATCHES)
 
@@ -61,17 +62,19 @@ def test_a_copy_shares_nothing_with_what_was_copied_and_all_within() -> None:
     with torch.no_grad():
         for parameter in own.parameters():
             parameter.zero_()
-    assert all(not own(*batch).any() for batch in BATCHES)
-    assert all(stage(*batch).any() for batch in BATCHES)
+    crossing = [(*batch, mark(kind)) for kind, batch in enumerate(BATCHES)]
+    assert all(not own(*given).any() for given in crossing)
+    assert all(stage(*given).any() for given in crossing)
     assert all(tensor.device.type == "meta" for tensor in own.to("meta").state_dict().values())
 
 
 def test_another_shape_is_refused() -> None:
     model = Net()
     first, second = partition(model, BATCHES[0], 2, ["add"], more=BATCHES[1:]).stages(model)
-    for stage in (first, second):
-        with pytest.raises(TrainingError, match=r"\(shape: \(4, 4\), cut for: \(2, 4\); \(3, 4\); \(5, 4\)\); let all"):
-            stage(noise(4, 4))
+    with pytest.raises(TrainingError, match=r"\(shape: \(4, 4\), cut for: \(2, 4\); \(3, 4\); \(5, 4\)\); let all"):
+        first(noise(4, 4))
+    with pytest.raises(TrainingError, match=r"another shape than the model was cut for"):
+        second(noise(4, 4), mark(0))
 
 
 def test_a_model_that_does_not_take_a_shape_or_returns_other_trees_is_refused() -> None:
@@ -105,7 +108,7 @@ def test_what_torch_export_captures_has_constants_for_each_shape() -> None:
     assert cut.captured == "torch.export"
     stages = cut.stages(model)
     for (x,) in BATCHES:
-        assert torch.equal(stages[1](stages[0](x)), model(x))
+        assert torch.equal(stages[1](*stages[0](x)), model(x))
 
 
 def test_all_shapes_are_captured_in_one_way() -> None:
@@ -121,5 +124,5 @@ def test_all_shapes_are_captured_in_one_way() -> None:
         cut = partition(model, first, 2, ["b"], more=[other])
         assert cut.captured == "torch.export"
         below, above = cut.stages(model)
-        assert all(torch.equal(above(below(*batch)), copied(model)(*batch)) for batch in (first, other))
+        assert all(torch.equal(above(*below(*batch)), copied(model)(*batch)) for batch in (first, other))
     assert partition(Long(), short, 2, ["b"], more=[(noise(3, 4),)]).captured == "torch.fx"

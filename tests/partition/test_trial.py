@@ -114,3 +114,12 @@ def test_a_batch_that_goes_whole_to_the_model_is_said_to_where_the_model_does_no
         check(nn.Sequential(nn.Linear(3, 2)), inputs, form)
     with pytest.raises(ConfigError, match=r"cannot be multiplied \(2x4 and 3x2\)$"):
         check(nn.Sequential(nn.Linear(3, 2)), (torch.randn(2, 4),))
+
+
+def test_lists_of_numbers_are_said_to_be_a_tensor_a_place() -> None:
+    tokens = [torch.zeros(2, dtype=torch.int64) for _ in range(3)]
+    form, inputs = Form.split(((), {"input": tokens}))
+    with pytest.raises(ConfigError, match=r"each place is a tensor: return the list as a tensor$"):
+        check(nn.Embedding(4, 3), inputs, form)
+    with pytest.raises(ConfigError, match=r"each half of which may be a tree$"):
+        check(nn.Embedding(4, 3), (torch.zeros(2, 3), torch.zeros(2)), None)

@@ -179,6 +179,16 @@ def test_what_lies_below_all_that_is_trained_holds_nothing_of_a_batch() -> None:
     assert found.estimate.batch == 3, "of three forwards each update, and no second ones"
 
 
+def test_a_mirror_takes_memory_for_each_version_that_batches_in_flight_were_forwarded_at() -> None:
+    shared = {"w": 400}
+    parts = [replace(part, tied=shared if i in (0, 3) else {}) for i, part in enumerate(table().parts)]
+    asked = flat(Settings, batch_size=BATCH, staleness=[3, 2, 2, 1])
+    one, other = (
+        candidates(Question(CostTable(BATCH, tuple(of)), 4, ("pipedream",)), asked)[0] for of in (parts, table().parts)
+    )
+    assert [a - b for a, b in zip(one.memory, other.memory, strict=True)] == [0, 0, 0, (2 + 1) * 400]
+
+
 def test_an_optimizer_with_more_states_takes_more_memory() -> None:
     settings = flat(Settings, batch_size=BATCH)
     one, two = (candidates(Question(table(), 1, ("sgd",), states=n), settings)[0].memory[0] for n in (1, 2))

@@ -171,6 +171,13 @@ def test_where_a_slow_stage_sets_the_pace_little_staleness_is_enough() -> None:
     assert enough(Devices(Disturbances(slow={Unit(0, 2): 50.0}), (COST,) * 3), 3) == [1, 0, 0]
 
 
+def test_weights_that_stages_share_take_their_time_on_the_way() -> None:
+    link, tied = Link(0.0, 1000), replace(COST, tied={"w": 200_000})  # 1.6 ms
+    apart, together = (Devices(Disturbances(link=link), costs) for costs in ((COST,) * 3, (tied, COST, tied)))
+    assert enough(apart, 3) == [2, 1, 0]
+    assert enough(together, 3) == [3, 1, 0], "a first stage that is further ahead sends its weights meanwhile"
+
+
 def test_what_is_frozen_makes_no_second_forward() -> None:
     both = (Cost(forward=3, backward=0, frozen=True), Cost(forward=1, backward=2))
     trained = (replace(both[0], frozen=False), both[1])

@@ -112,6 +112,17 @@ def test_milestones_are_epochs_of_samples_seen_by_whoever() -> None:
     assert rates(served, 88).index(0.1) == 44
 
 
+@pytest.mark.parametrize(("drop_last", "updates"), [(None, 10), (True, 10), (False, 11)])
+@pytest.mark.parametrize("method", [{"method": "data-parallel", "groups": 2}, {"method": "hardsync", "learners": 2}])
+def test_a_schedule_counts_the_incomplete_last_batch_if_it_is_trained(
+    method: dict[str, Any], drop_last: bool | None, updates: int
+) -> None:
+    """Of the 1437 images, in updates of 2 x 71."""
+    task = make_task(flat(RunConfig, schedule="cosine", epochs=1, batch_size=71, drop_last=drop_last, **method))
+    assert task.scheduler is not None
+    assert task.scheduler(SGD([nn.Parameter(torch.zeros(2))], lr=1.0)).T_max == updates  # type: ignore[attr-defined]
+
+
 def test_a_step_schedule_takes_a_tenth_at_a_half_and_at_three_quarters_where_no_milestones_are_named() -> None:
     made = rates(flat(RunConfig, method="sgd", schedule="step", updates=8, lr=1.0), 8)
     assert made == pytest.approx([1.0] * 4 + [0.1] * 2 + [0.01] * 2)

@@ -24,7 +24,7 @@ from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
-from stalegrid.timing.costs import Cost
+from stalegrid.timing.costs import Cost, ties_of
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage
 from stalegrid.timing.estimating import estimate
 
@@ -312,6 +312,16 @@ def test_messages_weigh_what_costs_say() -> None:
     assert weigh(Edge("gradient-mean", Unit(2, 2), Unit(3, 2))) == 25
     frozen = message_bytes(costs, replace(program, frozen=1))
     assert [frozen(Edge("gradient", Unit(2, k), Unit(2, k - 1))) for k in (1, 2)] == [0, 6]
+
+
+def test_tied_parameters_weigh_what_costs_say_in_every_micro_batch() -> None:
+    shared = {"w": 48, "v": 8}
+    costs = [Cost(forward=1, backward=1, parameters=100, tied=tied) for tied in (shared, {"w": 48}, shared, {})]
+    program = Program(Grid(1, 4), stale([6, 4, 2, 0], 2), 1, ties=Ties(ties_of(costs)))
+    weigh = message_bytes(costs, program)
+    assert [weigh(Edge(WEIGHTS, Unit(0, 0), Unit(0, k))) for k in (1, 2)] == [48, 56]
+    assert [weigh(Edge(GRADIENT, Unit(0, k), Unit(0, k - 1))) for k in (1, 2)] == [48, 48]
+    assert weigh(Edge(GRADIENT, Unit(0, 2), Unit(0, 0))) == 8
 
 
 def test_bytes_of_a_real_plan_may_be_given_instead() -> None:

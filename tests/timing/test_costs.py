@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError
-from stalegrid.timing.costs import Cost, CostTable, frozen_stages
+from stalegrid.programs.ties import Tie
+from stalegrid.timing.costs import Cost, CostTable, frozen_stages, ties_of
 from stalegrid.written.kept import read_yaml
 
 MILLISECONDS = ("forward", "backward", "recompute", "update", "fixed", "mix")
@@ -72,6 +73,15 @@ def test_a_stage_is_frozen_where_all_its_parts_are() -> None:
         0,
         0,
     ]
+
+
+def test_stages_share_what_parts_of_several_use() -> None:
+    both = {"w": 48, "v": 8}
+    whole = CostTable(8, (part(tied=both), part(name="b", tied={"w": 48}), part(name="c"), part(name="d", tied=both)))
+    assert ties_of(whole.cut(4, ["b", "c", "d"])) == (Tie((0, 1, 3), ("w",) * 3), Tie((0, 3), ("v",) * 2))
+    assert ties_of(whole.cut(2, ["d"])) == (Tie((0, 1), ("w",) * 2), Tie((0, 1), ("v",) * 2))
+    assert ties_of(whole.cut(1)) == ()
+    assert [cost.tied for cost in whole.of_batch(16).cut(2, ["d"])] == [both, both]
 
 
 def test_a_table_has_parts() -> None:
@@ -195,7 +205,7 @@ def test_a_written_table_reads_back_equal(tmp_path: Path) -> None:
     parts = (
         Cost(forward=0.1, backward=1e-7, recompute=0.3, update=1 / 3, fixed=0.01, mix=2.5, name="input"),
         Cost(forward=0.0, backward=2.0, input=3, output=5, parameters=1 << 40, graph=7, name="1"),
-        Cost(forward=1, backward=2, name="yes: [no]"),
+        Cost(forward=1, backward=2, name="yes: [no]", tied={"embed.weight": 48, "scale": 4}),
     )
     made = CostTable(32, parts, 0.45)
     made.write(tmp_path / "costs.yaml")
@@ -240,6 +250,11 @@ BAD = {
     "negative": ("batch_size: 1\nparts: [{forward: 1, backward: -2, name: fc}]", "(backward: -2, part: 'fc')"),
     "boolean": ("batch_size: 1\nparts: [{forward: true, backward: 1}]", "(forward: True, part: '0')"),
     "word": ("batch_size: 1\nparts: [{forward: 1, backward: '2'}]", "(backward: '2', part: '0')"),
+    "tied-list": (
+        "batch_size: 1\nparts: [{forward: 1, backward: 1, tied: [w]}]",
+        "bytes by name (tied: ['w'], part: '0')",
+    ),
+    "tied-word": ("batch_size: 1\nparts: [{forward: 1, backward: 1, tied: {w: x}}]", "(tied w: 'x', part: '0')"),
     "not-yaml": ("batch_size: [1", "cannot be read"),
     "key": ("{[1]: 2}", "cannot be read"),
     "object": ("!!python/object/apply:os.getcwd []", "cannot be read"),

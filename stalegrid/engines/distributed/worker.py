@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
 from stalegrid.agents import Agent, build_agents
+from stalegrid.data import Readers
 from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.host import run
 from stalegrid.engines.distributed.job import Job, read_job
@@ -79,9 +80,10 @@ def work(
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, engine.deadline)
     made = job.sink() if OBSERVER in world.here else Nowhere()
     with computing(engine.threads), kept(device), closing(made) as sink, ExitStack() as stack:
+        readers = Readers(stack, engine.deadline)
 
         def build() -> dict[Unit, Agent]:
-            return paced(plan, build_agents(job.task, plan, world.here, device, sink, stack), job.emulate)
+            return paced(plan, build_agents(job.task, plan, world.here, device, sink, readers), job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
