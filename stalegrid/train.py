@@ -427,9 +427,19 @@ def get_ready(settings: Settings) -> None:
 
 @contextmanager
 def _leaving(job: Job) -> Iterator[Callable[[], bool]]:
-    """Let signals ask a run to leave that can be asked."""
-    if job.keeping is None or not isinstance(job.plan.program, Stoppable):
+    """Let signals ask a run to leave that can be asked, and say of one that they end how it goes on."""
+    if job.keeping is None:
         yield lambda: False
+        return
+    if not isinstance(job.plan.program, Stoppable):
+        try:
+            yield lambda: False
+        except (KeyboardInterrupt, SystemExit):
+            # Servers and learners are saved as planned alone.
+            if (source := newest(job.folder)) is not None:
+                again = f"stalegrid resume {job.folder}, or train(..., resume={str(job.folder)!r})"
+                tell(f"the run has ended at once; it goes on from version {source.version} with: {again}", "stderr")
+            raise
         return
     with leaving_in_order(partial(tell, name="stderr")) as leaving:
         yield leaving

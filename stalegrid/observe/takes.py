@@ -65,12 +65,15 @@ class Takes:
 
     def state_dict(self) -> State:
         """Return all that was noted."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {**told, "weighed": self._weighed.totals}
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        self._weighed = Weighed(state["weighed"])
+        for f in fields(self):
+            if f.init:
+                setattr(self, f.name, state[f.name])
 
     def vector(self, most: int) -> Tensor:
         """Return the numbers as float64, then room for ``most`` pairs: a learner's staleness is -1 where it is gone."""
