@@ -15,7 +15,8 @@
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
-        `-- WorkerDied
+        |-- WorkerDied
+        `-- GroupLost        without which a run can go on
 """
 
 from collections.abc import Sequence
@@ -93,3 +94,16 @@ class PeerLost(EngineError):
 
 class WorkerDied(EngineError):
     """A worker process ended without saying why."""
+
+
+class GroupLost(EngineError):
+    """Processes ended or stalled that had units of some groups and of no others.
+
+    Args:
+        message: for the user.
+        groups: which.
+    """
+
+    def __init__(self, message: str = "", groups: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.groups = tuple(groups)

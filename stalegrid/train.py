@@ -25,7 +25,7 @@ from stalegrid.checkpoints import (
     Checkpoint,
     CheckpointSettings,
     check_settings,
-    forget_later,
+    forget_after,
     newest,
     read_checkpoint,
 )
@@ -54,7 +54,7 @@ from stalegrid.engines import (
     torchrun,
     use_device,
 )
-from stalegrid.errors import ConfigError, Interrupted, NonFiniteLoss
+from stalegrid.errors import ConfigError, GroupLost, Interrupted, NonFiniteLoss
 from stalegrid.methods import Method, MethodSettings, ServerMethod, find
 from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
@@ -83,6 +83,7 @@ from stalegrid.observe import (
 )
 from stalegrid.partition import paths_of
 from stalegrid.plans import (
+    LostGroup,
     Plan,
     ServedPlan,
     Task,
@@ -263,6 +264,7 @@ def execute(
     settings: Settings,
     *,
     resume: Path | str | None = None,
+    losses: Sequence[LostGroup] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -274,6 +276,7 @@ def execute(
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
         resume: what the run goes on from.
+        losses: groups that it goes on without; those that it was without before, if left out.
         callbacks: called with what is told.
         loggers: where records go too.
         quiet: whether to print nothing.
@@ -283,7 +286,9 @@ def execute(
     settings, source = goes_on(settings, resume)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
     called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
-    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units, source)
+    if losses is None:
+        losses = [] if source is None else list(map(LostGroup.of, source.manifest.get("losses", ())))
+    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units, source, tuple(losses))
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -336,6 +341,7 @@ class _Asked:
     quiet: bool
     keep_units: bool
     source: Checkpoint | None = None
+    losses: tuple[LostGroup, ...] = ()
 
     def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan, for a run that may end early where a callback may ask for it.
@@ -362,9 +368,15 @@ class _Asked:
             if isinstance(plan, ServedPlan):
                 plan = self._served(plan)
             plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
+        elif self.settings.engine.on_loss == "continue":
+            raise ConfigError(
+                "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "
+                "none); say how often there is one (checkpoint)"
+            )
+        plan = plan.without(self.losses)
         if stops or (checkpoint.wanted and isinstance(plan, Plan)):
             plan = plan.stoppable(often=checkpoint.wanted)
-        return plan.ended_at(source.end) if source is not None and isinstance(plan, Plan) else plan
+        return plan if source is None else plan.ended_at(source.end)
 
     def _served(self, plan: ServedPlan) -> ServedPlan:
         """Return the plan of a run with servers, which goes on in the order of deliveries that there was.
@@ -392,10 +404,7 @@ def _on_this_host(asked: _Asked) -> Result:
         _announce(settings, plan, folder, asked.quiet)
         try:
             with _leaving(job) as leaving:
-                if settings.engine.virtual:
-                    ended = _simulate(job, leaving)
-                else:
-                    ended = launch(job, _processes(plan, settings), leaving)
+                ended = _simulate(job, leaving) if settings.engine.virtual else _launch(asked, job, leaving)
             if not ended:
                 raise left(folder)
         except KeyboardInterrupt:
@@ -415,8 +424,28 @@ def _opened(asked: _Asked) -> Iterator[Path]:
     """Open the folder of a run, which has nothing of a later version than it begins at."""
     with open_folder(asked.settings.output.folder, again=asked.source is not None) as folder:
         if asked.source is not None:
-            forget_later(asked.source)
+            forget_after(folder / FOLDER, asked.source.version)
         yield folder
+
+
+def _launch(asked: _Asked, job: Job, leaving: Callable[[], bool]) -> bool:
+    """Run a job in processes, and go on without groups that are lost if that is asked for."""
+    while True:
+        try:
+            return launch(job, _processes(job.plan, asked.settings), leaving)
+        except GroupLost as problem:
+            source = newest(job.folder)
+            if source is None:
+                raise
+            why = str(problem).splitlines()[0]
+            lost = [LostGroup(group, source.version, why) for group in problem.groups]
+            named = ", ".join(map(str, problem.groups))
+            tell(
+                f"group {named} is gone, and the run goes on without it from version {source.version}: {why}", "stderr"
+            )
+            asked = replace(asked, source=source, losses=(*asked.losses, *lost))
+            forget_after(job.folder / FOLDER, source.version)
+            job = _job(asked, asked.watched(prepare(asked.task, asked.settings, source)), job.folder)
 
 
 def get_ready(settings: Settings) -> None:
@@ -506,6 +535,7 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
         "torch": torch.__version__,
         "settings": written,
         "measured": Measured.of(plan).text().decode(),
+        "losses": [loss.plain() for loss in asked.losses],
     }
     return Keeping(folder / FOLDER, settings, told, source)
 

@@ -76,9 +76,7 @@ def _build_grid(
             plain, test = copied(model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
-            return Observer(
-                plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.updates_per_epoch, sink, mean
-            )
+            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.epochs, sink, mean)
         module = copied(stages[unit.stage]).to(device)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module)

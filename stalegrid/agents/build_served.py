@@ -42,9 +42,7 @@ def build_served(
             test = make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            return Observer(
-                plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.updates_per_epoch, sink, mean
-            )
+            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.epochs, sink, mean)
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
         return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)

@@ -52,7 +52,7 @@ class Observer:
         loss: (outputs, targets) -> mean over the samples, or sum and count.
         test: test data; None for none.
         metrics: of it, beside loss and accuracy.
-        updates_per_epoch: to say in which epoch an update is.
+        epochs: version -> passes over the data that were trained.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
     """
@@ -66,7 +66,7 @@ class Observer:
         loss: LossFunction,
         test: TestSet | None,
         metrics: Metrics,
-        updates_per_epoch: float,
+        epochs: Callable[[int], float],
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class Observer:
         self._loss = loss
         self._test = test
         self._metrics = metrics
-        self._updates_per_epoch = updates_per_epoch
+        self._epochs = epochs
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
@@ -110,7 +110,7 @@ class Observer:
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
         found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})
-        return {"update": update + 1, "epoch": (update + 1) / self._updates_per_epoch, **found}
+        return {"update": update + 1, "epoch": self._epochs(update + 1), **found}
 
     @torch.no_grad()
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:
@@ -132,7 +132,7 @@ class Observer:
         distance = self._distance(vectors, means)
         self._record = {
             "version": version,
-            "epoch": version / self._updates_per_epoch,
+            "epoch": self._epochs(version),
             "consensus_distance": distance,
         }
         self._sums = [0.0, 0.0, 0.0, 0.0]

@@ -6,10 +6,10 @@ is not whole, whenever the run was killed.
 Does not know: agents, engines, what a state says.
 """
 
-from stalegrid.checkpoints.kept import Checkpoint, check_settings, forget_later, newest, read_checkpoint
-from stalegrid.checkpoints.layout import FOLDER, SCHEMA, name_of_part
+from stalegrid.checkpoints.kept import Checkpoint, check_settings, newest, read_checkpoint
+from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part
 from stalegrid.checkpoints.settings import CheckpointSettings
-from stalegrid.checkpoints.shelf import Shelf
+from stalegrid.checkpoints.shelf import Shelf, forget_after
 
 __all__ = [
     "FOLDER",
@@ -18,7 +18,8 @@ __all__ = [
     "CheckpointSettings",
     "Shelf",
     "check_settings",
-    "forget_later",
+    "folder_of",
+    "forget_after",
     "name_of_part",
     "newest",
     "read_checkpoint",

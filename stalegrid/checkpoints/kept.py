@@ -3,7 +3,6 @@
 Does not know: agents, what is in a state.
 """
 
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,13 +145,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         found = candidates[0]
     found.check()
     return found
-
-
-def forget_later(checkpoint: Checkpoint) -> None:
-    """Remove what is there of later versions: a run that goes on from here may have another future."""
-    for folder in checkpoint.folder.parent.iterdir():
-        if (version := version_of(folder)) is not None and version > checkpoint.version:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:

@@ -130,6 +130,13 @@ class Shelf:
                 shutil.rmtree(old, ignore_errors=True)
 
 
+def forget_after(checkpoints: Path, version: int) -> None:
+    """Remove what was saved after a version, of which a run is about to save other states, or the same anew."""
+    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        if (number := version_of(folder)) is not None and number > version:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _write_part(folder: Path, name: str, plain: Any, tensors: dict[str, Tensor]) -> None:
     replace(folder / f"{name}.safetensors", lambda path: save_file(tensors, path), synced=True)
     replace(folder / f"{name}.json", lambda path: path.write_text(to_json(plain)), synced=True)

@@ -104,9 +104,11 @@ class AllReduce:
 
     Args:
         groups: S.
+        gone: those of them that are there no more.
     """
 
     groups: int
+    gone: frozenset[int] = frozenset()
 
     def opening(self, unit: Unit, update: int) -> Iterator[Action]:
         """Yield nothing."""
@@ -136,4 +138,4 @@ class AllReduce:
         return range(0)
 
     def _peers(self, unit: Unit) -> list[Unit]:
-        return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group]
+        return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group and r not in self.gone]

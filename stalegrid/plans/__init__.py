@@ -5,6 +5,7 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.losing import SHAPE, LostGroup
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test
 from stalegrid.plans.measured import check_measured
@@ -22,8 +23,10 @@ from stalegrid.plans.telling import facts, headline
 
 __all__ = [
     "ESTIMATED",
+    "SHAPE",
     "Choices",
     "Devices",
+    "LostGroup",
     "Plan",
     "ServedPlan",
     "Task",

@@ -43,6 +43,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -115,6 +116,7 @@ class Plan:
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        losses: groups that the run has lost.
     """
 
     method: Method
@@ -135,6 +137,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    losses: tuple[LostGroup, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -154,7 +157,7 @@ class Plan:
     @property
     def owners(self) -> list[list[Unit]]:
         """The units that have a replica of each stage."""
-        return [[Unit(s, k) for s in range(self.grid.groups)] for k in range(self.grid.stages)]
+        return [[Unit(s, k) for s in self.turns.members] for k in range(self.grid.stages)]
 
     @property
     def spectral_gap(self) -> float | None:
@@ -201,6 +204,28 @@ class Plan:
             ahead = max(ahead, self.turns.lag)
         program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns), often=often)
         return dataclasses.replace(self, program=program)
+
+    def without(self, losses: Sequence[LostGroup]) -> "Plan":
+        """Return the plan of a run that goes on without the groups that it has lost.
+
+        Args:
+            losses: which, and since when.
+
+        Raises:
+            ConfigError: those who are left cannot mix.
+        """
+        if not losses:
+            return self
+        gone = frozenset(loss.group for loss in losses)
+        turns = self.turns.without(gone)
+        lateral = _lateral(self.mixing, turns, self.program.updates)
+        program = dataclasses.replace(self.program, gone=gone, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program, losses=tuple(losses))
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
+        lost = sum(max(0, version - loss.version) for loss in self.losses)
+        return (version - lost / self.grid.groups) / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "Plan":
         """Return the plan of a run that was asked to end by the verdict of a version, if it was."""

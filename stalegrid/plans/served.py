@@ -31,6 +31,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -215,6 +216,19 @@ class ServedPlan:
                 f"(deliveries: {record}, version: {version}); go on with engine simulator"
             )
         return dataclasses.replace(self, program=dataclasses.replace(self.program, order=order))
+
+    def without(self, losses: Sequence[LostGroup]) -> "ServedPlan":
+        """Return the plan: learners that are gone are no matter of it."""
+        assert not losses
+        return self
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version."""
+        return version / self.updates_per_epoch
+
+    def ended_at(self, version: int | None) -> "ServedPlan":
+        """Return the plan: nothing ends such a run early."""
+        return self
 
     def stoppable(self, *, often: bool = False) -> "ServedPlan":
         """Refuse to be stopped.

@@ -52,6 +52,7 @@ class Program(Agenda):
             inputs, and does not read them itself.
         ties: parameters that several stages use.
         saves: when it is saved, and from where it goes on.
+        gone: groups that are there no more since the save that it goes on from.
     """
 
     grid: Grid
@@ -64,6 +65,7 @@ class Program(Agenda):
     targets_travel: bool = False
     ties: Ties = field(default_factory=Ties)
     saves: Saves = field(default_factory=Saves)
+    gone: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -77,7 +79,7 @@ class Program(Agenda):
     @property
     def units(self) -> list[Unit]:
         """Those that train, in canonical order."""
-        return list(self.grid)
+        return [unit for unit in self.grid if unit.group not in self.gone]
 
     def actions(self, agent: Unit) -> Iterator[Action]:
         """Yield the agent's actions from the first to the last, or from the save on that it goes on from."""

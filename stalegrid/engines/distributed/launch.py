@@ -17,8 +17,8 @@ from stalegrid.engines.distributed.worker import LEAVE, LEFT, MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
 from stalegrid.engines.surroundings import refuse_global_hooks
-from stalegrid.errors import DeadlineExceeded, EngineError, TrainingError, WorkerDied
-from stalegrid.programs import Agenda
+from stalegrid.errors import DeadlineExceeded, EngineError, GroupLost, TrainingError, WorkerDied
+from stalegrid.programs import OBSERVER, Agenda
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
@@ -56,7 +56,8 @@ def launch(job: Job, number: int, leaving: Callable[[], bool] = lambda: False) -
             patience = max(job.engine.deadline, BEGIN)
             workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
             if not workers.watch(leaving):
-                raise workers.cause()
+                lost = workers.lost() if job.engine.on_loss == "continue" else None
+                raise workers.cause() if lost is None else lost
             return not (folder / LEFT).exists()
 
 
@@ -146,6 +147,23 @@ class Workers:
         if not waiting:
             return DeadlineExceeded("no worker process has come to where they meet; start fewer, or raise the deadline")
         return _merged(waiting)
+
+    def lost(self) -> GroupLost | None:
+        """Return which groups are gone, if it is known that no more than whole groups are; after all have said a word.
+
+        Those who ended without one are gone, or else those who were waited for and wait for nobody.
+        """
+        cause = self.cause()
+        if not isinstance(cause, EngineError):
+            return None
+        ranks = range(len(self._processes))
+        dead = {r for r in ranks if self._processes[r].poll() not in (None, 0) and self._told(r) is None}
+        silent = {wait.source for wait in cause.waits} - {wait.who for wait in cause.waits}
+        gone = {unit for unit, rank in self._home.items() if (rank in dead if dead else str(unit) in silent)}
+        groups = sorted({unit.group for unit in gone})
+        if not groups or OBSERVER in gone:
+            return None
+        return GroupLost(str(cause), groups)
 
     def _told(self, rank: int) -> tuple[BaseException, str] | None:
         path = self._folder / f"error-{rank}"
