@@ -31,7 +31,7 @@ from stalegrid.checkpoints import (
 )
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given, is_stream
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -60,7 +60,6 @@ from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
     BEST,
     MODEL,
-    TRACE,
     Callback,
     Dated,
     Logger,
@@ -530,7 +529,18 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
     settings, source = asked.settings.checkpoint, asked.source
     if not settings.wanted and source is None:
         return None
+    virtual = asked.settings.engine.virtual and plan.time_model is not None
+    if virtual and source is not None and not source.manifest.get("virtual"):
+        warnings.warn(
+            f"virtual time begins at 0 (checkpoint: {source.folder}): the run has had none before", stacklevel=4
+        )
+    if source is not None and is_stream(asked.task.data):
+        warnings.warn(
+            f"the stream is gone through once more, from its beginning to version {source.version}, without training",
+            stacklevel=4,
+        )
     told = {
+        "virtual": virtual,
         "stalegrid": __version__,
         "torch": torch.__version__,
         "settings": written,
@@ -601,12 +611,12 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
-            with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
+            with noting(agents) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:
             sink.finish()
     if traced:
-        write_trace(job.folder / TRACE, timeline)
+        write_trace(job.traced, timeline)
     return program.left is None
 
 

@@ -108,10 +108,7 @@ def test_an_order_that_is_drawn_in_virtual_time_is_the_same_where_a_run_goes_on(
     whole = train(tmp_path / "run", **options)
     counts = [record(tmp_path / "run").count(f'"learner": {number}') for number in range(4)]
     assert len(set(counts)) > 1, "not all learners come equally often"
-    with copied(tmp_path / "run", 10) as source:
-        out = source.parent.parent
-        assert same(train(out, resume=source, **options).model, whole.model)
-        assert record(out) == record(tmp_path / "run")
+    check_resumed(whole, 10, **options)
 
 
 CORRECTIONS = ("inverse-staleness", "dc-asgd", "dc-asgd-adaptive", "gap-aware", "clip")

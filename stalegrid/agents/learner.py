@@ -13,13 +13,11 @@ from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.objects import (
     LossFunction,
-    attributes_of,
+    Memory,
     call,
     labels,
     losses,
     mapped,
-    recall,
-    remembered,
     spread,
 )
 from stalegrid.observe import count_correct
@@ -79,6 +77,9 @@ class Learner:
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._batches = 0
+        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in model.named_parameters()}
+        given = [*self._weights.trainable(), *model.parameters(), *model.buffers(), self._weights.flat]
+        self._objects = Memory({"model": model, "loss": loss, "hooks": hooks}, given)
         self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss, correct and count as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -108,8 +109,7 @@ class Learner:
             "counters": self._weights.counters(),
             "velocity": self._velocity,
             "batches": self._batches,
-            "module": attributes_of(self._model),
-            "loss": remembered(self._loss),
+            "objects": self._objects.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -119,8 +119,7 @@ class Learner:
             self._weights.counters()[name].copy_(value)
         self._velocity.copy_(state["velocity"])
         self._batches = state["batches"]
-        recall(self._model, state["module"])
-        recall(self._loss, state["loss"])
+        self._objects.load_state_dict(state["objects"])
 
     def _pull(self, inbox: Sequence[Message]) -> None:
         for message in inbox:
