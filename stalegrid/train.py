@@ -106,7 +106,7 @@ from stalegrid.plans import (
     origin_of,
     plan_of,
 )
-from stalegrid.programs import GridSettings, Saves, ServerSettings, Stoppable
+from stalegrid.programs import DELIVERIES, GridSettings, Saves, ServerSettings, Stoppable
 from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages import Maker, OptimizerFactory, View
@@ -431,16 +431,39 @@ class _Asked:
         if self.kept:
             if self.settings.output.folder is None:
                 raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
+            if isinstance(plan, ServedPlan):
+                plan = self._served(plan)
             plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
         elif self.settings.engine.on_loss == "continue":
             raise ConfigError(
                 "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "
                 "none); say how often there is one (checkpoint)"
             )
+        if self.settings.engine.on_loss == "continue" and isinstance(plan, ServedPlan):
+            raise ConfigError(
+                f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
+                f"{plan.method.name}); leave it out"
+            )
         plan = plan.without(self.losses)
-        if stops or checkpoint.wanted:
+        if stops or (checkpoint.wanted and isinstance(plan, Plan)):
             plan = plan.stoppable(often=checkpoint.wanted)
         return plan if source is None else plan.ended_at(source.end)
+
+    def _served(self, plan: ServedPlan) -> ServedPlan:
+        """Return the plan of a run with servers, which goes on in the order of deliveries that there was.
+
+        Raises:
+            ConfigError: it would not, or is to be saved when nobody knows beforehand.
+        """
+        if self.settings.checkpoint.minutes is not None:
+            raise ConfigError(
+                f"a run with servers is saved at versions that are known beforehand (checkpoint.minutes: "
+                f"{self.settings.checkpoint.minutes}, method: {plan.method.name}); take checkpoint.every"
+            )
+        if self.source is None:
+            return plan
+        live = self.source.manifest["settings"]["engine"]["kind"] == "processes"
+        return plan.after(self.source.run / DELIVERIES, self.source.version, live=live)
 
 
 def _on_this_host(asked: _Asked) -> Result:
@@ -496,9 +519,19 @@ def get_ready(settings: Settings) -> None:
 
 @contextmanager
 def _leaving(job: Job) -> Iterator[Callable[[], bool]]:
-    """Let signals ask a run to leave that can be asked."""
-    if job.keeping is None or not isinstance(job.plan.program, Stoppable):
+    """Let signals ask a run to leave that can be asked, and say of one that they end how it goes on."""
+    if job.keeping is None:
         yield lambda: False
+        return
+    if not isinstance(job.plan.program, Stoppable):
+        try:
+            yield lambda: False
+        except (KeyboardInterrupt, SystemExit):
+            # Servers and learners are saved as planned alone.
+            if (source := newest(job.folder)) is not None:
+                again = f"stalegrid resume {job.folder}, or train(..., resume={str(job.folder)!r})"
+                tell(f"the run has ended at once; it goes on from version {source.version} with: {again}", "stderr")
+            raise
         return
     with leaving_in_order(partial(tell, name="stderr")) as leaving:
         yield leaving
@@ -677,18 +710,19 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
+    noting = partial(noted, folder=job.folder, again=program.saves.since > 0)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         readers = Readers(stack, job.engine.deadline)
         if model is None:
             agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
-            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+            with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
-            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving, clock) as agents:
+            with noting(agents) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:
             sink.finish()

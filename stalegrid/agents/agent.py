@@ -8,8 +8,8 @@ Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; 
 from collections.abc import Sequence
 from typing import Protocol
 
+from stalegrid.objects import State
 from stalegrid.programs import Action, Message
-from stalegrid.written import State
 
 
 class Agent(Protocol):

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import Form, LossFunction, Memory, call, labels, losses, mapped, spread
+from stalegrid.objects import Form, LossFunction, Memory, State, call, labels, losses, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
-from stalegrid.written import State
 
 
 class TestSet(Protocol):

@@ -23,6 +23,7 @@ from stalegrid.objects import (
     LossFunction,
     Memory,
     Shapes,
+    State,
     labels,
     losses,
     mapped,
@@ -46,7 +47,6 @@ from stalegrid.stages import (
     state_of_optimizer,
     state_of_scheduler,
 )
-from stalegrid.written import State
 
 Tensors = tuple[Tensor, ...]
 

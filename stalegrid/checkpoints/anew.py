@@ -14,9 +14,10 @@ from stalegrid.checkpoints.layout import FOLDER
 from stalegrid.checkpoints.taken import check_free, end_of, forget_after
 from stalegrid.errors import ConfigError
 from stalegrid.observe import BEST, CONFIG, METRICS, MODEL, SUMMARY, TRACE, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.programs import DELIVERIES
 from stalegrid.written import exists, is_folder, read_yaml, writing
 
-_WRITTEN = (METRICS, SUMMARY, MODEL, BEST, UNSAVED, UNSAVED_BEST, UNITS, TRACE, CONFIG)
+_WRITTEN = (METRICS, SUMMARY, MODEL, BEST, UNSAVED, UNSAVED_BEST, UNITS, TRACE, CONFIG, DELIVERIES)
 
 
 def check_left(run: Path) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from stalegrid.checkpoints.layout import FOLDER, MANIFEST, SCHEMA, SEAL, digest, name_of_part, seal, version_of
 from stalegrid.errors import DataError
+from stalegrid.objects import joined
 from stalegrid.programs import OBSERVER
-from stalegrid.written import COUNT, TEXT, checked, exists, is_file, is_folder, joined, read_json
+from stalegrid.written import COUNT, TEXT, checked, exists, is_file, is_folder, read_json
 
 _SHAPE = {
     "schema": COUNT,

@@ -20,8 +20,9 @@ from torch import Tensor
 from stalegrid.checkpoints.kept import Checkpoint, wholes
 from stalegrid.checkpoints.layout import MANIFEST, SCHEMA, SEAL, digest, folder_of, name_of_part, seal, version_of
 from stalegrid.errors import OutputError
+from stalegrid.objects import State, joined, parted
 from stalegrid.programs import Unit
-from stalegrid.written import State, joined, parted, replace, to_json
+from stalegrid.written import replace, to_json
 
 _Part = tuple[Unit, int, Any, dict[str, Tensor]]
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stalegrid.objects import State
 from stalegrid.programs import Action, Kind, Message
 from stalegrid.stages import Weights
-from stalegrid.written import State
 
 
 class GradientAveraging:

@@ -25,9 +25,9 @@ from torch import Tensor
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.errors import StalenessExceeded
+from stalegrid.objects import State
 from stalegrid.programs import Action, Kind, Message
 from stalegrid.stages import Weights
-from stalegrid.written import State
 
 
 class ParameterAveraging:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 
 from stalegrid.agents import Agent, Around
+from stalegrid.objects import State
 from stalegrid.plans import Plan, ServedPlan
 from stalegrid.programs import OBSERVER, Action, Message, Unit
 from stalegrid.timing import NANOSECONDS, Pace
-from stalegrid.written import State
 
 
 class Paced(Around):

@@ -15,10 +15,10 @@ import torch
 from stalegrid.agents import Agent, Around
 from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf, shared
 from stalegrid.engines.leaving import Asks
+from stalegrid.objects import State
 from stalegrid.observe import tell
-from stalegrid.programs import END_RUN, OBSERVER, VERDICT, Action, Kind, Message, Program, Tag, Unit
+from stalegrid.programs import DOOR, END_RUN, OBSERVER, VERDICT, Action, Agenda, Kind, Message, Tag, Unit, learner
 from stalegrid.timing import Clock
-from stalegrid.written import State
 
 
 class Saved(Around):
@@ -34,7 +34,7 @@ class Saved(Around):
     """
 
     def __init__(
-        self, unit: Unit, agent: Agent, program: Program, shelf: Shelf, asks: Asks, clock: Clock | None = None
+        self, unit: Unit, agent: Agent, program: Agenda, shelf: Shelf, asks: Asks, clock: Clock | None = None
     ) -> None:
         self._unit = unit
         super().__init__(agent)
@@ -45,6 +45,7 @@ class Saved(Around):
         self._crossing: dict[Tag, Message] = {}
         self._arrivals: dict[Tag, int] = {}  # of these, in virtual time
         self._end: int | None = None  # version whose verdict ends the run
+        self._gone: list[int] = []  # learners that a server has dropped
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -58,13 +59,18 @@ class Saved(Around):
         made = self.agent.step(action, inbox)
         if action.kind is Kind.JUDGE:
             made = self._judged(action, made)
+        if action.kind is Kind.DROP:
+            self._gone.append(action.index)
         for message in made:
             # Now: by the time that its sender is saved, its target may have taken it.
             self._note(message, 0 if self._clock is None else self._clock.arrival(message.tag))
         return made
 
     def _note(self, message: Message, arrival: int) -> None:
-        if any(self._program.saved(version) for version in self._program.crossing(message.tag)):
+        if (before := self._program.outlived(message.tag)) is not None:
+            self._crossing.pop(before, None)
+            self._arrivals.pop(before, None)
+        if self._program.may_cross(message.tag):
             self._crossing[message.tag] = message
             self._arrivals[message.tag] = arrival
 
@@ -75,14 +81,19 @@ class Saved(Around):
         self._shelf.put(self._unit, version, own)
         self._crossing = {t: m for t, m in self._crossing.items() if max(self._program.crossing(t)) > version}
         self._arrivals = {tag: self._arrivals[tag] for tag in self._crossing}
+        # Who is gone has nothing to save, and is not waited for.
+        for number in self._gone if self._unit == DOOR else ():
+            self._shelf.put(learner(number), version, {})
 
     def _told(self) -> State:
         clock = None if self._clock is None else self._clock.state_of(self._unit)
-        return {"clock": clock} | ({"end": self._end} if self._unit == OBSERVER else {})
+        own = {"end": self._end} if self._unit == OBSERVER else {"gone": self._gone}
+        return {"clock": clock, **own}
 
     def _load(self, action: Action) -> list[Message]:
         state: Mapping[str, Any] = self._shelf.take(self._unit)
         self.agent.load_state_dict(state["agent"])
+        self._gone = state.get("gone", [])
         known = {(edge, index): rest for edge, index, *rest in state["messages"]}
         made = [self._again(tag, known) for tag in action.sends]
         arrivals = {message.tag: arrival for message, arrival in made}
@@ -130,7 +141,7 @@ class Keeping:
     def saving(
         self,
         agents: dict[Unit, Agent],
-        program: Program,
+        program: Agenda,
         device: torch.device,
         leaving: Callable[[], bool],
         clock: Clock | None = None,

@@ -13,6 +13,7 @@ from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
+from stalegrid.objects.states import State, joined, parted
 from stalegrid.objects.trees import (
     PLACE,
     Form,
@@ -34,6 +35,7 @@ __all__ = [
     "LossFunction",
     "Memory",
     "Shapes",
+    "State",
     "Tensors",
     "attach",
     "call",
@@ -50,10 +52,12 @@ __all__ = [
     "hooks_of",
     "ignored_by",
     "in_training",
+    "joined",
     "kept_apart",
     "leaves",
     "mapped",
     "own_loss",
+    "parted",
     "recall",
     "remembered",
     "renew",

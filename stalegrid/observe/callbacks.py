@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Memory, copied
+from stalegrid.objects import Memory, State, copied
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
-from stalegrid.written import State, is_path, said, value_of
+from stalegrid.written import is_path, said, value_of
 
 T = TypeVar("T")
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
+from stalegrid.objects import State
 from stalegrid.observe.displays import Display
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import make_console
 from stalegrid.programs import Unit
-from stalegrid.written import State
 
 _SHOWN = ("test_loss", "test_accuracy")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stalegrid.objects import State
 from stalegrid.observe.best import Best
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
@@ -19,7 +20,7 @@ from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.summed import Staleness
 from stalegrid.programs import Unit
-from stalegrid.written import State, replace, to_json, write_text
+from stalegrid.written import replace, to_json, write_text
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

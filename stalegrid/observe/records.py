@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, SampleError, TrainingError
+from stalegrid.objects import State
 from stalegrid.observe.weighed import Weighed
 from stalegrid.programs import Layout, Unit, flat_layout
-from stalegrid.written import State
 
 
 @dataclass(slots=True)

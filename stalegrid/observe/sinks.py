@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 from torch import Tensor, nn
 
+from stalegrid.objects import State
 from stalegrid.observe.records import VIRTUAL, Nowhere, Record, Sink
 from stalegrid.programs import Unit
-from stalegrid.written import State
 
 
 class Dated:

@@ -62,6 +62,7 @@ from stalegrid.programs import (
     flat_layout,
     gpipe,
     in_turn,
+    order_before,
     read_order,
 )
 from stalegrid.seeds import drawing
@@ -182,15 +183,39 @@ class ServedPlan:
         return [[shard] for shard in self.program.shards]
 
     def saved(self, saves: Saves) -> "ServedPlan":
-        """Refuse to be saved.
+        """Return the plan of the same run that is saved, or goes on from a save; see also :meth:`after`."""
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
+
+    def after(self, record: Path, version: int, *, live: bool) -> "ServedPlan":
+        """Return the plan of a run that has taken gradients before, in an order that is known.
+
+        Args:
+            record: of its deliveries.
+            version: that it goes on from.
+            live: whether the network made that order.
 
         Raises:
-            ConfigError: always.
+            ConfigError: the record cannot be read or ends before, or the run would go on in another order.
         """
-        raise ConfigError(
-            f"a run with servers has no checkpoints yet (method: {self.method.name}); leave out checkpoint, or train a "
-            "grid"
-        )
+        order = order_before(read_order(record, self.rules), self.rules, version)
+        if len(order) == 0:
+            raise ConfigError(
+                f"the record of deliveries ends before the checkpoint (deliveries: {record}, version: {version}); put "
+                "the file back"
+            )
+        if isinstance(self.program, Ordered):
+            if list(self.program.order[: len(order)]) != order:
+                raise ConfigError(
+                    f"the run has taken gradients in another order than this engine would (deliveries: {record}, "
+                    f"version: {version}); go on with engine processes, whose order the network makes"
+                )
+            return self
+        if not live:
+            raise ConfigError(
+                f"the order of the run was drawn in virtual time, and nobody knows what is under way in another one "
+                f"(deliveries: {record}, version: {version}); go on with engine simulator"
+            )
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, order=order))
 
     def without(self, losses: Sequence[LostGroup]) -> "ServedPlan":
         """Return the plan: learners that are gone are no matter of it."""

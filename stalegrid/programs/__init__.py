@@ -5,7 +5,7 @@ Does not know: tensors' values, time, ranks.
 
 from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
 from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.deliveries import DELIVERIES, first_updates, read_order
+from stalegrid.programs.deliveries import DELIVERIES, first_updates, order_before, read_order
 from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.live import Live
@@ -70,6 +70,7 @@ __all__ = [
     "layout_of",
     "learner",
     "one_f_one_b",
+    "order_before",
     "read_order",
     "server",
     "stale",

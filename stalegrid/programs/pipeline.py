@@ -85,10 +85,6 @@ class Program(Agenda):
         """Yield the agent's actions from the first to the last, or from the save on that it goes on from."""
         return self._since(agent, self._whole(agent))
 
-    def saved(self, version: int) -> bool:
-        """Return whether the state of all agents is saved at a version; the end of a run needs no save."""
-        return version < self.updates and self.saves.planned(version)
-
     def issued(self, stage: int, version: int) -> int:
         """Return how many batches a stage has forwarded when all that belongs to a version is done."""
         done = version * self.schedule.micro_batches

@@ -50,15 +50,19 @@ class Watch:
             saved: whether a version is saved.
         """
         for n in range(updates):
-            if self.reports(n, updates):
-                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in units))
-            if self.snapshots(n + 1, updates):
-                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in units)
-                yield Action(Kind.COLLECT, n + 1, needs)
-                for chunk in range(self.chunks):
-                    yield Action(Kind.EVALUATE, chunk)
+            yield from self.heard(units, n, updates)
             if saved(n + 1):
                 yield Action(Kind.SAVE, n + 1)
+
+    def heard(self, units: Sequence[Unit], update: int, updates: int) -> Iterator[Action]:
+        """Yield what the observer does with that of all units."""
+        if self.reports(update, updates):
+            yield Action(Kind.REPORT, update, tuple(Tag(Edge("report", u, OBSERVER), update) for u in units))
+        if self.snapshots(update + 1, updates):
+            needs = tuple(Tag(Edge("snapshot", u, OBSERVER), update + 1) for u in units)
+            yield Action(Kind.COLLECT, update + 1, needs)
+            for chunk in range(self.chunks):
+                yield Action(Kind.EVALUATE, chunk)
 
 
 def watched(units: Iterable[Unit]) -> list[Edge]:

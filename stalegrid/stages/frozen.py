@@ -3,8 +3,8 @@
 Does not know: other stages, schedules, why nothing below is trained.
 """
 
+from stalegrid.objects import State
 from stalegrid.stages.stage import Graph, Head, Stage, Tensors
-from stalegrid.written import State
 
 
 class FrozenStage(Stage):

@@ -10,9 +10,9 @@ it is measured for one batch at a time, all of them in turn, with one copy, or n
 from torch import Tensor
 
 from stalegrid.errors import StalenessExceeded
+from stalegrid.objects import State
 from stalegrid.observe import Loss, Tally
 from stalegrid.stages.site import Site
-from stalegrid.written import State
 
 
 class Ledger:

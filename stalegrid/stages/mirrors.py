@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from stalegrid.written import State
+from stalegrid.objects import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from typing import Any
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stalegrid.objects import Form
+from stalegrid.objects import Form, State
 from stalegrid.stages.stage import Head, Stage, Tensors, size_of
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
-from stalegrid.written import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, Memory, call, kept_apart, spread, tensors_held
+from stalegrid.objects import Form, Memory, State, call, kept_apart, spread, tensors_held
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
-from stalegrid.written import State
 
 Tensors = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]

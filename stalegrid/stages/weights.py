@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.objects import spectral, tensors_of
+from stalegrid.objects import State, spectral, tensors_of
 from stalegrid.programs import ALIGNMENT, aligned
-from stalegrid.written import State
 
 
 @dataclass(frozen=True, slots=True)

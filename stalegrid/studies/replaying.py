@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import ServerMethod, find
@@ -90,9 +91,10 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
         again = dataclasses.replace(
             settings,
-            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None),
+            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None, on_loss="end"),
             servers=dataclasses.replace(settings.servers, deliveries=record),
             devices=DeviceSettings(),
+            checkpoint=CheckpointSettings(),
             output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
         )
         model = execute(task, again, quiet=quiet).model

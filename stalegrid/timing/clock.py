@@ -25,12 +25,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stalegrid.objects import State
 from stalegrid.observe import Recorder
 from stalegrid.programs import GRADIENT, OBSERVER, WEIGHTS, Action, Agenda, Edge, Kind, Program, Tag, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
-from stalegrid.written import State
 
 LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn")
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""

@@ -49,7 +49,6 @@ from stalegrid.written.kept import (
 )
 from stalegrid.written.named import is_path, name_of, said, value_of
 from stalegrid.written.numbers import finite, whole
-from stalegrid.written.states import State, joined, parted
 
 __all__ = [
     "COUNT",
@@ -61,7 +60,6 @@ __all__ = [
     "Group",
     "Kind",
     "Maybe",
-    "State",
     "called",
     "checked",
     "exists",
@@ -73,13 +71,11 @@ __all__ = [
     "is_file",
     "is_folder",
     "is_path",
-    "joined",
     "name_of",
     "nearest",
     "open_again",
     "open_new",
     "parse_yaml",
-    "parted",
     "plain",
     "read_bytes",
     "read_json",

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Memory
-from stalegrid.written import joined, parted, to_json
+from stalegrid.objects import Memory, joined, parted
+from stalegrid.written import to_json
 
 
 class Thing:

@@ -187,9 +187,10 @@ class Measured:
     @classmethod
     def of(cls, plan: Plan | ServedPlan) -> "Measured":
         """Return what a plan has measured."""
-        costs, settled = plan.devices.costs, plan.settled(Choices())
+        known = plan.devices.costs if plan.time_model is not None else None  # not such as an order was only drawn with
+        settled = plan.settled(Choices())
         size = max(1, plan.training.batch_size)
-        table = None if costs is None else CostTable(size, costs, plan.devices.handling).plain()
+        table = None if known is None else CostTable(size, known, plan.devices.handling).plain()
         staleness = settled.method.staleness
         assert staleness != "auto"
         return cls(settled.grid.cuts, staleness, table)

@@ -35,7 +35,7 @@ from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
 from stalegrid.observe import Nowhere, Stream, Timeline, write_trace
-from stalegrid.programs import OBSERVER, Program, Unit
+from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import kept
 from stalegrid.timing import Clock
 
@@ -90,7 +90,8 @@ def work(
         agents = talk.everybody(build, engine.deadline)
         met()
         timeline = Timeline() if job.trace else None
-        with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+        again = plan.program.saves.since > 0
+        with noted(agents, job.folder, again=again) as agents, kept_by(job, agents, device, leaving) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layouts, engine.deadline, timeline)
@@ -110,10 +111,9 @@ def kept_by(
     clock: Clock | None = None,
 ) -> AbstractContextManager[dict[Unit, Agent]]:
     """Let the agents of this process be saved and loaded, if the job says so."""
-    program = job.plan.program
-    if job.keeping is None or not isinstance(program, Program):
+    if job.keeping is None:
         return nullcontext(agents)
-    return job.keeping.saving(agents, program, device, leaving, clock)
+    return job.keeping.saving(agents, job.plan.program, device, leaving, clock)
 
 
 def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stalegrid.objects import recall, remembered
+from stalegrid.objects import State, recall, remembered
 from stalegrid.stages.optimizers.joined import parts_of
-from stalegrid.written import State
 
 
 def state_of_optimizer(optimizer: Optimizer) -> State:
