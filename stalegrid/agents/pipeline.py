@@ -42,6 +42,7 @@ from stalegrid.stages import (
     Stage,
     Update,
     Versions,
+    described,
     load_optimizer,
     load_scheduler,
     state_of_optimizer,
@@ -120,6 +121,7 @@ class Parts:
         scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
         exchange: with other groups, if there is any.
         tied: parameters that other stages use too.
+        made: options of the optimizer's groups when it was made.
     """
 
     stage: Stage
@@ -131,6 +133,7 @@ class Parts:
     scheduler: LRScheduler | None
     exchange: Exchange | None
     tied: Tied
+    made: Sequence[State]
 
 
 class PipelineUnit:
@@ -206,6 +209,7 @@ class PipelineUnit:
         """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""
         parts, parameters = self._parts, self.stage.weights.trainable()
         return {
+            "reads": described(self.stage.weights, parts.optimizer, parts.scheduler, parts.made),
             "weights": self.stage.weights.state_dict(),
             "optimizer": state_of_optimizer(parts.optimizer),
             "scheduler": None if parts.scheduler is None else state_of_scheduler(parts.scheduler),

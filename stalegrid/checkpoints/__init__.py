@@ -7,7 +7,7 @@ Does not know: agents, engines, what a state says.
 """
 
 from stalegrid.checkpoints.kept import Checkpoint, check_settings, newest, read_checkpoint
-from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part
+from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part, unit_of_part
 from stalegrid.checkpoints.settings import CheckpointSettings
 from stalegrid.checkpoints.shelf import Shelf, forget_after
 
@@ -23,4 +23,5 @@ __all__ = [
     "name_of_part",
     "newest",
     "read_checkpoint",
+    "unit_of_part",
 ]

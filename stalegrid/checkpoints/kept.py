@@ -163,7 +163,8 @@ def check_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     if unlike:
         shown = "; ".join(f"{name}: {now.get(name)}, then: {then.get(name)}" for name in unlike[:3])
         raise ConfigError(
-            f"a run goes on to the bit only as it began ({shown}, checkpoint: {checkpoint.folder}); ask for the same"
+            f"a run goes on to the bit only as it began ({shown}, checkpoint: {checkpoint.folder}); ask for the same, "
+            "or go on in another shape, in a folder of its own (reshape)"
         )
 
 
