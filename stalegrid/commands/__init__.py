@@ -3,7 +3,7 @@
 Does not know: how anything is done.
 """
 
-from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
+from stalegrid.commands import compare, export, methods, plan, profile, replay, report, reshape, table, train, verify
 from stalegrid.commands.options import Command, Parser, shown
 from stalegrid.commands.words import expanded
 
@@ -14,6 +14,8 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "verify": verify,
     "replay": replay,
+    "reshape": reshape,
+    "export": export,
     "profile": profile,
     "plan": plan,
     "report": report,
