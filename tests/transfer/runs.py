@@ -74,7 +74,7 @@ SCHEDULES: dict[str, Any] = {
 }
 
 
-def train(out: Path, model: nn.Module | None = None, **changes: Any) -> stalegrid.Result:
+def train(out: Path, model: nn.Module | None = None, samples: Any = None, **changes: Any) -> stalegrid.Result:
     """Train on the simulator, with a checkpoint every other update."""
     options: dict[str, Any] = {
         "loss": nn.CrossEntropyLoss(),
@@ -90,7 +90,8 @@ def train(out: Path, model: nn.Module | None = None, **changes: Any) -> stalegri
         "checkpoint": stalegrid.CheckpointSettings(every=2, keep=100),
         "output": stalegrid.OutputSettings(folder=out, log_every=1),
     }
-    return stalegrid.train(net() if model is None else model, data(), **(options | changes))
+    own, samples = net() if model is None else model, data() if samples is None else samples
+    return stalegrid.train(own, samples, **(options | changes))
 
 
 def at(run: Path, version: int) -> Path:

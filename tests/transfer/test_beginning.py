@@ -38,10 +38,11 @@ def test_without_staleness_more_stages_and_then_fewer_are_the_undisturbed_run(
 
 def test_what_stages_share_and_what_no_state_dict_has_moves_too(tmp_path: Path) -> None:
     model = Shared()
-    whole = train(tmp_path / "whole", model, stages=3)
-    two = train(tmp_path / "two", model, stages=2, resume=at(tmp_path / "whole", 4), reshape=True)
-    one = train(tmp_path / "one", model, method="sgd", resume=at(tmp_path / "two", 6), reshape=True)
-    check_equal(two.model, whole.model)
+    whole = train(tmp_path / "whole", model, stages=2)
+    three = train(tmp_path / "three", model, stages=3, resume=at(tmp_path / "whole", 4), reshape=True)
+    assert three.summary["tied"] == {"a.weight": [0, 2]}
+    one = train(tmp_path / "one", model, method="sgd", resume=at(tmp_path / "three", 6), reshape=True)
+    check_equal(three.model, whole.model)
     check_equal(one.model, whole.model)
 
 
@@ -95,7 +96,7 @@ def test_a_stale_run_says_what_it_dropped_and_counts_every_batch_once(tmp_path: 
     ]
     + [
         {"method": "pipedream-2bw", "stages": 2, "micro_batches": 2},
-        {"method": "pham-ahn", "groups": 3, "stages": 2, "batch_size": 2, "mixing": stalegrid.MixingSettings(lag=2)},
+        {"method": "pham-ahn", "groups": 3, "stages": 2, "batch_size": 2, "mixing": stalegrid.MixingSettings(lag=3)},
         {"method": "data-parallel", "groups": 2, "batch_size": 2},
     ],
     ids=str,
@@ -105,7 +106,7 @@ def test_any_shape_goes_on_and_is_resumed_to_the_bit(tmp_path: Path, changes: di
     changes = {**changes, "updates": 14}
     whole = train(tmp_path / "after", resume=at(tmp_path / "before", 4), reshape=True, **changes)
     begins = started(tmp_path / "after")["update"]
-    again = train(tmp_path / "after", resume=at(tmp_path / "after", begins // 2 * 2 + 4), **changes)
+    again = train(tmp_path / "after", resume=at(tmp_path / "after", begins // 2 * 2 + 2), **changes)
     check_equal(again.model, whole.model)
 
 
@@ -228,3 +229,11 @@ def test_a_run_begins_with_one_thing(tmp_path: Path) -> None:
     train(tmp_path / "run", method="sgd", updates=5)
     with pytest.raises(ConfigError, match=r"begins with one thing"):
         train(tmp_path / "new", resume=tmp_path / "run", reshape=True, start_from="model.safetensors")
+
+
+def test_samples_are_read_ahead_from_where_it_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "run", method="sgd", updates=5)
+    options: dict[str, Any] = {"resume": tmp_path / "run", "reshape": True, "method": "1f1b", "stages": 2}
+    whole = train(tmp_path / "whole", **options)
+    read = train(tmp_path / "read", samples=list(data()), workers=1, **options)
+    check_equal(read.model, whole.model)
