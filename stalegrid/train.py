@@ -22,16 +22,27 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.agents import build_agents
 from stalegrid.checkpoints import (
     FOLDER,
+    ORIGIN,
     Checkpoint,
     CheckpointSettings,
+    check_first,
+    check_free,
+    check_left,
+    check_not_ended,
+    check_origin,
+    check_same,
     check_settings,
+    clear,
     forget_after,
     newest,
+    other_bits,
     read_checkpoint,
+    taken,
+    write_end,
 )
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
+from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given, is_stream
 from stalegrid.engines import (
     KEPT,
     EngineSettings,
@@ -60,7 +71,6 @@ from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import (
     BEST,
     MODEL,
-    TRACE,
     Callback,
     Dated,
     Logger,
@@ -93,6 +103,7 @@ from stalegrid.plans import (
     fingerprint,
     headline,
     make_test,
+    origin_of,
     plan_of,
 )
 from stalegrid.programs import GridSettings, Saves, ServerSettings, Stoppable
@@ -306,12 +317,16 @@ def execute(
     start = start_of(settings.output.folder, resume if reshape else None, start_from)
     settings, source = goes_on(settings, None if reshape else resume)
     check_start(source, start)
-    task = start.into(task, settings.training)
+    given, task = task, start.into(task, settings.training)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
     called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
     if losses is None:
         losses = [] if source is None else list(map(LostGroup.of, source.manifest.get("losses", ())))
-    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units, source, tuple(losses), start)
+    anew = source is None and str(resume) == AUTO
+    kept, lost = own_copies(found, "logger"), tuple(losses)
+    asked = _Asked(
+        task, settings, called, kept, quiet, keep_units, source, lost, anew, start, task if start_from else given
+    )
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -322,20 +337,19 @@ def goes_on(settings: Settings, resume: Path | str | None) -> tuple[Settings, Ch
     """Return what a run goes on from, and settings of its folder.
 
     Raises:
-        ConfigError: there is nothing to go on from, or another folder is named.
+        ConfigError: there is nothing to go on from, another folder is named, or the run has come to its end.
     """
     if resume is None:
         return settings, None
     out = settings.output.folder
     if str(resume) == AUTO:
-        if out is None:
-            raise ConfigError("resume auto looks for checkpoints in the folder of the run; name that (out)")
-        source = newest(out)
-        return settings, source
+        return settings, _newest(out, settings.checkpoint)
     source = read_checkpoint(Path(resume))
     run = source.run
     if out is not None and out.resolve() != run.resolve():
         raise ConfigError(f"a run goes on in its own folder (resume: {run}, out: {out}); leave out the other one")
+    if Path(resume).resolve() != source.folder.resolve():
+        check_not_ended(run)
     return replace(settings, output=replace(settings.output, folder=run)), source
 
 
@@ -343,13 +357,31 @@ AUTO = "auto"
 """What to resume from: the newest checkpoint in the folder of the run, if there is one."""
 
 
-def left(folder: Path) -> Interrupted:
-    """Return the error of a run that was asked to leave."""
+def _newest(out: Path | None, checkpoint: CheckpointSettings) -> Checkpoint | None:
+    """Return the newest whole checkpoint in the folder of a run, if there is one."""
+    if out is None:
+        raise ConfigError("resume auto looks for checkpoints in the folder of the run; name that (out)")
+    if not checkpoint.wanted:
+        raise ConfigError("resume auto is for runs that write checkpoints; say when (checkpoint)")
+    check_not_ended(out)
+    return newest(out, partial(tell, name="stderr"))
+
+
+def left(folder: Path, *, named: bool) -> Interrupted:
+    """Return the error of a run that was asked to leave.
+
+    Args:
+        folder: of the run.
+        named: whether its settings also say what is trained, so that the command line can go on with it.
+    """
     source = newest(folder)
-    version = "none" if source is None else str(source.version)
+    if source is None:
+        return Interrupted(
+            f"the run was asked to leave, and has, but no checkpoint of it could be written (folder: {folder})"
+        )
+    again = f"stalegrid resume {folder}" if named else f"the same script, with train(..., resume={str(folder)!r})"
     return Interrupted(
-        f"the run was asked to leave, and has (checkpoint of version: {version}); it goes on to the bit with: "
-        f"stalegrid resume {folder}, or train(..., resume={str(folder)!r})"
+        f"the run was asked to leave, and has (checkpoint: {source.folder}); it goes on to the bit with: {again}"
     )
 
 
@@ -365,7 +397,46 @@ class _Asked:
     keep_units: bool
     source: Checkpoint | None = None
     losses: tuple[LostGroup, ...] = ()
+    anew: bool = False
+    """Whether it begins anew where one like it came to no checkpoint."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether there are checkpoints."""
+        return self.settings.checkpoint.wanted or self.source is not None
+
+    @property
+    def named(self) -> bool:
+        """Whether the settings also say what is trained."""
+        return "model" in self.settings.plain()
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Open the folder of the run, in which no other one writes checkpoints meanwhile.
+
+        Raises:
+            ConfigError: one does, or the folder cannot be made.
+        """
+        out = self.settings.output.folder
+        again = self.source is not None or (self.anew and out is not None and exists(out))
+        with open_folder(out, again=again) as folder, ExitStack() as stack:
+            if self.kept:
+                stack.enter_context(taken(folder / FOLDER))
+            if self.source is not None:
+                self.source.check()  # a run that went on until now may have removed it
+                forget_after(folder / FOLDER, self.source.version)
+            elif again:
+                clear(folder)
+            yield folder
+
+    def end(self, folder: Path, summary: Record) -> None:
+        """Note that the run has come to its end."""
+        if self.kept:
+            write_end(folder / FOLDER, summary["version"])
+
     start: Start = ANEW
+    given: Task | None = None
+    """What the user names again where the run is resumed."""
 
     def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan, for a run that may end early where a callback may ask for it.
@@ -387,7 +458,7 @@ class _Asked:
         """Return the plan, for a run that is saved where that is asked for, and goes on where it was saved."""
         checkpoint, source = self.settings.checkpoint, self.source
         plan = self._begun(plan)
-        if checkpoint.wanted or source is not None:
+        if self.kept:
             if self.settings.output.folder is None:
                 raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
             plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
@@ -414,17 +485,16 @@ class _Asked:
 def _on_this_host(asked: _Asked) -> Result:
     task, settings = asked.task, asked.settings
     get_ready(settings)
-    plan = asked.watched(prepare(task, settings, asked.source))
-    with open_folder(settings.output.folder, again=asked.source is not None) as folder, cursor_kept():
-        if asked.source is not None:
-            forget_after(folder / FOLDER, asked.source.version)
+    plan = asked.watched(prepare(task, settings, asked.source, anew=asked.anew))
+    with asked.folder() as folder, cursor_kept():
         job = _job(asked, plan, folder)
         _announce(asked, plan, folder)
         try:
             with _leaving(job) as leaving:
                 ended = _simulate(job, leaving) if settings.engine.virtual else _launch(asked, job, leaving)
             if not ended:
-                raise left(folder)
+                raise left(folder, named=asked.named)
+            asked.end(folder, read_summary(folder))
         except KeyboardInterrupt:
             # In a notebook, or at another prompt, somebody stays who can use what there is.
             if not hasattr(sys, "ps1") or not interrupted_whole(folder):
@@ -454,7 +524,7 @@ def _launch(asked: _Asked, job: Job, leaving: Callable[[], bool]) -> bool:
             )
             asked = replace(asked, source=source, losses=(*asked.losses, *lost))
             forget_after(job.folder / FOLDER, source.version)
-            job = _job(asked, asked.watched(prepare(asked.task, asked.settings, source)), job.folder)
+            job = _job(asked, asked.watched(_planned_again(asked.task, asked.settings, source)), job.folder)
 
 
 def get_ready(settings: Settings) -> None:
@@ -473,8 +543,16 @@ def _leaving(job: Job) -> Iterator[Callable[[], bool]]:
         yield leaving
 
 
-def prepare(task: Task, settings: Settings, source: Checkpoint | None = None) -> Plan | ServedPlan:
+def prepare(
+    task: Task, settings: Settings, source: Checkpoint | None = None, *, anew: bool = False
+) -> Plan | ServedPlan:
     """Settle and check everything, the machine included, before anything starts.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        source: what the run goes on from.
+        anew: whether it may begin in the folder of one like it that came to no checkpoint.
 
     Raises:
         ConfigError: something cannot be run.
@@ -482,13 +560,36 @@ def prepare(task: Task, settings: Settings, source: Checkpoint | None = None) ->
     engine, folder = settings.engine, settings.output.folder
     if not 0 < engine.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
-    if folder is not None and source is None and exists(folder):
-        raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
+    _check_folder(folder, source, anew=anew)
     use_device(engine.device, 0)
     plan = _planned(task, settings) if source is None else _planned_again(task, settings, source)
+    if anew and folder is not None and exists(folder):
+        check_same(folder, plan.settled(settings).plain(), _measured(settings))
     if not engine.virtual and not torchrun.active():
         homes(plan.program, _processes(plan, settings) + 1, spare=True)
     return plan
+
+
+def _check_folder(folder: Path | None, source: Checkpoint | None, *, anew: bool) -> None:
+    """Refuse a folder that is there, but for a run that goes on or begins anew in it.
+
+    Raises:
+        ConfigError: it cannot be taken.
+    """
+    if folder is None or not exists(folder):
+        return
+    if source is not None:
+        check_free(folder / FOLDER)
+    elif anew:
+        check_left(folder)
+    else:
+        raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
+
+
+def _measured(settings: Settings) -> list[str]:
+    """Return what was not asked for, but is measured, and may be otherwise another time."""
+    cuts = ["grid.cuts"] if settings.grid.cuts is None else []
+    return cuts + (["method.staleness"] if settings.method.staleness == "auto" else [])
 
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
@@ -502,9 +603,13 @@ def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
 
 def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan | ServedPlan:
     """Return the plan of a run that goes on, with what it measured at its beginning."""
+    check_first(source, settings.plain())
+    check_origin(source, origin_of(task))
+    for line in other_bits(source, _bits(settings)):
+        tell(line, "stderr")
     measured = Measured.read(source.manifest["measured"].encode())
     with computing(settings.engine.threads):
-        plan = plan_of(task, measured.into(settings), measured.table)
+        plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
     return plan
 
@@ -533,10 +638,21 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
     settings, source = asked.settings.checkpoint, asked.source
     if not settings.wanted and source is None:
         return None
+    virtual = asked.settings.engine.virtual and plan.time_model is not None
+    if virtual and source is not None and not source.manifest.get("virtual"):
+        warnings.warn(
+            f"virtual time begins at 0 (checkpoint: {source.folder}): the run has had none before", stacklevel=4
+        )
+    if source is not None and is_stream(asked.task.data):
+        warnings.warn(
+            f"the stream is gone through once more, from its beginning to version {source.version}, without training",
+            stacklevel=4,
+        )
     told = {
-        "stalegrid": __version__,
-        "torch": torch.__version__,
+        "virtual": virtual,
+        **_bits(asked.settings),
         "settings": written,
+        ORIGIN: origin_of(asked.given or asked.task),
         "measured": Measured.of(plan).text().decode(),
         **_reads(asked, plan),
         "losses": [loss.plain() for loss in asked.losses],
@@ -563,6 +679,13 @@ def _reads(asked: _Asked, plan: Plan | ServedPlan) -> Record:
     }
 
 
+def _bits(settings: Settings) -> Record:
+    """Return that on which the last bits of numbers may depend."""
+    device = use_device(settings.engine.device, 0).type
+    versions = {"stalegrid": __version__, "torch": torch.__version__}
+    return {**versions, "device": device, "threads": settings.engine.threads}
+
+
 def _announce(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> None:
     settings = asked.settings
     line = headline(plan, settings.engine.kind, settings.engine.threads)
@@ -577,20 +700,24 @@ def _on_torchrun(asked: _Asked) -> Result:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
         peers.check_same("models", lambda: layout_of_state(task.model))
         peers.check_same("data", lambda: fingerprint(task))
+        peers.check_same("checkpoints", lambda: "" if asked.source is None else asked.source.folder.name)
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
             plan = peers.agree(
-                _same(settings), lambda: asked.watched(prepare(task, settings, asked.source)), partial(_again, asked)
+                _same(settings),
+                lambda: asked.watched(prepare(task, settings, asked.source, anew=asked.anew)),
+                partial(_again, asked),
             )
-            again = asked.source is not None
-            with peers.shared(lambda: open_folder(settings.output.folder, again=again)) as folder:
+            with peers.shared(asked.folder) as folder:
                 if peers.rank == 0:
                     _announce(asked, plan, folder)
                 job = _job(asked, plan, folder)
                 with _leaving(job) as leaving:
                     summary = peers.run(job, lambda: read_summary(folder), leaving)
                 if plan.program.left is not None:
-                    raise left(folder)
+                    raise left(folder, named=asked.named)
+                if peers.rank == 0:
+                    asked.end(folder, summary)
                 models = _models(task, settings, summary)
                 for which, model in models.items():
                     if peers.rank == 0:
@@ -627,12 +754,12 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
             agents = build_agents(job.task, job.plan, program.agents, device, dated, readers, job.begins())
-            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving) as agents:
+            with noted(agents, job.folder) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:
             sink.finish()
     if traced:
-        write_trace(job.folder / TRACE, timeline)
+        write_trace(job.traced, timeline)
     return program.left is None
 
 

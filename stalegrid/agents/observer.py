@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import Form, LossFunction, call, labels, losses, mapped, spread
+from stalegrid.objects import Form, LossFunction, Memory, call, labels, losses, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
@@ -82,6 +82,8 @@ class Observer:
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
+        given = [*model.parameters(), *model.buffers()]
+        self._objects = Memory({"model": model, "loss": loss, "metrics": metrics}, given)
         self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
         # Samples, loss, correct, and what the loss counts, of the evaluation under way.
         self._sums = [0.0, 0.0, 0.0, 0.0]
@@ -101,12 +103,13 @@ class Observer:
 
     def state_dict(self) -> State:
         """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
-        return {"unlike": self._unlike, "sink": self._sink.state_dict()}
+        return {"unlike": self._unlike, "sink": self._sink.state_dict(), "objects": self._objects.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._unlike = state["unlike"]
         self._sink.load_state_dict(state["sink"])
+        self._objects.load_state_dict(state["objects"])
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
         found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})

@@ -21,13 +21,11 @@ from stalegrid.errors import TrainingError
 from stalegrid.objects import (
     Form,
     LossFunction,
+    Memory,
     Shapes,
-    attributes_of,
     labels,
     losses,
     mapped,
-    recall,
-    remembered,
     shapes_of,
     tensors_in,
 )
@@ -45,6 +43,7 @@ from stalegrid.stages import (
     described,
     load_optimizer,
     load_scheduler,
+    parts_of,
     state_of_optimizer,
     state_of_scheduler,
 )
@@ -175,6 +174,8 @@ class PipelineUnit:
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
         # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
+        self._objects, inside = self._memories()
+        self.stage.memory = inside
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -207,7 +208,7 @@ class PipelineUnit:
 
     def state_dict(self) -> State:
         """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""
-        parts, parameters = self._parts, self.stage.weights.trainable()
+        parts = self._parts
         return {
             "reads": described(self.stage.weights, parts.optimizer, parts.scheduler, parts.made),
             "weights": self.stage.weights.state_dict(),
@@ -215,34 +216,43 @@ class PipelineUnit:
             "scheduler": None if parts.scheduler is None else state_of_scheduler(parts.scheduler),
             "versions": parts.versions.state_dict(),
             "stage": self.stage.state_dict(),
-            "view": remembered(self.stage.view, parameters),
-            "corrections": [remembered(correction, parameters) for correction in parts.corrections],
-            "exchange": remembered(parts.exchange, parameters),
             "ledger": parts.ledger.state_dict(),
             "tally": parts.tally.state_dict(),
-            "module": attributes_of(self.stage.module),
-            "loss": remembered(self._loss),
+            "objects": self._objects.state_dict(),
             "own": (self._lr, self._version, self._sums, self._counts, self._sent_targets),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`, but for the graphs of batches in flight, which are revived."""
-        parts, parameters = self._parts, self.stage.weights.trainable()
+        parts = self._parts
         self.stage.weights.load_state_dict(state["weights"])
         load_optimizer(parts.optimizer, state["optimizer"])
         if parts.scheduler is not None:
             load_scheduler(parts.scheduler, state["scheduler"])
         parts.versions.load_state_dict(state["versions"])
         self.stage.load_state_dict(state["stage"])
-        recall(self.stage.view, state["view"], parameters)
-        for correction, own in zip(parts.corrections, state["corrections"], strict=True):
-            recall(correction, own, parameters)
-        recall(parts.exchange, state["exchange"], parameters)
         parts.ledger.load_state_dict(state["ledger"])
         parts.tally.load_state_dict(state["tally"])
-        recall(self.stage.module, state["module"])
-        recall(self._loss, state["loss"])
+        self._objects.load_state_dict(state["objects"])
         self._lr, self._version, self._sums, self._counts, self._sent_targets = state["own"]
+
+    def _memories(self) -> tuple[Memory, Memory]:
+        """Return what the objects of the unit remember, and what those do that a forward calls."""
+        parts, module = self._parts, self.stage.module
+        optimizers = parts_of(parts.optimizer)
+        tensors = [*self.stage.weights.trainable(), *module.parameters(), *module.buffers(), self.stage.weights.flat]
+        given = [*tensors, *(own for part in optimizers for own in (part.state, part.param_groups))]
+        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in module.named_parameters()}
+        forward = {"model": module, "loss": self._loss}
+        others = {
+            "hooks": hooks,
+            "view": self.stage.view,
+            "corrections": list(parts.corrections),
+            "exchange": parts.exchange,
+            "optimizer": optimizers,
+            "scheduler": parts.scheduler,
+        }
+        return Memory({**forward, **others}, given), Memory(forward, given)
 
     def _sent(self, action: Action, made: Tensors) -> list[Message]:
         """Return what a forward sends: its outputs, what others use too, and the targets where they travel."""

@@ -3,6 +3,7 @@
 Does not know: agents, what is in a state.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stalegrid.checkpoints.layout import FOLDER, MANIFEST, SCHEMA, digest, name_of_part, version_of
-from stalegrid.errors import ConfigError, DataError
+from stalegrid.checkpoints.layout import FOLDER, MANIFEST, SCHEMA, SEAL, digest, name_of_part, seal, version_of
+from stalegrid.errors import DataError
 from stalegrid.programs import OBSERVER
-from stalegrid.written import COUNT, TEXT, is_file, is_folder, joined, read_json
+from stalegrid.written import COUNT, TEXT, checked, exists, is_file, is_folder, joined, read_json
 
 _SHAPE = {
     "schema": COUNT,
@@ -23,6 +24,10 @@ _SHAPE = {
     "parts": [TEXT],
     "files": {TEXT: {"bytes": COUNT, "digest": TEXT}},
 }
+
+
+class NewerSchema(DataError):
+    """A checkpoint was written by a version that is newer than this one."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ class Checkpoint:
         """
         path = self.folder / MANIFEST
         found: dict[str, Any] = read_json(path, {"schema": COUNT})
+        if found["schema"] <= SCHEMA and seal(found) != found.get(SEAL):
+            raise DataError(f"the file is not the one that was written (file: {path}); {_REMEDY}")
         if found["schema"] > SCHEMA:
-            raise DataError(
+            raise NewerSchema(
                 f"the checkpoint was written by a newer stalegrid (file: {path}, schema: {found['schema']}, read here: "
-                f"up to {SCHEMA}, stalegrid: {found.get('stalegrid')}); install that version"
+                f"up to {SCHEMA}, stalegrid: {found.get('stalegrid')}); go on with that version"
             )
-        return dict(read_json(path, _SHAPE))
+        return dict(checked(found, _SHAPE, path))
 
     @property
     def version(self) -> int:
@@ -107,7 +114,7 @@ class Checkpoint:
         return path
 
 
-_REMEDY = "remove this checkpoint's folder, and go on from the one before it"
+_REMEDY = "this checkpoint is of no use"
 
 
 def wholes(checkpoints: Path) -> list[Checkpoint]:
@@ -119,15 +126,46 @@ def wholes(checkpoints: Path) -> list[Checkpoint]:
     return [Checkpoint(folder) for folder in found if is_file(folder / MANIFEST)]
 
 
-def newest(run: Path) -> Checkpoint | None:
-    """Return the newest checkpoint of a run that is whole to the byte, or None."""
+def newest(run: Path, told: Callable[[str], object] = lambda line: None) -> Checkpoint | None:
+    """Return the newest checkpoint of a run that is whole to the byte, or None.
+
+    Args:
+        run: its folder.
+        told: takes what is wrong with one that is passed over.
+
+    Raises:
+        DataError: one was written by a newer version, and it and later ones would be lost.
+    """
     for checkpoint in wholes(run / FOLDER):
         try:
             checkpoint.check()
-        except DataError:
+        except NewerSchema:
+            raise
+        except DataError as problem:
+            told(f"a checkpoint is passed over: {problem}")
             continue
         return checkpoint
     return None
+
+
+def run_of(path: Path) -> Path:
+    """Return the folder of a run, given that, or the folder of one of its checkpoints or of all of them.
+
+    Raises:
+        DataError: there is none.
+    """
+    if is_file(path):
+        raise DataError(f"this is a file (path: {path}); name the folder of a run, or of one of its checkpoints")
+    if not exists(path):
+        raise DataError(f"there is no such folder (path: {path}); name that of a run, or of one of its checkpoints")
+    if (path / FOLDER).exists():
+        return path
+    within = path.resolve()
+    if within.name == FOLDER:
+        return path / ".." if path.name != FOLDER else path.parent
+    if within.parent.name == FOLDER:
+        return within.parent.parent
+    return path
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -136,48 +174,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         DataError: there is none, or it is damaged.
     """
-    if is_file(path / MANIFEST):
-        found = Checkpoint(path)
-    else:
-        candidates = wholes(path / FOLDER)
-        if not candidates:
-            raise DataError(f"there is no whole checkpoint (folder: {path}); name the folder of a run that wrote one")
-        found = candidates[0]
-    found.check()
-    return found
-
-
-def check_settings(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
-    """Check that a run that goes on is asked for what it was at its beginning, but for where it happens.
-
-    Args:
-        checkpoint: that it goes on from.
-        settings: of the run, as plain values.
-
-    Raises:
-        ConfigError: something is not the same, so that it would not be the same run.
-    """
-    both = checkpoint.manifest["settings"], settings
-    then, now = (_flat({name: group for name, group in one.items() if name not in FREE}) for one in both)
-    unlike = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
-    if unlike:
-        shown = "; ".join(f"{name}: {now.get(name)}, then: {then.get(name)}" for name in unlike[:3])
-        raise ConfigError(
-            f"a run goes on to the bit only as it began ({shown}, checkpoint: {checkpoint.folder}); ask for the same, "
-            "or go on in another shape, in a folder of its own (reshape)"
+    run = run_of(path)
+    found = wholes(run / FOLDER)
+    if path.resolve() not in (run.resolve(), (run / FOLDER).resolve()):
+        named = run / FOLDER / path.resolve().name
+        found = [Checkpoint(named), *(other for other in found if other.folder.name < named.name)]
+    elif not found:
+        raise DataError(
+            f"there is no whole checkpoint (folder: {path}); name the folder of a run that has written one "
+            "(checkpoint=N), or begin anew"
         )
+    try:
+        found[0].check()
+    except NewerSchema:
+        raise
+    except DataError as problem:
+        raise DataError(f"{problem}; {_older(found[1:])}") from problem
+    return found[0]
 
 
-FREE = ("engine", "devices", "checkpoint")
-"""Groups of settings that decide where a run happens and when it is saved, and no number."""
-
-
-def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return plain settings by their whole names, as JSON keeps them."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")
-        else:
-            found[before + name] = list(value) if isinstance(value, tuple) else value
-    return found
+def _older(checkpoints: Sequence[Checkpoint]) -> str:
+    """Say which of several checkpoints, newest first, is whole."""
+    for checkpoint in checkpoints:
+        try:
+            checkpoint.check()
+        except DataError:
+            continue
+        return f"an older one is whole, so go on from that: {checkpoint.folder}"
+    return "no older one is whole, so begin anew"

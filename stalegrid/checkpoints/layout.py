@@ -13,14 +13,20 @@ Does not know: who writes or reads it.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stalegrid.programs import OBSERVER, Unit
+from stalegrid.written import to_json
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 SCHEMA = 1
 """Of all files of a checkpoint; raised when an older reader would misread a newer one."""
+
+SEAL = "seal"
+"""What a manifest calls the checksum of all that it says besides."""
 
 _DIGITS = 9
 _PART = re.compile(r"group-(\d+)-stage-(\d+)")
@@ -57,3 +63,9 @@ def digest(path: Path) -> str:
         while piece := file.read(_PIECE):
             found.update(piece)
     return found.hexdigest()
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """Return a checksum of what a manifest says, but for its own."""
+    said = {name: value for name, value in manifest.items() if name != SEAL}
+    return hashlib.blake2b(to_json(said, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stalegrid.checkpoints.kept import Checkpoint, wholes
-from stalegrid.checkpoints.layout import MANIFEST, SCHEMA, digest, folder_of, name_of_part, version_of
+from stalegrid.checkpoints.layout import MANIFEST, SCHEMA, SEAL, digest, folder_of, name_of_part, seal, version_of
 from stalegrid.errors import OutputError
 from stalegrid.programs import Unit
 from stalegrid.written import State, joined, parted, replace, to_json
@@ -119,6 +119,7 @@ class Shelf:
             "files": {file.name: {"bytes": file.stat().st_size, "digest": digest(file)} for file in files},
             **self._facts,
         }
+        manifest[SEAL] = seal(manifest)
         replace(folder / MANIFEST, lambda path: path.write_text(to_json(manifest, indent=2) + "\n"), synced=True)
         self._tidy(version)
 
@@ -128,13 +129,6 @@ class Shelf:
             number = version_of(old)
             if number is not None and number < version and old not in kept:
                 shutil.rmtree(old, ignore_errors=True)
-
-
-def forget_after(checkpoints: Path, version: int) -> None:
-    """Remove what was saved after a version, of which a run is about to save other states, or the same anew."""
-    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
-        if (number := version_of(folder)) is not None and number > version:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_part(folder: Path, name: str, plain: Any, tensors: dict[str, Tensor]) -> None:

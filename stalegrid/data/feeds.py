@@ -52,6 +52,7 @@ def feed(
         readers: what is asked of these processes; None if there shall be none.
     """
     if isinstance(batches, Stream):  # which keeps what is due by itself
+        batches.begin(min((start for starts in takers.values() for start in starts), default=0))
         return batches
     source = batches.items
     if source is None:  # whose batches are made of tensors in memory, in less time than they could be handed over
@@ -113,15 +114,22 @@ class Feed:
 
     def _taken(self, group: int, batch: int) -> Batch:
         """Return a batch for one who wants it."""
-        found, wanted = self._kept.pop((group, batch), (None, 0))
-        if found is None:
-            wanted = sum(batch >= start for start in self._takers[group])
-            tensors = self._ahead[group].next(batch) if self._ahead else self._read(group, batch)
-            found = self._source.batch(tensors)
+        if (group, batch) not in self._kept:
+            self._get(group, batch)
+        found, wanted = self._kept.pop((group, batch))
         if wanted > 1:
             self._kept[group, batch] = found, wanted - 1
         self._last = found
         return found
+
+    def _get(self, group: int, batch: int) -> None:
+        """Read a batch, and where others read ahead, those before it that nobody has asked for yet."""
+        ahead = self._ahead.get(group)
+        # Who begins later, in a run that goes on, may ask first.
+        for number in [batch] if ahead is None else range(ahead.due, batch + 1):
+            tensors = self._read(group, number) if ahead is None else ahead.next(number)
+            wanted = sum(number >= start for start in self._takers[group])
+            self._kept[group, number] = self._source.batch(tensors), wanted
 
     def _read(self, group: int, batch: int, patience: float | None = None) -> Tensors:
         return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch), patience)

@@ -10,6 +10,7 @@ from stalegrid.agents import Agent, Around
 from stalegrid.plans import Plan, ServedPlan
 from stalegrid.programs import OBSERVER, Action, Message, Unit
 from stalegrid.timing import NANOSECONDS, Pace
+from stalegrid.written import State
 
 
 class Paced(Around):
@@ -34,6 +35,15 @@ class Paced(Around):
         wanted = self._pace.of(action.kind) if self._emulated else self._pace.stretched(taken)
         time.sleep(max(0, wanted - taken) / (1000 * NANOSECONDS))
         return made
+
+    def state_dict(self) -> State:
+        """Return the state of the agent within, and how much was drawn for its device."""
+        return {**super().state_dict(), "drawn": self._pace.drawn}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`; a device that was not slower has drawn nothing."""
+        super().load_state_dict(state)
+        self._pace.skip(state.get("drawn", 0))
 
 
 def paced(plan: Plan | ServedPlan, agents: dict[Unit, Agent], emulate: bool) -> dict[Unit, Agent]:

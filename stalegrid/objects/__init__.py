@@ -8,7 +8,7 @@ from stalegrid.objects.copies import attach, cast, copied, first_names, hooks_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
-from stalegrid.objects.memory import attributes_of, recall, remembered
+from stalegrid.objects.memory import Memory, kept_apart, recall, remembered
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
@@ -32,10 +32,10 @@ __all__ = [
     "Form",
     "Held",
     "LossFunction",
+    "Memory",
     "Shapes",
     "Tensors",
     "attach",
-    "attributes_of",
     "call",
     "cast",
     "changes",
@@ -51,6 +51,7 @@ __all__ = [
     "hooks_of",
     "ignored_by",
     "in_training",
+    "kept_apart",
     "leaves",
     "mapped",
     "own_loss",

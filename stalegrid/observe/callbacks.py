@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied, recall, remembered
+from stalegrid.objects import Memory, copied
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
 from stalegrid.written import State, is_path, said, value_of
@@ -142,6 +142,7 @@ class Calling:
         self.stopped: Record = {}
         for callback in callbacks:
             callback.on_start(folder)
+        self._memories = [(callback, Memory(callback)) for callback in callbacks]
 
     def report(self, record: Record) -> None:
         """Call them with a report."""
@@ -166,7 +167,7 @@ class Calling:
     def state_dict(self) -> State:
         """Return what callbacks remember, and who asked for the end."""
         return {
-            "callbacks": [(type(callback).__qualname__, remembered(callback)) for callback in self._callbacks],
+            "callbacks": [(type(c).__qualname__, m.state_dict()) for c, m in self._memories],
             "asked": self._asked,
             "stopped": self.stopped,
         }
@@ -174,11 +175,11 @@ class Calling:
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`; a callback that was not there begins anew."""
         known = list(state["callbacks"])
-        for callback in self._callbacks:
+        for callback, memory in self._memories:
             found = next((pair for pair in known if pair[0] == type(callback).__qualname__), None)
             if found is not None:
                 known.remove(found)
-                recall(callback, found[1])
+                memory.load_state_dict(found[1])
         self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:

@@ -184,7 +184,9 @@ class Stoppable(Program):
             if action.kind is Kind.SAVE:
                 past = past and action.index != self.saves.since
                 if self._said(action.index) & LEAVE:
-                    yield Action(Kind.DISCARD, action.index, needs=tuple(self._under_way(agent, marked, action.index)))
+                    # One by one: several may be on one edge, of which an action waits for the first alone.
+                    for tag in list(self._under_way(agent, marked, action.index)):
+                        yield Action(Kind.DISCARD, action.index, needs=(tag,))
                     return
             if version is None or not self.judged(version, self.updates):
                 continue

@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, call, spread, tensors_held
+from stalegrid.objects import Form, Memory, call, kept_apart, spread, tensors_held
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
@@ -68,12 +68,14 @@ class Began:
         weights: what is trained, as it was shown.
         followers: the rest of the vector, such as running statistics, as the forward found it.
         counters: the buffers of whole numbers, likewise.
+        objects: what module and loss remembered.
     """
 
     version: int
     weights: Tensor
     followers: Tensor
     counters: dict[str, Tensor]
+    objects: Any
 
 
 class Stage:
@@ -90,6 +92,7 @@ class Stage:
     Attributes:
         mirrors: of other stages' parameters.
         lent: by name, copies of the parameters that the last forward was asked for, as it used them.
+        memory: of what a forward calls; None where nobody forwards again.
     """
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
@@ -97,6 +100,7 @@ class Stage:
         self.mirrors = Mirrors(weights.mirrored, weights.version)
         self._shared = {entry.name: p for entry, p in weights.places()} | weights.mirrored
         self.lent: dict[str, Tensor] = {}
+        self.memory: Memory | None = None
         self.weights = weights
         self.view = view
         self._first = first
@@ -150,7 +154,15 @@ class Stage:
         """Return what forwards of batches in flight are made of; graphs cannot be saved."""
         began = self._began.items()
         batches = {
-            b: (self._graphs[b].inputs, one.version, one.weights, one.followers, one.counters) for b, one in began
+            b: (
+                self._graphs[b].inputs,
+                one.version,
+                one.weights,
+                one.followers,
+                one.counters,
+                one.objects,
+            )
+            for b, one in began
         }
         return {"batches": batches, "mirrors": self.mirrors.state_dict()}
 
@@ -171,10 +183,13 @@ class Stage:
         found, weights = Began(*made_of), self.weights
         self._began[batch] = found
         present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
+        objects = self._remembered()
+        self._recall(kept_apart(found.objects))
         self._set(torch.cat([found.weights, found.followers]), found.counters)
         with self.mirrors.showing(batch):
             self._make_graph(batch, self._cut(inputs), head, found.version)
         self._set(*present)
+        self._recall(objects)
 
     def outputs(self, batch: int) -> Tensors:
         """Return what the graph of a batch in flight made."""
@@ -237,7 +252,14 @@ class Stage:
         same = vector is weights.flat and last is not None and last.version == version
         own = last.weights if same and last is not None else vector[: weights.trained].clone()
         counters = {name: counter.clone() for name, counter in weights.counters().items()}
-        self._began[batch] = Began(version, own, weights.flat[weights.trained :].clone(), counters)
+        self._began[batch] = Began(version, own, weights.flat[weights.trained :].clone(), counters, self._remembered())
+
+    def _remembered(self) -> Any:
+        return None if self.memory is None else kept_apart(self.memory.state_dict())
+
+    def _recall(self, objects: Any) -> None:
+        if self.memory is not None:
+            self.memory.load_state_dict(objects)
 
     def _set(self, vector: Tensor, counters: Mapping[str, Tensor]) -> None:
         self.weights.flat.copy_(vector)

@@ -128,7 +128,7 @@ def _undone(agent: State, trained: int) -> tuple[Tensor, dict[str, Tensor]]:
     weights, batches = agent["weights"], agent["stage"]["batches"]
     kept: list[Any] = [batches[batch] for batch in sorted(batches)]
     # Only a stage that keeps graphs keeps what their forwards were made of: with (inputs, version, weights) before it.
-    if not kept or not isinstance(kept[0], tuple) or len(kept[0]) != 5 or not isinstance(kept[0][1], int):
+    if not kept or not isinstance(kept[0], tuple) or len(kept[0]) < 5 or not isinstance(kept[0][1], int):
         return weights["flat"], weights["counters"]
-    followers, counters = kept[0][3:]
+    followers, counters = kept[0][3:5]
     return torch.cat([weights["flat"][:trained], followers]), counters

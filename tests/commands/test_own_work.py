@@ -38,7 +38,7 @@ def same(one: Path, other: Path) -> bool:
 
 def refused(capsys: Said, *arguments: str) -> str:
     """Return the one line with which a command is refused before it leaves anything behind."""
-    before = sorted(path.name for path in Path.cwd().iterdir())
+    before = sorted(path.name for path in Path.cwd().iterdir() if path.name != "__pycache__")
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said

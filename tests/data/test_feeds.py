@@ -112,7 +112,7 @@ class Hanging(Counted):
 def test_a_sample_that_takes_too_long_to_read_ahead_is_named(stack: ExitStack) -> None:
     batches = made(Counted())
     sample = int(batches.indices(0, 3)[1])
-    fed = feed(made(Hanging(sample)), {0: 1}, BATCHES, 2, Readers(stack, 0.5))
+    fed = feed(made(Hanging(sample)), {0: (0,)}, BATCHES, 2, Readers(stack, 0.5))
     for batch in range(3):
         assert torch.equal(fed.inputs(0, batch)[0], batches.inputs(0, batch)[0])
     told = rf"\(sample: {sample}, epoch: 0\): TimeoutError: it took longer than 0.5 s; .* raise the deadline"
@@ -128,6 +128,6 @@ def stuck(items: list[Any]) -> Any:
 @pytest.mark.timeout(60)
 def test_a_function_that_takes_too_long_to_make_a_batch_is_told_of(stack: ExitStack) -> None:
     batches = Batches(reading_of(Counted(), stuck), groups=1, batch_size=4)
-    fed = feed(batches, {0: 1}, BATCHES, 1, Readers(stack, 0.5))
+    fed = feed(batches, {0: (0,)}, BATCHES, 1, Readers(stack, 0.5))
     with pytest.raises(DataError, match=r"the collate_fn fails \(samples: .*TimeoutError: it took longer than 0.5 s"):
         fed.inputs(0, 0)

@@ -153,7 +153,7 @@ def test_rates_and_horizons_are_those_that_are_asked_for_now(tmp_path: Path) -> 
 def test_another_shape_needs_the_word_and_a_folder_of_its_own(tmp_path: Path) -> None:
     train(tmp_path / "run", method="sgd", updates=5)
     with pytest.raises(ConfigError, match=r"batch_size: 8, then: 4.*or go on in another shape.*\(reshape\)"):
-        train(tmp_path / "run", method="sgd", batch_size=8, updates=5, resume=tmp_path / "run")
+        train(tmp_path / "run", method="sgd", batch_size=8, updates=5, resume=at(tmp_path / "run", 4))
     with pytest.raises(ConfigError, match=r"leaves the other one's folder as it is.*name a new one"):
         train(tmp_path / "run", stages=2, updates=9, resume=tmp_path / "run", reshape=True)
     with pytest.raises(ConfigError, match=r"nothing is left to train \(updates: 4, the run begins after: 4\)"):

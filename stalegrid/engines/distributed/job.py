@@ -25,7 +25,7 @@ from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
-from stalegrid.observe import Sink
+from stalegrid.observe import Sink, name_of_trace
 from stalegrid.plans import Plan, ServedPlan, Task
 
 
@@ -54,6 +54,12 @@ class Job:
     folder: Path
     keeping: Keeping | None = None
     begins: Callable[[], Beginning] = Beginning
+
+    @property
+    def traced(self) -> Path:
+        """The file of the trace: a run that goes on leaves what was traced before alone."""
+        source = None if self.keeping is None else self.keeping.source
+        return self.folder / name_of_trace(0 if source is None else source.version)
 
 
 def write_job(job: Job) -> IO[bytes]:

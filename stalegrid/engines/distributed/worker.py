@@ -34,9 +34,10 @@ from stalegrid.engines.noting import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
-from stalegrid.observe import TRACE, Nowhere, Stream, Timeline, write_trace
+from stalegrid.observe import Nowhere, Stream, Timeline, write_trace
 from stalegrid.programs import OBSERVER, Program, Unit
 from stalegrid.seeds import kept
+from stalegrid.timing import Clock
 
 MET = "met"
 """The file that says that all processes have found each other and are ready."""
@@ -99,18 +100,22 @@ def work(
         if ended:
             sink.finish()
         if timeline is not None:
-            _write(job.folder / TRACE, timeline, world, max(engine.deadline, LONG))
+            _write(job.traced, timeline, world, max(engine.deadline, LONG))
         return ended
 
 
 def kept_by(
-    job: Job, agents: dict[Unit, Agent], device: torch.device, leaving: Callable[[], bool]
+    job: Job,
+    agents: dict[Unit, Agent],
+    device: torch.device,
+    leaving: Callable[[], bool],
+    clock: Clock | None = None,
 ) -> AbstractContextManager[dict[Unit, Agent]]:
     """Let the agents of this process be saved and loaded, if the job says so."""
     program = job.plan.program
     if job.keeping is None or not isinstance(program, Program):
         return nullcontext(agents)
-    return job.keeping.saving(agents, program, device, leaving)
+    return job.keeping.saving(agents, program, device, leaving, clock)
 
 
 def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:

@@ -23,7 +23,8 @@ def state_of_optimizer(optimizer: Optimizer) -> State:
     numbers = {id(p): i for i, p in enumerate(_parameters(optimizer))}
     return {
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
-        "state": {numbers[id(p)]: dict(entry) for p, entry in optimizer.state.items()},
+        "state": {numbers[id(p)]: dict(entry) for p, entry in optimizer.state.items() if id(p) in numbers},
+        "beside": {name: entry for name, entry in optimizer.state.items() if id(name) not in numbers},
         "rest": [_rest(part) for part in parts_of(optimizer)],
     }
 
@@ -35,6 +36,7 @@ def load_optimizer(optimizer: Optimizer, state: State) -> None:
     parameters = _parameters(optimizer)
     for number, entry in state["state"].items():
         optimizer.state[parameters[number]] = entry
+    optimizer.state.update(state.get("beside", {}))
     for part, rest in zip(parts_of(optimizer), state["rest"], strict=True):
         vars(part).update(rest)
 
@@ -52,7 +54,7 @@ def state_of_scheduler(scheduler: LRScheduler) -> State:
     """Return what a schedule says itself that it remembers, but for functions, which do not change."""
     if callable(getattr(scheduler, "state_dict", None)):
         return {name: value for name, value in scheduler.state_dict().items() if not callable(value)}
-    return remembered(scheduler)
+    return {"remembered": remembered(scheduler)}
 
 
 def load_scheduler(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
@@ -60,4 +62,4 @@ def load_scheduler(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
     if callable(getattr(scheduler, "load_state_dict", None)):
         scheduler.load_state_dict({**scheduler.state_dict(), **state})
     else:
-        recall(scheduler, state)
+        recall(scheduler, state["remembered"])
