@@ -55,6 +55,7 @@ from stalegrid.recipes import RunConfig
 from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
 from stalegrid.timing import DeviceSettings
 from stalegrid.train import Result, train
+from stalegrid.transfer import export, load_exported, save_exported
 from stalegrid.version import __version__
 
 __all__ = [
@@ -121,10 +122,13 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "by_name",
+    "export",
     "flat_layout",
     "gpipe",
+    "load_exported",
     "one_f_one_b",
     "pad_to",
+    "save_exported",
     "stale",
     "train",
 ]

@@ -111,6 +111,7 @@ from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.seeds import kept
 from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
+from stalegrid.transfer import ANEW, Position, Start, check_start, facts_of, sentence, start_of
 from stalegrid.version import __version__
 from stalegrid.written import exists, groups_of
 
@@ -181,6 +182,8 @@ def train(
     output: OutputSettings | None = None,
     checkpoint: int | CheckpointSettings | None = None,
     resume: Path | str | None = None,
+    reshape: bool = False,
+    start_from: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -240,6 +243,10 @@ def train(
             run.
         resume: folder of a run that has checkpoints, or of one of them, from which this one goes on, in the folder of
             that run, to the bit; or ``auto``: from the newest in ``out``, or from the beginning.
+        reshape: whether it goes on as it is asked for here, with other groups, stages, method or whatever else; then
+            not to the bit, and in a folder of its own.
+        start_from: file of a model and, beside it, of its optimizer's state, that ``stalegrid export`` or
+            :func:`stalegrid.save_exported` wrote; what the run begins with, in place of the model as it is.
         callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
             early end.
         loggers: where records go too, by name or as objects, beside those of the output.
@@ -263,7 +270,16 @@ def train(
         check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
     own = own_loss if loss is None else loss
     task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
-    return execute(task, Settings.of(options), resume=resume, callbacks=callbacks, loggers=loggers, quiet=quiet)
+    return execute(
+        task,
+        Settings.of(options),
+        resume=resume,
+        reshape=reshape,
+        start_from=start_from,
+        callbacks=callbacks,
+        loggers=loggers,
+        quiet=quiet,
+    )
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
@@ -275,6 +291,8 @@ def execute(
     settings: Settings,
     *,
     resume: Path | str | None = None,
+    reshape: bool = False,
+    start_from: Path | str | None = None,
     losses: Sequence[LostGroup] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
@@ -287,6 +305,8 @@ def execute(
         task: what is trained.
         settings: how; where they also say what, they are written to the folder whole.
         resume: what the run goes on from.
+        reshape: whether it goes on in another shape.
+        start_from: what it begins with.
         losses: groups that it goes on without; those that it was without before, if left out.
         callbacks: called with what is told.
         loggers: where records go too.
@@ -294,14 +314,19 @@ def execute(
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
-    settings, source = goes_on(settings, resume)
+    start = start_of(settings.output.folder, resume if reshape else None, start_from)
+    settings, source = goes_on(settings, None if reshape else resume)
+    check_start(source, start)
+    given, task = task, start.into(task, settings.training)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
     called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
     if losses is None:
         losses = [] if source is None else list(map(LostGroup.of, source.manifest.get("losses", ())))
     anew = source is None and str(resume) == AUTO
     kept, lost = own_copies(found, "logger"), tuple(losses)
-    asked = _Asked(task, settings, called, kept, quiet, keep_units, source, lost, anew)
+    asked = _Asked(
+        task, settings, called, kept, quiet, keep_units, source, lost, anew, start, task if start_from else given
+    )
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():
             return _on_torchrun(asked)
@@ -409,6 +434,10 @@ class _Asked:
         if self.kept:
             write_end(folder / FOLDER, summary["version"])
 
+    start: Start = ANEW
+    given: Task | None = None
+    """What the user names again where the run is resumed."""
+
     def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan, for a run that may end early where a callback may ask for it.
 
@@ -428,6 +457,7 @@ class _Asked:
     def _kept(self, plan: Plan | ServedPlan, *, stops: bool) -> Plan | ServedPlan:
         """Return the plan, for a run that is saved where that is asked for, and goes on where it was saved."""
         checkpoint, source = self.settings.checkpoint, self.source
+        plan = self._begun(plan)
         if self.kept:
             if self.settings.output.folder is None:
                 raise ConfigError("checkpoints lie in the folder of the run, and there is none; name one (out)")
@@ -465,6 +495,15 @@ class _Asked:
         live = self.source.manifest["settings"]["engine"]["kind"] == "processes"
         return plan.after(self.source.run / DELIVERIES, self.source.version, live=live)
 
+    def _begun(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
+        """Return the plan of a run that begins later than with the first batch, or began so."""
+        if self.source is None:
+            placed = self.start.placed(plan)
+            self.start.check(self.task, placed)
+            return placed
+        begins = self.source.manifest["begins"]
+        return plan.begun(begins) if begins and isinstance(plan, Plan) else plan
+
 
 def _on_this_host(asked: _Asked) -> Result:
     task, settings = asked.task, asked.settings
@@ -472,7 +511,7 @@ def _on_this_host(asked: _Asked) -> Result:
     plan = asked.watched(prepare(task, settings, asked.source, anew=asked.anew))
     with asked.folder() as folder, cursor_kept():
         job = _job(asked, plan, folder)
-        _announce(settings, plan, folder, asked.quiet)
+        _announce(asked, plan, folder)
         try:
             with _leaving(job) as leaving:
                 ended = _simulate(job, leaving) if settings.engine.virtual else _launch(asked, job, leaving)
@@ -618,10 +657,14 @@ def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     written = plan.settled(settings).plain()
     told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
     again = asked.source is not None
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told, again)
+    begun = _begun_with(asked, plan)
+    told_of_plan = {**facts(plan), **({"start": begun} if begun else {})}
+    sink = partial(make_sink, folder, told_of_plan, limit, plan.program.updates, *told, again)
     keeping = _keeping(asked, plan, folder, written)
     trace = settings.output.trace
-    return Job(asked.task, plan, settings.engine, settings.devices.emulate, trace, sink, folder, keeping)
+    start = asked.start if asked.source is None else ANEW
+    begins = partial(start.opened, asked.task, plan)
+    return Job(asked.task, plan, settings.engine, settings.devices.emulate, trace, sink, folder, keeping, begins)
 
 
 def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Record) -> Keeping | None:
@@ -642,11 +685,31 @@ def _keeping(asked: _Asked, plan: Plan | ServedPlan, folder: Path, written: Reco
         "virtual": virtual,
         **_bits(asked.settings),
         "settings": written,
-        ORIGIN: origin_of(asked.task),
+        ORIGIN: origin_of(asked.given or asked.task),
         "measured": Measured.of(plan).text().decode(),
+        **_reads(asked, plan),
         "losses": [loss.plain() for loss in asked.losses],
     }
     return Keeping(folder / FOLDER, settings, told, source)
+
+
+def _begun_with(asked: _Asked, plan: Plan | ServedPlan) -> Record:
+    """Return what is said of the beginning of a run that goes on from something in another shape."""
+    found: Record = asked.start.told(plan) if asked.source is None else asked.source.manifest["start"]
+    return found
+
+
+def _reads(asked: _Asked, plan: Plan | ServedPlan) -> Record:
+    """Return what a manifest says for runs that go on in another shape."""
+    start = _begun_with(asked, plan)
+    if not isinstance(plan, Plan):
+        return {"begins": 0, "start": start}
+    return {
+        "begins": plan.schedule.begins,
+        "start": start,
+        "position": Position.of(plan).plain(),
+        "model": facts_of(cast_model(asked.task, plan.training), plan.stages),
+    }
 
 
 def _bits(settings: Settings) -> Record:
@@ -656,9 +719,12 @@ def _bits(settings: Settings) -> Record:
     return {**versions, "device": device, "threads": settings.engine.threads}
 
 
-def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
+def _announce(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> None:
+    settings = asked.settings
     line = headline(plan, settings.engine.kind, settings.engine.threads)
-    announce(line, plan.settled(settings).plain(), folder, quiet)
+    announce(line, plan.settled(settings).plain(), folder, asked.quiet)
+    if asked.source is None and not asked.quiet and (begun := asked.start.told(plan)):
+        tell(sentence(begun))
 
 
 def _on_torchrun(asked: _Asked) -> Result:
@@ -677,7 +743,7 @@ def _on_torchrun(asked: _Asked) -> Result:
             )
             with peers.shared(asked.folder) as folder:
                 if peers.rank == 0:
-                    _announce(settings, plan, folder, asked.quiet)
+                    _announce(asked, plan, folder)
                 job = _job(asked, plan, folder)
                 with _leaving(job) as leaving:
                     summary = peers.run(job, lambda: read_summary(folder), leaving)
@@ -714,14 +780,14 @@ def _simulate(job: Job, leaving: Callable[[], bool]) -> bool:
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
+            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers, job.begins())
             with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
+            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers, job.begins())
             with noting(agents) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:

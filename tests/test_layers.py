@@ -20,7 +20,7 @@ LAYERS = (
     ("timing", "methods"),
     ("plans",),
     ("agents",),
-    ("engines", "report"),
+    ("engines", "report", "transfer"),
     ("config",),
     ("train", "planner", "recipes"),
     ("studies",),

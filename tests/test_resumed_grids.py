@@ -49,7 +49,7 @@ def copied(run: Path, version: int) -> Iterator[Path]:
 
 
 def versions(run: Path) -> list[int]:
-    return sorted(int(folder.name) for folder in (run / FOLDER).iterdir())
+    return sorted(int(folder.name) for folder in (run / FOLDER).iterdir() if folder.is_dir())
 
 
 def check_resumed(whole: stalegrid.Result, version: int, engine: Any = "simulator", **options: Any) -> None:

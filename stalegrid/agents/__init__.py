@@ -6,6 +6,7 @@ Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; 
 """
 
 from stalegrid.agents.agent import Agent, Around
+from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build import build_agents
 
-__all__ = ["Agent", "Around", "build_agents"]
+__all__ = ["Agent", "Around", "Beginning", "build_agents"]

@@ -41,6 +41,7 @@ from stalegrid.stages import (
     Stage,
     Update,
     Versions,
+    described,
     load_optimizer,
     load_scheduler,
     parts_of,
@@ -119,6 +120,7 @@ class Parts:
         scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
         exchange: with other groups, if there is any.
         tied: parameters that other stages use too.
+        made: options of the optimizer's groups when it was made.
     """
 
     stage: Stage
@@ -130,6 +132,7 @@ class Parts:
     scheduler: LRScheduler | None
     exchange: Exchange | None
     tied: Tied
+    made: Sequence[State]
 
 
 class PipelineUnit:
@@ -207,6 +210,7 @@ class PipelineUnit:
         """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""
         parts = self._parts
         return {
+            "reads": described(self.stage.weights, parts.optimizer, parts.scheduler, parts.made),
             "weights": self.stage.weights.state_dict(),
             "optimizer": state_of_optimizer(parts.optimizer),
             "scheduler": None if parts.scheduler is None else state_of_scheduler(parts.scheduler),

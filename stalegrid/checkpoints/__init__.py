@@ -9,7 +9,7 @@ Does not know: agents, engines, what a state says.
 from stalegrid.checkpoints.anew import check_left, check_not_ended, check_same, clear
 from stalegrid.checkpoints.compared import FREE, ORIGIN, check_first, check_origin, check_settings, other_bits
 from stalegrid.checkpoints.kept import Checkpoint, newest, read_checkpoint, run_of
-from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part
+from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part, unit_of_part
 from stalegrid.checkpoints.settings import CheckpointSettings
 from stalegrid.checkpoints.shelf import Shelf
 from stalegrid.checkpoints.taken import check_free, forget_after, shared, taken, write_end
@@ -39,5 +39,6 @@ __all__ = [
     "run_of",
     "shared",
     "taken",
+    "unit_of_part",
     "write_end",
 ]

@@ -73,8 +73,8 @@ def _other_settings(checkpoint: Checkpoint, shown: str) -> ConfigError:
     )
     longer = any(f"{name}:" in shown for name in ("training.updates", "training.epochs", "training.until"))
     return ConfigError(
-        f"a run goes on to the bit only as it began ({shown}, checkpoint: {checkpoint.folder}); ask for the same"
-        f"{length if longer else ''}"
+        f"a run goes on to the bit only as it began ({shown}, checkpoint: {checkpoint.folder}); ask for the same, "
+        f"or go on in another shape, in a folder of its own (reshape){length if longer else ''}"
     )
 
 

@@ -12,6 +12,7 @@ Does not know: who writes or reads it.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ SEAL = "seal"
 """What a manifest calls the checksum of all that it says besides."""
 
 _DIGITS = 9
+_PART = re.compile(r"group-(\d+)-stage-(\d+)")
 _PIECE = 1 << 20  # bytes that are read at once
 
 
@@ -36,6 +38,12 @@ def name_of_part(unit: Unit) -> str:
     if unit == OBSERVER:
         return "observer"
     return f"group-{unit.group}-stage-{unit.stage}" if unit.group >= 0 else f"server-{unit.stage}"
+
+
+def unit_of_part(name: str) -> Unit | None:
+    """Return the unit of a grid whose part has a name; None for that of another agent."""
+    found = _PART.fullmatch(name)
+    return None if found is None else Unit(int(found[1]), int(found[2]))
 
 
 def folder_of(checkpoints: Path, version: int) -> Path:

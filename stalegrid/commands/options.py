@@ -254,7 +254,12 @@ class _File(argparse.Action):
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """Return what a file of options says, by the paths of fields."""
+    """Return what a file of options says, by the paths of fields.
+
+    Raises:
+        ConfigError: it holds something else.
+        DataError: it cannot be read.
+    """
     content = read_yaml(path)
     if content is None:  # an empty file
         return {}

@@ -14,6 +14,8 @@ USAGE = "[options]"
 def ask(parser: Parser) -> None:
     """Add the options."""
     add_fields(parser, EVERYTHING)
+    about = "file of a model, and beside it of its optimizer's state, that the run begins with"
+    add_own(parser, "--start-from", Path | None, about)
     add_own(parser, "--resume", str | None, RESUME)
 
 
@@ -25,16 +27,16 @@ RESUME = (
 
 def run(options: Namespace) -> int:
     """Train."""
-    return train(config_of(options), options.resume)
+    return train(config_of(options), options.resume, options.start_from)
 
 
-def train(config: RunConfig, resume: Path | str | None) -> int:
+def train(config: RunConfig, resume: Path | str | None, start_from: Path | None = None) -> int:
     """Train what a configuration says; see :func:`stalegrid.train.train`."""
     from stalegrid.recipes import make_task
     from stalegrid.train import execute, get_ready
 
     get_ready(config)
-    result = execute(make_task(config), config, resume=resume)
+    result = execute(make_task(config), config, resume=resume, start_from=start_from)
     where = "nothing is kept: name a folder with --out" if result.folder is None else f"results are in {result.folder}"
     tell(where)
     return 0

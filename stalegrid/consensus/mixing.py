@@ -30,6 +30,7 @@ class Turns:
         period: H, updates from one mixing to the next.
         lag: c, updates by which the neighbours' vectors are late.
         updates: N.
+        begins: version at which the run begins.
         gone: groups that are there no more.
     """
 
@@ -37,6 +38,7 @@ class Turns:
     period: int
     lag: int
     updates: int
+    begins: int = 0
     gone: frozenset[int] = frozenset()
 
     @property

@@ -29,6 +29,7 @@ class Averaging:
         period: H, updates from one mixing to the next; the rounds n with (n+1) % H == 0 mix.
         lag: c, mix with neighbours' parameters of round ``n - c``; the first c rounds have none and do not mix.
         updates: N, so that nothing is shared that nobody will mix.
+        begins: version at which the run begins, before which nobody has shared anything.
 
     Raises:
         ConfigError: the period is below 1 or the lag below 0.
@@ -39,6 +40,7 @@ class Averaging:
     period: int
     lag: int
     updates: int
+    begins: int = 0
 
     def __post_init__(self) -> None:
         if self.period < 1:
@@ -48,7 +50,7 @@ class Averaging:
 
     def turn(self, update: int) -> int | None:
         """Return the mixing turn of a round, or None where it does not mix."""
-        due = (update + 1) % self.period == 0 and self.lag <= update < self.updates
+        due = (update + 1) % self.period == 0 and self.begins + self.lag <= update < self.updates
         return (update + 1) // self.period - 1 if due else None
 
     def opening(self, unit: Unit, update: int) -> Iterator[Action]:

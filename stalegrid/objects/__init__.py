@@ -4,7 +4,7 @@ Does not know: stages, groups, what the copies are for.
 """
 
 from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
-from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
+from stalegrid.objects.copies import attach, cast, copied, first_names, hooks_of, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
@@ -48,6 +48,7 @@ __all__ = [
     "check_readers",
     "copied",
     "each_leaf",
+    "first_names",
     "held",
     "hooks_of",
     "ignored_by",

@@ -183,6 +183,23 @@ class Plan:
             )
         return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
 
+    def begun(self, update: int) -> "Plan":
+        """Return the plan of the same run that begins with a later update, with nothing in flight.
+
+        Raises:
+            ConfigError: nothing is left to train, or nobody knows what groups would have sent each other before.
+        """
+        if update and not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own may wait for what was sent before a run begins (mixing: "
+                f"{text_of(self.mixing)}); take one by name, or begin anew with the exported model"
+            )
+        turns = dataclasses.replace(self.turns, begins=update)
+        schedule = dataclasses.replace(self.schedule, begins=update)
+        lateral = self.mixing.lateral(turns) if update else self.program.lateral
+        program = dataclasses.replace(self.program, schedule=schedule, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program)
+
     def stoppable(self, *, often: bool = False) -> "Plan":
         """Return the plan of the same run where a callback may end it early.
 

@@ -6,7 +6,7 @@ A grid of units is a Kahn process network: every agent runs one fixed sequence o
 one first-in first-out edge, so what is computed depends on these sequences alone and never on timing.  Unit (s,k)
 runs, with ``w`` batches in flight before the first backward::
 
-    for n = 0, 1, ..., N-1:                       one round an update
+    for n = 0, 1, ..., N-1:                       one round an update; from where the run begins
         [S(n)]                                    share with other groups, where mixing wants it early
         for each of the M batches b of update n:
             F(...)  until min(b + w, limit) forwards are issued
@@ -75,6 +75,11 @@ class Program(Agenda):
             )
         if self.updates < 1:
             raise ConfigError(f"a run needs at least one update (updates: {self.updates})")
+        if self.updates <= self.schedule.begins:
+            raise ConfigError(
+                f"nothing is left to train (updates: {self.updates}, the run begins after: {self.schedule.begins}); "
+                "ask for more updates or epochs"
+            )
 
     @property
     def units(self) -> list[Unit]:
@@ -88,7 +93,7 @@ class Program(Agenda):
     def issued(self, stage: int, version: int) -> int:
         """Return how many batches a stage has forwarded when all that belongs to a version is done."""
         done = version * self.schedule.micro_batches
-        if self.schedule.flush or not version:
+        if self.schedule.flush or version == self.schedule.begins:
             return done
         return min(done - 1 + self.schedule.windows[stage], self.updates * self.schedule.micro_batches)
 
@@ -142,7 +147,7 @@ class Program(Agenda):
         if agent != OBSERVER:
             return self._train(agent)
         assert self.watch is not None
-        return self.watch.actions(self.units, self.updates, self.saved)
+        return self.watch.actions(self.units, self.updates, self.saved, self.schedule.begins)
 
     def _since(self, agent: Unit, actions: Iterator[Action]) -> Iterator[Action]:
         since, micro = self.saves.since, self.schedule.micro_batches
@@ -155,13 +160,14 @@ class Program(Agenda):
         """Return the versions up to one at which a stage with a window has forwarded a batch."""
         if self.schedule.flush:
             return range(0)
-        return range(max(1, (batch + 1 - window) // self.schedule.micro_batches + 1), last + 1)
+        first = (batch + 1 - window) // self.schedule.micro_batches + 1
+        return range(max(self.schedule.begins + 1, first), last + 1)
 
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
         forward, backward = self._passes(unit)
-        issued = 0
-        for n in range(self.updates):
+        issued = self.schedule.begins * micro
+        for n in range(self.schedule.begins, self.updates):
             yield from self.lateral.opening(unit, n)
             limit = (n + 1 if self.schedule.flush else self.updates) * micro
             for b in range(n * micro, (n + 1) * micro):

@@ -100,8 +100,9 @@ class Stoppable(Program):
         """
         given = {field.name: getattr(program, field.name) for field in fields(program)}
         made = cls(**given, ahead=ahead, laterals=laterals, verdicts=Verdicts(), often=often)
-        if made.judged(made.every, made.updates):
-            made.until(made.every + made.lead)
+        first = (made.schedule.begins // made.every + 1) * made.every
+        if made.judged(first, made.updates):
+            made.until(first + made.lead)
         return made
 
     @property
@@ -122,7 +123,7 @@ class Stoppable(Program):
 
     def judged(self, version: int, updates: int) -> bool:
         """Return whether a version of a run of so many updates has a verdict, which must be able to shorten it."""
-        return version > 0 and version % self.every == 0 and version + self.lead < updates
+        return version > self.schedule.begins and version % self.every == 0 and version + self.lead < updates
 
     def until(self, updates: int) -> Program:
         """Return the program of a run that was to make so many updates."""

@@ -40,7 +40,11 @@ class Watch:
             yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
 
     def actions(
-        self, units: Sequence[Unit], updates: int, saved: Callable[[int], bool] = lambda version: False
+        self,
+        units: Sequence[Unit],
+        updates: int,
+        saved: Callable[[int], bool] = lambda version: False,
+        begins: int = 0,
     ) -> Iterator[Action]:
         """Yield the observer's actions.
 
@@ -48,8 +52,9 @@ class Watch:
             units: whom it watches.
             updates: of the run.
             saved: whether a version is saved.
+            begins: version at which the run begins.
         """
-        for n in range(updates):
+        for n in range(begins, updates):
             yield from self.heard(units, n, updates)
             if saved(n + 1):
                 yield Action(Kind.SAVE, n + 1)

@@ -4,12 +4,23 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.described import described
 from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.optimizers.by_name import by_name
 from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
 from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
+from stalegrid.stages.optimizers.moved import move, options_of
+from stalegrid.stages.optimizers.named import (
+    NamedGroup,
+    NamedState,
+    alike,
+    by_names,
+    load_named,
+    load_schedule,
+    named_state,
+)
 from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Gradients, Head, Stage
@@ -32,6 +43,8 @@ __all__ = [
     "Maker",
     "Mirrors",
     "Named",
+    "NamedGroup",
+    "NamedState",
     "OptimizerFactory",
     "Recomputed",
     "Site",
@@ -42,16 +55,24 @@ __all__ = [
     "Versions",
     "View",
     "Weights",
+    "alike",
     "by_name",
+    "by_names",
+    "described",
     "find_view",
     "kind_of_stage",
     "kinds_of",
+    "load_named",
     "load_optimizer",
+    "load_schedule",
     "load_scheduler",
     "make_optimizer",
     "make_scheduler",
     "makers",
+    "move",
     "name_of_view",
+    "named_state",
+    "options_of",
     "parts_of",
     "ruled",
     "state_of_optimizer",

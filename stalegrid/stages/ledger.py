@@ -28,6 +28,7 @@ class Ledger:
     def __init__(self, site: Site, tally: Tally, *, measure_gap: bool, hold_all: bool) -> None:
         self._unit = site.unit
         self._bound = site.bound
+        self._steady = site.schedule.begins + site.bound  # the first update that is as stale as any
         self._micro_batches = site.schedule.micro_batches
         self._weights = site.weights
         self._versions = site.versions
@@ -96,7 +97,7 @@ class Ledger:
     def _is_turn(self, batch: int) -> bool:
         """Return whether a batch is of the steady state, and the one of its update whose turn it is."""
         update, place = divmod(batch, self._micro_batches)
-        return update >= self._bound and place == self._samples % self._micro_batches
+        return update >= self._steady and place == self._samples % self._micro_batches
 
     def _holds(self, batch: int) -> bool:
         return self._hold_all or batch == self._sample

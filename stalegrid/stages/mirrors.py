@@ -48,14 +48,15 @@ class Mirrors:
     Args:
         parameters: of the stage's module, by name; hooks on their gradients are taken off, since they belong to the sum
             over all uses, which the owner has.
+        version: of the weights that they show first.
 
     Attributes:
         used: by name, what came of the last backward.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], version: int = 0) -> None:
         self._parameters = parameters
-        self._now = {name: Shown(p.detach(), 0) for name, p in parameters.items()}
+        self._now = {name: Shown(p.detach(), version) for name, p in parameters.items()}
         self._kept: dict[int, dict[str, Shown]] = {}  # by batch in flight; one object as long as nothing is new
         self.used: dict[str, Use] = {}
         for parameter in parameters.values():

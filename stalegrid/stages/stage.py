@@ -96,7 +96,7 @@ class Stage:
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
         self.module = module
-        self.mirrors = Mirrors(weights.mirrored)
+        self.mirrors = Mirrors(weights.mirrored, weights.version)
         self._shared = {entry.name: p for entry, p in weights.places()} | weights.mirrored
         self.lent: dict[str, Tensor] = {}
         self.memory: Memory | None = None

@@ -16,6 +16,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.saving import Saves
 from stalegrid.programs.schedules import stale
 from stalegrid.programs.stopping import END_RUN, LEAVE, SAVE, Stoppable
+from tests.programs.test_beginning import later
 from tests.programs.test_pipeline import programs, run_dry
 from tests.programs.test_stopping import run, simple, stoppable
 from tests.programs.test_ties import ties_of
@@ -27,9 +28,10 @@ SAVING = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE)
 def saved(draw: st.DrawFn) -> tuple[Program, int]:
     """A program that is saved, and a version at which it is."""
     plain = draw(programs().filter(lambda p: p.updates > 1))
-    every = draw(st.integers(1, plain.updates - 1))
-    program = replace(plain, ties=draw(ties_of(plain)), saves=Saves(every))
-    return program, draw(st.sampled_from([n for n in range(1, program.updates) if program.saved(n)]))
+    begins = draw(st.sampled_from([0, 0, 1, 3]))
+    every = draw(st.integers(1, plain.updates - 1).filter(lambda n: begins // n < (begins + plain.updates - 1) // n))
+    program = later(replace(plain, ties=draw(ties_of(plain)), saves=Saves(every)), begins)
+    return program, draw(st.sampled_from([n for n in range(begins + 1, program.updates) if program.saved(n)]))
 
 
 def before(program: Program, agent: Unit, version: int) -> list[Action]:
@@ -67,7 +69,8 @@ def test_a_batch_in_flight_was_kept_when_it_was_forwarded(found: tuple[Program, 
         done = before(program, unit, version)
         forwarded = [a.index for a in done if a.kind is Kind.FORWARD]
         flight = [b for b in forwarded if b not in {a.index for a in done if a.kind is Kind.BACKWARD}]
-        assert len(forwarded) == program.issued(unit.stage, version)
+        first = program.schedule.begins * program.schedule.micro_batches
+        assert first + len(forwarded) == program.issued(unit.stage, version)
         assert [b for b in forwarded if version in program.flight(unit.stage, b)] == flight
         assert set(flight) <= {a.index for a in done if a.kind is Kind.KEEP}
 

@@ -19,6 +19,7 @@ from typing import IO
 
 import cloudpickle
 
+from stalegrid.agents import Beginning
 from stalegrid.engines.distributed.packing import Packer
 from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
@@ -41,6 +42,7 @@ class Job:
         sink: makes the place where the observer writes; called in the observer's process only.
         folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
         keeping: how it is saved; None where it is not.
+        begins: makes what units begin with beside the task's model; called in every process.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Job:
     sink: Callable[[], Sink]
     folder: Path
     keeping: Keeping | None = None
+    begins: Callable[[], Beginning] = Beginning
 
     @property
     def traced(self) -> Path:
