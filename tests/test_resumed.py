@@ -73,7 +73,7 @@ def check(folder: Path, make: Callable[[], dict[str, Any]]) -> None:
     """Hold a run against those that go on from each of its saves, all made anew."""
     whole, part = folder / "whole", folder / "part"
     start(whole, **make())
-    saves = sorted((whole / "checkpoints").iterdir())
+    saves = sorted(path for path in (whole / "checkpoints").iterdir() if path.is_dir())
     assert saves
     for save in saves:
         shutil.rmtree(part, ignore_errors=True)

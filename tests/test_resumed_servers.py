@@ -209,7 +209,15 @@ def test_what_was_saved_of_another_future_is_forgotten(tmp_path: Path) -> None:
     checkpoints = tmp_path / "run" / FOLDER
     (checkpoints / "000000016").mkdir()  # of which a part at most was written
     train(tmp_path / "run", resume=checkpoints / "000000010", **options)
-    assert sorted(folder.name for folder in checkpoints.iterdir()) == ["000000005", "000000010", "000000015"]
+    assert sorted(folder.name for folder in checkpoints.iterdir() if folder.is_dir()) == [
+        "000000005",
+        "000000010",
+        "000000015",
+    ]
+
+
+LAST = Path(FOLDER, "000000015")
+"""The last checkpoint; the runs themselves have come to their ends."""
 
 
 # Refused
@@ -219,11 +227,11 @@ def test_an_order_that_the_engine_would_not_go_on_with_is_refused(tmp_path: Path
     options = {"method": "asgd", "servers": Servers(learners=2)}
     train(tmp_path / "drawn", **options)
     with pytest.raises(ConfigError, match=r"drawn in virtual time.*version: 15\); go on with engine simulator"):
-        train(tmp_path / "drawn", engine="processes", resume=tmp_path / "drawn", **options)
+        train(tmp_path / "drawn", engine="processes", resume=tmp_path / "drawn" / LAST, **options)
     first, second, *rest = record(tmp_path / "drawn").splitlines(keepends=True)
     (tmp_path / "drawn" / DELIVERIES).write_text("".join([second, first, *rest]))
     with pytest.raises(ConfigError, match=r"in another order than this engine would.*go on with engine processes"):
-        train(tmp_path / "drawn", resume=tmp_path / "drawn", **options)
+        train(tmp_path / "drawn", resume=tmp_path / "drawn" / LAST, **options)
 
 
 @pytest.mark.parametrize("lines", [0, 3])
@@ -233,7 +241,7 @@ def test_a_record_that_is_too_short_is_refused(lines: int, tmp_path: Path) -> No
     kept = record(tmp_path / "run").splitlines(keepends=True)[:lines]
     (tmp_path / "run" / DELIVERIES).write_text("".join(kept))
     with pytest.raises(ConfigError, match=r"ends before the checkpoint .*version: 15\); put the file back"):
-        train(tmp_path / "run", resume=tmp_path / "run", **options)
+        train(tmp_path / "run", resume=tmp_path / "run" / LAST, **options)
 
 
 def test_a_record_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path) -> None:
@@ -242,10 +250,10 @@ def test_a_record_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path
     path = tmp_path / "run" / DELIVERIES
     path.write_text(path.read_text().replace('"batch": 0', '"batch": 7', 1))
     with pytest.raises((SampleError, ConfigError), match=r"not the one that was written.*put the file back"):
-        train(tmp_path / "run", resume=tmp_path / "run", **options)
+        train(tmp_path / "run", resume=tmp_path / "run" / LAST, **options)
     path.unlink()
     with pytest.raises((OutputError, ConfigError), match=r"deliveries.jsonl"):
-        train(tmp_path / "run", resume=tmp_path / "run", **options)
+        train(tmp_path / "run", resume=tmp_path / "run" / LAST, **options)
 
 
 def test_servers_are_not_saved_as_time_passes(tmp_path: Path) -> None:
