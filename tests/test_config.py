@@ -57,6 +57,7 @@ def test_the_fields_that_are_choices() -> None:
         "grid.tied",
         "engine.kind",
         "engine.device",
+        "engine.on_loss",
         "training.dtype",
         "training.targets",
         "servers.momentum_at",

@@ -128,7 +128,7 @@ class Feed:
         # Who begins later, in a run that goes on, may ask first.
         for number in [batch] if ahead is None else range(ahead.due, batch + 1):
             tensors = self._read(group, number) if ahead is None else ahead.next(number)
-            wanted = sum(number >= start for start in self._takers[group])
+            wanted = sum(number >= start for start in self._takers.get(group, ()))
             self._kept[group, number] = self._source.batch(tensors), wanted
 
     def _read(self, group: int, batch: int, patience: float | None = None) -> Tensors:
