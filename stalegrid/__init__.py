@@ -52,9 +52,10 @@ from stalegrid.programs import (
     stale,
 )
 from stalegrid.recipes import RunConfig
+from stalegrid.runs import Result
 from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
 from stalegrid.timing import DeviceSettings
-from stalegrid.train import Result, train
+from stalegrid.train import train
 from stalegrid.transfer import export, load_exported, save_exported
 from stalegrid.version import __version__
 

@@ -22,8 +22,8 @@ LAYERS = (
     ("agents",),
     ("engines", "report", "transfer"),
     ("config",),
-    ("train", "planner", "recipes"),
-    ("studies",),
+    ("runs", "planner", "recipes"),
+    ("train", "studies"),
     ("commands",),
     ("cli", "__init__", "__main__"),
 )

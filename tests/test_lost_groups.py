@@ -18,9 +18,9 @@ from stalegrid.consensus.matrices import MixingMatrix, mixing_matrix
 from stalegrid.errors import ConfigError, EngineError, GroupLost
 from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.task import Task
+from stalegrid.runs import Result, execute
 from stalegrid.studies.losing import relive
 from stalegrid.studies.replaying import replay
-from stalegrid.train import Result, execute
 from stalegrid.written.groups import grouped
 from tests.cases import CUTS, Net, build, images
 from tests.test_stopped import check_same

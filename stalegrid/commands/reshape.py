@@ -34,7 +34,7 @@ def ask(parser: Parser) -> None:
 def run(options: Namespace) -> int:
     """Train."""
     from stalegrid.recipes import make_task
-    from stalegrid.train import execute, get_ready
+    from stalegrid.runs import execute, get_ready
 
     recorded = content_of(read_checkpoint(options.run).run / CONFIG)
     if "model.name" not in recorded:

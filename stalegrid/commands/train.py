@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
 def train(config: RunConfig, resume: Path | str | None, start_from: Path | None = None) -> int:
     """Train what a configuration says; see :func:`stalegrid.train.train`."""
     from stalegrid.recipes import make_task
-    from stalegrid.train import execute, get_ready
+    from stalegrid.runs import execute, get_ready
 
     get_ready(config)
     result = execute(make_task(config), config, resume=resume, start_from=start_from)

@@ -11,8 +11,8 @@ from pathlib import Path
 from stalegrid.checkpoints import FOLDER, CheckpointSettings, folder_of
 from stalegrid.config import Settings
 from stalegrid.plans import LostGroup, Task
+from stalegrid.runs import Result, execute
 from stalegrid.timing import DeviceSettings
-from stalegrid.train import Result, execute
 
 
 def relive(task: Task, settings: Settings, losses: Sequence[LostGroup], folder: Path, *, quiet: bool = False) -> Result:

@@ -21,9 +21,9 @@ from stalegrid.plans import LostGroup, Task, rules_of
 from stalegrid.programs import DELIVERIES, first_updates
 from stalegrid.recipes import RunConfig
 from stalegrid.report import read_config, read_model, read_summary
+from stalegrid.runs import execute
 from stalegrid.studies.losing import relive
 from stalegrid.timing import DeviceSettings
-from stalegrid.train import execute
 
 
 @dataclass(frozen=True)

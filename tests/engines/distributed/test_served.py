@@ -30,9 +30,9 @@ from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, PeerLost, WorkerDi
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.programs.grid import OBSERVER, learner, server
+from stalegrid.runs import Result, execute
 from stalegrid.studies.replaying import Replayed, replay
 from stalegrid.studies.verifying import verify
-from stalegrid.train import Result, execute
 from tests.cases import changed, flat, make_task
 from tests.engines.distributed import test_failures
 from tests.engines.distributed.test_failures import wait_until, workers

@@ -423,7 +423,7 @@ def test_loading_begins_before_the_run_is_planned(monkeypatch: pytest.MonkeyPatc
         raise Planned
 
     KEPT.end()
-    monkeypatch.setattr(sys.modules["stalegrid.train"], "prepare", plan)
+    monkeypatch.setattr("stalegrid.runs.here.planned", plan)
     with pytest.raises(Planned):
         train()
     assert len(begun) == 1
