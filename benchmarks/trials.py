@@ -193,6 +193,7 @@ class _Course:
     def disturbed(self, leg: Leg) -> None:
         """Let a leg happen."""
         more = ["--engine.deadline", str(_DEADLINE)] if leg.fault.silent else []
+        kept = _reports(self.run, max(_wholes(self.run), default=0))
         started = Started([*self._command(leg.engine, leg.every), *more], self._said)
         try:
             self._wait(started, leg)
@@ -207,13 +208,14 @@ class _Course:
             raise Failed(f"it ended with status {status} after {leg.fault.name}")
         self.ended = status == 0
         self._check_left(leg.fault, status, before, version)
+        self._check_kept(kept)
         if leg.damage is not None and not self.ended and _wholes(self.run):
             self.happened.append(leg.damage)
             self._damaged(DAMAGES[leg.damage])
 
     def goes_to_its_end(self, engine: str) -> None:
         """Let it go on with nothing that happens."""
-        self._end(self._command(engine, 20), 0)
+        self._end(self._command(engine, 20), 0, max(_wholes(self.run), default=0))
         self.ended = True
 
     def _command(self, engine: str, every: int) -> list[str]:
@@ -223,8 +225,9 @@ class _Course:
             return ["resume", str(self.run), *happens]
         return ["train", *_SMALL, *self._way.options, "--out", str(self.run), "--resume", "auto", *happens]
 
-    def _end(self, command: Sequence[str], status: int) -> str:
-        """Run a command, which has to end with a status; return what it says."""
+    def _end(self, command: Sequence[str], status: int, since: int = 0) -> str:
+        """Run a command, which has to end with a status, and to go on from a version; return what it says."""
+        kept = _reports(self.run, since)
         before = self._said.stat().st_size if self._said.exists() else 0
         started = Started(command, self._said)
         try:
@@ -234,6 +237,7 @@ class _Course:
         said = self._said.read_text()[before:]
         if found != status:
             raise Failed(f"{' '.join(command)} ended with status {found} and not {status}: {said[-500:]}")
+        self._check_kept(kept)
         return said
 
     def _wait(self, started: Started, leg: Leg) -> None:
@@ -258,6 +262,11 @@ class _Course:
         if asked and status not in (0, 75):
             raise Failed(f"it was asked to leave at update {version}, and ended with status {status}")
 
+    def _check_kept(self, kept: Sequence[str]) -> None:
+        """Check that what was reported before the last checkpoint was not trained again, as its times would show."""
+        if _reports(self.run)[: len(kept)] != kept:
+            raise Failed(f"it did not go on from its newest checkpoint, but trained again: {kept[-1]}")
+
     def _damaged(self, damage: Callable[[Path, Random], None]) -> None:
         """Damage a file of the newest checkpoint; the run must refuse it by name, and go on as it says."""
         wholes = _wholes(self.run)
@@ -269,17 +278,18 @@ class _Course:
         said = self._end(["resume", str(self.run)], 2)
         if str(file) not in said:
             raise Failed(f"the damaged file is not named (file: {file}): {said[-500:]}")
+        older_version = wholes[-2] if len(wholes) > 1 else 0
         if self._draw.random() < 0.5:
             shutil.rmtree(folder)
-        elif self._draw.random() < 0.5 and len(wholes) > 1:
-            older = folder_of(self.run / FOLDER, wholes[-2])
+        elif self._draw.random() < 0.5 and older_version:
+            older = folder_of(self.run / FOLDER, older_version)
             if str(older) not in said:
                 raise Failed(f"the older checkpoint is not named (folder: {older}): {said[-500:]}")
-            self._end(["resume", str(older), "--engine", self._way.engines[-1]], 0)
+            self._end(["resume", str(older), "--engine", self._way.engines[-1]], 0, older_version)
             self.ended = True
         else:
             options = [*_SMALL, *self._way.options, "--engine", self._way.engines[-1], "--checkpoint", "20"]
-            said = self._end(["train", *options, "--out", str(self.run), "--resume", "auto"], 0)
+            said = self._end(["train", *options, "--out", str(self.run), "--resume", "auto"], 0, older_version)
             if str(file) not in said:
                 raise Failed(f"the damaged file that was passed over is not named (file: {file}): {said[-500:]}")
             self.ended = True
@@ -291,15 +301,25 @@ def _wholes(run: Path) -> list[int]:
     return sorted(int(path.name) for path in found if (path / "manifest.json").exists())
 
 
+def _reports(run: Path, until: int = UPDATES + 1) -> list[str]:
+    """Return the reports of a run before an update, as they are in its file."""
+    try:
+        lines = (run / METRICS).read_text().splitlines(keepends=True)
+    except OSError:  # not there yet
+        return []
+    found = [line for line in lines if line.startswith('{"kind": "train"') and line.endswith("\n")]
+    return [line for line in found if json.loads(line)["update"] < until]
+
+
 def _version(run: Path, since: int) -> int:
     """Return the update that was reported last by a process that was started at a time; 0 for none."""
     try:
         if (run / METRICS).stat().st_mtime_ns < since:
             return 0
-        reported = [line for line in (run / METRICS).read_text().splitlines() if line.startswith('{"kind": "train"')]
-        return int(json.loads(reported[-1])["update"])
-    except (OSError, ValueError, IndexError):  # not there yet, or a line that is being written
+    except OSError:  # not there yet
         return 0
+    reports = _reports(run)
+    return int(json.loads(reports[-1])["update"]) if reports else 0
 
 
 def _held(way: Way, run: Path, scratch: Path, reference: Callable[[], Path]) -> str:

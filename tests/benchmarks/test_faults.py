@@ -53,6 +53,20 @@ def test_other_bits_fail(reference: Reference, tmp_path: Path) -> None:
             trials._compare(whole, other)
 
 
+def test_a_run_that_trains_again_what_was_saved_fails(tmp_path: Path) -> None:
+    course = trials._Course(Trial.drawn(0), tmp_path / "trial")
+    course.run.mkdir()
+    lines = [f'{{"kind": "train", "update": {update}, "seconds": 0.5}}\n' for update in (2, 4, 6)]
+    (course.run / "metrics.jsonl").write_text("".join(lines))
+    kept = trials._reports(course.run, 6)
+    assert kept == lines[:2]
+    (course.run / "metrics.jsonl").write_text("".join([*lines[:2], lines[2].replace("0.5", "0.6")]))
+    course._check_kept(kept)
+    (course.run / "metrics.jsonl").write_text("".join([lines[0], lines[1].replace("0.5", "0.6")]))
+    with pytest.raises(Failed, match="trained again"):
+        course._check_kept(kept)
+
+
 def test_every_damage_changes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for damage in DAMAGES.values():
