@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 import stalegrid
 from benchmarks.measure import Row, ratio, together
 from benchmarks.memory import MB, Watcher
-from benchmarks.runs import half, seconds_per_update
+from benchmarks.runs import half, steady, train
 from benchmarks.workloads import optimizer, vectors
 from stalegrid import CheckpointSettings, GridSettings, OutputSettings
 
@@ -44,9 +45,13 @@ def run(turns: int) -> Row:
 
 
 def _rate(name: str, cut: str, minutes: float | None) -> dict[str, float]:
-    settings = {"groups": 1, "stages": 2, "cuts": [cut], "batch_size": BATCH, "reports": REPORTS}
-    seconds = seconds_per_update("resnet20", UPDATES, checkpoint=CheckpointSettings(minutes=minutes), **settings)
-    return {name: BATCH / seconds}
+    """Return samples a second, and how many checkpoints there were."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        settings: dict[str, Any] = {"groups": 1, "stages": 2, "batch_size": BATCH, "reports": REPORTS}
+        train("resnet20", UPDATES, folder, [cut], checkpoint=CheckpointSettings(minutes=minutes, keep=1000), **settings)
+        found = {name: BATCH / steady(folder)}
+        return found if minutes is None else {**found, "checkpoints in such a run": len(_saved(folder))}
 
 
 def _memory() -> dict[str, float]:
@@ -89,5 +94,9 @@ def _watched(paths: list[Path]) -> nn.Sequential:
 
 
 def _written(folder: Path, stage: int) -> int:
-    saved = sorted((folder / "checkpoints").glob("[0-9]*"))
+    saved = _saved(folder)
     return sum(file.stat().st_size for file in saved[-1].glob(f"group-0-stage-{stage}.*")) if saved else 0
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob("[0-9]*"))

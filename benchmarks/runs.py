@@ -73,7 +73,16 @@ def seconds_per_update(workload: str, updates: int, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         train(workload, updates, folder, **settings)
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return steady(folder)
+
+
+def steady(folder: Path) -> float:
+    """Return the seconds an update took in a run from its second report on.
+
+    Args:
+        folder: of the run.
+    """
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["kind"] == "train"]
     first, last = reports[1], reports[-1]
     return float((last["seconds"] - first["seconds"]) / (last["update"] - first["update"]))
