@@ -64,14 +64,14 @@ class Began:
 
     Args:
         version: of the weights.
-        weights: what is trained, as it was shown.
+        weights: what is trained, as it was shown; None where the view holds that version anyway.
         followers: the rest of the vector, such as running statistics, as the forward found it.
         counters: the buffers of whole numbers, likewise.
         objects: what module and loss remembered.
     """
 
     version: int
-    weights: Tensor
+    weights: Tensor | None
     followers: Tensor
     counters: dict[str, Tensor]
     objects: Any
@@ -156,7 +156,7 @@ class Stage:
             b: (
                 self._graphs[b].inputs,
                 one.version,
-                one.weights,
+                self._held(one.version) if one.weights is None else one.weights,
                 one.followers,
                 one.counters,
                 one.objects,
@@ -180,6 +180,7 @@ class Stage:
         inputs, *made_of = self._reviving.pop(batch)
         # Another save may come before its backward.
         found, weights = Began(*made_of), self.weights
+        assert found.weights is not None  # a state has them all
         self._began[batch] = found
         present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
         objects = self._remembered()
@@ -249,9 +250,15 @@ class Stage:
         last = next(reversed(self._began.values()), None)
         # Batches that are forwarded at one version share a copy; a view that shows others makes each anew.
         same = vector is weights.flat and last is not None and last.version == version
-        own = last.weights if same and last is not None else vector[: weights.trained].clone()
+        held = self.view.holds and vector is weights.flat
+        own = last.weights if same and last is not None else None if held else vector[: weights.trained].clone()
         counters = {name: counter.clone() for name, counter in weights.counters().items()}
         self._began[batch] = Began(version, own, weights.flat[weights.trained :].clone(), counters, self._remembered())
+
+    def _held(self, version: int) -> Tensor:
+        """Return what was trained at a version that the view holds: the very copy, which so is saved once."""
+        found = self.view.site.versions.read(version)
+        return found[: self.weights.trained] if found is self.weights.flat else found
 
     def _remembered(self) -> Any:
         return None if self.memory is None else kept_apart(self.memory.state_dict())
