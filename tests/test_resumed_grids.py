@@ -16,6 +16,7 @@ from torch import nn
 
 import stalegrid
 from stalegrid.checkpoints.layout import FOLDER
+from stalegrid.errors import ConfigError
 from stalegrid.methods.published import METHODS
 from stalegrid.stages.views.named import VIEWS
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images
@@ -145,3 +146,17 @@ def test_the_engine_may_be_another_one(wrote: str, reads: Any, tmp_path: Path) -
     whole = train(tmp_path / "run", engine=wrote, **options)
     engine = stalegrid.EngineSettings(kind="processes", processes=reads) if isinstance(reads, int) else reads
     check_resumed(whole, 10, engine=engine, **options)
+
+
+class Halfway(stalegrid.CombineWhileAdapt):
+    """Goes half as far to its neighbours."""
+
+    def pull(self, gap: torch.Tensor, share: float) -> torch.Tensor:
+        return gap.mul_(share / 2)
+
+
+def test_a_mixing_of_ones_own_goes_on_too_where_it_is_saved_as_planned(tmp_path: Path) -> None:
+    options = {"groups": 3, "stages": 2, "cuts": CUTS[2], "mixing": Halfway}
+    check_resumed(train(tmp_path / "run", **options), 10, **options)
+    with pytest.raises(ConfigError, match=r"mixing of your own.*checkpoint.minutes: 5.*take checkpoint.every"):
+        train(tmp_path / "b", checkpoint=stalegrid.CheckpointSettings(minutes=5), **options)

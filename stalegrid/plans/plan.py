@@ -183,6 +183,11 @@ class Plan:
             )
         return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
 
+    @property
+    def askable(self) -> bool:
+        """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
+        return has_name(self.mixing)
+
     def begun(self, update: int) -> "Plan":
         """Return the plan of the same run that begins with a later update, with nothing in flight.
 

@@ -226,6 +226,11 @@ class ServedPlan:
         """Return how many passes over the data were trained up to a version."""
         return version / self.updates_per_epoch
 
+    @property
+    def askable(self) -> bool:
+        """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
+        return False
+
     def ended_at(self, version: int | None) -> "ServedPlan":
         """Return the plan: nothing ends such a run early."""
         return self

@@ -47,7 +47,12 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
             f"{plan.method.name}); leave it out"
         )
     plan = plan.without(asked.losses)
-    if stops or (checkpoint.wanted and isinstance(plan, Plan)):
+    if checkpoint.minutes is not None and not plan.askable:
+        raise ConfigError(
+            f"runs with servers, or with a mixing of your own, are saved at versions that are known beforehand "
+            f"(checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take checkpoint.every"
+        )
+    if stops or (checkpoint.wanted and plan.askable):
         plan = plan.stoppable(often=checkpoint.wanted)
     return plan if source is None else plan.ended_at(source.end)
 
@@ -56,13 +61,8 @@ def _served(asked: Asked, plan: ServedPlan) -> ServedPlan:
     """Return the plan of a run with servers, which goes on in the order of deliveries that there was.
 
     Raises:
-        ConfigError: it would not, or is to be saved when nobody knows beforehand.
+        ConfigError: it would not.
     """
-    if asked.settings.checkpoint.minutes is not None:
-        raise ConfigError(
-            f"a run with servers is saved at versions that are known beforehand (checkpoint.minutes: "
-            f"{asked.settings.checkpoint.minutes}, method: {plan.method.name}); take checkpoint.every"
-        )
     if asked.source is None:
         return plan
     live = asked.source.manifest["settings"]["engine"]["kind"] == "processes"
