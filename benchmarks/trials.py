@@ -117,7 +117,7 @@ def _leg(way: Way, draw: Random) -> Leg:
     engine = "processes" if fault.workers else draw.choice(way.engines)
     # Who stops before all have met is waited for for minutes, as one that loads for long.
     early = draw.random() < 0.15 and not fault.silent
-    moment = -draw.uniform(0, 3) if early else draw.random()
+    moment = -draw.uniform(0.3, 3) if early else draw.random()
     return Leg(engine, draw.randrange(3, 30), fault, damage, moment, draw.uniform(0, 0.03))
 
 
