@@ -3,6 +3,7 @@
 Does not know: what they compute.
 """
 
+import math
 import pickle
 import sys
 import time
@@ -54,7 +55,7 @@ def launch(job: Job, number: int, leaving: Callable[[], bool] = lambda: False) -
         make_secret(folder)
         with forked(folder, size, interface, file.fileno()) as processes:
             patience = max(job.engine.deadline, BEGIN)
-            workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
+            workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience, job.engine.deadline)
             if not workers.watch(leaving):
                 lost = workers.lost() if job.engine.on_loss == "continue" else None
                 raise workers.cause() if lost is None else lost
@@ -75,6 +76,7 @@ class Workers:
         home: rank of every unit.
         vital: ranks without which the others cannot go on.
         patience: seconds within which the first of them has to come.
+        deadline: seconds within which the others have to end once the observer has, which had all their messages.
     """
 
     def __init__(
@@ -84,12 +86,15 @@ class Workers:
         home: Home,
         vital: Collection[int],
         patience: float,
+        deadline: float = BEGIN,
     ) -> None:
         self._folder = folder
         self._processes = processes
         self._home = home
         self._vital = vital
         self._end = time.monotonic() + patience
+        self._deadline = deadline
+        self._ended = math.inf  # when the observer's process did
         self._mourned: list[int] = []  # in the order of their ends
 
     def watch(self, leaving: Callable[[], bool] = lambda: False) -> bool:
@@ -107,11 +112,23 @@ class Workers:
             for rank in failed:
                 self._mourned.append(rank)
                 print(f"{self._obituary(rank)}; the others go on", file=sys.stderr, flush=True)
-            if all(codes[rank] == 0 for rank in self._vital):
+            if all(codes[rank] == 0 for rank in self._vital) or self._is_over(codes):
                 return True
             if time.monotonic() > self._end and not (self._folder / STORE).exists():
                 return False
             time.sleep(_LOOK)
+
+    def _is_over(self, codes: Sequence[int | None]) -> bool:
+        """Return whether the observer has ended long ago: results are whole, and who has not ended hangs in its end."""
+        observer = self._home.get(OBSERVER)
+        if observer is None or codes[observer] != 0:
+            return False
+        self._ended = min(self._ended, time.monotonic())
+        if time.monotonic() < self._ended + self._deadline:
+            return False
+        late = ", ".join(str(rank) for rank in sorted(self._vital) if codes[rank] is None)
+        print(f"process {late} has not ended within {self._deadline:g} s of the run, and is ended", file=sys.stderr)
+        return True
 
     def _is_fatal(self, rank: int) -> bool:
         told = self._told(rank)
