@@ -308,7 +308,12 @@ def test_virtual_time_goes_on(tmp_path: Path) -> None:
     more = {"devices": devices, "groups": 2, "batch_size": 4, "mixing": mixing, "output": output}
     check(tmp_path, lambda: {"model": net(), **more})
     start(tmp_path / "plain", net(), **more, checkpoint=stalegrid.CheckpointSettings())
-    assert read(tmp_path / "plain")[:-1] == read(tmp_path / "whole")[:-1]
+    plain, whole = (read(tmp_path / name)[:-1] for name in ("plain", "whole"))
+    # Bytes that are held go by addresses, of which a run that is saved has others.
+    for record in (*plain, *whole):
+        for unit in record.get("staleness", {}).values():
+            del unit["held"]
+    assert plain == whole
     # The trace of the first part stays, and the rest has the dates of the whole.
     first, rest = (read_trace(tmp_path / "part" / name) for name in ("trace.json", "trace-from-6.json"))
     assert first == read_trace(tmp_path / "whole" / "trace.json")
