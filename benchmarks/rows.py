@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks import (
     breakdown,
     capture,
+    checkpoint,
     cpu,
     cuda,
     data,
@@ -49,6 +50,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "start": start.run,
     "data": data.run,
     "capture": capture.run,
+    "checkpoint": checkpoint.run,
 }
 
 TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}

@@ -32,6 +32,7 @@ def train(
     cuts: list[str] | None = None,
     trace: bool = False,
     read: Callable[[ArrayDataset], Dataset[Any]] = lambda samples: samples,
+    reports: int = 10,
     **settings: Any,
 ) -> None:
     """Train a workload, quietly and without any evaluation but the last.
@@ -43,6 +44,7 @@ def train(
         cuts: where the workload is cut; balanced if left out.
         trace: whether it is recorded what every unit did when.
         read: makes of samples in memory the data set that is read.
+        reports: how many, about.
         settings: options of :func:`stalegrid.train`; the workload's batch size if there is none.
     """
     chosen = WORKLOADS[workload]
@@ -54,7 +56,7 @@ def train(
         optimizer=optimizer(),
         updates=updates,
         grid=GridSettings(cuts=cuts),
-        output=OutputSettings(folder=out, log_every=max(1, updates // 10), evaluate_every=0, trace=trace),
+        output=OutputSettings(folder=out, log_every=max(1, updates // reports), evaluate_every=0, trace=trace),
         quiet=True,
         **settings,
     )
@@ -71,7 +73,16 @@ def seconds_per_update(workload: str, updates: int, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         train(workload, updates, folder, **settings)
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return steady(folder)
+
+
+def steady(folder: Path) -> float:
+    """Return the seconds an update took in a run from its second report on.
+
+    Args:
+        folder: of the run.
+    """
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     reports = [line for line in lines if line["kind"] == "train"]
     first, last = reports[1], reports[-1]
     return float((last["seconds"] - first["seconds"]) / (last["update"] - first["update"]))

@@ -1,5 +1,6 @@
 """Trains PyTorch models on a grid of data-parallel groups x pipeline stages with bounded staleness."""
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import Settings
 from stalegrid.consensus import AdaptThenCombine, CombineWhileAdapt, Exchange, Mixing, MixingSettings, Turns, Vectors
 from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings, pad_to
@@ -51,9 +52,11 @@ from stalegrid.programs import (
     stale,
 )
 from stalegrid.recipes import RunConfig
+from stalegrid.runs import Result
 from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
 from stalegrid.timing import DeviceSettings
-from stalegrid.train import Result, train
+from stalegrid.train import train
+from stalegrid.transfer import export, load_exported, save_exported
 from stalegrid.version import __version__
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "AdaptThenCombine",
     "ArrayDataset",
     "Callback",
+    "CheckpointSettings",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",
@@ -119,10 +123,13 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "by_name",
+    "export",
     "flat_layout",
     "gpipe",
+    "load_exported",
     "one_f_one_b",
     "pad_to",
+    "save_exported",
     "stale",
     "train",
 ]

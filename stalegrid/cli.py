@@ -11,14 +11,14 @@ from pathlib import Path
 
 from stalegrid.commands import COMMANDS, Parser, expanded, shown
 from stalegrid.engines import ending_in_order
-from stalegrid.errors import ConfigError, StalegridError
+from stalegrid.errors import ConfigError, Interrupted, StalegridError
 from stalegrid.observe import tell
 from stalegrid.version import __version__
 from stalegrid.written import unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request."""
+    """Run one command and return the exit status: 0 well, 1 not, 2 for a wrong request, 75 for a run to go on with."""
     with ending_in_order(), _own_modules():
         _open_streams()
         return _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -39,6 +39,9 @@ def _run(given: Sequence[str]) -> int:
     except ConfigError as error:
         _complain(command, error)
         return 2
+    except Interrupted as error:
+        _complain(command, error)
+        return os.EX_TEMPFAIL  # what schedulers and supervisors of services take for: try again
     except StalegridError as error:
         _complain(command, f"{type(error).__name__}: {error}")
         return 1

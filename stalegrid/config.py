@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.engines import EngineSettings
 from stalegrid.plans import Choices
 from stalegrid.written import grouped, groups_of, plain
@@ -48,9 +49,11 @@ class Settings(Choices):
 
     Args:
         engine: where it happens.
+        checkpoint: when its state is saved.
     """
 
     engine: EngineSettings = field(default_factory=EngineSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

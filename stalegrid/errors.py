@@ -10,11 +10,13 @@
     |   |-- NonFiniteLoss
     |   |-- SampleError      a sample could not be read or used
     |   `-- StalenessExceeded
+    |-- Interrupted          a run was asked to leave, and can go on from where it did
     |-- OutputError          what was found out cannot be written
     `-- EngineError          a process died, stalled or lost its peer
         |-- DeadlineExceeded
         |-- PeerLost
-        `-- WorkerDied
+        |-- WorkerDied
+        `-- GroupLost        without which a run can go on
 """
 
 from collections.abc import Sequence
@@ -53,6 +55,10 @@ class StalenessExceeded(TrainingError):
     """An update used a gradient staler than its declared bound."""
 
 
+class Interrupted(StalegridError):
+    """A run was asked to leave and has saved its state; the message says how it goes on."""
+
+
 class OutputError(StalegridError):
     """A file or standard output cannot be written; what was written before stays."""
 
@@ -88,3 +94,16 @@ class PeerLost(EngineError):
 
 class WorkerDied(EngineError):
     """A worker process ended without saying why."""
+
+
+class GroupLost(EngineError):
+    """Processes ended or stalled that had units of some groups and of no others.
+
+    Args:
+        message: for the user.
+        groups: which.
+    """
+
+    def __init__(self, message: str = "", groups: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.groups = tuple(groups)

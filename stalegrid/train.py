@@ -1,15 +1,9 @@
-"""The door: trains a model as asked, on the engine asked for, and returns what came of it.
+"""The door: trains a model as asked, and returns what came of it.
 
 Does not know: how any part works.
 """
 
-import math
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,98 +12,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.agents import build_agents
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Readers, Reading, TrainingSettings, check_size, given
-from stalegrid.engines import (
-    KEPT,
-    EngineSettings,
-    Job,
-    Measured,
-    Surroundings,
-    computing,
-    ending_in_order,
-    homes,
-    launch,
-    layout_of_state,
-    noted,
-    profile,
-    recorded,
-    refuse_contexts,
-    simulate,
-    torchrun,
-    use_device,
-)
-from stalegrid.errors import ConfigError, NonFiniteLoss
-from stalegrid.methods import Method, MethodSettings, ServerMethod, find
+from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
+from stalegrid.engines import EngineSettings
+from stalegrid.methods import Method, MethodSettings, ServerMethod
 from stalegrid.objects import LossFunction, own_loss
-from stalegrid.observe import (
-    BEST,
-    MODEL,
-    TRACE,
-    Callback,
-    Dated,
-    Logger,
-    Measure,
-    OutputSettings,
-    Record,
-    Timeline,
-    announce,
-    cursor_kept,
-    find_callbacks,
-    find_loggers,
-    in_notebook,
-    make_sink,
-    open_folder,
-    own_callbacks,
-    own_copies,
-    restore,
-    write_trace,
-)
+from stalegrid.observe import Callback, Logger, Measure, OutputSettings
 from stalegrid.partition import paths_of
-from stalegrid.plans import (
-    Plan,
-    ServedPlan,
-    Task,
-    cast_model,
-    check_measured,
-    facts,
-    fingerprint,
-    headline,
-    make_test,
-    plan_of,
-)
+from stalegrid.plans import Task
 from stalegrid.programs import GridSettings, ServerSettings
-from stalegrid.report import interrupted_whole, read_model, read_summary
-from stalegrid.seeds import kept
+from stalegrid.runs import Result, execute
 from stalegrid.stages import Maker, OptimizerFactory, View
-from stalegrid.timing import NANOSECONDS, Clock, DeviceSettings
-from stalegrid.written import exists, groups_of
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a run.
-
-    Attributes:
-        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
-        summary: the content of ``summary.json``.
-        folder: where the results are; None if no folder was asked for.
-        best: a copy with the parameters and buffers of the best evaluation; None where ``output.best`` says nothing, or
-            what it says was never a number.
-    """
-
-    model: nn.Module
-    summary: Record
-    folder: Path | None
-    best: nn.Module | None = None
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Share of test samples whose largest output is the target, of the last version."""
-        accuracy: float | None = self.summary["test_accuracy"]
-        return accuracy
+from stalegrid.timing import DeviceSettings
+from stalegrid.written import groups_of
 
 
 def train(
@@ -152,6 +69,10 @@ def train(
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
     output: OutputSettings | None = None,
+    checkpoint: int | CheckpointSettings | None = None,
+    resume: Path | str | None = None,
+    reshape: bool = False,
+    start_from: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -207,6 +128,14 @@ def train(
         training: how much.
         devices: what they are like, or shall be taken to be like.
         output: what is told, and where.
+        checkpoint: updates from one checkpoint to the next, or all that is said of them; they lie in the folder of the
+            run.
+        resume: folder of a run that has checkpoints, or of one of them, from which this one goes on, in the folder of
+            that run, to the bit; or ``auto``: from the newest in ``out``, or from the beginning.
+        reshape: whether it goes on as it is asked for here, with other groups, stages, method or whatever else; then
+            not to the bit, and in a folder of its own.
+        start_from: file of a model and, beside it, of its optimizer's state, that ``stalegrid export`` or
+            :func:`stalegrid.save_exported` wrote; what the run begins with, in place of the model as it is.
         callbacks: called with what is told, in the observer's process, after those of the output; they may ask for an
             early end.
         loggers: where records go too, by name or as objects, beside those of the output.
@@ -219,6 +148,7 @@ def train(
         ConfigError: something cannot be run; nothing was started.
         TrainingError: a loss or the model is not finite, a sample cannot be used, or a gradient is too stale.
         EngineError: a process died or stalled.
+        Interrupted: a signal asked it to leave, which it did after a checkpoint.
         OutputError: results cannot be written; what was written before stays.
         KeyboardInterrupt: the run was interrupted; at a prompt, as in a notebook, only before anything was measured.
     """
@@ -229,219 +159,17 @@ def train(
         check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
     own = own_loss if loss is None else loss
     task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
-    return execute(task, Settings.of(options), callbacks=callbacks, loggers=loggers, quiet=quiet)
+    return execute(
+        task,
+        Settings.of(options),
+        resume=resume,
+        reshape=reshape,
+        start_from=start_from,
+        callbacks=callbacks,
+        loggers=loggers,
+        quiet=quiet,
+    )
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)
 """What :func:`train` takes beside the task."""
-
-
-def execute(
-    task: Task,
-    settings: Settings,
-    *,
-    callbacks: Sequence[Callback] = (),
-    loggers: Sequence[str | Logger] = (),
-    quiet: bool = False,
-    keep_units: bool = False,
-) -> Result:
-    """Train a task; see :func:`train`.
-
-    Args:
-        task: what is trained.
-        settings: how; where they also say what, they are written to the folder whole.
-        callbacks: called with what is told.
-        loggers: where records go too.
-        quiet: whether to print nothing.
-        keep_units: whether to keep the parameters of every unit in the folder too.
-    """
-    refuse_contexts()
-    found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
-    called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
-    asked = _Asked(task, settings, called, own_copies(found, "logger"), quiet, keep_units)
-    with ending_in_order():
-        if settings.engine.kind == "processes" and torchrun.active():
-            return _on_torchrun(asked)
-        return _on_this_host(asked)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A run as it was asked for."""
-
-    task: Task
-    settings: Settings
-    callbacks: Sequence[Callback]
-    loggers: Sequence[Logger]
-    quiet: bool
-    keep_units: bool
-
-    def watched(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
-        """Return the plan, for a run that may end early where a callback may ask for it.
-
-        Raises:
-            ConfigError: a callback lacks something that it needs.
-        """
-        for callback in self.callbacks:
-            if callback.writes and self.settings.output.folder is None:
-                name = type(callback).__name__
-                raise ConfigError(f"{name} writes into the folder of the run, and there is none; name one (out)")
-            if callback.by is not None:
-                training = self.settings.training
-                model, test = cast_model(self.task, training), make_test(self.task, training)
-                check_measured(self.task, model, test, callback.by)
-        return plan.stoppable() if any(callback.stops for callback in self.callbacks) else plan
-
-
-def _on_this_host(asked: _Asked) -> Result:
-    task, settings = asked.task, asked.settings
-    get_ready(settings)
-    plan = asked.watched(prepare(task, settings))
-    with open_folder(settings.output.folder) as folder, cursor_kept():
-        job = _job(asked, plan, folder)
-        _announce(settings, plan, folder, asked.quiet)
-        try:
-            if settings.engine.virtual:
-                _simulate(job)
-            else:
-                launch(job, _processes(plan, settings))
-        except KeyboardInterrupt:
-            # In a notebook, or at another prompt, somebody stays who can use what there is.
-            if not hasattr(sys, "ps1") or not interrupted_whole(folder):
-                raise
-            warnings.warn("interrupted: the result is the model as it was measured last", stacklevel=4)
-        summary = read_summary(folder)
-        models = _models(task, settings, summary)
-        for which, model in models.items():
-            restore(model, *read_model(folder, which))
-        return _result(models, task, settings, summary)
-
-
-def get_ready(settings: Settings) -> None:
-    """Let libraries load for worker processes that will be needed, beside whatever is done until then."""
-    if settings.engine.kind == "processes" and not torchrun.active():
-        KEPT.begin()
-
-
-def prepare(task: Task, settings: Settings) -> Plan | ServedPlan:
-    """Settle and check everything, the machine included, before anything starts.
-
-    Raises:
-        ConfigError: something cannot be run.
-    """
-    engine, folder = settings.engine, settings.output.folder
-    if not 0 < engine.deadline < math.inf:
-        raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
-    if folder is not None and exists(folder):
-        raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
-    use_device(engine.device, 0)
-    plan = _planned(task, settings)
-    if not engine.virtual and not torchrun.active():
-        homes(plan.program, _processes(plan, settings) + 1, spare=True)
-    return plan
-
-
-def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
-    unknown = settings.method.staleness == "auto" and settings.devices.costs is None
-    with computing(settings.engine.threads):
-        # Not for learners, whose plan refuses a staleness: to measure first would take long.
-        measured = unknown and isinstance(find(settings.method.name), Method)
-        table = profile(task, settings, settings.engine) if measured else None
-        return plan_of(task, settings, table, virtual=settings.engine.virtual)
-
-
-def _processes(plan: Plan | ServedPlan, settings: Settings) -> int:
-    return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes
-
-
-def _job(asked: _Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
-    settings = asked.settings
-    limit = 2 * plan.splits if isinstance(plan, ServedPlan) else None
-    written = plan.settled(settings).plain()
-    told = settings.output, asked.callbacks, asked.loggers, written, asked.quiet, in_notebook(), asked.keep_units
-    sink = partial(make_sink, folder, facts(plan), limit, plan.program.updates, *told)
-    return Job(asked.task, plan, settings.engine, settings.devices.emulate, settings.output.trace, sink, folder)
-
-
-def _announce(settings: Settings, plan: Plan | ServedPlan, folder: Path, quiet: bool) -> None:
-    line = headline(plan, settings.engine.kind, settings.engine.threads)
-    announce(line, plan.settled(settings).plain(), folder, quiet)
-
-
-def _on_torchrun(asked: _Asked) -> Result:
-    task, settings = asked.task, asked.settings
-    with torchrun.joined(settings.engine.deadline) as peers:
-        peers.check_same("switches of torch", lambda: Surroundings.here().text())
-        peers.check_same("models", lambda: layout_of_state(task.model))
-        peers.check_same("data", lambda: fingerprint(task))
-        # Every process has built the model itself; without a seed of the user's they differ.
-        with peers.one_state(task.model):
-            plan = peers.agree(_same(settings), lambda: asked.watched(prepare(task, settings)), partial(_again, asked))
-            with peers.shared(lambda: open_folder(settings.output.folder)) as folder:
-                if peers.rank == 0:
-                    _announce(settings, plan, folder, asked.quiet)
-                job = _job(asked, plan, folder)
-                summary = peers.run(job, lambda: read_summary(folder))
-                models = _models(task, settings, summary)
-                for which, model in models.items():
-                    if peers.rank == 0:
-                        restore(model, *read_model(folder, which))
-                    peers.take_state(model)
-        if settings.output.folder is not None:
-            settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
-        return _result(models, task, settings, summary)
-
-
-def _same(settings: Settings) -> str:
-    """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
-    return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())
-
-
-def _again(asked: _Asked, measured: Measured) -> Plan | ServedPlan:
-    with computing(asked.settings.engine.threads):
-        return asked.watched(plan_of(asked.task, measured.into(asked.settings), measured.table))
-
-
-def _simulate(job: Job) -> None:
-    """Run all agents here; in virtual time where costs are known."""
-    device = use_device(job.engine.device, 0)
-    program, model, traced = job.plan.program, job.plan.time_model, job.trace
-    timeline = Timeline(virtual=model is not None)
-    with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
-        readers = Readers(stack, job.engine.deadline)
-        if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers)
-            with noted(agents, job.folder) as agents:
-                simulate(program, recorded(agents, timeline, device) if traced else agents)
-            timeline = Timeline.joined([timeline])
-        else:
-            clock = Clock(program, model, timeline if traced else None)
-            dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers)
-            with noted(agents, job.folder) as agents:
-                simulate(program, agents, before=clock.date)
-        sink.finish()
-    if traced:
-        write_trace(job.folder / TRACE, timeline)
-
-
-def _models(task: Task, settings: Settings, summary: Record) -> dict[str, nn.Module]:
-    """Return a model for each that a run has kept, by the names of their files."""
-    kept = [MODEL, *([BEST] if summary.get("best") else [])]
-    return {which: cast_model(task, settings.training) for which in kept}
-
-
-def _result(models: Mapping[str, nn.Module], task: Task, settings: Settings, summary: Record) -> Result:
-    """Return what came of a run, which has written it already.
-
-    Raises:
-        NonFiniteLoss: the model at the end has no finite test loss.
-    """
-    if task.test is not None and summary["test_loss"] is None:
-        raise NonFiniteLoss(
-            f"the test loss at the end is infinite or no number (version: {summary['version']}); lower the learning "
-            "rate or the staleness, or clip the gradients"
-        )
-    for model in models.values():
-        model.eval()
-    return Result(models[MODEL], summary, settings.output.folder, models.get(BEST))

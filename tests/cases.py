@@ -19,10 +19,10 @@ from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
+from stalegrid.runs import Result, execute
 from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.timing.costs import CostTable
-from stalegrid.train import Result, execute
 from stalegrid.written.groups import Group, groups_of, hints_of
 
 torch.set_num_threads(1)

@@ -23,9 +23,9 @@ from stalegrid.plans.make import plan_of
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
+from stalegrid.runs import execute
 from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.stages.views.stashed import Stashed
-from stalegrid.train import execute
 from stalegrid.written.groups import groups_of, hints_of
 
 GROUPS = groups_of(RunConfig)
@@ -57,6 +57,7 @@ def test_the_fields_that_are_choices() -> None:
         "grid.tied",
         "engine.kind",
         "engine.device",
+        "engine.on_loss",
         "training.dtype",
         "training.targets",
         "servers.momentum_at",

@@ -20,8 +20,8 @@ from stalegrid.methods.method import Method
 from stalegrid.methods.published import METHODS
 from stalegrid.plans.material import cast_model, make_batches
 from stalegrid.plans.task import Task
+from stalegrid.runs import execute
 from stalegrid.stages.views.named import VIEWS
-from stalegrid.train import execute
 from tests.cases import (
     CPU,
     OPTIMIZERS,

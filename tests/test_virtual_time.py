@@ -16,8 +16,8 @@ from stalegrid.observe.timeline import Timeline
 from stalegrid.observe.trace import read_trace
 from stalegrid.programs.actions import Kind
 from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.runs import execute
 from stalegrid.timing.costs import NANOSECONDS, Cost, CostTable
-from stalegrid.train import execute
 from tests.cases import changed, make_settings, make_task
 
 DISTURBED: dict[str, dict[str, Any]] = {

@@ -5,7 +5,8 @@ An agent takes one action and the messages it names, and returns the messages to
 Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; :mod:`stalegrid.engines` does.
 """
 
-from stalegrid.agents.agent import Agent
+from stalegrid.agents.agent import Agent, Around
+from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build import build_agents
 
-__all__ = ["Agent", "build_agents"]
+__all__ = ["Agent", "Around", "Beginning", "build_agents"]

@@ -8,6 +8,7 @@ Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; 
 from collections.abc import Sequence
 from typing import Protocol
 
+from stalegrid.objects import State
 from stalegrid.programs import Action, Message
 
 
@@ -24,3 +25,28 @@ class Agent(Protocol):
         Returns:
             One message for each of ``action.sends``, in that order.
         """
+
+    def state_dict(self) -> State:
+        """Return all that an agent like this one needs to go on from here, as a tree of plain values and tensors."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Be as the agent was whose state it is."""
+
+
+class Around:
+    """An agent around another one, whose state is its own.
+
+    Args:
+        agent: that does the work.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> State:
+        """Return the state of the agent within."""
+        return self.agent.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Give the agent within a state."""
+        self.agent.load_state_dict(state)

@@ -5,13 +5,13 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
 from stalegrid.agents.agent import Agent
+from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.observer import Observer
@@ -24,7 +24,7 @@ from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages import Ledger, Site, kind_of_stage, makers
+from stalegrid.stages import Ledger, Site, kind_of_stage, makers, options_of
 
 
 def build_agents(
@@ -34,6 +34,7 @@ def build_agents(
     device: torch.device,
     sink: Sink,
     readers: Readers | None = None,
+    begins: Beginning = Beginning(),  # noqa: B008 - it has no state
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -44,6 +45,7 @@ def build_agents(
         device: that they compute on.
         sink: where the observer writes.
         readers: what is asked of processes that read samples ahead for the agents; None if there shall be none.
+        begins: what units begin with beside the task's model.
 
     Returns:
         The agents by unit, in the same order.
@@ -52,11 +54,17 @@ def build_agents(
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
             return build_served(task, plan, tuple(units), device, sink, readers)
-        return _build_grid(task, plan, tuple(units), device, sink, readers)
+        return _build_grid(task, plan, tuple(units), device, sink, readers, begins)
 
 
 def _build_grid(
-    task: Task, plan: Plan, units: Sequence[Unit], device: torch.device, sink: Sink, readers: Readers | None
+    task: Task,
+    plan: Plan,
+    units: Sequence[Unit],
+    device: torch.device,
+    sink: Sink,
+    readers: Readers | None,
+    begins: Beginning,
 ) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
     stages = plan.partition.stages(model)
@@ -66,7 +74,7 @@ def _build_grid(
     travel = plan.program.targets_travel
     # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
     lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
-    takers = Counter(unit.group for unit in (*firsts, *(firsts if travel else lasts)))
+    takers = _takers(plan, firsts, firsts if travel else lasts)
     samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
     targets = plan.targets.form if travel else None
 
@@ -77,21 +85,35 @@ def _build_grid(
             plain, test = copied(model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
-            return Observer(
-                plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.updates_per_epoch, sink, mean
-            )
+            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.epochs, sink, mean)
         module = copied(stages[unit.stage]).to(device)
+        begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
-        parts = _parts(own, plan, unit, module)
+        parts = _parts(own, plan, unit, module, begins)
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
 
 
-def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
+def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict[int, list[int]]:
+    """Return, by group, the batches from which on units here ask for inputs, and for targets."""
+    program = plan.program
+    since = program.saves.since or program.schedule.begins
+    found: dict[int, list[int]] = {}
+    for unit in inputs:
+        found.setdefault(unit.group, []).append(program.issued(unit.stage, since))
+    for unit in targets:
+        # Targets of batches in flight are asked for again, where they do not travel.
+        again = since * program.schedule.micro_batches
+        found.setdefault(unit.group, []).append(program.issued(0, since) if program.targets_travel else again)
+    return found
+
+
+def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module, begins: Beginning) -> Parts:
     built = Site.build(unit, plan.program, module, task.optimizer_of, plan.stages[unit.stage].names)
     site = dataclasses.replace(built, updates=plan.updates)  # as planned, wherever the run ends
-    scheduler = task.scheduler_of(site.optimizer)
+    made = options_of(site.optimizer)
+    scheduler = begins.scheduled(task, unit, site)
     corrections = tuple(make(site) for make in makers(plan.corrections))
     tally = Tally(unit, site.bound)
     hold_all = any(c.needs_forwarded for c in corrections)
@@ -103,4 +125,4 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module) -> Parts:
     # Each unit has its own, as in processes of their own, also where one process has several.
     exchange = copy.deepcopy(plan.mixing).exchange(plan.turns, unit, site.weights, momentum)
     tied = Tied(unit, plan.program.ties, stage, ledger)
-    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange, tied)
+    return Parts(stage, site.versions, ledger, tally, corrections, site.optimizer, scheduler, exchange, tied, made)

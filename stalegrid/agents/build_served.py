@@ -30,7 +30,7 @@ def build_served(
     groups = {unit.group for unit in units if unit in plan.program.learners}
     batches = make_batches(task, plan.training, plan.grid.groups, 1, groups)
     # A learner wants both inputs and targets; when the run ends it may have one batch that no server took.
-    takers = dict.fromkeys(groups, 2)
+    takers = {number: (begun, begun) for number in groups for begun in [plan.program.cut.given(number)]}
     samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, readers)
     shards = plan.shapes.shards
     moving = plan.stages[0].names
@@ -42,9 +42,7 @@ def build_served(
             test = make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            return Observer(
-                plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.updates_per_epoch, sink, mean
-            )
+            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.epochs, sink, mean)
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
         return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from stalegrid.agents.agent import Agent
+from stalegrid.agents.agent import Agent, Around
 from stalegrid.errors import DataError, SampleError
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.seeds import drawing, key
@@ -15,6 +15,7 @@ from stalegrid.seeds import drawing, key
 PURPOSES = {
     Kind.FORWARD: "forward",
     Kind.RECOMPUTE: "forward",
+    Kind.REVIVE: "forward",
     Kind.BACKWARD: "backward",
     Kind.UPDATE: "update",
     Kind.TAKE: "take",
@@ -23,7 +24,7 @@ PURPOSES = {
 """What actions that run a user's code draw for; a second forward draws what the first has drawn."""
 
 
-class Keyed:
+class Keyed(Around):
     """An agent whose draws are a function of (seed, kind of action, unit, index of the action).
 
     The global generators are set before each action and not put back after it, which would take longer than the
@@ -39,7 +40,7 @@ class Keyed:
     """
 
     def __init__(self, agent: Agent, unit: Unit, device: torch.device, seed: int) -> None:
-        self.agent = agent
+        super().__init__(agent)
         self._unit = unit
         self._device = device
         self._seed = seed

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from stalegrid.agents.pipeline import Samples
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import LossFunction, call, labels, losses, mapped, spread
+from stalegrid.objects import (
+    LossFunction,
+    Memory,
+    State,
+    call,
+    labels,
+    losses,
+    mapped,
+    spread,
+)
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
 from stalegrid.programs import END, Action, Kind, Message, Unit
@@ -68,6 +77,9 @@ class Learner:
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._batches = 0
+        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in model.named_parameters()}
+        given = [*self._weights.trainable(), *model.parameters(), *model.buffers(), self._weights.flat]
+        self._objects = Memory({"model": model, "loss": loss, "hooks": hooks}, given)
         self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss, correct and count as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -89,6 +101,25 @@ class Learner:
         made = [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
         self._weights.zero_grad()  # what a forward sees of gradients is what a plain loop has zeroed
         return made
+
+    def state_dict(self) -> State:
+        """Return all that the learner needs to go on from here, between two batches: servers give it the weights."""
+        return {
+            "followers": self._weights.flat[self._weights.trained :],
+            "counters": self._weights.counters(),
+            "velocity": self._velocity,
+            "batches": self._batches,
+            "objects": self._objects.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._weights.flat[self._weights.trained :] = state["followers"]
+        for name, value in state["counters"].items():
+            self._weights.counters()[name].copy_(value)
+        self._velocity.copy_(state["velocity"])
+        self._batches = state["batches"]
+        self._objects.load_state_dict(state["objects"])
 
     def _pull(self, inbox: Sequence[Message]) -> None:
         for message in inbox:

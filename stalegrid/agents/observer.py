@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, TrainingError
-from stalegrid.objects import Form, LossFunction, call, labels, losses, mapped, spread
+from stalegrid.objects import Form, LossFunction, Memory, State, call, labels, losses, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import StageLayout
@@ -51,7 +51,7 @@ class Observer:
         loss: (outputs, targets) -> mean over the samples, or sum and count.
         test: test data; None for none.
         metrics: of it, beside loss and accuracy.
-        updates_per_epoch: to say in which epoch an update is.
+        epochs: version -> passes over the data that were trained.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
     """
@@ -65,7 +65,7 @@ class Observer:
         loss: LossFunction,
         test: TestSet | None,
         metrics: Metrics,
-        updates_per_epoch: float,
+        epochs: Callable[[int], float],
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
     ) -> None:
@@ -77,10 +77,12 @@ class Observer:
         self._loss = loss
         self._test = test
         self._metrics = metrics
-        self._updates_per_epoch = updates_per_epoch
+        self._epochs = epochs
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
+        given = [*model.parameters(), *model.buffers()]
+        self._objects = Memory({"model": model, "loss": loss, "metrics": metrics}, given)
         self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
         # Samples, loss, correct, and what the loss counts, of the evaluation under way.
         self._sums = [0.0, 0.0, 0.0, 0.0]
@@ -98,9 +100,19 @@ class Observer:
             return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
 
+    def state_dict(self) -> State:
+        """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
+        return {"unlike": self._unlike, "sink": self._sink.state_dict(), "objects": self._objects.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._unlike = state["unlike"]
+        self._sink.load_state_dict(state["sink"])
+        self._objects.load_state_dict(state["objects"])
+
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
         found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})
-        return {"update": update + 1, "epoch": (update + 1) / self._updates_per_epoch, **found}
+        return {"update": update + 1, "epoch": self._epochs(update + 1), **found}
 
     @torch.no_grad()
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:
@@ -122,7 +134,7 @@ class Observer:
         distance = self._distance(vectors, means)
         self._record = {
             "version": version,
-            "epoch": version / self._updates_per_epoch,
+            "epoch": self._epochs(version),
             "consensus_distance": distance,
         }
         self._sums = [0.0, 0.0, 0.0, 0.0]

@@ -18,11 +18,36 @@ from torch.optim.lr_scheduler import LRScheduler
 from stalegrid.agents.tied import TIED, Tied
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, LossFunction, Shapes, labels, losses, mapped, shapes_of, tensors_in
+from stalegrid.objects import (
+    Form,
+    LossFunction,
+    Memory,
+    Shapes,
+    State,
+    labels,
+    losses,
+    mapped,
+    shapes_of,
+    tensors_in,
+)
 from stalegrid.observe import Loss, Tally, count_correct
 from stalegrid.partition import Otherwise, unforeseen
 from stalegrid.programs import Action, Kind, Message, Tag, Unit
-from stalegrid.stages import Correction, Gradients, Ledger, Stage, Update, Versions
+from stalegrid.stages import (
+    Correction,
+    Gradients,
+    Head,
+    Ledger,
+    Stage,
+    Update,
+    Versions,
+    described,
+    load_optimizer,
+    load_scheduler,
+    parts_of,
+    state_of_optimizer,
+    state_of_scheduler,
+)
 
 Tensors = tuple[Tensor, ...]
 
@@ -95,6 +120,7 @@ class Parts:
         scheduler: stepped once an update, so that every stage uses the same rate for the same batch.
         exchange: with other groups, if there is any.
         tied: parameters that other stages use too.
+        made: options of the optimizer's groups when it was made.
     """
 
     stage: Stage
@@ -106,6 +132,7 @@ class Parts:
     scheduler: LRScheduler | None
     exchange: Exchange | None
     tied: Tied
+    made: Sequence[State]
 
 
 class PipelineUnit:
@@ -143,9 +170,12 @@ class PipelineUnit:
         self._version = 0  # at which the last batch was forwarded
         self._used: list[int] = []  # batches of the update to come
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
+        self._sent_targets: dict[int, Tensors] = {}  # by batch in flight, where targets travel
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
         # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
+        self._objects, inside = self._memories()
+        self.stage.memory = inside
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -165,10 +195,64 @@ class PipelineUnit:
                 made = self._snapshot()
             case Kind.HEED:
                 made = ()
+            case Kind.KEEP:
+                self.stage.keep(action.index)
+                made = ()
+            case Kind.REVIVE:
+                self._revive(action.index)
+                made = ()
             case _:
                 assert self._parts.exchange is not None
                 return self._parts.exchange.step(action, inbox)
         return [self._message(tag, made) for tag in action.sends]
+
+    def state_dict(self) -> State:
+        """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""
+        parts = self._parts
+        return {
+            "reads": described(self.stage.weights, parts.optimizer, parts.scheduler, parts.made),
+            "weights": self.stage.weights.state_dict(),
+            "optimizer": state_of_optimizer(parts.optimizer),
+            "scheduler": None if parts.scheduler is None else state_of_scheduler(parts.scheduler),
+            "versions": parts.versions.state_dict(),
+            "stage": self.stage.state_dict(),
+            "ledger": parts.ledger.state_dict(),
+            "tally": parts.tally.state_dict(),
+            "objects": self._objects.state_dict(),
+            "own": (self._lr, self._version, self._sums, self._counts, self._sent_targets),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`, but for the graphs of batches in flight, which are revived."""
+        parts = self._parts
+        self.stage.weights.load_state_dict(state["weights"])
+        load_optimizer(parts.optimizer, state["optimizer"])
+        if parts.scheduler is not None:
+            load_scheduler(parts.scheduler, state["scheduler"])
+        parts.versions.load_state_dict(state["versions"])
+        self.stage.load_state_dict(state["stage"])
+        parts.ledger.load_state_dict(state["ledger"])
+        parts.tally.load_state_dict(state["tally"])
+        self._objects.load_state_dict(state["objects"])
+        self._lr, self._version, self._sums, self._counts, self._sent_targets = state["own"]
+
+    def _memories(self) -> tuple[Memory, Memory]:
+        """Return what the objects of the unit remember, and what those do that a forward calls."""
+        parts, module = self._parts, self.stage.module
+        optimizers = parts_of(parts.optimizer)
+        tensors = [*self.stage.weights.trainable(), *module.parameters(), *module.buffers(), self.stage.weights.flat]
+        given = [*tensors, *(own for part in optimizers for own in (part.state, part.param_groups))]
+        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in module.named_parameters()}
+        forward = {"model": module, "loss": self._loss}
+        others = {
+            "hooks": hooks,
+            "view": self.stage.view,
+            "corrections": list(parts.corrections),
+            "exchange": parts.exchange,
+            "optimizer": optimizers,
+            "scheduler": parts.scheduler,
+        }
+        return Memory({**forward, **others}, given), Memory(forward, given)
 
     def _sent(self, action: Action, made: Tensors) -> list[Message]:
         """Return what a forward sends: its outputs, what others use too, and the targets where they travel."""
@@ -198,14 +282,25 @@ class PipelineUnit:
         return made
 
     def _forward_to_loss(self, batch: int, tensors: Tensors, sent: Sequence[Message]) -> Tensors:
-        samples = partial(self._samples.indices, self.role.unit.group, batch)
-        found = self._read_targets(batch) if self._targets is None else self._targets.fill(_own(sent[0].tensors))
-        targets = mapped(lambda x: x.to(self._device, non_blocking=True), found)
+        if sent:
+            self._sent_targets[batch] = sent[0].tensors
         correct: list[Tensor] = []
         counts: list[Tensor | None] = []
+        made, version = self.stage.forward(batch, tensors, self._head(batch, correct, counts))
+        count = counts[0]
+        self._counts[batch] = () if count is None else (count.view(1),)
+        number = len(self._samples.indices(self.role.unit.group, batch))
+        self._note_forward(batch, version, Loss(number, made[0], correct[0], count))
+        return ()
+
+    def _head(self, batch: int, correct: list[Tensor], counts: list[Tensor | None]) -> Head:
+        """Return what makes a loss of outputs, and notes what it finds; what the first forward found is reported."""
+        samples = partial(self._samples.indices, self.role.unit.group, batch)
+        sent = self._sent_targets.get(batch)
+        found = self._read_targets(batch) if self._targets is None or sent is None else self._targets.fill(_own(sent))
+        targets = mapped(lambda x: x.to(self._device, non_blocking=True), found)
 
         def head(*outputs: Any) -> Tensor:
-            # A second forward calls this again; what the first one found is what is reported.
             correct.append(count_correct(outputs[0], targets))
             with labels.named(outputs[0], targets, samples, self._loss):
                 found = self._loss(*outputs, targets)
@@ -215,11 +310,11 @@ class PipelineUnit:
             counts.append(count)
             return loss
 
-        made, version = self.stage.forward(batch, tensors, head)
-        count = counts[0]
-        self._counts[batch] = () if count is None else (count.view(1),)
-        self._note_forward(batch, version, Loss(len(samples()), made[0], correct[0], count))
-        return ()
+        return head
+
+    def _revive(self, batch: int) -> None:
+        """Have the graph of a batch in flight again; what its forward found was noted when it was forwarded."""
+        self.stage.revive(batch, self._head(batch, [], []) if self.role.last else None)
 
     def _note_forward(self, batch: int, version: int, loss: Loss | None) -> None:
         self._version = version
@@ -259,6 +354,7 @@ class PipelineUnit:
         above, later = self._parts.tied.later(batch, inbox, self._corrected)
         made = self.stage.backward(batch, self._receive(batch, above[0].tensors) if above else (self._seed,), later)
         counts = self._counts.pop(batch)
+        self._sent_targets.pop(batch, None)
         for number in counts:
             self.stage.weights.count(number)
         if self.role.lowest:

@@ -13,9 +13,19 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import StalenessExceeded, TrainingError
+from stalegrid.objects import Memory, State
 from stalegrid.observe import Takes
 from stalegrid.programs import END, Action, Kind, Message, Rules
-from stalegrid.stages import Correction, Site, Update
+from stalegrid.stages import (
+    Correction,
+    Site,
+    Update,
+    load_optimizer,
+    load_scheduler,
+    parts_of,
+    state_of_optimizer,
+    state_of_scheduler,
+)
 
 Tensors = tuple[Tensor, ...]
 
@@ -73,6 +83,7 @@ class Server:
         self._reads = any(c.needs_forwarded for c in parts.corrections)
         # A copy of each gradient is only made where a correction changes it.
         self._corrects = any(type(c).correct is not Correction.correct for c in parts.corrections)
+        self._objects = self._memory()
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -96,6 +107,40 @@ class Server:
                 assert action.kind is Kind.STOP
                 return [Message(tag, END, ()) for tag in action.sends]
         return [Message(tag, self._weights.version, made) for tag in action.sends]
+
+    def state_dict(self) -> State:
+        """Return all that the server needs to go on from here, which is right after an update: nothing is gathered."""
+        site = self._parts.site
+        return {
+            "weights": self._weights.state_dict(),
+            "optimizer": state_of_optimizer(site.optimizer),
+            "scheduler": None if self._parts.scheduler is None else state_of_scheduler(self._parts.scheduler),
+            "versions": site.versions.state_dict(),
+            "tally": self._tally.state_dict(),
+            "objects": self._objects.state_dict(),
+            "own": (self._lr, self._given),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        site = self._parts.site
+        self._weights.load_state_dict(state["weights"])
+        load_optimizer(site.optimizer, state["optimizer"])
+        if self._parts.scheduler is not None:
+            load_scheduler(self._parts.scheduler, state["scheduler"])
+        site.versions.load_state_dict(state["versions"])
+        self._tally.load_state_dict(state["tally"])
+        self._objects.load_state_dict(state["objects"])
+        self._lr, self._given = state["own"]
+
+    def _memory(self) -> Memory:
+        """Return what the objects of the server remember."""
+        parts, module = self._parts, self._weights.module
+        optimizers = parts_of(parts.site.optimizer)
+        tensors = [*self._weights.trainable(), *module.parameters(), *module.buffers(), self._weights.flat]
+        given = [*tensors, *(own for part in optimizers for own in (part.state, part.param_groups))]
+        things = {"corrections": list(parts.corrections), "optimizer": optimizers, "scheduler": parts.scheduler}
+        return Memory(things, given)
 
     def _take(self, message: Message) -> Tensors:
         vector, counters, numbers, there = message.tensors

@@ -3,7 +3,20 @@
 Does not know: how anything is done.
 """
 
-from stalegrid.commands import compare, methods, plan, profile, replay, report, table, train, verify
+from stalegrid.commands import (
+    compare,
+    export,
+    methods,
+    plan,
+    profile,
+    replay,
+    report,
+    reshape,
+    resume,
+    table,
+    train,
+    verify,
+)
 from stalegrid.commands.options import Command, Parser, shown
 from stalegrid.commands.words import expanded
 
@@ -11,9 +24,12 @@ __all__ = ["COMMANDS", "Parser", "expanded", "shown"]
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "resume": resume,
     "compare": compare,
     "verify": verify,
     "replay": replay,
+    "reshape": reshape,
+    "export": export,
     "profile": profile,
     "plan": plan,
     "report": report,

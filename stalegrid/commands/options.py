@@ -249,12 +249,17 @@ class _File(argparse.Action):
         self._paths = paths
 
     def __call__(self, parser: Any, options: argparse.Namespace, text: Any, option: str | None = None) -> None:
-        said = {path: value for path, value in _content(Path(text)).items() if path in self._paths}
+        said = {path: value for path, value in content_of(Path(text)).items() if path in self._paths}
         setattr(options, self.dest, [*getattr(options, self.dest), said])
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """Return what a file of options says, by the paths of fields."""
+def content_of(path: Path) -> dict[str, Any]:
+    """Return what a file of options says, by the paths of fields.
+
+    Raises:
+        ConfigError: it holds something else.
+        DataError: it cannot be read.
+    """
     content = read_yaml(path)
     if content is None:  # an empty file
         return {}

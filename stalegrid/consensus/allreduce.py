@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stalegrid.objects import State
 from stalegrid.programs import Action, Kind, Message
 from stalegrid.stages import Weights
 
@@ -27,20 +28,22 @@ class GradientAveraging:
         groups: S.
         group: s of this unit.
         weights: of this unit, whose gradients are replaced by the mean.
+        gone: groups that are there no more.
     """
 
-    def __init__(self, groups: int, group: int, weights: Weights) -> None:
-        self._groups = groups
+    def __init__(self, groups: int, group: int, weights: Weights, gone: frozenset[int] = frozenset()) -> None:
+        self._groups = [s for s in range(groups) if s not in gone]
         self._group = group
         self._weights = weights
-        self._parts: list[Tensor] = []  # of the current round, by the group that owns them
+        self._parts: dict[int, Tensor] = {}  # of the current round, by the group that owns them
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Send parts to their owners, average the own part, or take the mean."""
         others = {m.tag.edge.source.group: m.tensors[0] for m in inbox}
         if action.kind is Kind.SHARE:
             # Of equal size whatever the parameters are: one of them may lie in two parts.
-            self._parts = list(torch.tensor_split(self._gradient(), self._groups))
+            parts = torch.tensor_split(self._gradient(), len(self._groups))
+            self._parts = dict(zip(self._groups, parts, strict=True))
         elif action.kind is Kind.REDUCE:
             self._count({m.tag.edge.source.group: m.tensors[1:] for m in inbox})
             self._parts[self._group] = self._mean(others)
@@ -49,6 +52,13 @@ class GradientAveraging:
         version, counts = self._weights.version, self._counts() if action.kind is Kind.SHARE else ()
         chosen = {tag: tag.edge.target.group if action.kind is Kind.SHARE else self._group for tag in action.sends}
         return [Message(tag, version, (self._parts[owner], *counts)) for tag, owner in chosen.items()]
+
+    def state_dict(self) -> State:
+        """Return that nothing is kept from one round to the next."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Do nothing."""
 
     def _gradient(self) -> Tensor:
         parameters = self._weights.trainable()
@@ -62,7 +72,7 @@ class GradientAveraging:
     def _count(self, others: dict[int, tuple[Tensor, ...]]) -> None:
         """Let the gradients count what those of all groups do."""
         own, self._weights.divisor = self._counts(), None
-        for s in range(self._groups):
+        for s in self._groups:
             for number in own if s == self._group else others[s]:
                 self._weights.count(number)
 
@@ -70,13 +80,13 @@ class GradientAveraging:
         by_group = {**others, self._group: self._parts[self._group]}
         total = torch.zeros_like(by_group[self._group])
         # In the order of the groups, whoever's part came first: a sum in another order has other bits.
-        for s in range(self._groups):
+        for s in self._groups:
             total += by_group[s]
-        return total if self._weights.divisor is not None else total.div_(self._groups)
+        return total if self._weights.divisor is not None else total.div_(len(self._groups))
 
     def _take(self, others: dict[int, Tensor]) -> None:
         means = {**others, self._group: self._parts[self._group]}
-        vector = torch.cat([means[s] for s in range(self._groups)])
+        vector = torch.cat([means[s] for s in self._groups])
         parameters = self._weights.trainable()
         *parts, there = torch.split(vector, [*(p.numel() for p in parameters), len(parameters)])
         for p, part, share in zip(parameters, parts, there.tolist(), strict=True):

@@ -25,6 +25,7 @@ from torch import Tensor
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.errors import StalenessExceeded
+from stalegrid.objects import State
 from stalegrid.programs import Action, Kind, Message
 from stalegrid.stages import Weights
 
@@ -62,6 +63,14 @@ class ParameterAveraging:
         self._own, self._own_version = self._read(), self._weights.version
         self._past[action.index] = self._statistics(self._own)
         return [Message(tag, self._own_version, (self._own,)) for tag in action.sends]
+
+    def state_dict(self) -> State:
+        """Return what was shared last, and statistics of what neighbours will be late with."""
+        return {"own": self._own, "version": self._own_version, "past": self._past}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._own, self._own_version, self._past = state["own"], state["version"], state["past"]
 
     def _mix(self, update: int, inbox: Sequence[Message]) -> None:
         turn = self._rounds.turn(update)

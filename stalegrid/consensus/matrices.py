@@ -6,7 +6,7 @@ Metropolis weights: Xiao, Boyd and Lall 2005.  One-peer exponential graph: Ying 
 (arXiv 2110.13363).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, TypeAlias
@@ -108,6 +108,29 @@ class MixingMatrix:
         left = float(np.linalg.norm(product - 1.0 / len(product), 2))
         return left if left > _NOTHING else 0.0  # the T-th root would make much of a rounding error
 
+    def without(self, gone: Collection[int]) -> "MixingMatrix":
+        """Return the mixing of the groups that are left: Metropolis weights on the edges between them.
+
+        Args:
+            gone: the others, each of which keeps to itself.
+
+        Raises:
+            ConfigError: nobody is left, the graph of those who are falls apart, or it is another one in each turn.
+        """
+        kept = [s for s in range(len(self.matrices[0])) if s not in gone]
+        if not kept:
+            raise ConfigError("no group is left")
+        if len(self.matrices) > 1:
+            raise ConfigError(
+                f"a topology that is another one in each turn cannot close around groups that are gone (gone: "
+                f"{sorted(gone)}); take one that stays, such as a ring"
+            )
+        graph = nx.from_numpy_array(self.matrices[0][np.ix_(kept, kept)] > 0)
+        graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+        whole = np.eye(len(self.matrices[0]))
+        whole[np.ix_(kept, kept)] = metropolis(graph).matrices[0]
+        return Remaining((whole,), tuple(kept))
+
     def _check_contracting(self) -> None:
         if self._left_by_cycle < 1.0 - _LEAST_GAP:
             return
@@ -120,6 +143,28 @@ class MixingMatrix:
             else "it is periodic or hardly mixes; give every group a share of itself and of others"
         )
         raise ConfigError(f"the mixing does not mix ({measure} = {self._left_by_cycle:.10g}): {reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class Remaining(MixingMatrix):
+    """The mixing of some of the groups, checked where it was made of theirs alone; the others keep to themselves.
+
+    Attributes:
+        kept: the groups that mix.
+    """
+
+    kept: tuple[int, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Remaining, (self.matrices, self.kept)
+
+    @cached_property
+    def spectral_gap(self) -> float:
+        """How much closer to their mean the groups that are left come in a turn."""
+        return MixingMatrix((self.matrices[0][np.ix_(self.kept, self.kept)],)).spectral_gap
+
+    def _check_contracting(self) -> None:
+        """Check nothing: those who are gone are never brought closer to anybody."""
 
 
 def metropolis(graph: graphs.Graph) -> MixingMatrix:

@@ -4,7 +4,7 @@ Does not know: which mixings there are, other stages, engines.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from stalegrid.consensus.matrices import MixingMatrix
@@ -30,12 +30,29 @@ class Turns:
         period: H, updates from one mixing to the next.
         lag: c, updates by which the neighbours' vectors are late.
         updates: N.
+        begins: version at which the run begins.
+        gone: groups that are there no more.
     """
 
     matrix: MixingMatrix
     period: int
     lag: int
     updates: int
+    begins: int = 0
+    gone: frozenset[int] = frozenset()
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The groups that are there, ascending."""
+        return tuple(s for s in range(self.groups) if s not in self.gone)
+
+    def without(self, gone: frozenset[int]) -> "Turns":
+        """Return the same turns for the groups that are left.
+
+        Raises:
+            ConfigError: they cannot mix.
+        """
+        return replace(self, matrix=self.matrix.without(gone), gone=gone)
 
     @property
     def groups(self) -> int:

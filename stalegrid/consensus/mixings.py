@@ -31,8 +31,8 @@ class CombineWhileAdapt(Mixing):
         Raises:
             ConfigError: the period or the lag is none, or there would be no turn.
         """
-        rounds = Averaging(turns.matrix, self.adapt_first, turns.period, turns.lag, turns.updates)
-        if all(rounds.turn(n) is None for n in range(turns.updates)):
+        rounds = Averaging(turns.matrix, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
+        if all(rounds.turn(n) is None for n in range(turns.begins, turns.updates)):
             raise ConfigError(
                 f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "
                 "train longer, or take mixing none"
@@ -73,16 +73,16 @@ class GradientMean(Mixing):
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return the two steps before every update."""
-        return AllReduce(turns.groups)
+        return AllReduce(turns.groups, turns.gone)
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's gradients."""
-        return GradientAveraging(turns.groups, unit.group, weights)
+        return GradientAveraging(turns.groups, unit.group, weights, turns.gone)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
         """Return the part of the gradient, and of what says which parameters have one, that a group owns."""
-        owner = {PART: edge.target, MEAN: edge.source}[edge.name].group
-        size, rest = divmod(vectors.trainable + vectors.read.parameters, turns.groups)
+        owner = turns.members.index({PART: edge.target, MEAN: edge.source}[edge.name].group)
+        size, rest = divmod(vectors.trainable + vectors.read.parameters, len(turns.members))
         part = flat_layout(size + (owner < rest), vectors.read.dtype)
         return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 

@@ -29,6 +29,7 @@ class Averaging:
         period: H, updates from one mixing to the next; the rounds n with (n+1) % H == 0 mix.
         lag: c, mix with neighbours' parameters of round ``n - c``; the first c rounds have none and do not mix.
         updates: N, so that nothing is shared that nobody will mix.
+        begins: version at which the run begins, before which nobody has shared anything.
 
     Raises:
         ConfigError: the period is below 1 or the lag below 0.
@@ -39,6 +40,7 @@ class Averaging:
     period: int
     lag: int
     updates: int
+    begins: int = 0
 
     def __post_init__(self) -> None:
         if self.period < 1:
@@ -48,7 +50,7 @@ class Averaging:
 
     def turn(self, update: int) -> int | None:
         """Return the mixing turn of a round, or None where it does not mix."""
-        due = (update + 1) % self.period == 0 and self.lag <= update < self.updates
+        due = (update + 1) % self.period == 0 and self.begins + self.lag <= update < self.updates
         return (update + 1) // self.period - 1 if due else None
 
     def opening(self, unit: Unit, update: int) -> Iterator[Action]:
@@ -76,6 +78,10 @@ class Averaging:
         for r in sorted({r for turn in turns for r in self.mixing.sources(unit.group, turn)}):
             yield Edge(PARAMETERS, Unit(r, unit.stage), unit)
 
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message is under way: those of its lag."""
+        return range(tag.index + 1, tag.index + self.lag + 1)
+
     def _share(self, unit: Unit, update: int) -> Iterator[Action]:
         turn = self.turn(update + self.lag)
         targets = () if turn is None else self.mixing.targets(unit.group, turn)
@@ -100,9 +106,11 @@ class AllReduce:
 
     Args:
         groups: S.
+        gone: those of them that are there no more.
     """
 
     groups: int
+    gone: frozenset[int] = frozenset()
 
     def opening(self, unit: Unit, update: int) -> Iterator[Action]:
         """Yield nothing."""
@@ -127,5 +135,9 @@ class AllReduce:
             yield Edge(PART, peer, unit)
             yield Edge(MEAN, peer, unit)
 
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)
+
     def _peers(self, unit: Unit) -> list[Unit]:
-        return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group]
+        return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group and r not in self.gone]

@@ -25,15 +25,20 @@ _PR_SET_PDEATHSIG = 1  # as <linux/prctl.h> numbers it
 
 
 class Ahead:
-    """Reads batches 0, 1, 2, ... in worker processes, which begin when the first is asked for.
+    """Reads batches one after another in worker processes, which begin when the first is asked for.
 
     Args:
         read: number of a batch -> its tensors; a pure function.
         number: of batches, at most.
         workers: how many processes.
+        start: the first batch.
+
+    Attributes:
+        due: the batch that comes next.
     """
 
-    def __init__(self, read: Callable[[int], Tensors], number: int, workers: int) -> None:
+    def __init__(self, read: Callable[[int], Tensors], number: int, workers: int, start: int = 0) -> None:
+        self.due = start
         self._read = read
         self._number = number
         self._workers = workers
@@ -55,6 +60,7 @@ class Ahead:
         except RuntimeError as problem:  # torch's word for a worker that has ended
             raise DataError(f"a process that reads samples ahead has ended (batch: {batch}): {problem}") from problem
         assert number == batch, "batches are asked for one after another"
+        self.due = number + 1
         if isinstance(found, str):
             raise DataError(found)
         return found
@@ -71,7 +77,7 @@ class Ahead:
             loader = DataLoader(
                 _Numbered(self._read),
                 batch_size=None,
-                sampler=range(self._number),
+                sampler=range(self.due, self._number),
                 num_workers=self._workers,
                 collate_fn=_same,
                 worker_init_fn=partial(_end_with, os.getpid()),

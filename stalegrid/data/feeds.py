@@ -6,7 +6,7 @@ A unit asks for the batches of its group one after another, so what comes next i
 batch is does not depend on who reads it, so no number depends on how many read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -35,18 +35,24 @@ class Readers:
 
 
 def feed(
-    batches: Batches | Stream, takers: Mapping[int, int], number: int, workers: int | None, readers: Readers | None
+    batches: Batches | Stream,
+    takers: Mapping[int, Sequence[int]],
+    number: int,
+    workers: int | None,
+    readers: Readers | None,
 ) -> "Batches | Stream | Feed":
     """Return the batches of the groups that live in this process.
 
     Args:
         batches: of all groups.
-        takers: by group, how many ask here for each batch: who wants inputs and who wants targets are two.
+        takers: by group, the first batch that each asks for who asks here; who wants inputs and who wants targets are
+            two.
         number: of batches that each group asks for, at most.
         workers: processes that read ahead for each group; None for as many as a loader names.
         readers: what is asked of these processes; None if there shall be none.
     """
     if isinstance(batches, Stream):  # which keeps what is due by itself
+        batches.begin(min((start for starts in takers.values() for start in starts), default=0))
         return batches
     source = batches.items
     if source is None:  # whose batches are made of tensors in memory, in less time than they could be handed over
@@ -66,7 +72,7 @@ class Feed:
         self,
         batches: Batches,
         source: ItemSource,
-        takers: Mapping[int, int],
+        takers: Mapping[int, Sequence[int]],
         number: int,
         workers: int,
         patience: float | None = None,
@@ -74,8 +80,8 @@ class Feed:
         self._batches = batches
         self._source = source
         self._takers = takers
-        ahead = partial(self._read, patience=patience)
-        self._ahead = {g: Ahead(partial(ahead, g), number, workers) for g in takers} if workers else {}
+        ahead, starts = partial(self._read, patience=patience), takers.items() if workers else ()
+        self._ahead = {g: Ahead(partial(ahead, g), number, workers, min(firsts)) for g, firsts in starts}
         self._kept: dict[tuple[int, int], tuple[Batch, int]] = {}
         self._last: Batch | None = None
 
@@ -108,14 +114,22 @@ class Feed:
 
     def _taken(self, group: int, batch: int) -> Batch:
         """Return a batch for one who wants it."""
-        found, wanted = self._kept.pop((group, batch), (None, self._takers[group]))
-        if found is None:
-            tensors = self._ahead[group].next(batch) if self._ahead else self._read(group, batch)
-            found = self._source.batch(tensors)
+        if (group, batch) not in self._kept:
+            self._get(group, batch)
+        found, wanted = self._kept.pop((group, batch))
         if wanted > 1:
             self._kept[group, batch] = found, wanted - 1
         self._last = found
         return found
+
+    def _get(self, group: int, batch: int) -> None:
+        """Read a batch, and where others read ahead, those before it that nobody has asked for yet."""
+        ahead = self._ahead.get(group)
+        # Who begins later, in a run that goes on, may ask first.
+        for number in [batch] if ahead is None else range(ahead.due, batch + 1):
+            tensors = self._read(group, number) if ahead is None else ahead.next(number)
+            wanted = sum(number >= start for start in self._takers.get(group, ()))
+            self._kept[group, number] = self._source.batch(tensors), wanted
 
     def _read(self, group: int, batch: int, patience: float | None = None) -> Tensors:
         return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch), patience)

@@ -106,7 +106,7 @@ def _read(batches: Batches, updates: range, workers: int | None) -> Iterator[Exa
     # Readers read one batch after another, from the first on; the last ones of epochs are few, and read here.
     ahead = workers if numbers == list(range(len(numbers))) else 0
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), 2), len(numbers), ahead, Readers(stack))
+        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), len(numbers), ahead, Readers(stack))
         for batch in numbers:
             for group in range(batches.groups):
                 yield _example(read, group, batch)

@@ -30,7 +30,8 @@ class Stream:
     ends begins anew; the rest of a pass that fills no update is dropped.
 
     The batches of a group are to be asked for in order, those of the same update again as long as no later one was.
-    Nothing is read before.
+    Nothing is read before.  A run that goes on goes through what it has trained on once more: a state that a stream
+    says itself it has may leave something out, such as what waits in a buffer to be shuffled.
 
     Args:
         dataset: what has ``__iter__``, whose items are trees of tensors.
@@ -66,12 +67,18 @@ class Stream:
         self._dataset = dataset
         self._dtype = dtype
         self._done = dict.fromkeys(range(groups) if here is None else here, 0)
+        self._start = 0
+
+    def begin(self, batch: int) -> None:
+        """Let all groups begin with a batch; nothing was asked for before."""
+        self._start = batch // self.micro_batches
+        self._done = dict.fromkeys(self._done, self._start)
 
     @property
     def form(self) -> Form:
         """How the arguments of the model, (args, kwargs), are made of the inputs of any batch."""
-        if not self._due.read:
-            self.inputs(min(self._done), 0)
+        if self._due.read == self._start:
+            self.inputs(min(self._done), self._start * self.micro_batches)
         return self._source.form
 
     def indices(self, group: int, batch: int) -> Tensor:
@@ -121,7 +128,7 @@ class Stream:
 
     @cached_property
     def _due(self) -> "_Due":
-        return _Due(Passes(self._dataset, self.seed), self.groups, self.batch_size)
+        return _Due(Passes(self._dataset, self.seed), self.groups, self.batch_size, self._start)
 
     @cached_property
     def _source(self) -> Source:
@@ -135,17 +142,20 @@ class _Due(Dataset[Any]):
         passes: where they come from.
         groups: S.
         batch_size: samples per group and update.
+        start: update from which on samples are due; those before are read, and dropped.
 
     Attributes:
         read: updates whose samples were read.
     """
 
-    def __init__(self, passes: Passes, groups: int, batch_size: int) -> None:
+    def __init__(self, passes: Passes, groups: int, batch_size: int, start: int) -> None:
         self._passes = passes
         self._groups = groups
         self._batch_size = batch_size
         self._samples: dict[int, Any] = {}
-        self.read = 0
+        self.read = start
+        for _ in range(start):
+            passes.take(groups * batch_size)
 
     def __len__(self) -> int:
         return 0  # nobody counts a stream

@@ -8,13 +8,15 @@ from stalegrid.engines.distributed.job import Job
 from stalegrid.engines.distributed.launch import launch
 from stalegrid.engines.distributed.peers import Measured, layout_of_state
 from stalegrid.engines.distributed.warm import KEPT
+from stalegrid.engines.distributed.worker import kept_by
 from stalegrid.engines.distributed.world import homes
 from stalegrid.engines.machine import computing, use_device
 from stalegrid.engines.noting import noted
 from stalegrid.engines.profiling import profile
 from stalegrid.engines.recording import recorded
+from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
-from stalegrid.engines.signals import ending_in_order
+from stalegrid.engines.signals import ending_in_order, leaving_in_order
 from stalegrid.engines.simulator import simulate
 from stalegrid.engines.surroundings import Surroundings, refuse_contexts
 
@@ -22,13 +24,16 @@ __all__ = [
     "KEPT",
     "EngineSettings",
     "Job",
+    "Keeping",
     "Measured",
     "Surroundings",
     "computing",
     "ending_in_order",
     "homes",
+    "kept_by",
     "launch",
     "layout_of_state",
+    "leaving_in_order",
     "noted",
     "profile",
     "recorded",

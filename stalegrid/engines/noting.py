@@ -3,18 +3,22 @@
 Does not know: what the order is for, how the server works.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from stalegrid.agents import Agent
+from stalegrid.agents import Agent, Around
+from stalegrid.errors import DataError
+from stalegrid.objects import State
 from stalegrid.programs import DELIVERIES, DOOR, Action, Kind, Message, Unit
-from stalegrid.written import open_new, writing
+from stalegrid.written import open_again, open_new, writing
 
 
-class Noted:
+class Noted(Around):
     """A server whose deliveries are noted.
 
     Args:
@@ -23,14 +27,16 @@ class Noted:
     """
 
     def __init__(self, agent: Agent, file: TextIO) -> None:
-        self._agent = agent
+        super().__init__(agent)
         self._file = file
         self._clock = 0
+        self._bytes = 0  # of the record
+        self._digest = hashlib.blake2b(digest_size=16)  # of it
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         # First the step: what it refuses is not in the record.
-        made = self._agent.step(action, inbox)
+        made = self.agent.step(action, inbox)
         if action.kind is Kind.TAKE:
             tag = inbox[0].tag
             number = tag.edge.source.group
@@ -40,16 +46,55 @@ class Noted:
         self._clock += action.kind is Kind.UPDATE
         return made
 
-    def _write(self, entry: dict[str, int]) -> None:
+    def state_dict(self) -> State:
+        """Return the state of the server, and where the record ends, all of which is on the disk now."""
         with writing(Path(self._file.name)):
-            self._file.write(json.dumps(entry) + "\n")
+            os.fsync(self._file.fileno())
+        record = {"clock": self._clock, "bytes": self._bytes, "digest": self._digest.hexdigest()}
+        return {"server": super().state_dict(), "record": record}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`: forget what was noted later.
+
+        Raises:
+            DataError: the record is not the one that was written.
+        """
+        super().load_state_dict(state["server"])
+        record, path = state["record"], Path(self._file.name)
+        with path.open("rb") as file:
+            written = file.read(record["bytes"])
+        self._digest.update(written)
+        if self._digest.hexdigest() != record["digest"]:
+            raise DataError(
+                f"the record of deliveries is not the one that was written (file: {path}, bytes: {record['bytes']}); "
+                "put the file back"
+            )
+        with writing(path):
+            self._file.truncate(record["bytes"])
+        self._clock, self._bytes = record["clock"], record["bytes"]
+
+    def _write(self, entry: dict[str, int]) -> None:
+        line = json.dumps(entry) + "\n"
+        with writing(Path(self._file.name)):
+            self._file.write(line)
+        self._bytes += len(line)
+        self._digest.update(line.encode())
 
 
 @contextmanager
-def noted(agents: dict[Unit, Agent], folder: Path) -> Iterator[dict[Unit, Agent]]:
-    """Note the deliveries of the first server, if it is among the agents, in the folder of the run."""
+def noted(agents: dict[Unit, Agent], folder: Path, *, again: bool = False) -> Iterator[dict[Unit, Agent]]:
+    """Note the deliveries of the first server, if it is among the agents, in the folder of the run.
+
+    Args:
+        agents: of this process.
+        folder: of the run.
+        again: whether the run goes on, and has a record of what came before.
+
+    Raises:
+        OutputError: the record cannot be opened.
+    """
     if DOOR not in agents:
         yield agents
         return
-    with open_new(folder / DELIVERIES) as file:
+    with (open_again if again else open_new)(folder / DELIVERIES) as file:
         yield {**agents, DOOR: Noted(agents[DOOR], file)}

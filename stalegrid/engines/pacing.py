@@ -6,13 +6,14 @@ Does not know: what actions compute, when they are due.
 import time
 from collections.abc import Sequence
 
-from stalegrid.agents import Agent
+from stalegrid.agents import Agent, Around
+from stalegrid.objects import State
 from stalegrid.plans import Plan, ServedPlan
 from stalegrid.programs import OBSERVER, Action, Message, Unit
 from stalegrid.timing import NANOSECONDS, Pace
 
 
-class Paced:
+class Paced(Around):
     """An agent on a slower device: it sleeps after each action, before anything leaves.
 
     Args:
@@ -22,18 +23,27 @@ class Paced:
     """
 
     def __init__(self, agent: Agent, pace: Pace, emulated: bool) -> None:
-        self._agent = agent
+        super().__init__(agent)
         self._pace = pace
         self._emulated = emulated
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         start = time.perf_counter_ns()
-        made = self._agent.step(action, inbox)
+        made = self.agent.step(action, inbox)
         taken = time.perf_counter_ns() - start
         wanted = self._pace.of(action.kind) if self._emulated else self._pace.stretched(taken)
         time.sleep(max(0, wanted - taken) / (1000 * NANOSECONDS))
         return made
+
+    def state_dict(self) -> State:
+        """Return the state of the agent within, and how much was drawn for its device."""
+        return {**super().state_dict(), "drawn": self._pace.drawn}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`; a device that was not slower has drawn nothing."""
+        super().load_state_dict(state)
+        self._pace.skip(state.get("drawn", 0))
 
 
 def paced(plan: Plan | ServedPlan, agents: dict[Unit, Agent], emulate: bool) -> dict[Unit, Agent]:

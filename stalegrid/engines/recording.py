@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from stalegrid.agents import Agent
+from stalegrid.agents import Agent, Around
 from stalegrid.observe import Recorder
 from stalegrid.programs import Action, Message, Unit
 
@@ -29,7 +29,7 @@ def now() -> int:
     return _EPOCH + time.perf_counter_ns()
 
 
-class Recorded:
+class Recorded(Around):
     """An agent whose actions are noted.
 
     Args:
@@ -41,14 +41,14 @@ class Recorded:
 
     def __init__(self, unit: Unit, agent: Agent, recorder: Recorder, device: torch.device) -> None:
         self._unit = unit
-        self._agent = agent
+        super().__init__(agent)
         self._recorder = recorder
         self._device = device
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         start = now()
-        made = self._agent.step(action, inbox)
+        made = self.agent.step(action, inbox)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._recorder.executed(self._unit, action, start, now())

@@ -19,6 +19,8 @@ class EngineSettings(Group):
         device: cpu, cuda, or auto for cuda where there is one.
         threads: number of threads of each process's arithmetic; another number may change the last bits.
         deadline: seconds that a unit waits for a message before the run ends with an error.
+        on_loss: what happens when processes of a group die or stall: the run ends with an error, or continues without
+            the group from its last checkpoint.
     """
 
     NAME: ClassVar[str] = "engine"
@@ -29,6 +31,7 @@ class EngineSettings(Group):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
     deadline: float = 120.0
+    on_loss: Literal["end", "continue"] = "end"
 
     @property
     def virtual(self) -> bool:

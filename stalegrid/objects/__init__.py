@@ -4,14 +4,16 @@ Does not know: stages, groups, what the copies are for.
 """
 
 from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
-from stalegrid.objects.copies import attach, cast, copied, hooks_of, tensors_of
+from stalegrid.objects.copies import attach, cast, copied, first_names, hooks_of, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
+from stalegrid.objects.memory import Memory, kept_apart, recall, remembered
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
+from stalegrid.objects.states import State, joined, parted
 from stalegrid.objects.trees import (
     PLACE,
     Form,
@@ -31,7 +33,9 @@ __all__ = [
     "Form",
     "Held",
     "LossFunction",
+    "Memory",
     "Shapes",
+    "State",
     "Tensors",
     "attach",
     "call",
@@ -44,13 +48,19 @@ __all__ = [
     "check_readers",
     "copied",
     "each_leaf",
+    "first_names",
     "held",
     "hooks_of",
     "ignored_by",
     "in_training",
+    "joined",
+    "kept_apart",
     "leaves",
     "mapped",
     "own_loss",
+    "parted",
+    "recall",
+    "remembered",
     "renew",
     "renewed",
     "shapes_of",

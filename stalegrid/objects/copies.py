@@ -31,6 +31,14 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Return for every name of a parameter or buffer the first name of the same tensor, which tied ones share."""
+    first = {id(tensor): name for name, tensor in tensors_of(model).items()}
+    parameters = model.named_parameters(remove_duplicate=False)
+    every = {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
+    return {name: first[id(tensor)] for name, tensor in every.items()}
+
+
 def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:
     """Copy a model with all that it has; functions that it keeps or is hooked with get a state of their own.
 

@@ -26,7 +26,7 @@ from stalegrid.observe.summed import Staleness, Summed
 from stalegrid.observe.tables import plain, wide
 from stalegrid.observe.takes import Takes
 from stalegrid.observe.timeline import Recorder, Span, Timeline
-from stalegrid.observe.trace import TRACE, read_trace, write_trace
+from stalegrid.observe.trace import TRACE, name_of_trace, read_trace, write_trace
 from stalegrid.observe.wandb import WeightsAndBiases
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "in_notebook",
     "make_console",
     "make_sink",
+    "name_of_trace",
     "names",
     "open_folder",
     "own_callbacks",

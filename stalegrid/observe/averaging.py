@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import tensors_of
@@ -40,7 +40,7 @@ class WeightAverage(Callback):
         if not 0 <= decay < 1:
             raise ConfigError(f"the decay of an average is at least 0 and below 1 (decay: {decay})")
         self._decay = decay
-        self._mean: nn.Module | None = None
+        self._mean: dict[str, Tensor] = {}
 
     def on_start(self, folder: Path) -> None:
         """Note where to write."""
@@ -49,16 +49,13 @@ class WeightAverage(Callback):
     @torch.no_grad()
     def on_evaluation(self, record: Record, model: nn.Module) -> None:
         """Take in a model."""
-        if self._mean is None:
-            self._mean = model  # a copy of its own, as callbacks get
-        else:
-            own = tensors_of(self._mean)
-            for name, tensor in tensors_of(model).items():
-                if tensor.is_floating_point():
-                    mixed = torch.lerp(own[name], tensor, 1 - self._decay)
-                    # What stayed as it was does so to the bit, and an infinity stays one.
-                    own[name].copy_(torch.where(own[name] == tensor, tensor, mixed))
-                else:
-                    own[name].copy_(tensor)
-        state = saved(self._mean)
+        # The model is a copy of its own, as callbacks get.
+        for name, tensor in tensors_of(model).items():
+            if tensor.is_floating_point() and name in self._mean:
+                before = self._mean[name]
+                mixed = torch.lerp(before, tensor, 1 - self._decay)
+                # What stayed as it was does so to the bit, and an infinity stays one.
+                tensor.copy_(torch.where(before == tensor, tensor, mixed))
+            self._mean[name] = tensor.detach()
+        state = saved(model)
         replace(self._path, lambda part: save_file(state, part))

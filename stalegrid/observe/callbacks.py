@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied
+from stalegrid.objects import Memory, State, copied
 from stalegrid.observe.records import Record
 from stalegrid.programs import Unit
 from stalegrid.written import is_path, said, value_of
@@ -142,6 +142,7 @@ class Calling:
         self.stopped: Record = {}
         for callback in callbacks:
             callback.on_start(folder)
+        self._memories = [(callback, Memory(callback)) for callback in callbacks]
 
     def report(self, record: Record) -> None:
         """Call them with a report."""
@@ -162,6 +163,24 @@ class Calling:
         """Return whether somebody has asked for the end; then the summary says who."""
         self.stopped = self._asked
         return bool(self._asked)
+
+    def state_dict(self) -> State:
+        """Return what callbacks remember, and who asked for the end."""
+        return {
+            "callbacks": [(type(c).__qualname__, m.state_dict()) for c, m in self._memories],
+            "asked": self._asked,
+            "stopped": self.stopped,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`; a callback that was not there begins anew."""
+        known = list(state["callbacks"])
+        for callback, memory in self._memories:
+            found = next((pair for pair in known if pair[0] == type(callback).__qualname__), None)
+            if found is not None:
+                known.remove(found)
+                memory.load_state_dict(found[1])
+        self._asked, self.stopped = state["asked"], state["stopped"]
 
     def finish(self) -> None:
         """Call them with the summary."""

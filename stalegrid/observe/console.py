@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
+from stalegrid.objects import State
 from stalegrid.observe.displays import Display
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.rate import Rate
@@ -69,6 +70,13 @@ class ConsoleSink:
     def stops(self) -> bool:
         """Return that nobody asks for the end."""
         return False
+
+    def state_dict(self) -> State:
+        """Return that there is nothing to know."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Do nothing."""
 
     def finish(self) -> None:
         """Do nothing."""

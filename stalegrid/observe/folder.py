@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stalegrid.objects import State
 from stalegrid.observe.best import Best
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
@@ -44,6 +45,7 @@ class Folder:
         limit: see :class:`Staleness`.
         best: by which number of an evaluation the best model is kept too; None for none.
         loggers: that are given every record, beside the metrics; started already.
+        again: whether the folder is that of a run that goes on, and holds metrics of it.
 
     Attributes:
         summary: of the run so far, as it was written last.
@@ -61,9 +63,12 @@ class Folder:
         limit: int | None = None,
         best: str | None = None,
         loggers: Sequence[Logger] = (),
+        *,
+        again: bool = False,
     ) -> None:
         self._folder = folder
-        self._loggers = [Jsonl(folder / METRICS), *loggers]
+        self._metrics = Jsonl(folder / METRICS, again=again)
+        self._loggers = [self._metrics, *loggers]
         self._facts = facts
         self._keep_units = keep_units
         self._start = time.perf_counter()
@@ -79,12 +84,21 @@ class Folder:
         """Append a line to the metrics."""
         now = time.perf_counter()
         rates = {"seconds": now - self._start, "samples_per_second": self._rate.after(record["samples"], now)}
+        self._note({**record, **rates})
+        self._log({"kind": "train", **record, **rates})
+
+    def _note(self, record: Record) -> None:
+        """Take into the summary what a report says."""
         self._staleness.add(record["staleness"])
-        self._last = {"updates": record["update"], "train_loss": record["loss"], **rates}
+        self._last = {
+            "updates": record["update"],
+            "train_loss": record["loss"],
+            "seconds": record["seconds"],
+            "samples_per_second": record["samples_per_second"],
+        }
         if "lost" in record:
             self._lost += record["lost"]
             self._last["lost_learners"] = self._lost
-        self._log({"kind": "train", **record, **rates})
 
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Append a line to the metrics; write the model and the summary of the run so far."""
@@ -118,6 +132,19 @@ class Folder:
     def stops(self) -> bool:
         """Return that nobody asks for the end."""
         return False
+
+    def state_dict(self) -> State:
+        """Return where the metrics end, of which all else is made again, and how long the run has taken."""
+        return {"metrics": self._metrics.position(), "seconds": time.perf_counter() - self._start}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`: forget what was written later, and read again what was told before."""
+        self._start = time.perf_counter() - state["seconds"]
+        for record in self._metrics.cut(state["metrics"]):
+            if record["kind"] == "train":
+                self._note(record)
+            elif self._best is not None:
+                self._best.takes(record)
 
     def finish(self) -> None:
         """Do nothing."""

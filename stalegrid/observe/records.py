@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import NonFiniteLoss, SampleError, TrainingError
+from stalegrid.objects import State
 from stalegrid.observe.weighed import Weighed
 from stalegrid.programs import Layout, Unit, flat_layout
 
@@ -138,6 +139,10 @@ class Loss:
     correct: Tensor
     count: Tensor | None = None
 
+    def plain(self) -> tuple[Any, ...]:
+        """Return the values as a tuple."""
+        return self.samples, self.value, self.correct, self.count
+
 
 class Tally:
     """What a unit counts between two reports.
@@ -222,6 +227,23 @@ class Tally:
         self._gaps.clear()
         return done
 
+    def state_dict(self) -> State:
+        """Return what was counted since the last report."""
+        return {
+            "losses": [(batch, version, loss.plain()) for batch, version, loss in self._losses],
+            "divisors": self._divisors,
+            "gaps": self._gaps,
+            "weighed": self._weighed.totals,
+            "report": self._report.vector(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._losses = [(batch, version, Loss(*values)) for batch, version, values in state["losses"]]
+        self._divisors, self._gaps = state["divisors"], state["gaps"]
+        self._weighed = Weighed(state["weighed"])
+        self._report = Report.read(state["report"])
+
     def _empty(self) -> Report:
         return Report(histogram=[0.0] * (self._bound + 1))
 
@@ -273,6 +295,12 @@ class Sink(Protocol):
     def stops(self) -> bool:
         """Return whether somebody asks for the end of the run."""
 
+    def state_dict(self) -> State:
+        """Return what is needed to take observations of the same run from here on."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+
     def finish(self) -> None:
         """Note that the run ended well."""
 
@@ -295,6 +323,13 @@ class Nowhere:
     def stops(self) -> bool:
         """Return that nobody asks for the end."""
         return False
+
+    def state_dict(self) -> State:
+        """Return that there is nothing to know."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Do nothing."""
 
     def finish(self) -> None:
         """Do nothing."""

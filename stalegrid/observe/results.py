@@ -24,8 +24,8 @@ from stalegrid.written import to_yaml, write_text
 
 
 @contextmanager
-def open_folder(out: Path | None) -> Iterator[Path]:
-    """Make the output folder, or one that is removed again if none was asked for.
+def open_folder(out: Path | None, *, again: bool = False) -> Iterator[Path]:
+    """Make the output folder, or one that is removed again if none was asked for, or open that of a run that goes on.
 
     Where something is refused before the run has started, the folder is removed, so that the same command runs once
     that is mended.  What a run that has started wrote is never removed: it has once there is a record of it.
@@ -36,6 +36,9 @@ def open_folder(out: Path | None) -> Iterator[Path]:
     if out is None:
         with _scratch() as folder:
             yield folder
+        return
+    if again:
+        yield out
         return
     try:
         out.mkdir(parents=True)
@@ -94,6 +97,7 @@ def make_sink(
     quiet: bool,
     notebook: bool,
     keep_units: bool,
+    again: bool = False,
 ) -> Sink:
     """Make the sink of a run, in whichever process the observer lives.
 
@@ -109,10 +113,11 @@ def make_sink(
         quiet: whether nothing is shown.
         notebook: whether what is shown is read in one.
         keep_units: whether the parameters of every unit are kept.
+        again: whether the run goes on in the folder.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
     kept = spared(loggers, say)
-    files = Folder(folder, facts, keep_units, limit, output.best, kept)
+    files = Folder(folder, facts, keep_units, limit, output.best, kept, again=again)
     for logger in kept:
         logger.start(settings)
     sinks: list[Sink] = [files]

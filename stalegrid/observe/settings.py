@@ -25,7 +25,8 @@ class OutputSettings(Group):
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
             PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
         callbacks: called with what is told; PACKAGE.MODULE:NAME of your own, or of a class or function that makes one.
-        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev.
+        trace: record what every unit did when; written to trace.json, for ui.perfetto.dev; a run that goes on from
+            version N writes trace-from-N.json.
     """
 
     NAME: ClassVar[str] = "output"

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from torch import Tensor, nn
 
+from stalegrid.objects import State
 from stalegrid.observe.records import VIRTUAL, Nowhere, Record, Sink
 from stalegrid.programs import Unit
 
@@ -39,6 +40,14 @@ class Dated:
     def stops(self) -> bool:
         """Pass on whether somebody asks for the end."""
         return self._sink.stops()
+
+    def state_dict(self) -> State:
+        """Return that of the sink."""
+        return self._sink.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Pass it on."""
+        self._sink.load_state_dict(state)
 
     def finish(self) -> None:
         """Pass it on."""
@@ -79,6 +88,13 @@ class Dispensable:
     def stops(self) -> bool:
         """Return that nobody asks for the end: what may be left out decides nothing."""
         return False
+
+    def state_dict(self) -> State:
+        """Return that there is nothing to know: what may be left out begins anew."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Do nothing."""
 
     def finish(self) -> None:
         """Pass it on."""
@@ -124,6 +140,16 @@ class Several:
     def stops(self) -> bool:
         """Return whether somebody asks for the end."""
         return any(sink.stops() for sink in self._sinks)
+
+    def state_dict(self) -> State:
+        """Return those of all sinks, by their kinds: a run may go on with a display and have had none."""
+        return {type(sink).__name__: sink.state_dict() for sink in self._sinks}
+
+    def load_state_dict(self, state: State) -> None:
+        """Pass each its own, if there is one."""
+        for sink in self._sinks:
+            if (own := state.get(type(sink).__name__)) is not None:
+                sink.load_state_dict(own)
 
     def finish(self) -> None:
         """Pass it on."""

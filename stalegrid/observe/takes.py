@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from stalegrid.objects import State
 from stalegrid.observe.records import Record
 from stalegrid.observe.weighed import Weighed
 from stalegrid.programs import Layout, flat_layout, learner
@@ -61,6 +62,18 @@ class Takes:
     def lose(self, number: int) -> None:
         """Note that a learner is gone."""
         self.lost.append(number)
+
+    def state_dict(self) -> State:
+        """Return all that was noted."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {**told, "weighed": self._weighed.totals}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._weighed = Weighed(state["weighed"])
+        for f in fields(self):
+            if f.init:
+                setattr(self, f.name, state[f.name])
 
     def vector(self, most: int) -> Tensor:
         """Return the numbers as float64, then room for ``most`` pairs: a learner's staleness is -1 where it is gone."""

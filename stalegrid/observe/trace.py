@@ -20,7 +20,7 @@ from stalegrid.written import COUNT, FLAG, TEXT, WHOLE, Maybe, checked, read_jso
 from stalegrid.written import Kind as _Kind
 
 TRACE = "trace.json"
-"""The file in the folder of a run."""
+"""The file in the folder of a run, as far as it went before it was interrupted."""
 
 FORMAT = 1
 """Version of what is stored; another one is refused."""
@@ -29,6 +29,11 @@ SHORT = 1_000
 """Nanoseconds; shorter gaps between the actions of a unit are not shown as waiting."""
 
 Event = dict[str, Any]
+
+
+def name_of_trace(since: int) -> str:
+    """Return the name of the file for a run that goes on from a version, 0 for its beginning; each part has its own."""
+    return f"trace-from-{since}.json" if since else TRACE
 
 
 def write_trace(path: Path, timeline: Timeline) -> None:

@@ -14,9 +14,12 @@ class Weighed:
     """Losses of batches, added up.
 
     Sums of losses and of what they count need no weights; they are added up as if all batches were of one size.
+
+    Attributes:
+        totals: counts and losses, by the samples of a batch.
     """
 
-    _totals: dict[int, tuple[float, float]] = field(default_factory=dict)  # counts and losses, by samples of a batch
+    totals: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, loss: float, count: float, samples: int | None) -> None:
         """Take in the loss of a batch.
@@ -26,11 +29,11 @@ class Weighed:
             count: 1 of a mean; what is counted in a sum.
             samples: that a mean is over; None of a sum.
         """
-        counts, losses = self._totals.get(samples or 0, (0.0, 0.0))
-        self._totals[samples or 0] = counts + count, losses + loss
+        counts, losses = self.totals.get(samples or 0, (0.0, 0.0))
+        self.totals[samples or 0] = counts + count, losses + loss
 
     def total(self) -> tuple[float, float]:
         """Return what all batches count, and the sum of their losses: divided, the mean loss."""
-        weights = {samples: samples / max(self._totals) if samples else 1.0 for samples in self._totals}
-        counts = sum(weights[samples] * counts for samples, (counts, _) in self._totals.items())
-        return counts, sum(weights[samples] * losses for samples, (_, losses) in self._totals.items())
+        weights = {samples: samples / max(self.totals) if samples else 1.0 for samples in self.totals}
+        counts = sum(weights[samples] * counts for samples, (counts, _) in self.totals.items())
+        return counts, sum(weights[samples] * losses for samples, (_, losses) in self.totals.items())

@@ -5,9 +5,11 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.losing import SHAPE, LostGroup
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test
 from stalegrid.plans.measured import check_measured
+from stalegrid.plans.origin import origin_of
 from stalegrid.plans.plan import Plan, grid_of, make_plan
 from stalegrid.plans.served import (
     ServedPlan,
@@ -22,8 +24,10 @@ from stalegrid.plans.telling import facts, headline
 
 __all__ = [
     "ESTIMATED",
+    "SHAPE",
     "Choices",
     "Devices",
+    "LostGroup",
     "Plan",
     "ServedPlan",
     "Task",
@@ -38,6 +42,7 @@ __all__ = [
     "make_plan",
     "make_served_plan",
     "make_test",
+    "origin_of",
     "plan_of",
     "rules_of",
     "served_makers",

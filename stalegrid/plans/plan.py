@@ -43,6 +43,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -66,6 +67,7 @@ from stalegrid.programs import (
     Lateral,
     Layout,
     Program,
+    Saves,
     Schedule,
     Stoppable,
     TensorSpec,
@@ -114,6 +116,7 @@ class Plan:
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        losses: groups that the run has lost.
     """
 
     method: Method
@@ -134,6 +137,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    losses: tuple[LostGroup, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -153,7 +157,7 @@ class Plan:
     @property
     def owners(self) -> list[list[Unit]]:
         """The units that have a replica of each stage."""
-        return [[Unit(s, k) for s in range(self.grid.groups)] for k in range(self.grid.stages)]
+        return [[Unit(s, k) for s in self.turns.members] for k in range(self.grid.stages)]
 
     @property
     def spectral_gap(self) -> float | None:
@@ -166,8 +170,46 @@ class Plan:
         """What actions take and messages weigh; None where no costs are known."""
         return None if self.devices.costs is None else self.devices.time_model(self.program, self.nbytes)
 
-    def stoppable(self) -> "Plan":
+    def saved(self, saves: Saves) -> "Plan":
+        """Return the plan of the same run that is saved, or goes on from a save.
+
+        Raises:
+            ConfigError: nobody knows what the groups' messages are that are under way when it is saved.
+        """
+        if not hasattr(self.program.lateral, "crossing"):
+            raise ConfigError(
+                f"a mixing of your own must say which of its messages are under way at a version (mixing: "
+                f"{text_of(self.mixing)}); give its lateral crossing(tag), or run without checkpoints"
+            )
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
+
+    @property
+    def askable(self) -> bool:
+        """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
+        return has_name(self.mixing)
+
+    def begun(self, update: int) -> "Plan":
+        """Return the plan of the same run that begins with a later update, with nothing in flight.
+
+        Raises:
+            ConfigError: nothing is left to train, or nobody knows what groups would have sent each other before.
+        """
+        if update and not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own may wait for what was sent before a run begins (mixing: "
+                f"{text_of(self.mixing)}); take one by name, or begin anew with the exported model"
+            )
+        turns = dataclasses.replace(self.turns, begins=update)
+        schedule = dataclasses.replace(self.schedule, begins=update)
+        lateral = self.mixing.lateral(turns) if update else self.program.lateral
+        program = dataclasses.replace(self.program, schedule=schedule, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program)
+
+    def stoppable(self, *, often: bool = False) -> "Plan":
         """Return the plan of the same run where a callback may end it early.
+
+        Args:
+            often: whether that is asked at every report, and not at every evaluation.
 
         Raises:
             ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
@@ -182,8 +224,37 @@ class Plan:
         ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
         if self.mixing.averages_parameters:
             ahead = max(ahead, self.turns.lag)
-        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns))
+        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns), often=often)
         return dataclasses.replace(self, program=program)
+
+    def without(self, losses: Sequence[LostGroup]) -> "Plan":
+        """Return the plan of a run that goes on without the groups that it has lost.
+
+        Args:
+            losses: which, and since when.
+
+        Raises:
+            ConfigError: those who are left cannot mix.
+        """
+        if not losses:
+            return self
+        gone = frozenset(loss.group for loss in losses)
+        turns = self.turns.without(gone)
+        lateral = _lateral(self.mixing, turns, self.program.updates)
+        program = dataclasses.replace(self.program, gone=gone, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program, losses=tuple(losses))
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
+        lost = sum(max(0, version - loss.version) for loss in self.losses)
+        return (version - lost / self.grid.groups) / self.updates_per_epoch
+
+    def ended_at(self, version: int | None) -> "Plan":
+        """Return the plan of a run that was asked to end by the verdict of a version, if it was."""
+        program = self.program
+        if version is None or not isinstance(program, Stoppable):
+            return self
+        return dataclasses.replace(self, program=program.until(version + program.lead))
 
     def nbytes(self, edge: Edge) -> int:
         """Return the bytes of every message of an edge; of the largest, where there are batches of several shapes."""

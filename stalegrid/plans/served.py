@@ -31,6 +31,7 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -54,12 +55,14 @@ from stalegrid.programs import (
     Ordered,
     Program,
     Rules,
+    Saves,
     Served,
     ServerSettings,
     Unit,
     flat_layout,
     gpipe,
     in_turn,
+    order_before,
     read_order,
 )
 from stalegrid.seeds import drawing
@@ -179,7 +182,60 @@ class ServedPlan:
         """The server that has each shard."""
         return [[shard] for shard in self.program.shards]
 
-    def stoppable(self) -> "ServedPlan":
+    def saved(self, saves: Saves) -> "ServedPlan":
+        """Return the plan of the same run that is saved, or goes on from a save; see also :meth:`after`."""
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, saves=saves))
+
+    def after(self, record: Path, version: int, *, live: bool) -> "ServedPlan":
+        """Return the plan of a run that has taken gradients before, in an order that is known.
+
+        Args:
+            record: of its deliveries.
+            version: that it goes on from.
+            live: whether the network made that order.
+
+        Raises:
+            ConfigError: the record cannot be read or ends before, or the run would go on in another order.
+        """
+        order = order_before(read_order(record, self.rules), self.rules, version)
+        if len(order) == 0:
+            raise ConfigError(
+                f"the record of deliveries ends before the checkpoint (deliveries: {record}, version: {version}); put "
+                "the file back"
+            )
+        if isinstance(self.program, Ordered):
+            if list(self.program.order[: len(order)]) != order:
+                raise ConfigError(
+                    f"the run has taken gradients in another order than this engine would (deliveries: {record}, "
+                    f"version: {version}); go on with engine processes, whose order the network makes"
+                )
+            return self
+        if not live:
+            raise ConfigError(
+                f"the order of the run was drawn in virtual time, and nobody knows what is under way in another one "
+                f"(deliveries: {record}, version: {version}); go on with engine simulator"
+            )
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, order=order))
+
+    def without(self, losses: Sequence[LostGroup]) -> "ServedPlan":
+        """Return the plan: learners that are gone are no matter of it."""
+        assert not losses
+        return self
+
+    def epochs(self, version: int) -> float:
+        """Return how many passes over the data were trained up to a version."""
+        return version / self.updates_per_epoch
+
+    @property
+    def askable(self) -> bool:
+        """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
+        return False
+
+    def ended_at(self, version: int | None) -> "ServedPlan":
+        """Return the plan: nothing ends such a run early."""
+        return self
+
+    def stoppable(self, *, often: bool = False) -> "ServedPlan":
         """Refuse to be stopped.
 
         Raises:

@@ -5,17 +5,18 @@ Does not know: tensors' values, time, ranks.
 
 from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
 from stalegrid.programs.agenda import Agenda
-from stalegrid.programs.deliveries import DELIVERIES, first_updates, read_order
+from stalegrid.programs.deliveries import DELIVERIES, first_updates, order_before, read_order
 from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.live import Live
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
 from stalegrid.programs.pipeline import Program
+from stalegrid.programs.saving import Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
-from stalegrid.programs.stopping import Stoppable
+from stalegrid.programs.stopping import END_RUN, LEAVE, SAVE, VERDICT, Stoppable
 from stalegrid.programs.table import closed_form, ticks, tied_form
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
@@ -25,9 +26,13 @@ __all__ = [
     "DELIVERIES",
     "DOOR",
     "END",
+    "END_RUN",
     "GRADIENT",
+    "LEAVE",
     "MOST",
     "OBSERVER",
+    "SAVE",
+    "VERDICT",
     "WEIGHTS",
     "Action",
     "Agenda",
@@ -45,6 +50,7 @@ __all__ = [
     "Ordered",
     "Program",
     "Rules",
+    "Saves",
     "Schedule",
     "Served",
     "ServerSettings",
@@ -64,6 +70,7 @@ __all__ = [
     "layout_of",
     "learner",
     "one_f_one_b",
+    "order_before",
     "read_order",
     "server",
     "stale",

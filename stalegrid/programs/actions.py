@@ -30,6 +30,11 @@ class Kind(Enum):
     STOP = "X"
     JUDGE = "J"
     HEED = "H"
+    KEEP = "K"
+    SAVE = "P"
+    LOAD = "O"
+    REVIVE = "I"
+    DISCARD = "Z"
 
     __hash__ = object.__hash__  # a kind is one object; hashing its name anew at every look-up would take longer
 

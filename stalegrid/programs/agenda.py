@@ -8,6 +8,7 @@ from typing import Any
 
 from stalegrid.programs.actions import Action, Edge, Hoped, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.saving import Saves
 from stalegrid.programs.watch import Watch
 
 
@@ -15,10 +16,19 @@ class Agenda:
     """What engines need of a program; by default of one that is known before the run.
 
     Attributes:
+        updates: N.
         watch: what the observer sees; None for no observer.
+        saves: when it is saved, and from where it goes on.
     """
 
+    updates: int
     watch: Watch | None
+    saves: Saves
+
+    @property
+    def left(self) -> int | None:
+        """The version at which the run has left before its end; None where it has not."""
+        return None
 
     @property
     def units(self) -> list[Unit]:
@@ -34,6 +44,22 @@ class Agenda:
     def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
         """Yield the agent's actions from the first to the last; where the next depends on what arrives, what may."""
         raise NotImplementedError
+
+    def saved(self, version: int) -> bool:
+        """Return whether the state of all agents is saved at a version; the end of a run needs no save."""
+        return version < self.updates and self.saves.planned(version)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message is under way, or may be for all that its sender knows."""
+        raise NotImplementedError
+
+    def may_cross(self, tag: Tag) -> bool:
+        """Return whether a message may be under way at a version that is saved."""
+        return any(self.saved(version) for version in self.crossing(tag))
+
+    def outlived(self, tag: Tag) -> Tag | None:
+        """Return the message that has certainly been taken when another one is sent, where that shows nowhere else."""
+        return None
 
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives, in canonical order."""

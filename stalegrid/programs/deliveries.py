@@ -9,6 +9,7 @@ the rest says how stale each gradient was.
 
 import json
 import reprlib
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -45,19 +46,24 @@ def _lines(path: Path) -> list[str]:
     return read_text(path, LIMIT).split("\n")[:-1]
 
 
+def order_before(order: Sequence[Delivery], rules: Rules, version: int) -> list[Delivery]:
+    """Return the deliveries up to the one that completed a version; none where the order does not reach so far."""
+    # A lost learner is no gradient, but whom servers answer after it depends on it.
+    taken = list(accumulate(int(not delivery.gone) for delivery in order))
+    wanted = version * rules.gather
+    return list(order[: taken.index(wanted) + 1]) if taken and 0 < wanted <= taken[-1] else []
+
+
 def first_updates(path: Path, rules: Rules, updates: int) -> str:
     """Return the lines of the first updates of a record.
 
     Raises:
         ConfigError: the file cannot be read, or holds fewer.
     """
-    order = read_order(path, rules)
-    # A line of a lost learner is no gradient, but whom servers answer after it depends on it.
-    taken = list(accumulate(int(not delivery.gone) for delivery in order))
-    if not taken or not 0 < updates * rules.gather <= taken[-1]:
+    order = order_before(read_order(path, rules), rules, updates)
+    if not order:
         raise ConfigError(f"the record holds fewer updates than the model has (deliveries: {path}, updates: {updates})")
-    wanted = _lines(path)[: taken.index(updates * rules.gather) + 1]
-    return "".join(f"{line}\n" for line in wanted)
+    return "".join(f"{line}\n" for line in _lines(path)[: len(order)])
 
 
 def _delivery(number: int, line: str, path: Path, rules: Rules) -> Delivery:

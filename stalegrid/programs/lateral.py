@@ -6,7 +6,7 @@ Does not know: which rules there are, what an exchange does.
 from collections.abc import Iterator
 from typing import Protocol
 
-from stalegrid.programs.actions import Action, Edge
+from stalegrid.programs.actions import Action, Edge, Tag
 from stalegrid.programs.grid import Unit
 
 
@@ -25,6 +25,9 @@ class Lateral(Protocol):
     def edges(self, unit: Unit) -> Iterator[Edge]:
         """Yield every edge on which the unit ever receives."""
 
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message is under way: sent in an update before, taken in one after."""
+
 
 class NoLateral:
     """Groups do not talk."""
@@ -38,3 +41,7 @@ class NoLateral:
     def edges(self, unit: Unit) -> Iterator[Edge]:
         """Yield nothing."""
         yield from ()
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none."""
+        return range(0)

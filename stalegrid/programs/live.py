@@ -30,8 +30,11 @@ class Live(Served):
     lost_learners: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        cut = self.cut
+        self.lost_learners |= cut.gone
         self._coming: dict[Unit, deque[Delivery]] = {shard: deque() for shard in self.shards}
-        self._given = Counter[Edge]()
+        self._given = Counter({edge: cut.first(edge) for unit in self.learners for edge in self._weights(unit)})
+        self._versions: dict[Unit, int] = {}  # of the weights that each learner was given last
         self._ended: set[Edge] = set()
         self._finished: set[Unit] = set()  # servers that have made all updates
 
@@ -42,7 +45,11 @@ class Live(Served):
 
     def due(self, edge: Edge) -> Iterator[Tag]:
         """Yield the messages of an edge, from first to last."""
-        return (Tag(edge, index) for index in count()) if self.endless(edge) else super().due(edge)
+        if not self.endless(edge):
+            return super().due(edge)
+        # Of those that were gone already where the run goes on from, nothing comes, not even a goodbye.
+        gone = self.cut.gone.intersection((edge.source.group, edge.target.group))
+        return (Tag(edge, index) for index in (() if gone else count(self.cut.first(edge))))
 
     def heard(self, message: Message) -> None:
         """Take note of a message that has arrived."""
@@ -51,6 +58,7 @@ class Live(Served):
             self._ended.add(edge)
         elif edge.name == "weights":
             self._given[edge] += 1
+            self._versions[edge.target] = message.version
         elif edge.name == "turn":
             number, gone = message.tensors[0].tolist()
             self._coming[edge.target].append(Delivery(number, bool(gone)))
@@ -78,7 +86,8 @@ class Live(Served):
         return len(self.lost_learners) > before
 
     def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
-        """Yield gradients as they arrive."""
+        """Yield gradients as they arrive, after those that are known."""
+        yield from self.order
         coming = self._coming[unit]
         while True:
             yield coming.popleft() if coming else None
@@ -94,13 +103,21 @@ class Live(Served):
 
     def learn(self, unit: Unit) -> Iterator[Action | Hoped]:
         """Yield the actions of a learner, until the servers end."""
-        for index in count():
+        if unit.group in self.cut.gone:
+            return
+        yield from self.load(unit)
+        known = self.saves.since
+        for index in count(self.cut.given(unit.group)):
             while missing := self._due(unit, index):
                 yield missing
             # All servers answer the same learners, so either all have answered or all have ended.
-            if self._ended.issuperset(self._weights(unit)):
+            ended = self._ended.issuperset(self._weights(unit))
+            version = self.updates if ended else self._versions[unit]
+            yield from self.kept(known, version)
+            if ended:
                 yield Action(Kind.STOP, index, sends=tuple(self._last(unit)))
                 return
+            known = version
             yield from self.batch(unit, index)
 
     def _last(self, unit: Unit) -> Iterator[Tag]:

@@ -6,7 +6,7 @@ A grid of units is a Kahn process network: every agent runs one fixed sequence o
 one first-in first-out edge, so what is computed depends on these sequences alone and never on timing.  Unit (s,k)
 runs, with ``w`` batches in flight before the first backward::
 
-    for n = 0, 1, ..., N-1:                       one round an update
+    for n = 0, 1, ..., N-1:                       one round an update; from where the run begins
         [S(n)]                                    share with other groups, where mixing wants it early
         for each of the M batches b of update n:
             F(...)  until min(b + w, limit) forwards are issued
@@ -14,6 +14,7 @@ runs, with ``w`` batches in flight before the first backward::
             B(b)
         [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
         [L(n)] [V(n+1)]                           report, snapshot
+        [P(n+1)]                                  save; see :mod:`stalegrid.programs.saving`
 
 A forward or backward may also carry what stages share that use the same parameter; :mod:`stalegrid.programs.ties` says
 what, and why nothing waits for it.  With ``w = m_k + 1`` and no flush this is fully decoupled backpropagation with
@@ -28,6 +29,7 @@ from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
+from stalegrid.programs.saving import Saves, resumed
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Ties
 from stalegrid.programs.watch import Watch, watched
@@ -49,6 +51,8 @@ class Program(Agenda):
         targets_travel: whether the last stage is sent the targets of a batch by the first, which reads them with its
             inputs, and does not read them itself.
         ties: parameters that several stages use.
+        saves: when it is saved, and from where it goes on.
+        gone: groups that are there no more since the save that it goes on from.
     """
 
     grid: Grid
@@ -60,6 +64,8 @@ class Program(Agenda):
     frozen: int = 0
     targets_travel: bool = False
     ties: Ties = field(default_factory=Ties)
+    saves: Saves = field(default_factory=Saves)
+    gone: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -69,18 +75,45 @@ class Program(Agenda):
             )
         if self.updates < 1:
             raise ConfigError(f"a run needs at least one update (updates: {self.updates})")
+        if self.updates <= self.schedule.begins:
+            raise ConfigError(
+                f"nothing is left to train (updates: {self.updates}, the run begins after: {self.schedule.begins}); "
+                "ask for more updates or epochs"
+            )
 
     @property
     def units(self) -> list[Unit]:
         """Those that train, in canonical order."""
-        return list(self.grid)
+        return [unit for unit in self.grid if unit.group not in self.gone]
 
     def actions(self, agent: Unit) -> Iterator[Action]:
-        """Yield the agent's actions from the first to the last."""
-        if agent != OBSERVER:
-            return self._train(agent)
-        assert self.watch is not None
-        return self.watch.actions(self.units, self.updates)
+        """Yield the agent's actions from the first to the last, or from the save on that it goes on from."""
+        return self._since(agent, self._whole(agent))
+
+    def issued(self, stage: int, version: int) -> int:
+        """Return how many batches a stage has forwarded when all that belongs to a version is done."""
+        done = version * self.schedule.micro_batches
+        if self.schedule.flush or version == self.schedule.begins:
+            return done
+        return min(done - 1 + self.schedule.windows[stage], self.updates * self.schedule.micro_batches)
+
+    def flight(self, stage: int, batch: int) -> range:
+        """Return the versions that a stage has when a batch is in flight there, once all that belongs to them is done.
+
+        Before the update that ends round n-1, ``n M - 1 + w`` forwards are issued, and ``n M`` backwards are done.
+        """
+        return self._versions(self.schedule.windows[stage], batch, batch // self.schedule.micro_batches)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message is under way: sent before its sender is saved, taken after that."""
+        windows, edge = self.schedule.windows, tag.edge
+        if edge.name in ("activation", "target", WEIGHTS):
+            last = (tag.index + 1 - windows[edge.target.stage]) // self.schedule.micro_batches
+            return self._versions(windows[edge.source.stage], tag.index, last)
+        # A gradient is taken in the update that it was sent in; the observer has heard all of a version when it saves.
+        if edge.name in ("gradient", GRADIENT) or OBSERVER in (edge.source, edge.target):
+            return range(0)
+        return self.lateral.crossing(tag)
 
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives, in canonical order."""
@@ -109,17 +142,40 @@ class Program(Agenda):
         """Return whether a message to the stage below holds a gradient, and is not only an acknowledgement."""
         return edge.target.stage >= self.frozen
 
+    def _whole(self, agent: Unit) -> Iterator[Action]:
+        """Yield the agent's actions, also those before the save that the run goes on from."""
+        if agent != OBSERVER:
+            return self._train(agent)
+        assert self.watch is not None
+        return self.watch.actions(self.units, self.updates, self.saved, self.schedule.begins)
+
+    def _since(self, agent: Unit, actions: Iterator[Action]) -> Iterator[Action]:
+        since, micro = self.saves.since, self.schedule.micro_batches
+        if not since:
+            return actions
+        flight = range(0) if agent == OBSERVER else range(since * micro, self.issued(agent.stage, since))
+        return resumed(actions, since, lambda tag: since in self.crossing(tag), flight)
+
+    def _versions(self, window: int, batch: int, last: int) -> range:
+        """Return the versions up to one at which a stage with a window has forwarded a batch."""
+        if self.schedule.flush:
+            return range(0)
+        first = (batch + 1 - window) // self.schedule.micro_batches + 1
+        return range(max(self.schedule.begins + 1, first), last + 1)
+
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
         forward, backward = self._passes(unit)
-        issued = 0
-        for n in range(self.updates):
+        issued = self.schedule.begins * micro
+        for n in range(self.schedule.begins, self.updates):
             yield from self.lateral.opening(unit, n)
             limit = (n + 1 if self.schedule.flush else self.updates) * micro
             for b in range(n * micro, (n + 1) * micro):
                 # Before the first backward this fills the window; from then on each backward makes room for one
                 # forward.
                 while issued < min(b + window, limit):
+                    if any(self.saved(version) for version in self.flight(unit.stage, issued)):
+                        yield Action(Kind.KEEP, issued)
                     yield forward.action(issued)
                     issued += 1
                 if self.recomputes(unit.stage):
@@ -130,6 +186,8 @@ class Program(Agenda):
             yield from self.lateral.after_update(unit, n)
             if self.watch is not None:
                 yield from self.watch.seen(unit, n, self.updates)
+            if self.saved(n + 1):
+                yield Action(Kind.SAVE, n + 1)
 
     def _passes(self, unit: Unit) -> "tuple[_Pass, _Pass]":
         below, above = Unit(unit.group, unit.stage - 1), Unit(unit.group, unit.stage + 1)

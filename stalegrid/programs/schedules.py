@@ -19,12 +19,14 @@ class Schedule:
         flush: whether no forward may cross an update, which makes gradients exact.
         delay: for batches forwarded at a past version: how many versions before the one that their update changes;
             0 to forward at the newest.
+        begins: version at which the run begins, with nothing in flight; 0 for one that goes on from no other.
     """
 
     windows: tuple[int, ...]
     micro_batches: int = 1
     flush: bool = False
     delay: int = 0
+    begins: int = 0
 
     @property
     def stages(self) -> int:
@@ -35,18 +37,19 @@ class Schedule:
         """Return the version at which a stage forwards a batch.
 
         Batch b is forwarded just before B(b - m), when ``max(0, b - m) // M`` updates were applied; with a flush, when
-        all updates before its own were.
+        all updates before its own were.  A run that begins at a later version has none before that.
         """
         update = batch // self.micro_batches
         if self.flush:
             return update
         if self.delay:
-            return max(0, update - self.delay)
-        return max(0, batch - self.windows[stage] + 1) // self.micro_batches
+            return max(self.begins, update - self.delay)
+        return max(self.begins, (batch - self.windows[stage] + 1) // self.micro_batches)
 
     def renews(self, stage: int, batch: int) -> bool:
         """Return whether a stage forwards a batch at another version than the batch before it."""
-        return batch > 0 and self.version_of(stage, batch) > self.version_of(stage, batch - 1)
+        first = batch == self.begins * self.micro_batches
+        return not first and self.version_of(stage, batch) > self.version_of(stage, batch - 1)
 
     def bound(self, stage: int) -> int:
         """Return the staleness, in updates, that no update of the stage exceeds: ceil(m_k / M), or the delay."""

@@ -9,6 +9,7 @@ network like any other.  Every server runs, with ``c`` gradients an update::
     for the delivery k of learner l:
         T(k)                      take the gradient
         U(n)                      after every c-th
+        [P(n+1)]                  save
         [A]
         [L(n)] [V(n+1)]           report, snapshot
 
@@ -19,16 +20,24 @@ go through the same versions, and their number changes nothing.
 Were each server to take gradients as they come, a gradient would have as many stalenesses as there are servers, and a
 bound could deadlock: one learner is answered by one server and held back by another, a second one the other way round.
 The price is a small message a gradient between servers.
+
+Servers save version n before they answer with it.  So an answer comes before the cut if and only if its version is
+lower, and a learner knows by that alone when to save itself: before its first forward of version n or later.  What it
+computes on before is taken by all or by none: its last gradient is the one message that may cross a cut.  Whether it
+does is known from the order of deliveries, which a run that goes on is given up to there.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 
 from stalegrid.errors import ConfigError, PeerLost
 from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
 from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.grid import OBSERVER, Unit, learner, server
+from stalegrid.programs.saving import Saves
 from stalegrid.programs.softsync import Delivery, Rules, Turns
 from stalegrid.programs.watch import Watch, watched
 
@@ -45,12 +54,31 @@ class Served(Agenda):
         servers: over which the parameters are split.
         updates: N.
         watch: what the observer sees; None for no observer.
+        order: of deliveries, as far as it is known: at least up to where the run goes on from.
+        saves: when it is saved, and from where it goes on.
     """
 
     rules: Rules
     servers: int
     updates: int
     watch: Watch | None = None
+    order: Sequence[Delivery] = ()
+    saves: Saves = field(default=Saves(), kw_only=True)
+
+    @cached_property
+    def cut(self) -> "Service":
+        """What the first server knows where the run goes on from, or at its beginning.
+
+        Raises:
+            ConfigError: the order does not reach so far.
+        """
+        service, since = Service(self, DOOR), self.saves.since
+        if not since:
+            return service
+        for action in chain(service.answer(), chain.from_iterable(map(service.follow, self.order))):
+            if action.kind is Kind.SAVE and action.index == since:
+                return service
+        raise ConfigError(f"the order of deliveries ends before the version that the run goes on from ({since})")
 
     @property
     def units(self) -> list[Unit]:
@@ -78,10 +106,22 @@ class Served(Agenda):
 
     def actions(self, agent: Unit) -> Iterator[Action | Hoped]:
         """Yield the agent's actions from the first to the last; where the next is not known yet, what may arrive."""
-        if agent == OBSERVER:
-            assert self.watch is not None
-            return self.watch.actions(self.shards, self.updates)
-        return self.serve(agent, self.deliveries(agent)) if agent in self.shards else self.learn(agent)
+        if agent in self.learners:
+            return self.learn(agent)
+        whole = self._look() if agent == OBSERVER else self.serve(agent, self.deliveries(agent))
+        return self._since(whole) if self.saves.since else whole
+
+    def crossing(self, tag: Tag) -> range:
+        """Return the versions at which a message may be under way: a learner's last gradient at any."""
+        return range(1, self.updates if tag.edge.name == "push" else 1)
+
+    def may_cross(self, tag: Tag) -> bool:
+        """Return whether a message may be under way at a version that is saved."""
+        return tag.edge.name == "push" and self.saves.every is not None
+
+    def outlived(self, tag: Tag) -> Tag | None:
+        """Return the gradient before: it was taken before its learner was answered again."""
+        return Tag(tag.edge, tag.index - 1)
 
     def port(self, edge: Edge) -> object:
         """Return what the messages of a learner's last backward share: they leave one after another."""
@@ -107,10 +147,8 @@ class Served(Agenda):
         for delivery in deliveries:
             if delivery is None:
                 yield service.hoped()
-            elif delivery.gone:
-                yield from service.lose(delivery.learner)
             else:
-                yield from service.take(delivery.learner)
+                yield from service.follow(delivery)
             if service.finished:
                 return
         raise ConfigError(f"the order ends before the run does (updates: {self.updates}); it is of a shorter run")
@@ -118,10 +156,45 @@ class Served(Agenda):
     def batch(self, unit: Unit, index: int) -> Iterator[Action]:
         """Yield what a learner does with one batch."""
         yield Action(Kind.FORWARD, index, tuple(Tag(edge, index) for edge in self._weights(unit)))
+        yield Action(Kind.BACKWARD, index, sends=self._parts(unit, index))
+
+    def load(self, unit: Unit, batches: int | None = None) -> Iterator[Action]:
+        """Yield what a learner that goes on begins with: servers that had not taken its last gradient get it again.
+
+        Args:
+            unit: the learner.
+            batches: that it has in the whole run; None where nobody knows.
+        """
+        last = self.cut.given(unit.group) - 1
+        crosses = unit.group in self.cut.computing and (batches is None or last < batches)
+        if self.saves.since:
+            yield Action(Kind.LOAD, self.saves.since, sends=self._parts(unit, last) if crosses else ())
+
+    def kept(self, known: int, version: int) -> Iterator[Action]:
+        """Yield the saves of a learner whose weights had a version, and are about to have another one."""
+        return (Action(Kind.SAVE, n) for n in range(known + 1, version + 1) if self.saved(n))
+
+    def _look(self) -> Iterator[Action]:
+        """Yield the observer's actions: it is saved before it hears of a version, as servers are before they report."""
+        assert self.watch is not None
+        for n in range(self.updates):
+            if self.saved(n + 1):
+                yield Action(Kind.SAVE, n + 1)
+            yield from self.watch.heard(self.shards, n, self.updates)
+
+    def _since(self, actions: Iterator[Action | Hoped]) -> Iterator[Action | Hoped]:
+        """Yield what an agent does from the save on that the run goes on from."""
+        since = self.saves.since
+        for action in actions:
+            if isinstance(action, Action) and action.kind is Kind.SAVE and action.index == since:
+                break
+        yield Action(Kind.LOAD, since)
+        yield from actions
+
+    def _parts(self, unit: Unit, index: int) -> tuple[Tag, ...]:
         # To the first server last, one after another: what it takes, the others have or are about to get, even if the
         # learner dies.  (A network may still drop what was handed to it; then the deadline ends the run.)
-        parts = tuple(Tag(Edge("push", unit, shard), index) for shard in reversed(self.shards))
-        yield Action(Kind.BACKWARD, index, sends=parts)
+        return tuple(Tag(Edge("push", unit, shard), index) for shard in reversed(self.shards))
 
     def _weights(self, unit: Unit) -> list[Edge]:
         return [Edge("weights", shard, unit) for shard in self.shards]
@@ -147,6 +220,29 @@ class Service:
         """Whether all updates are made."""
         return self._turns.version == self._program.updates
 
+    @property
+    def computing(self) -> set[int]:
+        """Learners whose gradient is to come."""
+        return set(self._turns.computing)
+
+    @property
+    def gone(self) -> set[int]:
+        """Learners that were found to be gone."""
+        return self._turns.gone
+
+    def given(self, number: int) -> int:
+        """Return how often a learner was answered."""
+        return self._given[number]
+
+    def first(self, edge: Edge) -> int:
+        """Return the index of the next message on an edge between servers and learners."""
+        if edge.name == "turn":
+            return self._number
+        if edge.name == "weights":
+            return self._given[edge.target.group]
+        number = edge.source.group
+        return self._given[number] - (number in self._turns.computing)
+
     def hoped(self) -> Hoped:
         """Return what may settle which delivery is next."""
         if self._unit != DOOR:
@@ -161,6 +257,10 @@ class Service:
             self._given.update(answered)
             yield Action(Kind.ANSWER, self._turns.version, sends=tags)
 
+    def follow(self, delivery: Delivery) -> Iterator[Action]:
+        """Yield what is due at a delivery."""
+        return (self.lose if delivery.gone else self.take)(delivery.learner)
+
     def take(self, number: int) -> Iterator[Action]:
         """Yield what is due when the gradient of a learner is next."""
         turns, program = self._turns, self._program
@@ -172,6 +272,8 @@ class Service:
         updated = turns.take(number)
         if updated:
             yield Action(Kind.UPDATE, turns.version - 1)
+            if program.saved(turns.version):
+                yield Action(Kind.SAVE, turns.version)
         # After the last update nobody is answered: the gradient would be of no use.
         if not self.finished:
             yield from self.answer()
@@ -201,13 +303,7 @@ class Service:
 
 @dataclass
 class Ordered(Served):
-    """Servers and learners whose order is known.
-
-    Args:
-        order: of all deliveries of the run.
-    """
-
-    order: Sequence[Delivery] = ()
+    """Servers and learners whose order is known, of all deliveries of the run."""
 
     def __post_init__(self) -> None:
         # What the record of a longer run says of later updates is nobody's batch here.
@@ -220,8 +316,43 @@ class Ordered(Served):
 
     def learn(self, unit: Unit) -> Iterator[Action]:
         """Yield the actions of a learner: for each of its gradients in the order."""
-        for index in range(self._batches[unit.group]):
+        number, known = unit.group, self.saves.since
+        if number in self.cut.gone:
+            return
+        batches = self._batches[number]
+        yield from self.load(unit, batches)
+        for index in range(self.cut.given(number), batches):
+            if self.saves.every is not None:
+                version = self._answers[number][index]
+                yield from self.kept(known, version)
+                known = version
             yield from self.batch(unit, index)
+        if self.saves.every is not None:
+            yield from self.kept(known, self._ends.get(number, self.updates))
+
+    @cached_property
+    def _answers(self) -> dict[int, list[int]]:
+        """The versions at which each learner is answered."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for action in self._served:
+            for tag in action.sends if action.kind is Kind.ANSWER else ():
+                found[tag.edge.target.group].append(action.index)
+        return found
+
+    @cached_property
+    def _ends(self) -> dict[int, int]:
+        """The versions at which learners are found to be gone."""
+        version, found = 0, {}
+        for action in self._served:
+            version += action.kind is Kind.UPDATE
+            if action.kind is Kind.DROP:
+                found[action.index] = version
+        return found
+
+    @property
+    def _served(self) -> Iterator[Action]:
+        """What the first server does."""
+        return (action for action in self.serve(DOOR, self.order) if isinstance(action, Action))
 
 
 def in_turn(rules: Rules, updates: int) -> list[Delivery]:

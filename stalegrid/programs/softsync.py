@@ -88,6 +88,11 @@ class Turns:
             self._waiting.remove(number)
 
     @property
+    def gone(self) -> set[int]:
+        """The learners that are counted no more."""
+        return {*range(self._rules.learners)} - {*self.computing, *self._waiting}
+
+    @property
     def deserted(self) -> bool:
         """Whether no learner is left."""
         return not self.computing and not self._waiting

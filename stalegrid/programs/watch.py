@@ -3,7 +3,7 @@
 Does not know: what a report or a snapshot says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -39,16 +39,35 @@ class Watch:
         if self.snapshots(update + 1, updates):
             yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
 
-    def actions(self, units: Sequence[Unit], updates: int) -> Iterator[Action]:
-        """Yield the observer's actions."""
-        for n in range(updates):
-            if self.reports(n, updates):
-                yield Action(Kind.REPORT, n, tuple(Tag(Edge("report", u, OBSERVER), n) for u in units))
-            if self.snapshots(n + 1, updates):
-                needs = tuple(Tag(Edge("snapshot", u, OBSERVER), n + 1) for u in units)
-                yield Action(Kind.COLLECT, n + 1, needs)
-                for chunk in range(self.chunks):
-                    yield Action(Kind.EVALUATE, chunk)
+    def actions(
+        self,
+        units: Sequence[Unit],
+        updates: int,
+        saved: Callable[[int], bool] = lambda version: False,
+        begins: int = 0,
+    ) -> Iterator[Action]:
+        """Yield the observer's actions.
+
+        Args:
+            units: whom it watches.
+            updates: of the run.
+            saved: whether a version is saved.
+            begins: version at which the run begins.
+        """
+        for n in range(begins, updates):
+            yield from self.heard(units, n, updates)
+            if saved(n + 1):
+                yield Action(Kind.SAVE, n + 1)
+
+    def heard(self, units: Sequence[Unit], update: int, updates: int) -> Iterator[Action]:
+        """Yield what the observer does with that of all units."""
+        if self.reports(update, updates):
+            yield Action(Kind.REPORT, update, tuple(Tag(Edge("report", u, OBSERVER), update) for u in units))
+        if self.snapshots(update + 1, updates):
+            needs = tuple(Tag(Edge("snapshot", u, OBSERVER), update + 1) for u in units)
+            yield Action(Kind.COLLECT, update + 1, needs)
+            for chunk in range(self.chunks):
+                yield Action(Kind.EVALUATE, chunk)
 
 
 def watched(units: Iterable[Unit]) -> list[Edge]:

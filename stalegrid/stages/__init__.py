@@ -4,14 +4,26 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.described import described
 from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.optimizers.by_name import by_name
 from stalegrid.stages.optimizers.given import Named, OptimizerFactory, make_optimizer, make_scheduler, takes_names
 from stalegrid.stages.optimizers.joined import Joined, kinds_of, parts_of
+from stalegrid.stages.optimizers.moved import move, options_of
+from stalegrid.stages.optimizers.named import (
+    NamedGroup,
+    NamedState,
+    alike,
+    by_names,
+    load_named,
+    load_schedule,
+    named_state,
+)
+from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.site import Site
-from stalegrid.stages.stage import Gradients, Stage
+from stalegrid.stages.stage import Gradients, Head, Stage
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
 from stalegrid.stages.views.recomputed import Recomputed
@@ -24,12 +36,15 @@ __all__ = [
     "Current",
     "Entry",
     "Gradients",
+    "Head",
     "Joined",
     "Kept",
     "Ledger",
     "Maker",
     "Mirrors",
     "Named",
+    "NamedGroup",
+    "NamedState",
     "OptimizerFactory",
     "Recomputed",
     "Site",
@@ -40,15 +55,27 @@ __all__ = [
     "Versions",
     "View",
     "Weights",
+    "alike",
     "by_name",
+    "by_names",
+    "described",
     "find_view",
     "kind_of_stage",
     "kinds_of",
+    "load_named",
+    "load_optimizer",
+    "load_schedule",
+    "load_scheduler",
     "make_optimizer",
     "make_scheduler",
     "makers",
+    "move",
     "name_of_view",
+    "named_state",
+    "options_of",
     "parts_of",
     "ruled",
+    "state_of_optimizer",
+    "state_of_scheduler",
     "takes_names",
 ]

@@ -3,6 +3,7 @@
 Does not know: other stages, schedules, why nothing below is trained.
 """
 
+from stalegrid.objects import State
 from stalegrid.stages.stage import Graph, Head, Stage, Tensors
 
 
@@ -16,3 +17,15 @@ class FrozenStage(Stage):
         # The version stays, so that a view is told when the batch is done, as of any stage.
         self._graphs[batch] = Graph((), (), version, 0)
         return self._run(self._cut(inputs), head)
+
+    def keep(self, batch: int) -> None:
+        """Do nothing: there is no graph to be made again."""
+
+    def state_dict(self) -> State:
+        """Return the versions that batches in flight were forwarded at."""
+        versions = {batch: graph.version for batch, graph in self._graphs.items()}
+        return {"batches": versions, "mirrors": self.mirrors.state_dict()}
+
+    def revive(self, batch: int, head: Head | None = None) -> None:
+        """Note the version of a batch in flight; see :meth:`Stage.revive`."""
+        self._graphs[batch] = Graph((), (), self._reviving.pop(batch), 0)

@@ -10,6 +10,7 @@ it is measured for one batch at a time, all of them in turn, with one copy, or n
 from torch import Tensor
 
 from stalegrid.errors import StalenessExceeded
+from stalegrid.objects import State
 from stalegrid.observe import Loss, Tally
 from stalegrid.stages.site import Site
 
@@ -27,6 +28,7 @@ class Ledger:
     def __init__(self, site: Site, tally: Tally, *, measure_gap: bool, hold_all: bool) -> None:
         self._unit = site.unit
         self._bound = site.bound
+        self._steady = site.schedule.begins + site.bound  # the first update that is as stale as any
         self._micro_batches = site.schedule.micro_batches
         self._weights = site.weights
         self._versions = site.versions
@@ -78,10 +80,24 @@ class Ledger:
             if batch == self._sample:
                 self._sample, self._samples = None, self._samples + 1
 
+    def state_dict(self) -> State:
+        """Return the versions and losses of batches in flight, and whose gap is measured."""
+        return {
+            "forwarded": self._forwarded,
+            "losses": {batch: loss.plain() for batch, loss in self._losses.items()},
+            "sample": self._sample,
+            "samples": self._samples,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._forwarded, self._sample, self._samples = state["forwarded"], state["sample"], state["samples"]
+        self._losses = {batch: Loss(*values) for batch, values in state["losses"].items()}
+
     def _is_turn(self, batch: int) -> bool:
         """Return whether a batch is of the steady state, and the one of its update whose turn it is."""
         update, place = divmod(batch, self._micro_batches)
-        return update >= self._bound and place == self._samples % self._micro_batches
+        return update >= self._steady and place == self._samples % self._micro_batches
 
     def _holds(self, batch: int) -> bool:
         return self._hold_all or batch == self._sample

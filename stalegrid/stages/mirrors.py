@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from stalegrid.objects import State
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -46,14 +48,15 @@ class Mirrors:
     Args:
         parameters: of the stage's module, by name; hooks on their gradients are taken off, since they belong to the sum
             over all uses, which the owner has.
+        version: of the weights that they show first.
 
     Attributes:
         used: by name, what came of the last backward.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], version: int = 0) -> None:
         self._parameters = parameters
-        self._now = {name: Shown(p.detach(), 0) for name, p in parameters.items()}
+        self._now = {name: Shown(p.detach(), version) for name, p in parameters.items()}
         self._kept: dict[int, dict[str, Shown]] = {}  # by batch in flight; one object as long as nothing is new
         self.used: dict[str, Use] = {}
         for parameter in parameters.values():
@@ -95,6 +98,24 @@ class Mirrors:
     def version(self, batch: int, name: str) -> int:
         """Return the owner's version at which a batch in flight was forwarded."""
         return self._kept[batch][name].version
+
+    def state_dict(self) -> State:
+        """Return what is shown now and what batches in flight were forwarded at, each of the values once."""
+
+        def plain(shown: Mapping[str, Shown]) -> State:
+            return {name: (one.value, one.version) for name, one in shown.items()}
+
+        return {"now": plain(self._now), "kept": {batch: plain(shown) for batch, shown in self._kept.items()}}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+
+        def read(shown: State) -> dict[str, Shown]:
+            return {name: Shown(value, version) for name, (value, version) in shown.items()}
+
+        self._now = read(state["now"])
+        self._kept = {batch: read(shown) for batch, shown in state["kept"].items()}
+        self._show(self._now)
 
     @property
     def nbytes(self) -> int:

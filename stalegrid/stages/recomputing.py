@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from stalegrid.objects import Form
+from stalegrid.objects import Form, State
 from stalegrid.stages.stage import Head, Stage, Tensors, size_of
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
@@ -72,6 +72,18 @@ class RecomputingStage(Stage):
         for counter, value, modified in counts:
             if counter._version != modified:  # the graph may need what did not change
                 counter.copy_(value)
+
+    def keep(self, batch: int) -> None:
+        """Do nothing: the inputs are there."""
+
+    def state_dict(self) -> State:
+        """Return the inputs of batches in flight."""
+        inputs = {batch: kept.inputs for batch, kept in self._kept.items()}
+        return {"batches": inputs, "mirrors": self.mirrors.state_dict()}
+
+    def revive(self, batch: int, head: Head | None = None) -> None:
+        """Take the inputs of a batch in flight back; see :meth:`Stage.revive`."""
+        self._kept[batch] = Waiting(self._cut(self._reviving.pop(batch)), head)
 
     @property
     def nbytes(self) -> int:

@@ -53,6 +53,7 @@ class Site:
             moving: frozen parameters that its forward changes.
         """
         weights = Weights(module, moving, program.ties.mirrored(unit.stage).values())
+        weights.version = program.schedule.begins
         own = optimizer(weights.named())
         return cls(unit, program.schedule, program.updates, weights, Versions(weights), own)
 

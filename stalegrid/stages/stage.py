@@ -11,6 +11,7 @@ Everything else that a graph saves is kept, and still checked against in-place c
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, call, spread, tensors_held
+from stalegrid.objects import Form, Memory, State, call, kept_apart, spread, tensors_held
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
@@ -57,6 +58,25 @@ class Graph:
     nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A batch whose forward is to be made again, in another process maybe: what it was made of.
+
+    Args:
+        version: of the weights.
+        weights: what is trained, as it was shown; None where the view holds that version anyway.
+        followers: the rest of the vector, such as running statistics, as the forward found it.
+        counters: the buffers of whole numbers, likewise.
+        objects: what module and loss remembered.
+    """
+
+    version: int
+    weights: Tensor | None
+    followers: Tensor
+    counters: dict[str, Tensor]
+    objects: Any
+
+
 class Stage:
     """One stage: a module, its weights, and the batches in flight.
 
@@ -71,18 +91,22 @@ class Stage:
     Attributes:
         mirrors: of other stages' parameters.
         lent: by name, copies of the parameters that the last forward was asked for, as it used them.
+        memory: of what a forward calls; None where nobody forwards again.
     """
 
     def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
         self.module = module
-        self.mirrors = Mirrors(weights.mirrored)
+        self.mirrors = Mirrors(weights.mirrored, weights.version)
         self._shared = {entry.name: p for entry, p in weights.places()} | weights.mirrored
         self.lent: dict[str, Tensor] = {}
+        self.memory: Memory | None = None
         self.weights = weights
         self.view = view
         self._first = first
         self._form = form
         self._graphs: dict[int, Graph] = {}
+        self._keeping: set[int] = set()  # batches whose forward is to be made again
+        self._began: dict[int, Began] = {}
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
         others = _storages(weights.mirrored.values())  # which other weights will replace
@@ -90,6 +114,7 @@ class Stage:
         site = view.site
         self._elsewhere = view.elsewhere and view.late(site.schedule, site.unit.stage)
         self._seen = weights.flat  # what the backward under way reads parameters from
+        self._reviving: dict[int, Any] = {}
 
     def forward(
         self, batch: int, inputs: Tensors, head: Head | None = None, lend: Sequence[str] = ()
@@ -109,6 +134,8 @@ class Stage:
             TrainingError: the view forwards at other weights than it is said to.
         """
         version, vector = self._forwarding(batch)
+        if batch in self._keeping:
+            self._keep(batch, version, vector)
         with self.weights.showing(vector):
             # Cut and copied within: an output may be a view of the parameters, which show that vector only here.
             outputs = self._make_graph(batch, inputs, head, version)
@@ -117,6 +144,52 @@ class Stage:
 
     def recompute(self, batch: int) -> None:
         """Do nothing: the graph is there."""
+
+    def keep(self, batch: int) -> None:
+        """Keep all that the forward of a batch, which comes next, is made of, until its backward."""
+        self._keeping.add(batch)
+
+    def state_dict(self) -> State:
+        """Return what forwards of batches in flight are made of; graphs cannot be saved."""
+        began = self._began.items()
+        batches = {
+            b: (
+                self._graphs[b].inputs,
+                one.version,
+                self._held(one.version) if one.weights is None else one.weights,
+                one.followers,
+                one.counters,
+                one.objects,
+            )
+            for b, one in began
+        }
+        return {"batches": batches, "mirrors": self.mirrors.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`, but for graphs; :meth:`revive` makes those."""
+        self._reviving = state["batches"]
+        self.mirrors.load_state_dict(state["mirrors"])
+
+    def revive(self, batch: int, head: Head | None = None) -> None:
+        """Forward a batch again as it was forwarded before the state was saved, to have its graph.
+
+        Args:
+            batch: its index; in order.
+            head: as for :meth:`forward`.
+        """
+        inputs, *made_of = self._reviving.pop(batch)
+        # Another save may come before its backward.
+        found, weights = Began(*made_of), self.weights
+        assert found.weights is not None  # a state has them all
+        self._began[batch] = found
+        present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
+        objects = self._remembered()
+        self._recall(kept_apart(found.objects))
+        self._set(torch.cat([found.weights, found.followers]), found.counters)
+        with self.mirrors.showing(batch):
+            self._make_graph(batch, self._cut(inputs), head, found.version)
+        self._set(*present)
+        self._recall(objects)
 
     def outputs(self, batch: int) -> Tensors:
         """Return what the graph of a batch in flight made."""
@@ -138,6 +211,7 @@ class Stage:
             The gradients of the floating inputs, in order; none where they need none.
         """
         graph = self._graphs.pop(batch)
+        self._began.pop(batch, None)
         floating = [y for y in graph.outputs if y.is_floating_point()]
         given = zip(floating, gradients, strict=True)
         pairs = [(y, g) for y, g in given if y.requires_grad and g is not None]
@@ -169,6 +243,34 @@ class Stage:
                 f"{batch}), and the model was not tried that way; set elsewhere = True in its class"
             )
         return version, vector
+
+    def _keep(self, batch: int, version: int, vector: Tensor) -> None:
+        self._keeping.remove(batch)
+        weights = self.weights
+        last = next(reversed(self._began.values()), None)
+        # Batches that are forwarded at one version share a copy; a view that shows others makes each anew.
+        same = vector is weights.flat and last is not None and last.version == version
+        held = self.view.holds and vector is weights.flat
+        own = last.weights if same and last is not None else None if held else vector[: weights.trained].clone()
+        counters = {name: counter.clone() for name, counter in weights.counters().items()}
+        self._began[batch] = Began(version, own, weights.flat[weights.trained :].clone(), counters, self._remembered())
+
+    def _held(self, version: int) -> Tensor:
+        """Return what was trained at a version that the view holds: the very copy, which so is saved once."""
+        found = self.view.site.versions.read(version)
+        return found[: self.weights.trained] if found is self.weights.flat else found
+
+    def _remembered(self) -> Any:
+        return None if self.memory is None else kept_apart(self.memory.state_dict())
+
+    def _recall(self, objects: Any) -> None:
+        if self.memory is not None:
+            self.memory.load_state_dict(objects)
+
+    def _set(self, vector: Tensor, counters: Mapping[str, Tensor]) -> None:
+        self.weights.flat.copy_(vector)
+        for name, counter in self.weights.counters().items():
+            counter.copy_(counters[name])
 
     def _lend(self, names: Sequence[str]) -> None:
         self.lent = {name: self._shared[name].detach().clone() for name in names}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError, TrainingError
-from stalegrid.objects import spectral, tensors_of
+from stalegrid.objects import State, spectral, tensors_of
 from stalegrid.programs import ALIGNMENT, aligned
 
 
@@ -118,6 +118,17 @@ class Weights:
     def places(self) -> list[tuple[Entry, nn.Parameter]]:
         """Return where each trained parameter lies."""
         return list(zip(self.entries, self._trainable, strict=False))
+
+    def state_dict(self) -> State:
+        """Return the vector, the counters and the version; gradients there are none where a run is saved."""
+        return {"flat": self.flat, "counters": self._counters, "version": self.version}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`, in place."""
+        self.flat.copy_(state["flat"])
+        for name, value in state["counters"].items():
+            self._counters[name].copy_(value)
+        self.version = state["version"]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -321,6 +332,14 @@ class Versions:
         if version in self._holders:
             # What is trained alone: running statistics have no versions.
             self._copies[version] = self._weights.flat[: self._weights.trained].clone()
+
+    def state_dict(self) -> State:
+        """Return the copies, and how often each version is held."""
+        return {"holders": self._holders, "copies": self._copies}
+
+    def load_state_dict(self, state: State) -> None:
+        """Undo :meth:`state_dict`."""
+        self._holders, self._copies = state["holders"], state["copies"]
 
     @property
     def nbytes(self) -> int:

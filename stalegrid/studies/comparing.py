@@ -19,8 +19,8 @@ from stalegrid.plans import Plan
 from stalegrid.programs import Grid
 from stalegrid.recipes import RunConfig, make_task
 from stalegrid.report import check_pictures
+from stalegrid.runs import execute, prepare
 from stalegrid.studies.comparison import FAILURE, Run, write
-from stalegrid.train import execute, prepare
 from stalegrid.written import checked, exists, read_yaml, text_of, to_yaml, write_text
 
 OWN = ("staleness", "queues", "view", "corrections", "micro_batches")

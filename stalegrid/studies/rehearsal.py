@@ -21,8 +21,8 @@ from stalegrid.observe import TRACE, OutputSettings, read_trace
 from stalegrid.planner import Candidate
 from stalegrid.plans import Task
 from stalegrid.programs import Kind, Unit
+from stalegrid.runs import execute
 from stalegrid.timing import NANOSECONDS, Cost, CostTable, long_enough, steady
-from stalegrid.train import execute
 
 
 def rehearse(task: Task, candidate: Candidate, updates: int) -> float:

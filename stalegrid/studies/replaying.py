@@ -5,21 +5,25 @@ Does not know: how either run trains.
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.observe import saved, unsaved
-from stalegrid.plans import Task, rules_of
+from stalegrid.plans import LostGroup, Task, rules_of
 from stalegrid.programs import DELIVERIES, first_updates
 from stalegrid.recipes import RunConfig
 from stalegrid.report import read_config, read_model, read_summary
+from stalegrid.runs import execute
+from stalegrid.studies.losing import relive
 from stalegrid.timing import DeviceSettings
-from stalegrid.train import execute
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         ConfigError: the folder holds no such run, or nothing to compare with yet.
     """
     method = find(settings.method.name)
-    if not isinstance(method, ServerMethod):
+    losses = _losses(folder)
+    if not isinstance(method, ServerMethod) and not losses:
         raise ConfigError(
             f"the order of a grid is fixed by its program, there is none to replay (method: {method.name}); run it "
             "again with train --config, or see verify"
@@ -79,18 +84,32 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
     except DataError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
     with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:
+        if not isinstance(method, ServerMethod):
+            return _compared(version, {**state, **rest}, relive(task, settings, losses, Path(scratch) / "run").model)
         record = Path(scratch) / DELIVERIES
         rules, _ = rules_of(settings.servers, method)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
         again = dataclasses.replace(
             settings,
-            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None),
+            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None, on_loss="end"),
             servers=dataclasses.replace(settings.servers, deliveries=record),
             devices=DeviceSettings(),
+            checkpoint=CheckpointSettings(),
             output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
         )
         model = execute(task, again, quiet=quiet).model
-    recorded, found = {**state, **rest}, {**saved(model), **unsaved(model)}
+    return _compared(version, {**state, **rest}, model)
+
+
+def _losses(folder: Path) -> list[LostGroup]:
+    try:
+        return list(map(LostGroup.of, read_summary(folder).get("lost_groups", ())))
+    except DataError:  # said where it is needed
+        return []
+
+
+def _compared(version: int, recorded: Mapping[str, Tensor], model: nn.Module) -> Replayed:
+    found = {**saved(model), **unsaved(model)}
     pairs = [(recorded[name], found[name]) for name in recorded]
     worst = max((float((a.double() - b.double()).abs().max()) for a, b in pairs if a.numel()), default=0.0)
     return Replayed(version, worst, all(torch.equal(a, b) for a, b in pairs))

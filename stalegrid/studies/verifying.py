@@ -20,9 +20,9 @@ from stalegrid.methods import ServerMethod, find
 from stalegrid.observe import METRICS, UNITS
 from stalegrid.plans import Plan, ServedPlan, Task, make_plan, make_served_plan
 from stalegrid.programs import DELIVERIES
+from stalegrid.runs import execute
 from stalegrid.studies.loops import Trained, plain_loop
 from stalegrid.studies.whole import unwrapped
-from stalegrid.train import execute
 
 LOOPS = "plain loops"
 

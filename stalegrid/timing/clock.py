@@ -16,20 +16,27 @@ that an outage holds back keeps those after it waiting.  No event queue is neede
 
 What would break this is not modelled: a resource that two units share, such as one wire of several links, where it
 would matter who comes first.
+
+Saving a run and going on from there takes no time: the dates of a run that goes on are those of one that was never
+interrupted.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stalegrid.objects import State
 from stalegrid.observe import Recorder
-from stalegrid.programs import GRADIENT, OBSERVER, WEIGHTS, Action, Agenda, Edge, Kind, Program, Unit
+from stalegrid.programs import GRADIENT, OBSERVER, WEIGHTS, Action, Agenda, Edge, Kind, Program, Tag, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
 
 LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn")
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
+
+TIMELESS = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE, Kind.DISCARD)
+"""Actions that no uninterrupted run has."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,9 @@ class Clock:
 
     def date(self, unit: Unit, action: Action) -> None:
         """Date the next action of a unit; all its messages must have been sent."""
+        if action.kind in TIMELESS:
+            self._pass(unit, action)
+            return
         lane, lines = self.lanes[unit], self.lines
         start, handled, travelled = lane.free, 0, 0
         for tag in action.needs:
@@ -175,6 +185,44 @@ class Clock:
             if self._recorder is not None:
                 self._recorder.left(tag, left)
                 self._recorder.arrived(tag, arrival)
+
+    def arrival(self, tag: Tag) -> int:
+        """Return when the message arrives that was sent last on its edge."""
+        return self.lines[tag.edge].arrivals[-1]
+
+    def state_of(self, unit: Unit) -> State:
+        """Return what is known of a unit; of its messages :meth:`arrival` tells."""
+        lane = self.lanes[unit]
+        return {
+            "free": lane.free,
+            "port": lane.port,
+            "busy": lane.busy,
+            "sending": lane.sending,
+            "updates": lane.updates,
+            "drawn": lane.pace.drawn,
+        }
+
+    def go_on(self, unit: Unit, state: State, arrivals: Mapping[Tag, int]) -> None:
+        """Go on with a unit as it was when it was saved.
+
+        Args:
+            unit: which; none of its actions was dated here.
+            state: of it.
+            arrivals: of the messages that it has sent and that are under way, those of an edge in order.
+        """
+        lane = self.lanes[unit]
+        lane.free, lane.port, lane.busy, lane.sending = (state[n] for n in ("free", "port", "busy", "sending"))
+        lane.updates = state["updates"]
+        lane.pace.skip(state["drawn"])
+        for tag, arrival in arrivals.items():
+            self.lines[tag.edge].arrivals.append(arrival)
+
+    def _pass(self, unit: Unit, action: Action) -> None:
+        """Note an action that takes no time, and of which an outage is no matter."""
+        for tag in action.needs:
+            self.lines[tag.edge].arrivals.popleft()
+        if self._recorder is not None and action.kind is not Kind.LOAD:  # whose unit has no date yet
+            self._recorder.executed(unit, action, self.lanes[unit].free, self.lanes[unit].free)
 
 
 def _depart(lane: Lane, line: Line, ready: int) -> int:

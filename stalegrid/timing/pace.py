@@ -4,6 +4,7 @@ Does not know: messages, other units, whether time is virtual or slept.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from stalegrid.programs import Kind, Unit
 from stalegrid.timing.costs import NANOSECONDS, Cost
@@ -40,6 +41,9 @@ class Pace:
         unit: which.
         durations: nanoseconds by kind, undisturbed; actions of other kinds take none.
         disturbances: of the run.
+
+    Attributes:
+        drawn: actions of the unit so far for which something was drawn.
     """
 
     def __init__(self, unit: Unit, durations: dict[Kind, int], disturbances: Disturbances) -> None:
@@ -48,6 +52,13 @@ class Pace:
         self._draws: Iterator[tuple[float, int]] | None = None
         if disturbances.jitter:
             self._draws = disturbances.jitter.draws(disturbances.seed, unit)
+        self.drawn = 0
+
+    def skip(self, drawn: int) -> None:
+        """Go on as after so many draws; none were made here."""
+        self.drawn = drawn
+        if self._draws is not None:
+            self._draws = islice(self._draws, drawn, None)
 
     def of(self, kind: Kind) -> int:
         """Return the nanoseconds of the next action."""
@@ -62,4 +73,5 @@ class Pace:
             return usual if self._slow == 1.0 else round(usual * self._slow)
         # A draw for each action that takes time, and no other: so emulated and virtual devices draw alike.
         factor, stall = next(self._draws)
+        self.drawn += 1
         return round(usual * self._slow * factor) + stall

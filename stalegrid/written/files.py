@@ -19,12 +19,13 @@ from stalegrid.errors import DataError, OutputError
 MEBIBYTE = 1 << 20
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace(path: Path, write: Callable[[Path], object], *, synced: bool = False) -> None:
     """Write a file so that it is whole at any moment: beside it first, under a name nobody can guess.
 
     Args:
         path: of the file, which may exist; a link in its place is replaced, not followed.
         write: writes to the path that it is given.
+        synced: whether it is on the disk when this returns, for what must outlive the machine.
 
     Raises:
         OutputError: it cannot be written; what was there before stays.
@@ -38,11 +39,24 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
             mode = part.stat().st_mode  # as the mask has it; some who write make a file of their own
             write(part)
             part.chmod(mode)
+            if synced:
+                _sync(part)
             os.replace(part, path)
+            if synced:
+                _sync(path.parent)
         # Interrupted too: nobody else knows the name.
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def _sync(path: Path) -> None:
+    """Let a file, or the names in a folder, get to the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,6 +73,18 @@ def open_new(path: Path) -> TextIO:
     with writing(path):
         # Line by line, for those who read a run that goes on, or what is left of one that was killed.
         return path.open("x", encoding="utf-8", buffering=1)
+
+
+def open_again(path: Path) -> TextIO:
+    """Open a text file that exists, to add lines to it.
+
+    Raises:
+        OutputError: it cannot be opened.
+    """
+    with writing(path):
+        if not path.exists():
+            raise FileNotFoundError(2, "it is not there")
+        return path.open("a", encoding="utf-8", buffering=1)
 
 
 @contextmanager

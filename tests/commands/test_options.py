@@ -149,7 +149,7 @@ def test_verify_has_few_updates_unless_told_otherwise(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing": ((), "a command is expected; there are: train, compare,"),
+    "nothing": ((), "a command is expected; there are: train, resume, compare,"),
     "command": (("tran",), "unknown command (command: 'tran'); did you mean train?"),
     "near": (("train", "--stagse", "3"), "(option: '--stagse'); did you mean --stages? see stalegrid train --help"),
     "near-long": (("train", "--optimiser", "sgd"), "did you mean --optimizer?"),

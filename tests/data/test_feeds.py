@@ -41,7 +41,7 @@ def stack() -> Any:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_batch_is_what_it_is_without_a_feed(workers: int, stack: ExitStack) -> None:
     plain = made(Counted())
-    fed = feed(made(Counted()), {0: 2, 1: 1}, BATCHES, workers, Readers(stack))
+    fed = feed(made(Counted()), {0: (0, 0), 1: (0,)}, BATCHES, workers, Readers(stack))
     assert isinstance(fed, Feed)
     assert fed.form == plain.form
     for batch in range(BATCHES):
@@ -57,7 +57,7 @@ def test_a_batch_is_what_it_is_without_a_feed(workers: int, stack: ExitStack) ->
 
 def test_a_sample_is_read_once_for_all_who_want_it_here() -> None:
     data = Counted()
-    fed = feed(made(data), {0: 2}, BATCHES, 0, None)
+    fed = feed(made(data), {0: (0, 0)}, BATCHES, 0, None)
     data.reads.clear()
     for batch in range(BATCHES + 2):
         if batch < BATCHES:
@@ -70,7 +70,7 @@ def test_a_sample_is_read_once_for_all_who_want_it_here() -> None:
 
 
 def test_nobody_changes_what_another_gets() -> None:
-    fed = feed(made(Counted()), {0: 2}, BATCHES, 0, None)
+    fed = feed(made(Counted()), {0: (0, 0)}, BATCHES, 0, None)
     fed.inputs(0, 0)[0].zero_()
     before = fed.checksum(0, 0)
     fed.targets(0, 0)["y"].zero_()
@@ -79,11 +79,11 @@ def test_nobody_changes_what_another_gets() -> None:
 
 def test_tensors_in_memory_are_not_read_ahead(pictures: ArrayDataset, stack: ExitStack) -> None:
     batches = made(pictures)
-    assert feed(batches, {0: 2}, BATCHES, 4, Readers(stack)) is batches
+    assert feed(batches, {0: (0, 0)}, BATCHES, 4, Readers(stack)) is batches
 
 
 def test_nobody_reads_ahead_where_nobody_ends_it() -> None:
-    fed = feed(made(Counted()), {0: 2}, BATCHES, 4, None)
+    fed = feed(made(Counted()), {0: (0, 0)}, BATCHES, 4, None)
     assert isinstance(fed, Feed)
     assert not fed._ahead
 
@@ -112,7 +112,7 @@ class Hanging(Counted):
 def test_a_sample_that_takes_too_long_to_read_ahead_is_named(stack: ExitStack) -> None:
     batches = made(Counted())
     sample = int(batches.indices(0, 3)[1])
-    fed = feed(made(Hanging(sample)), {0: 1}, BATCHES, 2, Readers(stack, 0.5))
+    fed = feed(made(Hanging(sample)), {0: (0,)}, BATCHES, 2, Readers(stack, 0.5))
     for batch in range(3):
         assert torch.equal(fed.inputs(0, batch)[0], batches.inputs(0, batch)[0])
     told = rf"\(sample: {sample}, epoch: 0\): TimeoutError: it took longer than 0.5 s; .* raise the deadline"
@@ -128,6 +128,6 @@ def stuck(items: list[Any]) -> Any:
 @pytest.mark.timeout(60)
 def test_a_function_that_takes_too_long_to_make_a_batch_is_told_of(stack: ExitStack) -> None:
     batches = Batches(reading_of(Counted(), stuck), groups=1, batch_size=4)
-    fed = feed(batches, {0: 1}, BATCHES, 1, Readers(stack, 0.5))
+    fed = feed(batches, {0: (0,)}, BATCHES, 1, Readers(stack, 0.5))
     with pytest.raises(DataError, match=r"the collate_fn fails \(samples: .*TimeoutError: it took longer than 0.5 s"):
         fed.inputs(0, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -60,6 +60,7 @@ def numbers(stream: Stream, group: int, batch: int) -> list[int]:
     return [int(x) for x in stream.inputs(group, batch)[0]]
 
 
+@settings(deadline=None)
 @given(groups=st.integers(1, 3), size=st.integers(1, 4), micro=st.integers(1, 3), size_of=st.integers(36, 60))
 def test_groups_share_what_one_group_with_all_their_samples_sees(
     groups: int, size: int, micro: int, size_of: int

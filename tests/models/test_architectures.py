@@ -89,8 +89,10 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-@pytest.mark.parametrize("mask", ["none", "hiding something later"])
-@pytest.mark.parametrize("stages", [1, 2, 4])
+# Each mask is held against the plain loop above; here, where engines differ, each is cut once.
+@pytest.mark.parametrize(
+    ("stages", "mask"), [(1, "hiding something later"), (2, "none"), (4, "hiding something later")]
+)
 def test_grouped_attention_is_the_same_on_every_engine_stale_or_not(stages: int, mask: str) -> None:
     batch = masked("LlamaForCausalLM", MASKS[mask])
     cuts = [f"model.layers.{i}" for i in range(4 - stages, 3)] if stages > 1 else None

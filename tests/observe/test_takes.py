@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,20 @@ from stalegrid.programs.settings import ServerSettings
 
 NUMBERS = st.floats(allow_nan=False)
 COUNTS = st.integers(0, 40)
+
+
+def test_what_a_server_took_since_its_last_report_is_saved() -> None:
+    takes, numbers = Takes(), [torch.tensor([4.0, 0.1 * k, 2.0, 1.0], dtype=torch.float64) for k in range(6)]
+    for number in numbers[:3]:
+        takes.used(1, 2, number)
+    takes.lose(3)
+    again = Takes()
+    again.load_state_dict(deepcopy(takes.state_dict()))
+    assert again == takes
+    for one in (takes, again):
+        for number in numbers[3:]:
+            one.used(0, 1, number, mean=True)
+    assert torch.equal(again.vector(9), takes.vector(9))
 
 
 @settings(deadline=None)

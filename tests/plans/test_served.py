@@ -34,12 +34,12 @@ from stalegrid.programs.grid import learner, server
 from stalegrid.programs.messages import Message, layout_of
 from stalegrid.programs.serving import in_turn
 from stalegrid.programs.softsync import Delivery
+from stalegrid.runs import Result, execute
 from stalegrid.stages.corrections.clip import Clip
 from stalegrid.stages.corrections.named import Correction, Update
 from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.reference.softsync import softsync
-from stalegrid.train import Result, execute
 from tests.cases import (
     CPU,
     OTHER_OPTIMIZERS,

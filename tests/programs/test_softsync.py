@@ -400,9 +400,11 @@ def test_an_order_that_cannot_be_is_refused(rules: Rules, order: str, message: s
 
 
 @st.composite
-def orders(draw: st.DrawFn, losses: float = 0.1) -> tuple[Rules, list[Delivery], int]:
+def orders(
+    draw: st.DrawFn, losses: float = 0.1, some: st.SearchStrategy[Rules] = RULES
+) -> tuple[Rules, list[Delivery], int]:
     """Rules, an order of such a run, and its updates."""
-    rules = draw(RULES)
+    rules = draw(some)
     books, choose, order = Books(rules), random.Random(draw(st.integers(0, 10**6))), list[Delivery]()
     updates = draw(st.integers(1, 5))
     while books.version < updates:

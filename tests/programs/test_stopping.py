@@ -21,7 +21,7 @@ from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.messages import Message
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import stale
-from stalegrid.programs.stopping import Stoppable
+from stalegrid.programs.stopping import END_RUN, Stoppable
 from stalegrid.programs.watch import Watch
 from tests.programs.test_pipeline import schedules
 
@@ -115,8 +115,8 @@ def test_a_receiver_waits_for_the_verdict_that_says_whether_there_is_more() -> N
     edge = Edge("activation", Unit(0, 0), Unit(0, 1))
     thread = Thread(target=lambda: got.extend(program.due(edge)), daemon=True)
     thread.start()
-    program.verdicts.hear(3, stop=False)
-    program.verdicts.hear(6, stop=True)
+    program.verdicts.hear(3, 0)
+    program.verdicts.hear(6, END_RUN)
     thread.join(30)
     assert not thread.is_alive()
     assert [tag.index for tag in got] == list(range(9))
@@ -144,7 +144,7 @@ def test_what_was_done_already_is_held_against_the_shorter_run() -> None:
     def walked() -> Iterator[Action]:
         for action in walk:
             if action.kind is Kind.HEED:
-                program.verdicts.hear(action.index, stop=True)
+                program.verdicts.hear(action.index, END_RUN)
             yield action
 
     with pytest.raises(ProtocolError, match=r"\(0,0\) has done F6, where a run of 6 updates does B4"):
@@ -165,7 +165,7 @@ def test_a_first_end_that_is_none_is_refused_before_anything_starts() -> None:
 
 def test_another_process_has_heard_nothing_yet() -> None:
     program = simple()
-    program.verdicts.hear(3, stop=True)
+    program.verdicts.hear(3, END_RUN)
     again: Stoppable = pickle.loads(pickle.dumps(program))
     with pytest.raises(KeyError):
         again.verdicts.known(3)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from stalegrid.objects.states import joined, parted
 from stalegrid.partition.trace import trace
 from stalegrid.programs.schedules import Schedule
 from stalegrid.seeds import drawing
@@ -640,3 +641,19 @@ def test_what_a_forward_computes_from_weights_is_an_activation(view: str) -> Non
     (gradient,) = stage.backward(0, (torch.ones(3, 4),))
     assert torch.equal(gradient, torch.ones(3, 4) @ (weight * 2))
     assert not torch.equal(weight, stage.module.weight)
+
+
+def test_a_version_that_the_view_holds_is_saved_once() -> None:
+    stage = stage_of(nn.Linear(3, 2), "stashed")
+    trained, shown = stage.weights.trained, stage.weights.flat.clone()
+    for batch in range(2):
+        stage.keep(batch)
+        stage.forward(batch, (noise(4, 3),))
+    update(stage)
+    stage.weights.version += 1
+    saved = [made_of[2] for made_of in stage.state_dict()["batches"].values()]
+    assert all(weights is stage.view.seen(0) for weights in saved)
+    assert torch.equal(saved[0], shown[:trained])
+    plain, tensors = parted({"batches": saved, "versions": stage.view.site.versions.state_dict()})
+    assert sum(tensor.nbytes for tensor in tensors.values()) == saved[0].nbytes
+    assert torch.equal(joined(plain, tensors)["batches"][1], shown[:trained])

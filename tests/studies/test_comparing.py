@@ -19,10 +19,10 @@ from stalegrid.methods.choose import find_grid
 from stalegrid.methods.settings import MethodSettings
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.recipes.task import make_task
+from stalegrid.runs import execute
 from stalegrid.studies import comparing as module
 from stalegrid.studies.comparing import compare, configuration
 from stalegrid.studies.comparison import failures, table
-from stalegrid.train import execute
 from tests.cases import changed, flat
 
 BASE = flat(RunConfig, groups=2, stages=2, updates=12, engine="simulator", log_every=4, evaluate_every=0.2, seed=5)

@@ -13,11 +13,11 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.actions import Action, Kind
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.settings import GridSettings
+from stalegrid.runs import execute
 from stalegrid.studies import rehearsal
 from stalegrid.studies.rehearsal import emulate, rehearse
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.settings import DeviceSettings
-from stalegrid.train import execute
 from tests.cases import changed, make_plan, make_settings, make_task
 
 MS = 1_000_000

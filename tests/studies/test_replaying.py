@@ -18,9 +18,9 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.recipes.settings import RunConfig
 from stalegrid.report.told import read_summary
+from stalegrid.runs import execute
 from stalegrid.studies.replaying import Replayed, recorded_config, replay
 from stalegrid.timing.costs import Cost, CostTable
-from stalegrid.train import execute
 from tests.cases import Net, build, changed, flat, make_settings, make_task
 
 UPDATES = 8

@@ -19,11 +19,13 @@ from typing import IO
 
 import cloudpickle
 
+from stalegrid.agents import Beginning
 from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
-from stalegrid.observe import Sink
+from stalegrid.observe import Sink, name_of_trace
 from stalegrid.plans import Plan, ServedPlan, Task
 
 
@@ -39,6 +41,8 @@ class Job:
         trace: whether it is noted what every unit does when.
         sink: makes the place where the observer writes; called in the observer's process only.
         folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
+        keeping: how it is saved; None where it is not.
+        begins: makes what units begin with beside the task's model; called in every process.
     """
 
     task: Task
@@ -48,6 +52,14 @@ class Job:
     trace: bool
     sink: Callable[[], Sink]
     folder: Path
+    keeping: Keeping | None = None
+    begins: Callable[[], Beginning] = Beginning
+
+    @property
+    def traced(self) -> Path:
+        """The file of the trace: a run that goes on leaves what was traced before alone."""
+        source = None if self.keeping is None else self.keeping.source
+        return self.folder / name_of_trace(0 if source is None else source.version)
 
 
 def write_job(job: Job) -> IO[bytes]:

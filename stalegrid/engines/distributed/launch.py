@@ -3,22 +3,23 @@
 Does not know: what they compute.
 """
 
+import math
 import pickle
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from stalegrid.engines.distributed.job import Job, write_job
 from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import Worker, forked
-from stalegrid.engines.distributed.worker import MET, STORE
+from stalegrid.engines.distributed.worker import LEAVE, LEFT, MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
 from stalegrid.engines.surroundings import refuse_global_hooks
-from stalegrid.errors import DeadlineExceeded, EngineError, TrainingError, WorkerDied
-from stalegrid.programs import Agenda
+from stalegrid.errors import DeadlineExceeded, EngineError, GroupLost, TrainingError, WorkerDied
+from stalegrid.programs import OBSERVER, Agenda
 
 GRACE = 3.0
 """Seconds that the others have to say what they were waiting for, once one process has failed."""
@@ -29,12 +30,16 @@ BEGIN = 600.0
 _LOOK = 0.05  # seconds between two looks at the processes
 
 
-def launch(job: Job, number: int) -> None:
+def launch(job: Job, number: int, leaving: Callable[[], bool] = lambda: False) -> bool:
     """Run a job in new processes and return when all have ended well.
 
     Args:
         job: what is to be done.
         number: of processes for the units; one more watches the run.
+        leaving: whether somebody wants the run to leave.
+
+    Returns:
+        Whether the run came to its end, and did not leave before.
 
     Raises:
         ConfigError: they cannot be given the job, or cannot reach each other on this host.
@@ -50,9 +55,11 @@ def launch(job: Job, number: int) -> None:
         make_secret(folder)
         with forked(folder, size, interface, file.fileno()) as processes:
             patience = max(job.engine.deadline, BEGIN)
-            workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience)
-            if not workers.watch():
-                raise workers.cause()
+            workers = Workers(folder, processes, home, _vital(job.plan.program, home), patience, job.engine.deadline)
+            if not workers.watch(leaving):
+                lost = workers.lost() if job.engine.on_loss == "continue" else None
+                raise workers.cause() if lost is None else lost
+            return not (folder / LEFT).exists()
 
 
 def _vital(program: Agenda, home: Home) -> set[int]:
@@ -69,6 +76,7 @@ class Workers:
         home: rank of every unit.
         vital: ranks without which the others cannot go on.
         patience: seconds within which the first of them has to come.
+        deadline: seconds within which the others have to end once the observer has, which had all their messages.
     """
 
     def __init__(
@@ -78,20 +86,25 @@ class Workers:
         home: Home,
         vital: Collection[int],
         patience: float,
+        deadline: float = BEGIN,
     ) -> None:
         self._folder = folder
         self._processes = processes
         self._home = home
         self._vital = vital
         self._end = time.monotonic() + patience
+        self._deadline = deadline
+        self._ended = math.inf  # when the observer's process did
         self._mourned: list[int] = []  # in the order of their ends
 
-    def watch(self) -> bool:
+    def watch(self, leaving: Callable[[], bool] = lambda: False) -> bool:
         """Wait until all have ended well, or one has not; return which of the two.
 
         Once all have met, the end of a process that is not vital is told and no more, unless the numbers went wrong.
         """
         while True:
+            if leaving():
+                (self._folder / LEAVE).touch()
             codes = [process.poll() for process in self._processes]
             failed = [rank for rank, code in enumerate(codes) if code not in (None, 0) and rank not in self._mourned]
             if any(self._is_fatal(rank) for rank in failed):
@@ -99,11 +112,23 @@ class Workers:
             for rank in failed:
                 self._mourned.append(rank)
                 print(f"{self._obituary(rank)}; the others go on", file=sys.stderr, flush=True)
-            if all(codes[rank] == 0 for rank in self._vital):
+            if all(codes[rank] == 0 for rank in self._vital) or self._is_over(codes):
                 return True
             if time.monotonic() > self._end and not (self._folder / STORE).exists():
                 return False
             time.sleep(_LOOK)
+
+    def _is_over(self, codes: Sequence[int | None]) -> bool:
+        """Return whether the observer has ended long ago: results are whole, and who has not ended hangs in its end."""
+        observer = self._home.get(OBSERVER)
+        if observer is None or codes[observer] != 0:
+            return False
+        self._ended = min(self._ended, time.monotonic())
+        if time.monotonic() < self._ended + self._deadline:
+            return False
+        late = ", ".join(str(rank) for rank in sorted(self._vital) if codes[rank] is None)
+        print(f"process {late} has not ended within {self._deadline:g} s of the run, and is ended", file=sys.stderr)
+        return True
 
     def _is_fatal(self, rank: int) -> bool:
         told = self._told(rank)
@@ -139,6 +164,23 @@ class Workers:
         if not waiting:
             return DeadlineExceeded("no worker process has come to where they meet; start fewer, or raise the deadline")
         return _merged(waiting)
+
+    def lost(self) -> GroupLost | None:
+        """Return which groups are gone, if it is known that no more than whole groups are; after all have said a word.
+
+        Those who ended without one are gone, or else those who were waited for and wait for nobody.
+        """
+        cause = self.cause()
+        if not isinstance(cause, EngineError):
+            return None
+        ranks = range(len(self._processes))
+        dead = {r for r in ranks if self._processes[r].poll() not in (None, 0) and self._told(r) is None}
+        silent = {wait.source for wait in cause.waits} - {wait.who for wait in cause.waits}
+        gone = {unit for unit, rank in self._home.items() if (rank in dead if dead else str(unit) in silent)}
+        groups = sorted({unit.group for unit in gone})
+        if not groups or OBSERVER in gone:
+            return None
+        return GroupLost(str(cause), groups)
 
     def _told(self, rank: int) -> tuple[BaseException, str] | None:
         path = self._folder / f"error-{rank}"

@@ -134,10 +134,12 @@ class Peers:
             talk.spread(enter, self.patience, _PATH)
             yield folder[0]
 
-    def run(self, job: Job, summary: Callable[[], Record]) -> Record:
+    def run(self, job: Job, summary: Callable[[], Record], leaving: Callable[[], bool]) -> Record:
         """Run this process's agents to the end and return the summary, which the first process reads."""
         text = talk.spread_after(
-            lambda: work(job, self.local_rank, spare=False), lambda: json.dumps(summary()).encode(), self.patience
+            lambda: work(job, self.local_rank, spare=False, leaving=leaving),
+            lambda: json.dumps(summary()).encode(),
+            self.patience,
         )
         found: Record = json.loads(text)
         return found
@@ -185,9 +187,10 @@ class Measured:
     @classmethod
     def of(cls, plan: Plan | ServedPlan) -> "Measured":
         """Return what a plan has measured."""
-        costs, settled = plan.devices.costs, plan.settled(Choices())
+        known = plan.devices.costs if plan.time_model is not None else None  # not such as an order was only drawn with
+        settled = plan.settled(Choices())
         size = max(1, plan.training.batch_size)
-        table = None if costs is None else CostTable(size, costs, plan.devices.handling).plain()
+        table = None if known is None else CostTable(size, known, plan.devices.handling).plain()
         staleness = settled.method.staleness
         assert staleness != "auto"
         return cls(settled.grid.cuts, staleness, table)

@@ -12,9 +12,10 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
@@ -33,9 +34,10 @@ from stalegrid.engines.noting import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
 from stalegrid.errors import OutputError
-from stalegrid.observe import TRACE, Nowhere, Stream, Timeline, write_trace
+from stalegrid.observe import Nowhere, Stream, Timeline, write_trace
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import kept
+from stalegrid.timing import Clock
 
 MET = "met"
 """The file that says that all processes have found each other and are ready."""
@@ -47,7 +49,21 @@ LONG = 3600.0
 """Seconds that the observer's process may need at the end for what is left to it, such as measuring the model."""
 
 
-def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = lambda: None) -> None:
+LEAVE = "leave"
+"""The file that says that somebody wants the run to leave."""
+
+LEFT = "left"
+"""The file that says that it has left."""
+
+
+def work(
+    job: Job,
+    local_rank: int,
+    *,
+    spare: bool,
+    met: Callable[[], object] = lambda: None,
+    leaving: Callable[[], bool] = lambda: False,
+) -> bool:
     """Run this process's agents to the end; the default process group must exist.
 
     Args:
@@ -55,6 +71,10 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
         local_rank: number of this process on its host.
         spare: whether the last process is the observer's alone.
         met: called when all processes are ready to begin.
+        leaving: whether somebody wants the run to leave; asked in the observer's process.
+
+    Returns:
+        Whether the run came to its end, and did not leave before.
     """
     engine, plan = job.engine, job.plan
     device = use_device(engine.device, local_rank)
@@ -64,19 +84,38 @@ def work(job: Job, local_rank: int, *, spare: bool, met: Callable[[], object] = 
         readers = Readers(stack, engine.deadline)
 
         def build() -> dict[Unit, Agent]:
-            return paced(plan, build_agents(job.task, plan, world.here, device, sink, readers), job.emulate)
+            return paced(
+                plan, build_agents(job.task, plan, world.here, device, sink, readers, job.begins()), job.emulate
+            )
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
         met()
         timeline = Timeline() if job.trace else None
-        with noted(agents, job.folder) as agents:
+        again = plan.program.saves.since > 0
+        with noted(agents, job.folder, again=again) as agents, kept_by(job, agents, device, leaving) as agents:
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layouts, engine.deadline, timeline)
-        sink.finish()
+        ended = plan.program.left is None
+        if ended:
+            sink.finish()
         if timeline is not None:
-            _write(job.folder / TRACE, timeline, world, max(engine.deadline, LONG))
+            _write(job.traced, timeline, world, max(engine.deadline, LONG))
+        return ended
+
+
+def kept_by(
+    job: Job,
+    agents: dict[Unit, Agent],
+    device: torch.device,
+    leaving: Callable[[], bool],
+    clock: Clock | None = None,
+) -> AbstractContextManager[dict[Unit, Agent]]:
+    """Let the agents of this process be saved and loaded, if the job says so."""
+    if job.keeping is None:
+        return nullcontext(agents)
+    return job.keeping.saving(agents, job.plan.program, device, leaving, clock)
 
 
 def _write(path: Path, timeline: Timeline, world: World, patience: float) -> None:
@@ -102,7 +141,8 @@ def main(folder: Path, rank: int, size: int, file: int) -> None:
         job = read_job(file)
         meet(lambda: (_store(folder, size), rank, size), patience_of(job.engine.deadline), str(folder))
         prove(read_secret(folder), job.engine.deadline)
-        work(job, rank, spare=True, met=(folder / MET).touch)
+        if not work(job, rank, spare=True, met=(folder / MET).touch, leaving=(folder / LEAVE).exists):
+            (folder / LEFT).touch()
     except BaseException as error:
         with told:
             told.write(_pickled(error))

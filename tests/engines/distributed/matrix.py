@@ -13,8 +13,8 @@ from torch import nn
 
 from stalegrid.config import Settings
 from stalegrid.plans.task import Task
+from stalegrid.runs import execute
 from stalegrid.studies.loops import OWN
-from stalegrid.train import execute
 from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_task
 
 SIDES = (1, 2, 3)

@@ -30,9 +30,9 @@ from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, PeerLost, WorkerDi
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.programs.grid import OBSERVER, learner, server
+from stalegrid.runs import Result, execute
 from stalegrid.studies.replaying import Replayed, replay
 from stalegrid.studies.verifying import verify
-from stalegrid.train import Result, execute
 from tests.cases import changed, flat, make_task
 from tests.engines.distributed import test_failures
 from tests.engines.distributed.test_failures import wait_until, workers
@@ -269,8 +269,14 @@ def watched(
     if met:
         (folder / MET).touch()
     home = {server(0): 0, learner(0): 1, learner(1): 2, OBSERVER: 3}
-    made = Workers(folder, processes, home, {0, 3}, 60.0)  # type: ignore[arg-type]
+    made = Workers(folder, processes, home, {0, 3}, 60.0, 0.2)  # type: ignore[arg-type]
     return None if made.watch() else made.cause()
+
+
+def test_who_hangs_in_its_end_is_not_waited_for_when_the_observer_has_ended(tmp_path: Path, capsys: Said) -> None:
+    assert watched(tmp_path, Ended(None), Ended(0), Ended(0), Ended(None, 0)) is None
+    said = capsys.readouterr().err
+    assert said == "process 0 has not ended within 0.2 s of the run, and is ended\n"
 
 
 DESERTED = PeerLost("no learner is left (version: 3, updates: 9)")

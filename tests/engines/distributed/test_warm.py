@@ -417,13 +417,13 @@ def test_loading_begins_before_the_run_is_planned(monkeypatch: pytest.MonkeyPatc
     class Planned(Exception):
         pass
 
-    def plan(*_: object) -> NoReturn:
+    def plan(*_: object, **__: object) -> NoReturn:
         assert wait_until(lambda: len(processes()) == 1, 30)
         begun.append(the_warm_one())
         raise Planned
 
     KEPT.end()
-    monkeypatch.setattr(sys.modules["stalegrid.train"], "prepare", plan)
+    monkeypatch.setattr("stalegrid.runs.here.planned", plan)
     with pytest.raises(Planned):
         train()
     assert len(begun) == 1

@@ -1,0 +1,55 @@
+"""A run in the processes of a torchrun, of which this is one.
+
+Does not know: how a run is planned, how the processes speak with each other.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from stalegrid.config import Settings
+from stalegrid.engines import Surroundings, layout_of_state, torchrun
+from stalegrid.observe import restore
+from stalegrid.plans import fingerprint
+from stalegrid.report import read_model, read_summary
+from stalegrid.runs.announcing import announce_run
+from stalegrid.runs.asked import Asked
+from stalegrid.runs.jobs import job_of
+from stalegrid.runs.leaving import leaving, left
+from stalegrid.runs.planning import planned, planned_alike
+from stalegrid.runs.results import Result, models, result
+
+
+def on_torchrun(asked: Asked) -> Result:
+    """Carry out a run with the others of a torchrun, and return what came of it, the same in every process."""
+    task, settings = asked.task, asked.settings
+    with torchrun.joined(settings.engine.deadline) as peers:
+        peers.check_same("switches of torch", lambda: Surroundings.here().text())
+        peers.check_same("models", lambda: layout_of_state(task.model))
+        peers.check_same("data", lambda: fingerprint(task))
+        peers.check_same("checkpoints", lambda: "" if asked.source is None else asked.source.folder.name)
+        # Every process has built the model itself; without a seed of the user's they differ.
+        with peers.one_state(task.model):
+            plan = peers.agree(_same(settings), lambda: planned(asked), partial(planned_alike, asked))
+            with peers.shared(asked.folder) as folder:
+                if peers.rank == 0:
+                    announce_run(asked, plan, folder)
+                job = job_of(asked, plan, folder)
+                with leaving(job) as leave:
+                    summary = peers.run(job, lambda: read_summary(folder), leave)
+                if plan.program.left is not None:
+                    raise left(folder, named=asked.named)
+                if peers.rank == 0:
+                    asked.end(folder, summary)
+                kept = models(task, settings, summary)
+                for which, model in kept.items():
+                    if peers.rank == 0:
+                        restore(model, *read_model(folder, which))
+                    peers.take_state(model)
+        if settings.output.folder is not None:
+            settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
+        return result(kept, task, settings, summary)
+
+
+def _same(settings: Settings) -> str:
+    """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
+    return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())

@@ -1,0 +1,125 @@
+"""How a run is planned: whatever can be settled and checked before anything starts is.
+
+Does not know: how plans are made, how they are carried out.
+"""
+
+import math
+from pathlib import Path
+
+from stalegrid.checkpoints import (
+    FOLDER,
+    Checkpoint,
+    check_first,
+    check_free,
+    check_left,
+    check_origin,
+    check_same,
+    check_settings,
+    other_bits,
+)
+from stalegrid.config import Settings
+from stalegrid.engines import Measured, computing, homes, profile, torchrun, use_device
+from stalegrid.errors import ConfigError
+from stalegrid.methods import Method, find
+from stalegrid.observe import tell
+from stalegrid.plans import Plan, ServedPlan, Task, origin_of, plan_of
+from stalegrid.runs.asked import Asked
+from stalegrid.runs.fitting import fitted
+from stalegrid.runs.keeping import bits
+from stalegrid.written import exists
+
+
+def planned(asked: Asked) -> Plan | ServedPlan:
+    """Return the plan of a run, once everything is settled and checked.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    return fitted(asked, prepare(asked.task, asked.settings, asked.source, anew=asked.anew))
+
+
+def planned_from(asked: Asked, source: Checkpoint) -> Plan | ServedPlan:
+    """Return the plan of a run that goes on from a checkpoint, in the folder that it has already."""
+    return fitted(asked, _planned_again(asked.task, asked.settings, source))
+
+
+def planned_alike(asked: Asked, measured: Measured) -> Plan | ServedPlan:
+    """Return the plan of a run that another process has planned, with what that one measured."""
+    with computing(asked.settings.engine.threads):
+        return fitted(asked, plan_of(asked.task, measured.into(asked.settings), measured.table))
+
+
+def prepare(
+    task: Task, settings: Settings, source: Checkpoint | None = None, *, anew: bool = False
+) -> Plan | ServedPlan:
+    """Settle and check everything, the machine included, before anything starts.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        source: what the run goes on from.
+        anew: whether it may begin in the folder of one like it that came to no checkpoint.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    engine, folder = settings.engine, settings.output.folder
+    if not 0 < engine.deadline < math.inf:
+        raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
+    _check_folder(folder, source, anew=anew)
+    use_device(engine.device, 0)
+    plan = _planned(task, settings) if source is None else _planned_again(task, settings, source)
+    if anew and folder is not None and exists(folder):
+        check_same(folder, plan.settled(settings).plain(), _measured(settings))
+    if not engine.virtual and not torchrun.active():
+        homes(plan.program, processes(plan, settings) + 1, spare=True)
+    return plan
+
+
+def _check_folder(folder: Path | None, source: Checkpoint | None, *, anew: bool) -> None:
+    """Refuse a folder that is there, but for a run that goes on or begins anew in it.
+
+    Raises:
+        ConfigError: it cannot be taken.
+    """
+    if folder is None or not exists(folder):
+        return
+    if source is not None:
+        check_free(folder / FOLDER)
+    elif anew:
+        check_left(folder)
+    else:
+        raise ConfigError(f"the output folder exists (out: {folder}); name a new one or remove it")
+
+
+def _measured(settings: Settings) -> list[str]:
+    """Return what was not asked for, but is measured, and may be otherwise another time."""
+    cuts = ["grid.cuts"] if settings.grid.cuts is None else []
+    return cuts + (["method.staleness"] if settings.method.staleness == "auto" else [])
+
+
+def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
+    unknown = settings.method.staleness == "auto" and settings.devices.costs is None
+    with computing(settings.engine.threads):
+        # Not for learners, whose plan refuses a staleness: to measure first would take long.
+        measured = unknown and isinstance(find(settings.method.name), Method)
+        table = profile(task, settings, settings.engine) if measured else None
+        return plan_of(task, settings, table, virtual=settings.engine.virtual)
+
+
+def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan | ServedPlan:
+    """Return the plan of a run that goes on, with what it measured at its beginning."""
+    check_first(source, settings.plain())
+    check_origin(source, origin_of(task))
+    for line in other_bits(source, bits(settings)):
+        tell(line, "stderr")
+    measured = Measured.read(source.manifest["measured"].encode())
+    with computing(settings.engine.threads):
+        plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
+    check_settings(source, plan.settled(settings).plain())
+    return plan
+
+
+def processes(plan: Plan | ServedPlan, settings: Settings) -> int:
+    """Return how many processes share the units of a plan."""
+    return len(plan.program.units) if settings.engine.processes is None else settings.engine.processes

@@ -1,0 +1,162 @@
+"""A run that was interrupted goes on to the bit of one that was not, whatever its grid is made of, at any moment."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import stalegrid
+from stalegrid.checkpoints.layout import FOLDER
+from stalegrid.errors import ConfigError
+from stalegrid.methods.published import METHODS
+from stalegrid.stages.views.named import VIEWS
+from tests.cases import CUTS, OPTIMIZERS, Net, build, images
+from tests.test_stopped import check_same
+
+UPDATES = 17
+
+
+def train(out: Path, every: int = 5, engine: Any = "simulator", **changes: Any) -> stalegrid.Result:
+    options: dict[str, Any] = {
+        "loss": nn.CrossEntropyLoss(),
+        "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        "scheduler": partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=UPDATES),
+        "test": images(13),
+        "batch_size": 4,
+        "updates": UPDATES,
+        "quiet": True,
+        "output": stalegrid.OutputSettings(folder=out, log_every=2, evaluate_every=0.3),
+        "checkpoint": stalegrid.CheckpointSettings(every=every, keep=100),
+    }
+    return stalegrid.train(build(Net), images(), engine=engine, **(options | changes))
+
+
+@contextmanager
+def copied(run: Path, version: int) -> Iterator[Path]:
+    """Yield a checkpoint in a copy of a run's folder, with all that was written later too."""
+    with TemporaryDirectory() as place:
+        out = Path(place) / "run"
+        shutil.copytree(run, out)
+        yield out / FOLDER / f"{version:09d}"
+
+
+def versions(run: Path) -> list[int]:
+    return sorted(int(folder.name) for folder in (run / FOLDER).iterdir() if folder.is_dir())
+
+
+def check_resumed(whole: stalegrid.Result, version: int, engine: Any = "simulator", **options: Any) -> None:
+    assert whole.folder is not None
+    with copied(whole.folder, version) as source:
+        out = source.parent.parent
+        check_same(train(out, engine=engine, resume=source, **options), whole)
+
+
+def grid_of(name: str) -> dict[str, Any]:
+    """Return a grid on which a method is itself."""
+    options: dict[str, Any] = {"method": name}
+    if name in OPTIMIZERS:
+        options |= {"optimizer": OPTIMIZERS[name]}
+    if name not in ("sgd", "data-parallel"):
+        options |= {"stages": 3, "cuts": CUTS[3]}
+    if name in ("pham-ahn", "data-parallel"):
+        options |= {"groups": 2}
+    return options
+
+
+GRIDS = [method.name for method in METHODS]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_method_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
+    whole = train(tmp_path / "run", **grid_of(name))
+    assert versions(tmp_path / "run") == [5, 10, 15]
+    check_resumed(whole, 10, **grid_of(name))
+
+
+CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate"]
+READING = ["dc-asgd", "dc-asgd-adaptive", "gap-aware"]
+"""Those that read the weights of a batch's forward, of which an update has one alone."""
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Anything that a grid may be made of."""
+    stages, groups, micro = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2]))
+    staleness = sorted(draw(st.lists(st.integers(0, 6), min_size=stages, max_size=stages)), reverse=True)
+    views = sorted(VIEWS) if micro > 1 else [name for name in sorted(VIEWS) if name != "double-buffered"]
+    view = draw(st.sampled_from(views))
+    if view == "double-buffered":
+        staleness = [min(m, micro) for m in staleness]
+    corrections = CORRECTIONS if micro > 1 else CORRECTIONS + READING
+    options: dict[str, Any] = {
+        "stages": stages,
+        "cuts": CUTS[stages],
+        "groups": groups,
+        "staleness": staleness,
+        "view": view,
+        "micro_batches": micro,
+        "corrections": draw(st.lists(st.sampled_from(corrections), max_size=2, unique=True)) or ["none"],
+    }
+    if groups > 1:
+        kind = draw(st.sampled_from(["combine-while-adapt", "adapt-then-combine", "all-reduce"]))
+        averages = kind != "all-reduce"
+        options["mixing"] = stalegrid.MixingSettings(
+            kind=kind,
+            period=draw(st.integers(1, 3)) if averages else 1,
+            lag=draw(st.integers(0, 3)) if averages else 0,
+            momentum=averages and draw(st.booleans()),
+        )
+    return options
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@given(options=runs(), every=st.integers(1, UPDATES - 1), data=st.data())
+def test_whatever_the_grid_and_the_moment_nothing_shows_that_it_was_interrupted(
+    options: dict[str, Any], every: int, data: Any
+) -> None:
+    with TemporaryDirectory() as place:
+        whole = train(Path(place) / "run", every, **options)
+        version = data.draw(st.sampled_from(versions(Path(place) / "run")))
+        check_resumed(whole, version, every=every, **options)
+
+
+def test_a_run_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
+    options = {**grid_of("pham-ahn"), "mixing": stalegrid.MixingSettings(kind="adapt-then-combine", lag=2)}
+    whole = train(tmp_path / "run", **options)
+    with copied(tmp_path / "run", 5) as first:
+        for later in (10, 15):
+            shutil.rmtree(first.parent / f"{later:09d}")
+        train(first.parent.parent, resume=first, **options)
+        # The second one is of the resumed run.
+        check_same(train(first.parent.parent, resume=first.parent / "000000010", **options), whole)
+
+
+@pytest.mark.parametrize(("wrote", "reads"), [("processes", "processes"), ("processes", "simulator"), ("simulator", 2)])
+def test_the_engine_may_be_another_one(wrote: str, reads: Any, tmp_path: Path) -> None:
+    options = {**grid_of("dsp"), "groups": 2, "mixing": "combine-while-adapt"}
+    whole = train(tmp_path / "run", engine=wrote, **options)
+    engine = stalegrid.EngineSettings(kind="processes", processes=reads) if isinstance(reads, int) else reads
+    check_resumed(whole, 10, engine=engine, **options)
+
+
+class Halfway(stalegrid.CombineWhileAdapt):
+    """Goes half as far to its neighbours."""
+
+    def pull(self, gap: torch.Tensor, share: float) -> torch.Tensor:
+        return gap.mul_(share / 2)
+
+
+def test_a_mixing_of_ones_own_goes_on_too_where_it_is_saved_as_planned(tmp_path: Path) -> None:
+    options = {"groups": 3, "stages": 2, "cuts": CUTS[2], "mixing": Halfway}
+    check_resumed(train(tmp_path / "run", **options), 10, **options)
+    with pytest.raises(ConfigError, match=r"mixing of your own.*checkpoint.minutes: 5.*take checkpoint.every"):
+        train(tmp_path / "b", checkpoint=stalegrid.CheckpointSettings(minutes=5), **options)
