@@ -42,6 +42,7 @@ from stalegrid.stages import (
     Stage,
     Update,
     Versions,
+    before_batches,
     described,
     load_optimizer,
     load_scheduler,
@@ -435,7 +436,8 @@ class PipelineUnit:
 
 def without_batches(state: State) -> State:
     """Return the state of a unit for another one, of a group that has no batches in flight yet."""
-    return {name: state[name] for name in ("weights", "optimizer", "scheduler", "objects")}
+    kept = {name: state[name] for name in ("optimizer", "scheduler", "objects")}
+    return {"weights": before_batches(state["weights"], state["stage"]), **kept}
 
 
 def _own(tensors: Tensors) -> Tensors:

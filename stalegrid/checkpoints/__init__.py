@@ -13,7 +13,7 @@ from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part
 from stalegrid.checkpoints.returning import answer, ask_back, asked_back
 from stalegrid.checkpoints.settings import CheckpointSettings
 from stalegrid.checkpoints.shelf import Shelf
-from stalegrid.checkpoints.taken import check_free, forget_after, shared, taken, write_end
+from stalegrid.checkpoints.taken import check_free, forget_after, goes_on, shared, taken, write_end
 
 __all__ = [
     "FOLDER",
@@ -36,6 +36,7 @@ __all__ = [
     "clear",
     "folder_of",
     "forget_after",
+    "goes_on",
     "name_of_part",
     "newest",
     "other_bits",

@@ -26,7 +26,11 @@ def ask_back(checkpoints: Path, groups: Iterable[int] | None) -> None:
 
 
 def asked_back(checkpoints: Path, lost: Iterable[int]) -> list[int] | None:
-    """Return which of the groups that are lost somebody asks for; None where nobody asks.
+    """Return which groups somebody asks for; None where nobody asks.
+
+    Args:
+        checkpoints: of the run.
+        lost: groups that it has lost, which are meant where none are named.
 
     Raises:
         DataError: the file cannot be read.
@@ -35,7 +39,7 @@ def asked_back(checkpoints: Path, lost: Iterable[int]) -> list[int] | None:
     if not is_file(path):
         return None
     wanted = read_json(path, {"groups": Maybe([COUNT])})["groups"]
-    return sorted(lost if wanted is None else set(wanted) & set(lost))
+    return sorted(lost) if wanted is None else list(wanted)
 
 
 def answer(checkpoints: Path) -> None:

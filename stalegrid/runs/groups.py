@@ -3,6 +3,7 @@
 Does not know: how a group is lost, how the run goes on.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,6 @@ def coming(asked: Asked, groups: int, folder: Path) -> dict[int, int]:
     if wanted is None:
         return {}
     try:
-        if not wanted:
-            raise ConfigError(f"no such group is lost (lost: {sorted(membership.gone)})")
         return donors(asked.settings, membership, groups, wanted)
     except ConfigError as problem:
         answer(folder / FOLDER)
@@ -64,8 +63,11 @@ def donors(settings: Settings, membership: Membership, groups: int, wanted: list
         wanted: groups that are lost, and shall come back.
 
     Raises:
-        ConfigError: those who would be there cannot mix.
+        ConfigError: they are not lost, or those who would be there cannot mix.
     """
+    if not wanted or set(wanted) - membership.gone:
+        asked, lost = (", ".join(map(str, sorted(some))) or "none" for some in (wanted, membership.gone))
+        raise ConfigError(f"no such group is lost (asked for: {asked}, lost: {lost})")
     turns = turns_of(settings.mixing, groups, 1)
     turns.only(membership.gone - set(wanted))
     there = [s for s in range(groups) if s not in membership.gone]
@@ -85,6 +87,33 @@ def there_again(asked: Asked) -> Asked:
     return replace(asked, membership=membership.returning(found, source.version))
 
 
+def by_hosts(asked: Asked, hosts: int, say: Callable[[str], object]) -> Asked:
+    """Return how a run goes on that a launcher has started again, with as many groups as there are hosts for.
+
+    Args:
+        asked: the run.
+        hosts: that there are now.
+        say: takes what is to be told, by one of the processes.
+    """
+    source = asked.source
+    if source is None or asked.settings.engine.on_loss != "continue":
+        return replace(asked, hosts=hosts) if source is None else asked
+    groups = source.manifest["settings"]["grid"]["groups"]
+    membership = asked.membership.until(source.version)
+    there = max(1, min(groups, groups * hosts // asked.hosts))
+    present = [s for s in range(groups) if s not in membership.gone]
+    if losing := present[there:]:
+        why = f"there are fewer hosts (hosts: {hosts}, at the beginning: {asked.hosts})"
+        say(f"{_named(losing)} gone, and the run goes on without from version {source.version}: {why}")
+        return replace(asked, membership=membership.losing(losing, source.version, why))
+    wanted = sorted(membership.gone)[: there - len(present)]
+    if not wanted:
+        return replace(asked, membership=membership)
+    say(f"{_named(wanted)} back from version {source.version}")
+    back = membership.returning(donors(asked.settings, membership, groups, wanted), source.version)
+    return replace(asked, membership=back)
+
+
 def too_late(folder: Path) -> None:
     """Say of groups that somebody still asks for that the run is over."""
     if asked_back(folder / FOLDER, ()) is not None:
@@ -92,5 +121,5 @@ def too_late(folder: Path) -> None:
         _say("no group comes back: the run has come to its end before")
 
 
-def _named(groups: "list[int] | dict[int, int] | tuple[int, ...]") -> str:
+def _named(groups: Collection[int]) -> str:
     return f"group{'s' if len(groups) > 1 else ''} {', '.join(map(str, groups))} {'are' if len(groups) > 1 else 'is'}"
