@@ -20,7 +20,6 @@ from stalegrid.cli import main
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Turns
-from stalegrid.errors import ConfigError
 from stalegrid.observe.folder import UNITS
 from stalegrid.plans.material import make_batches
 from stalegrid.plans.membership import ALL, LostGroup, Membership, ReturnedGroup
@@ -28,7 +27,6 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Back
 from stalegrid.runs import Result, execute
-from stalegrid.runs.groups import donors
 from stalegrid.studies.losing import relive
 from stalegrid.studies.replaying import replay
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images, make_plan
@@ -251,14 +249,6 @@ def test_whoever_asks_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert asked_back(run / FOLDER, [1]) is None
     assert main(["join", str(run)]) == 2
     assert "has come to its end" in capsys.readouterr().err
-
-
-def test_a_group_that_would_be_alone_does_not_come_back() -> None:
-    path = replace(settings_of().mixing, topology="0-1,1-2,2-3")
-    away = ALL.losing([2, 3], 10, "")
-    assert donors(replace(settings_of(), mixing=path), away, 4, [2]) == {2: 1}
-    with pytest.raises(ConfigError, match=r"not connected|split"):
-        donors(replace(settings_of(), mixing=path), away, 4, [3])
 
 
 def test_who_comes_back_counts_once_what_it_sent_is_there() -> None:
