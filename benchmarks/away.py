@@ -48,7 +48,7 @@ class Mortal(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """Return what the model does."""
         self.seen += self.training
-        if self.seen == self.after:
+        if self.training and self.seen == self.after:
             try:
                 os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
