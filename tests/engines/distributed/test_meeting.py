@@ -10,7 +10,8 @@ import pytest
 import torch.distributed as dist
 
 from stalegrid.engines.distributed import meeting
-from stalegrid.engines.distributed.meeting import Reach, loopback, meet, patience_of
+from stalegrid.engines.distributed.interfaces import loopback
+from stalegrid.engines.distributed.meeting import Reach, meet, patience_of
 from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
 
 NEW_NETWORK = 0x40000000  # of unshare(2)
