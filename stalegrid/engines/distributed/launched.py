@@ -14,7 +14,7 @@ from socket import AF_INET, AF_INET6, create_connection, create_server, socket
 from time import monotonic, sleep
 from typing import TypeVar
 
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.engines.distributed.interfaces import GLOO, Interface, loopback, named, resolved, towards
 from stalegrid.errors import ConfigError
@@ -97,7 +97,7 @@ class Launched:
         return named(loopback()) if self.alone else _patiently(lambda: towards(self.host), patience)
 
     def store(self, interface: Interface, patience: float) -> Store:
-        """Return the store that torchrun has, or the first process's own; every meeting has a part of its own in it.
+        """Return the store that torchrun has, or the first process's own.
 
         Args:
             interface: on which this process listens.
@@ -110,15 +110,10 @@ class Launched:
             listening = _patiently(lambda: self._listening(interface), patience)
             host, port = listening.getsockname()[:2]
             number = listening.detach()
-            store = TCPStore(
+            return TCPStore(
                 host, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=number
             )
-        else:
-            store = TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False, multi_tenant=True)
-        # A store may outlive an attempt and a run: what was said there before must not be heard again.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        meeting = store.add(f"stalegrid/{attempt}/meetings/{self.rank}", 1)
-        return PrefixStore(f"stalegrid/{attempt}/{meeting}", store)
+        return TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False, multi_tenant=True)
 
     def _listening(self, interface: Interface) -> socket:
         """Return a socket that listens where the others look for this process."""

@@ -11,9 +11,10 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
 from typing import TypeAlias, TypeVar
+from uuid import uuid4
 
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from stalegrid.errors import DeadlineExceeded, EngineError, StalegridError
 
@@ -32,7 +33,10 @@ TOLD = 10.0
 
 _LOOK = 0.05  # seconds between two looks
 _PARTING = 5.0  # seconds in which the others have read
+_GIVEN_UP = "the wait was given up"  # heard by nobody
 _LEAVE = 1.0  # seconds in which a wait that is given up ends, unless it hangs
+
+_MEETING, _OPEN = "stalegrid/meeting", "open"
 
 Reach = Callable[[], tuple[Store, int, int]]
 """Reaches the place where processes meet; returns it, this process's rank, and how many there are."""
@@ -167,12 +171,30 @@ def _wait(steps: Steps, patience: float, where: str) -> None:
 
 
 def _gather(reach: Reach, say: Callable[[], str], steps: Steps, over: Event, *, listens: bool) -> Met:
-    """Wait until all are there; tell whenever somebody has come."""
+    """Wait until all are there, with a part of the store that is theirs alone; tell whenever somebody has come.
+
+    A store may outlive an attempt and a run, and who meets there may be started a second time or for the first, on a
+    host that has just come.  So the first process names a meeting, which the others take part in: none that they were
+    in before, and none that was left before it was opened.
+    """
     store, rank, size = reach()
-    store.set(_key(rank), say())
-    keys = {_key(other): f"process {other}" for other in range(size)}
-    await_keys(store, keys, f"of {size} has not come: process {rank} waits", steps, over)
-    return Met(store, rank, size, [store.get(key).decode(errors="replace") for key in keys] if listens else [])
+    if rank == 0:
+        store.set(_MEETING, uuid4().hex)
+    found, told = _Place(store, rank, say()), list(range(size))
+    while True:
+        found.look()
+        left = found.missing(size)
+        if not left and (rank == 0 or found.opened()):
+            break
+        if left and left != told:
+            steps.put(f"process {', '.join(map(str, left))} of {size} has not come: process {rank} waits")
+            told = left
+        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who has come.
+        elif over.wait(_LOOK):
+            raise EngineError(_GIVEN_UP)
+    if rank == 0:
+        found.open()
+    return found.met(size, listens=listens)
 
 
 def await_keys(store: Store, keys: Mapping[str, str], wait: str, steps: Steps, over: Event) -> None:
@@ -188,23 +210,22 @@ def await_keys(store: Store, keys: Mapping[str, str], wait: str, steps: Steps, o
     Raises:
         EngineError: nobody does.
     """
-    missing = list(keys)
-    while missing:
-        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who has come.
-        left = [key for key in missing if not store.check([key])]
-        if left and left != missing:
+    told: list[str] = []
+    while left := [key for key in told or keys if not store.check([key])]:
+        if left != told:
             steps.put(f"{_listed([keys[key] for key in left])} {wait}")
-        elif left and over.wait(_LOOK):
-            raise EngineError("the wait was given up")
-        missing = left
+            told = left
+        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who is missing.
+        elif over.wait(_LOOK):
+            raise EngineError(_GIVEN_UP)
 
 
 def part(met: Met, over: Event) -> None:
     """Let all processes have read what they need: the store may be the first one's, which then ends last."""
-    met.store.set(f"stalegrid/parted/{met.rank}", "")
+    met.store.set(f"parted/{met.rank}", "")
     end = monotonic() + _PARTING
     while met.rank == 0 and monotonic() < end and not over.wait(_LOOK):
-        if met.store.check([f"stalegrid/parted/{rank}" for rank in range(met.size)]):
+        if met.store.check([f"parted/{rank}" for rank in range(met.size)]):
             return
 
 
@@ -214,8 +235,52 @@ def _listed(names: list[str]) -> str:
     return f"{word} {', '.join(name.removeprefix(word).strip() for name in names)}"
 
 
-def _key(rank: int) -> str:
-    return f"stalegrid/here/{rank}"
+class _Place:
+    """Where a process meets the others, as it knows it.
+
+    Args:
+        store: that all reach.
+        rank: of the process.
+        said: what it says as it comes; nothing where nobody hears.
+    """
+
+    def __init__(self, store: Store, rank: int, said: str) -> None:
+        self._store = store
+        self._rank = rank
+        self._said = said
+        self._name = ""
+        self.part: Store | None = None
+
+    def look(self) -> None:
+        """Take part in the meeting that is named, if it is a new one."""
+        name = self._store.get(_MEETING).decode() if self._store.check([_MEETING]) else ""
+        if name == self._name:
+            return
+        self._name, part = name, PrefixStore(f"stalegrid/{name}", self._store)
+        if self._said:
+            part.set(f"said/{self._rank}", self._said)
+        self.part = part if part.add(f"came/{self._rank}", 1) == 1 else None
+
+    def missing(self, size: int) -> list[int]:
+        """Return who of so many has not come, as far as this process knows."""
+        part = self.part
+        return [r for r in range(size) if (r != self._rank if part is None else not part.check([f"came/{r}"]))]
+
+    def opened(self) -> bool:
+        """Return whether the first process has seen all come."""
+        return self.part is not None and self.part.check([_OPEN])
+
+    def open(self) -> None:
+        """Say that all have come."""
+        assert self.part is not None
+        self.part.set(_OPEN, "")
+
+    def met(self, size: int, *, listens: bool) -> Met:
+        """Return where so many have met, once all have come."""
+        part = self.part
+        assert part is not None
+        said = [part.get(f"said/{rank}").decode(errors="replace") for rank in range(size)] if listens else []
+        return Met(part, self._rank, size, said)
 
 
 def connect(store: Store, rank: int, size: int, patience: float) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,51 @@ import torch.distributed as dist
 
 from stalegrid.engines.distributed import meeting
 from stalegrid.engines.distributed.interfaces import loopback
-from stalegrid.engines.distributed.meeting import Reach, meet, patience_of
+from stalegrid.engines.distributed.meeting import Met, Reach, all_there, attended, meet, part, patience_of
 from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
 
 NEW_NETWORK = 0x40000000  # of unshare(2)
 
 
 def reaching(size: int, *there: int) -> Reach:
-    """Reach a place where some have come already."""
+    """Reach a place to which some come too, who give up earlier."""
     store = dist.HashStore()
+
+    def come(rank: int) -> None:
+        with suppress(DeadlineExceeded):
+            meet(lambda: (store, rank, size), 0.1, "a test")
+
     for rank in there:
-        store.set(f"stalegrid/here/{rank}", "")
+        threading.Thread(target=come, args=(rank,)).start()
     return lambda: (store, 0, size)
+
+
+def gathered(store: dist.Store, *ranks: int) -> dict[int, Met]:
+    """Let processes of a world of two gather, one after another; return where each then is."""
+    found: dict[int, Met] = {}
+
+    def come(rank: int) -> None:
+        found[rank] = all_there(lambda: (store, rank, 2), 10.0, "a test", lambda: f"this is {rank}")
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    return found
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_who_was_started_again_meets_who_was_not(order: tuple[int, int]) -> None:
+    store = dist.HashStore()
+    store.set("stalegrid/meeting", "one that somebody has died in")
+    dist.PrefixStore("stalegrid/one that somebody has died in", store).set("came/0", "1")
+    for turn in range(3):  # as a second or third run of one script, or a restart, does
+        found = gathered(store, *order)
+        assert set(found) == {0, 1}, turn
+        found[0].store.set("word", str(turn))
+        assert found[1].store.get("word") == str(turn).encode()
+        assert [met.said for met in found.values()] == [["this is 0", "this is 1"]] * 2
 
 
 @pytest.mark.parametrize(("there", "missing"), [((), "1, 2, 3"), ((2,), "1, 3")])
@@ -122,3 +156,35 @@ def test_a_wait_that_a_signal_ends_as_it_begins_leaves_no_thread(monkeypatch: py
         meet(reaching(2), 60.0, "a test")
     started[0].join(30.0)
     assert not started[0].is_alive()
+
+
+def test_a_process_that_is_refused_tells_all_why_before_the_first_ends_and_its_store_with_it() -> None:
+    store, told = dist.HashStore(), {}
+
+    def refuse(met: Met, steps: object, over: object) -> None:
+        raise ConfigError(f"refused: {met.said}")
+
+    def come(rank: int) -> None:
+        try:
+            meet(lambda: (store, rank, 2), 10.0, "a test", lambda: str(rank), refuse)
+        except ConfigError as error:
+            told[rank] = str(error)
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    assert told == dict.fromkeys(range(2), "refused: ['0', '1']")
+
+
+def test_who_has_not_told_is_waited_for_no_longer_than_the_patience() -> None:
+    met = all_there(lambda: (dist.HashStore(), 0, 1), 10.0, "a test", lambda: "here")
+    wait = "has not told: process 0 waits"
+    with pytest.raises(DeadlineExceeded, match=r"^process 1, 2 has not told: process 0 waits at a test, for 0\.3 s$"):
+        attended(
+            lambda steps, over: meeting.await_keys(met.store, {"a": "process 1", "b": "process 2"}, wait, steps, over),
+            0.3,
+            "a test",
+        )
+    part(met, threading.Event())
