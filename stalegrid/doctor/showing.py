@@ -21,6 +21,7 @@ def words(examined: Examined) -> list[str]:
     """Return what to change, what to note, and the verdict, a sentence each."""
     needed = [f"change: {line}" for row in examined.rows for line in row.needed]
     advised = [f"note: {line}" for row in examined.rows for line in row.advised]
-    where = "this host" if examined.hosts == 1 else f"these {examined.hosts} hosts"
-    last = f"{where} cannot run it together as things are" if needed else f"{where} can run it"
+    one = examined.hosts == 1
+    where = "this host" if one else f"these {examined.hosts} hosts"
+    last = f"{where} cannot run it as {'it is' if one else 'they are'}" if needed else f"{where} can run it"
     return [*needed, *advised, last]

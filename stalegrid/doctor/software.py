@@ -1,4 +1,4 @@
-"""Whether hosts run the same: Python, torch, this library.
+"""Whether hosts run the same: Python, torch, this library, and processors of one sort.
 
 Does not know: what is trained.
 """
@@ -18,6 +18,7 @@ def look(greeting: Greeting) -> Record:
         "build": str(torch.__version__),
         "stalegrid": greeting.stalegrid,
         "code": greeting.code,
+        "arithmetic": torch.backends.cpu.get_cpu_capability(),
         "switches": Surroundings.here().text(),
     }
 
@@ -36,8 +37,15 @@ def rows(hosts: Hosts) -> list[Row]:
         lambda h: h.told["switches"],
         "let switches of torch, such as TF32, be set alike on all hosts: a run is refused",
     )
+    arithmetic = differing(
+        hosts,
+        lambda h: h.told["arithmetic"],
+        "processors of several sorts sum in other orders: where who computes what changes, so may the last bits; let "
+        "ATEN_CPU_CAPABILITY=avx2 in the environment of all hosts make them alike",
+    )
     return [
         Row("Python", told(hosts, lambda h: h.told["python"]), advised=python),
         Row("torch", told(hosts, lambda h: h.told["build"]), torches + switches),
         Row("stalegrid", told(hosts, lambda h: f"{h.told['stalegrid']}, files {h.told['code'][:8]}"), ours or files),
+        Row("arithmetic", told(hosts, lambda h: h.told["arithmetic"]), advised=arithmetic),
     ]
