@@ -37,7 +37,8 @@ def on_torchrun(asked: Asked) -> Result:
                     announce_run(asked, plan, folder)
                 job = job_of(asked, plan, folder)
                 with leaving(job) as leave:
-                    summary = peers.run(job, lambda: read_summary(folder), leave)
+                    # One that leaves before the first evaluation has written none.
+                    summary = peers.run(job, lambda: read_summary(folder) if plan.program.left is None else {}, leave)
                 if plan.program.left is not None:
                     raise left(folder, named=asked.named)
                 if peers.rank == 0:

@@ -113,6 +113,8 @@ class Launched:
             return TCPStore(
                 host, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=number
             )
+        # Torch would write of every attempt that fails.
+        _patiently(lambda: create_connection((self.host, self.port), timeout=patience).close(), patience)
         return TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False, multi_tenant=True)
 
     def _listening(self, interface: Interface) -> socket:
