@@ -1,4 +1,4 @@
-"""The recipe of docs/two-machines.md: hosts that are network namespaces look, train, lose a link; a scheduler's job leaves."""
+"""The recipe of docs/two-machines.md, on hosts that are network namespaces; and its job of a scheduler."""
 
 import os
 import re
