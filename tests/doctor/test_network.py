@@ -47,7 +47,7 @@ def test_who_is_not_found_is_named_with_what_to_change(
 @pytest.mark.parametrize("own", ["", "127.0.1.1"])
 def test_a_hosts_name_that_leads_to_itself_is_noted(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = (row for row in rows(hosts(told(monkeypatch), {}, {"own": own})) if row.advised)
-    assert row.advised[0].endswith("with torchrun's c10d rendezvous name one, --local-addr ADDRESS")
+    assert row.advised[0].endswith("--local-addr ADDRESS --rdzv-conf is_host=1 (elsewhere 0)")
     assert not row.needed
 
 

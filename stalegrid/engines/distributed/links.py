@@ -11,7 +11,6 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from statistics import median
 from threading import Thread
 from time import monotonic, perf_counter, time
 
@@ -32,7 +31,7 @@ class Link:
     """The way from one host to another.
 
     Args:
-        latency: milliseconds, half of what a question and its answer take.
+        latency: milliseconds, half of what the quickest of some questions and its answer take.
         bandwidth: Mbit/s that arrive.
         ahead: seconds by which the other host's clock is ahead.
     """
@@ -98,8 +97,9 @@ def measure(address: str, port: int, token: str, patience: float) -> Link:
         asked.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         asked.sendall(token.encode())
         taken, ahead = zip(*(_ping(asked) for _ in range(PINGS)), strict=True)
+        # Others may wait behind bytes that the other host sends meanwhile.
         quickest = taken.index(min(taken))
-        return Link(500 * median(taken), _send(asked, patience) * _BITS, ahead[quickest])
+        return Link(500 * taken[quickest], _send(asked, patience) * _BITS, ahead[quickest])
 
 
 def _ping(asked: socket.socket) -> tuple[float, float]:
