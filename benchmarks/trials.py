@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.disturbing import DAMAGES, FAULTS, KILLED, TERMINATED, Fault
 from benchmarks.started import Failed, Started, wait_for
-from stalegrid.checkpoints import FOLDER, folder_of
+from stalegrid.checkpoints import FOLDER, ask_back, folder_of
 from stalegrid.checkpoints.taken import end_of
 from stalegrid.observe import METRICS, MODEL, SUMMARY
-from stalegrid.plans import Membership
+from stalegrid.plans import RETURNED, Membership
 from stalegrid.recipes import make_task
 from stalegrid.studies import recorded_config, replay
 from stalegrid.studies.losing import relive
@@ -27,6 +27,9 @@ PATIENCE = 100.0
 
 TIMES = ("seconds", "samples_per_second", "shares")
 """What two runs of the same bits do not have in common."""
+
+_LOSS = "the others go on from version"
+"""What a run says that goes on without a group."""
 
 _DEADLINE = 2.0  # seconds of a run in which a process is stopped
 _SAMPLES = ("--batch-size", "8", "--updates", str(UPDATES), "--output.log-every", "2", "--output.evaluate-every", "2")
@@ -42,12 +45,14 @@ class Way:
         engines: that it may go on on, each time.
         recorded: whether what happens decides its numbers, and is recorded: it is held against its replay.
         orderly: whether a signal asks it to leave, instead of ending it.
+        loses: whether it goes on without groups that are lost.
     """
 
     options: tuple[str, ...]
     engines: tuple[str, ...] = ("processes",)
     recorded: bool = False
     orderly: bool = True
+    loses: bool = False
 
 
 _BOTH = ("processes", "simulator")
@@ -58,7 +63,7 @@ WAYS = {
     "pipeline": Way(("--groups", "1", "--stages", "3", "--cuts", "3,4", "--method", "dsp"), _BOTH),
     "softsync": Way(_SERVED, recorded=True, orderly=False),
     "softsync in order": Way(_SERVED, ("simulator",), orderly=False),
-    "three groups": Way((*_THREE, "--engine.on-loss", "continue")),
+    "three groups": Way((*_THREE, "--engine.on-loss", "continue"), loses=True),
 }
 
 
@@ -101,6 +106,11 @@ class Trial:
     number: int
     way: str
     legs: tuple[Leg, ...]
+
+    @property
+    def returns(self) -> bool:
+        """Whether groups that are lost are asked back."""
+        return WAYS[self.way].loses and Random(f"{self.number} comes back").random() < 0.5
 
     @classmethod
     def drawn(cls, number: int) -> "Trial":
@@ -170,7 +180,8 @@ def run(trial: Trial, folder: Path, reference: Callable[[str], Path]) -> Outcome
     if not course.ended:
         course.goes_to_its_end(Random(~trial.number).choice(WAYS[trial.way].engines))
     equal = _held(WAYS[trial.way], course.run, folder / "again", lambda: reference(trial.way))
-    return Outcome(equal, tuple(course.happened), tuple(course.statuses))
+    back = ["a group comes back"] if _summary(course.run).get(RETURNED) else []
+    return Outcome(equal, (*course.happened, *back), tuple(course.statuses))
 
 
 class _Course:
@@ -186,6 +197,7 @@ class _Course:
         self.run = folder / "run"
         self._said = folder / "said.txt"
         self._way = WAYS[trial.way]
+        self._returns = trial.returns
         self._draw = Random(~trial.number)
         self.ended = False
         self.happened: list[str] = []
@@ -201,6 +213,7 @@ class _Course:
             before, version = _wholes(self.run), _version(self.run, started.begun)
             if leg.fault.strike(started, self._draw):
                 self.happened.append(leg.fault.name)
+                self._ask_back(started)
             status = started.wait(PATIENCE)
         finally:
             started.end()
@@ -215,8 +228,15 @@ class _Course:
             self.happened.append(leg.damage)
             self._damaged(DAMAGES[leg.damage])
 
+    def _ask_back(self, started: Started) -> None:
+        """Ask for what is lost, as soon as the others go on without."""
+        if self._returns and wait_for(lambda: not started.alive or _LOSS in self._said.read_text(), PATIENCE):
+            ask_back(self.run / FOLDER, None)
+
     def goes_to_its_end(self, engine: str) -> None:
-        """Let it go on with nothing that happens."""
+        """Let it go on with nothing that happens, but that lost groups come back."""
+        if self._returns and _wholes(self.run):
+            ask_back(self.run / FOLDER, None)
         self._end(self._command(engine, 20), 0, max(_wholes(self.run), default=0))
         self.ended = True
 
