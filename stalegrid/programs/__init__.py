@@ -10,7 +10,7 @@ from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.live import Live
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
-from stalegrid.programs.pipeline import Program
+from stalegrid.programs.pipeline import Back, Program
 from stalegrid.programs.saving import Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
@@ -36,6 +36,7 @@ __all__ = [
     "WEIGHTS",
     "Action",
     "Agenda",
+    "Back",
     "Delivery",
     "Edge",
     "Grid",

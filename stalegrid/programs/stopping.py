@@ -178,7 +178,8 @@ class Stoppable(Program):
     def _led(self, agent: Unit, says: Codes) -> Iterator[Action]:
         """Yield the actions of the whole run until a verdict ends it, then the rest of those of the shorter one."""
         marked = self._looked() if agent == OBSERVER else self._noticed(agent)
-        past = bool(self.saves.since)  # all verdicts that were heard before the save said that the run goes on
+        # All verdicts that were heard before the save said that the run goes on.
+        past = self.saves.since > (0 if agent == OBSERVER else self.schedule_of(agent.group).begins)
         for done, (action, version) in enumerate(marked, start=1):
             yield action
             if action.kind is Kind.SAVE:
