@@ -78,7 +78,8 @@ def there_again(asked: Asked) -> Asked:
     if source is None:
         return asked
     membership = asked.membership.until(source.version)
-    found = coming(replace(asked, membership=membership), source.manifest["settings"]["grid"]["groups"], source.run)
+    groups = source.manifest["settings"].get("grid", {}).get("groups", 1)  # learners have none, and nobody to come back
+    found = coming(replace(asked, membership=membership), groups, source.run)
     if found:
         answer(source.run / FOLDER)
         _say(f"{_named(found)} back from version {source.version}")
