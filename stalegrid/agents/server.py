@@ -83,7 +83,6 @@ class Server:
         self._reads = any(c.needs_forwarded for c in parts.corrections)
         # A copy of each gradient is only made where a correction changes it.
         self._corrects = any(type(c).correct is not Correction.correct for c in parts.corrections)
-        self._objects = self._memory()
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -107,6 +106,10 @@ class Server:
                 assert action.kind is Kind.STOP
                 return [Message(tag, END, ()) for tag in action.sends]
         return [Message(tag, self._weights.version, made) for tag in action.sends]
+
+    def remember(self) -> None:
+        """Look at the objects of the server; see :class:`stalegrid.agents.Agent`."""
+        self._objects = self._memory()
 
     def state_dict(self) -> State:
         """Return all that the server needs to go on from here, which is right after an update: nothing is gathered."""

@@ -38,6 +38,7 @@ class Saved(Around):
     ) -> None:
         self._unit = unit
         super().__init__(agent)
+        agent.remember()
         self._program = program
         self._shelf = shelf
         self._asks = asks

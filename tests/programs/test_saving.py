@@ -164,3 +164,10 @@ def test_an_end_that_was_asked_for_goes_before_a_save() -> None:
     assert not any(a.kind is Kind.SAVE for actions in done.values() for a in actions)
     assert program.left is None
     assert max(a.index for a in done[Unit(0, 0)] if a.kind is Kind.UPDATE) == 3 + program.lead - 1
+
+
+def test_who_leaves_a_long_run_does_not_go_through_the_rest_of_it() -> None:
+    program = simple()
+    left = asked(replace(program, updates=10**12), {3: SAVE | LEAVE})
+    assert left == asked(replace(program, verdicts=type(program.verdicts)()), {3: SAVE | LEAVE})
+    assert sum(map(len, left.values())) < 200
