@@ -48,11 +48,11 @@ def run(out: Path, *, at: int = 0, width: int = 8, rate: float = 0.1, shift: flo
         optimizer=lambda p: torch.optim.SGD(p, lr=rate),
         stages=2,
         batch_size=4,
-        updates=40,
-        engine="simulator",
-        checkpoint=10,
         out=out,
         **{
+            "updates": 40,
+            "engine": "simulator",
+            "checkpoint": 10,
             "loss": nn.CrossEntropyLoss(),
             "groups": 1,
             "output": stalegrid.OutputSettings(log_every=2),
@@ -81,15 +81,15 @@ def test_a_script_that_is_run_again_goes_on_to_the_bit(left: Path, tmp_path: Pat
 
 
 class Signal:
-    """A loss that sends this process a signal, once."""
+    """A loss that sends the process that it was made in a signal, once."""
 
     def __init__(self, at: int) -> None:
-        self.left = at
+        self.left, self.starter = at, os.getpid()
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self.left -= 1
         if not self.left:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(self.starter, signal.SIGINT)
         return nn.functional.cross_entropy(outputs, targets)
 
 
@@ -108,6 +108,16 @@ def test_how_soon_it_leaves_does_not_depend_on_reports_and_evaluations(more: dic
     found = run(None, resume=out, loss=Signal(15), **more)  # type: ignore[arg-type]
     pairs = zip(whole.model.parameters(), found.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_real_processes_leave_without_a_report_too(tmp_path: Path) -> None:
+    output = stalegrid.OutputSettings(log_every=10**6, evaluate_every=0)
+    asked: dict[str, Any] = {"updates": 10**6, "output": output, "checkpoint": 10**6, "quiet": True}
+    with pytest.raises(Interrupted):
+        run(tmp_path / "left", engine="processes", loss=Signal(15), callbacks=[], **asked)
+    source = newest(tmp_path / "left")
+    assert source is not None
+    assert 10 < source.version < 10**6
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class Cadence:
         if before is None:
             return 1
         seconds = (self._last[1] - before[1]) / (version - before[0])
-        return MOST if seconds * MOST < LOOK else max(1, int(LOOK / seconds))
+        return MOST if seconds * MOST < LOOK else max(1, round(LOOK / seconds))
 
 
 class Asks:
