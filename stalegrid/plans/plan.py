@@ -227,7 +227,8 @@ class Plan:
         ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
         if self.mixing.averages_parameters:
             ahead = max(ahead, self.turns.lag)
-        laterals, apart = partial(_lateral, self.mixing, self.turns), self.turns.lag
+        laterals = partial(_lateral, self.mixing, self.turns)
+        apart = 1 + self.turns.lag if self.grid.groups > 1 else 0
         program = Stoppable.of(self.program, ahead, laterals, ends=ends, asks=asks, apart=apart)
         return dataclasses.replace(self, program=program)
 

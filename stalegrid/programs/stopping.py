@@ -92,7 +92,7 @@ class Stoppable(Program):
         verdicts: that this process has heard.
         ends: whether the observer may end it.
         asks: whether it may be asked to be saved, or to leave.
-        apart: updates that groups may well be apart, and do not wait for each other for what is asked.
+        apart: updates that groups may well be apart, and then do not wait for what is asked.
     """
 
     ahead: int
@@ -148,8 +148,8 @@ class Stoppable(Program):
 
     @property
     def delay(self) -> int:
-        """Updates after which agents hear what is asked: one more than groups are apart, in which the message comes."""
-        return self.apart + 2
+        """Updates after which agents hear what is asked: nobody waits for it who is no further ahead of who says it."""
+        return self.apart + 1
 
     @property
     def notice(self) -> int:
