@@ -15,7 +15,7 @@ from benchmarks.disturbing import DAMAGES, FAULTS, KILLED, TERMINATED, Fault
 from benchmarks.started import Failed, Started, wait_for
 from stalegrid.checkpoints import FOLDER, folder_of
 from stalegrid.observe import METRICS, MODEL, SUMMARY
-from stalegrid.plans import LostGroup
+from stalegrid.plans import Membership
 from stalegrid.recipes import make_task
 from stalegrid.studies import recorded_config, replay
 from stalegrid.studies.losing import relive
@@ -332,8 +332,9 @@ def _held(way: Way, run: Path, scratch: Path, reference: Callable[[], Path]) -> 
         if updates != list(range(2, UPDATES + 1, 2)):
             raise Failed(f"its reports are not whole: {updates}")
         return "its replay"
-    if losses := list(map(LostGroup.of, summary.get("lost_groups", ()))):
-        relive(make_task(config), config, losses, scratch, quiet=True)
+    membership = Membership.of(summary)
+    if membership.lost:
+        relive(make_task(config), config, membership, scratch, quiet=True)
         _compare(run, scratch)
         return "its replay without lost groups"
     _compare(run, reference())

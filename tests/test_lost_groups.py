@@ -16,7 +16,7 @@ import stalegrid
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus.matrices import MixingMatrix, mixing_matrix
 from stalegrid.errors import ConfigError, EngineError, GroupLost
-from stalegrid.plans.losing import LostGroup
+from stalegrid.plans.membership import LostGroup, Membership
 from stalegrid.plans.task import Task
 from stalegrid.runs import Result, execute
 from stalegrid.studies.losing import relive
@@ -67,8 +67,8 @@ def settings_of(folder: Path | None = None, **changes: Any) -> Settings:
     return grouped(Settings, given | changes, SHORT)
 
 
-def losses_of(result: Result) -> list[LostGroup]:
-    return [LostGroup.of(loss) for loss in result.summary["lost_groups"]]
+def membership_of(result: Result) -> Membership:
+    return Membership.of(result.summary)
 
 
 # Planning forwards copies of the model some times, so that training begins at a forward of a higher number.
@@ -77,19 +77,19 @@ def losses_of(result: Result) -> list[LostGroup]:
 def test_a_grid_that_loses_a_group_ends_as_its_replay_does(how: int, after: int, tmp_path: Path) -> None:
     trap = Trap(tmp_path / "mark", after, how)
     result = execute(task_of(trap), settings_of(tmp_path / "run"), quiet=True)
-    (loss,) = losses_of(result)
+    (loss,) = membership_of(result).lost
     assert loss.group in range(3)
     assert loss.version % 5 == 0
     assert 0 < loss.version <= after
     assert result.summary["version"] == 40
-    again = relive(task_of(), settings_of(), [loss], tmp_path / "again", quiet=True)
+    again = relive(task_of(), settings_of(), membership_of(result), tmp_path / "again", quiet=True)
     check_same(result, again)
     found = replay(task_of(), settings_of(tmp_path / "run"), tmp_path / "run", quiet=True)
     assert found.equal
 
 
-def lost(*pairs: tuple[int, int]) -> list[LostGroup]:
-    return [LostGroup(group, version, "") for group, version in pairs]
+def lost(*pairs: tuple[int, int]) -> Membership:
+    return Membership(tuple(LostGroup(group, version, "") for group, version in pairs))
 
 
 @pytest.mark.parametrize("kind", ["combine-while-adapt", "adapt-then-combine", "all-reduce"])
@@ -107,7 +107,7 @@ def test_what_is_left_is_a_grid_of_its_own(kind: str, tmp_path: Path) -> None:
     # Passes over the data, of which an update of one of three groups trains a third.
     epochs = {r["update"]: r["epoch"] for r in records if r["kind"] == "train"}
     assert epochs[40] == pytest.approx((10 + 15 * 2 / 3 + 15 / 3) / (len(images()) // 12))
-    assert [loss.group for loss in losses_of(result)] == [1, 0]
+    assert [loss.group for loss in membership_of(result).lost] == [1, 0]
 
 
 def test_a_run_that_lost_a_group_is_resumed_without_it(tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_a_run_that_lost_a_group_is_resumed_without_it(tmp_path: Path) -> None:
         task_of(),
         settings_of(tmp_path / "run", engine="simulator"),
         resume=tmp_path / "run" / "checkpoints" / "000000010",
-        losses=lost((2, 10)),
+        membership=lost((2, 10)),
         quiet=True,
     )
     saved = tmp_path / "run" / "checkpoints" / "000000030"
     assert not (saved / "group-2-stage-0.json").exists()
     resumed = execute(task_of(), settings_of(tmp_path / "run", engine="simulator"), resume=saved, quiet=True)
-    assert losses_of(resumed) == lost((2, 10))
+    assert membership_of(resumed) == lost((2, 10))
     assert resumed.summary["version"] == again.summary["version"] == whole.summary["version"]
     check_same(resumed, again)
 

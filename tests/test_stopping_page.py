@@ -13,8 +13,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "stopping.md").read_text()
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^stalegrid (.*?)$", PAGE, flags=re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["train", "resume", "train", "resume", "train"]
-    first, back, job, on, grid = (command.split() for command in commands)
+    assert [command.split()[0] for command in commands] == ["train", "resume", "train", "resume", "train", "join"]
+    first, back, job, on, grid, join = (command.split() for command in commands)
     model = Path("runs/kept/model.safetensors")
     assert main(first) == 0
     bits = model.read_bytes()
@@ -29,3 +29,6 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Path("runs/job/model.safetensors").read_bytes() == bits
     assert main(job) == 2  # it has ended
     assert main([*grid, "--updates", "60"]) == 0
+    assert main(join) == 2  # it has ended
+    Path("runs/grid/checkpoints/ended").unlink()
+    assert main(join) == 0

@@ -8,5 +8,6 @@ Does not know: engines.  It never sends, sleeps, reads a clock or knows a rank; 
 from stalegrid.agents.agent import Agent, Around
 from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build import build_agents
+from stalegrid.agents.pipeline import without_batches
 
-__all__ = ["Agent", "Around", "Beginning", "build_agents"]
+__all__ = ["Agent", "Around", "Beginning", "build_agents", "without_batches"]

@@ -101,11 +101,11 @@ def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict
     since = program.saves.since or program.schedule.begins
     found: dict[int, list[int]] = {}
     for unit in inputs:
-        found.setdefault(unit.group, []).append(program.issued(unit.stage, since))
+        found.setdefault(unit.group, []).append(program.issued(unit, since))
     for unit in targets:
         # Targets of batches in flight are asked for again, where they do not travel.
-        again = since * program.schedule.micro_batches
-        found.setdefault(unit.group, []).append(program.issued(0, since) if program.targets_travel else again)
+        first, again = Unit(unit.group, 0), since * program.schedule.micro_batches
+        found.setdefault(unit.group, []).append(program.issued(first, since) if program.targets_travel else again)
     return found
 
 

@@ -24,6 +24,7 @@ from stalegrid.objects import (
     Memory,
     Shapes,
     State,
+    kept_apart,
     labels,
     losses,
     mapped,
@@ -41,6 +42,7 @@ from stalegrid.stages import (
     Stage,
     Update,
     Versions,
+    before_batches,
     described,
     load_optimizer,
     load_scheduler,
@@ -174,7 +176,7 @@ class PipelineUnit:
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
         # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
-        self._objects, inside = self._memories()
+        self._objects, inside, self._of_batches = self._memories()
         self.stage.memory = inside
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
@@ -223,36 +225,44 @@ class PipelineUnit:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Undo :meth:`state_dict`, but for the graphs of batches in flight, which are revived."""
+        """Undo :meth:`state_dict`, but for the graphs of batches in flight, which are revived.
+
+        Where a state has none of batches in flight (:func:`without_batches`), what views and exchanges keep of those
+        begins anew.
+        """
         parts = self._parts
         self.stage.weights.load_state_dict(state["weights"])
         load_optimizer(parts.optimizer, state["optimizer"])
         if parts.scheduler is not None:
             load_scheduler(parts.scheduler, state["scheduler"])
+        anew = None if "stage" in state else kept_apart(self._of_batches.state_dict())
+        self._objects.load_state_dict(state["objects"])
+        if anew is not None:
+            self._of_batches.load_state_dict(anew)
+            return
         parts.versions.load_state_dict(state["versions"])
         self.stage.load_state_dict(state["stage"])
         parts.ledger.load_state_dict(state["ledger"])
         parts.tally.load_state_dict(state["tally"])
-        self._objects.load_state_dict(state["objects"])
         self._lr, self._version, self._sums, self._counts, self._sent_targets = state["own"]
 
-    def _memories(self) -> tuple[Memory, Memory]:
-        """Return what the objects of the unit remember, and what those do that a forward calls."""
+    def _memories(self) -> tuple[Memory, Memory, Memory]:
+        """Return what the objects of the unit remember, those that a forward calls, and those that keep batches."""
         parts, module = self._parts, self.stage.module
         optimizers = parts_of(parts.optimizer)
         tensors = [*self.stage.weights.trainable(), *module.parameters(), *module.buffers(), self.stage.weights.flat]
         given = [*tensors, *(own for part in optimizers for own in (part.state, part.param_groups))]
         hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in module.named_parameters()}
         forward = {"model": module, "loss": self._loss}
+        batches = {"view": self.stage.view, "exchange": parts.exchange}
         others = {
             "hooks": hooks,
-            "view": self.stage.view,
+            **batches,
             "corrections": list(parts.corrections),
-            "exchange": parts.exchange,
             "optimizer": optimizers,
             "scheduler": parts.scheduler,
         }
-        return Memory({**forward, **others}, given), Memory(forward, given)
+        return Memory({**forward, **others}, given), Memory(forward, given), Memory(batches, given)
 
     def _sent(self, action: Action, made: Tensors) -> list[Message]:
         """Return what a forward sends: its outputs, what others use too, and the targets where they travel."""
@@ -422,6 +432,12 @@ class PipelineUnit:
         self._parts.tally.check()
         self.stage.weights.check()
         return self.stage.weights.flat.clone(), self.stage.weights.counted()
+
+
+def without_batches(state: State) -> State:
+    """Return the state of a unit for another one, of a group that has no batches in flight yet."""
+    kept = {name: state[name] for name in ("optimizer", "scheduler", "objects")}
+    return {"weights": before_batches(state["weights"], state["stage"]), **kept}
 
 
 def _own(tensors: Tensors) -> Tensors:

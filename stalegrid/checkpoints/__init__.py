@@ -10,9 +10,10 @@ from stalegrid.checkpoints.anew import check_left, check_not_ended, check_same, 
 from stalegrid.checkpoints.compared import FREE, ORIGIN, check_first, check_origin, check_settings, other_bits
 from stalegrid.checkpoints.kept import Checkpoint, newest, read_checkpoint, run_of
 from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part, unit_of_part
+from stalegrid.checkpoints.returning import answer, ask_back, asked_back
 from stalegrid.checkpoints.settings import CheckpointSettings
 from stalegrid.checkpoints.shelf import Shelf
-from stalegrid.checkpoints.taken import check_free, forget_after, shared, taken, write_end
+from stalegrid.checkpoints.taken import check_free, forget_after, goes_on, shared, taken, write_end
 
 __all__ = [
     "FOLDER",
@@ -22,6 +23,9 @@ __all__ = [
     "Checkpoint",
     "CheckpointSettings",
     "Shelf",
+    "answer",
+    "ask_back",
+    "asked_back",
     "check_first",
     "check_free",
     "check_left",
@@ -32,6 +36,7 @@ __all__ = [
     "clear",
     "folder_of",
     "forget_after",
+    "goes_on",
     "name_of_part",
     "newest",
     "other_bits",

@@ -66,6 +66,15 @@ def check_free(checkpoints: Path) -> None:
             pass
 
 
+def goes_on(checkpoints: Path) -> bool:
+    """Return whether a run writes here now."""
+    try:
+        check_free(checkpoints)
+    except ConfigError:
+        return True
+    return False
+
+
 @contextmanager
 def _opened(checkpoints: Path) -> Iterator[IO[str]]:
     with writing(checkpoints / LOCK):

@@ -6,6 +6,7 @@ Does not know: how anything is done.
 from stalegrid.commands import (
     compare,
     export,
+    join,
     methods,
     plan,
     profile,
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "verify": verify,
     "replay": replay,
+    "join": join,
     "reshape": reshape,
     "export": export,
     "profile": profile,

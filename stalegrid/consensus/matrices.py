@@ -82,6 +82,10 @@ class MixingMatrix:
         """Return the other groups that take from ``group`` in a turn, ascending."""
         return self._neighbours[turn % len(self.matrices)][1][group]
 
+    def neighbours(self, group: int) -> tuple[int, ...]:
+        """Return the other groups that ``group`` ever takes from, ascending."""
+        return tuple(sorted({r for turn in range(len(self.matrices)) for r in self.sources(group, turn)}))
+
     @cached_property
     def _neighbours(self) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
         """Sources and targets of every group, by turn: programs ask for them in every round."""
@@ -165,6 +169,36 @@ class Remaining(MixingMatrix):
 
     def _check_contracting(self) -> None:
         """Check nothing: those who are gone are never brought closer to anybody."""
+
+
+@dataclass(frozen=True, eq=False)
+class Widening:
+    """The mixing of groups of which some come to it later, read like a :class:`MixingMatrix`.
+
+    Attributes:
+        phases: mixings and the turns from which each holds, ascending, the first from any.
+    """
+
+    phases: tuple[tuple[int, MixingMatrix], ...]
+
+    def weights(self, turn: int) -> Matrix:
+        """Return the matrix (S, S) of a mixing turn, read-only."""
+        return self._of(turn).weights(turn)
+
+    def sources(self, group: int, turn: int) -> tuple[int, ...]:
+        """Return the other groups that ``group`` takes from in a turn, ascending."""
+        return self._of(turn).sources(group, turn)
+
+    def targets(self, group: int, turn: int) -> tuple[int, ...]:
+        """Return the other groups that take from ``group`` in a turn, ascending."""
+        return self._of(turn).targets(group, turn)
+
+    def neighbours(self, group: int) -> tuple[int, ...]:
+        """Return the other groups that ``group`` ever takes from, ascending."""
+        return tuple(sorted({r for _, mixing in self.phases for r in mixing.neighbours(group)}))
+
+    def _of(self, turn: int) -> MixingMatrix:
+        return next((mixing for first, mixing in reversed(self.phases) if first <= turn), self.phases[0][1])
 
 
 def metropolis(graph: graphs.Graph) -> MixingMatrix:

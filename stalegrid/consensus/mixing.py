@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-from stalegrid.consensus.matrices import MixingMatrix
+from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
 from stalegrid.stages import StageLayout, Weights
@@ -31,7 +31,8 @@ class Turns:
         lag: c, updates by which the neighbours' vectors are late.
         updates: N.
         begins: version at which the run begins.
-        gone: groups that are there no more.
+        gone: groups that are not there.
+        late: groups that came back, and since when: they have no weight until what they sent as late as all is there.
     """
 
     matrix: MixingMatrix
@@ -40,19 +41,43 @@ class Turns:
     updates: int
     begins: int = 0
     gone: frozenset[int] = frozenset()
+    late: tuple[tuple[int, int], ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
         """The groups that are there, ascending."""
         return tuple(s for s in range(self.groups) if s not in self.gone)
 
-    def without(self, gone: frozenset[int]) -> "Turns":
-        """Return the same turns for the groups that are left.
+    @property
+    def mixing(self) -> MixingMatrix | Widening:
+        """Who mixes with whom, by turn.
+
+        Raises:
+            ConfigError: without those who are late the others cannot mix.
+        """
+        if not self.late:
+            return self.matrix
+        phases = []
+        for begin in sorted({0, *(self._counts(version) for _, version in self.late)}):
+            absent = {group for group, version in self.late if self._counts(version) > begin}
+            phases.append((begin, self.matrix.without(absent | self.gone) if absent else self.matrix))
+        return Widening(tuple(phases))
+
+    def _counts(self, version: int) -> int:
+        """Return the first turn for which neighbours have what a group sent that is there since a version."""
+        return -(-(version + self.lag + 1) // self.period) - 1
+
+    def only(self, gone: frozenset[int], late: tuple[tuple[int, int], ...] = ()) -> "Turns":
+        """Return the same turns for the groups that are there.
+
+        Args:
+            gone: those who are not.
+            late: those who came back, and since when.
 
         Raises:
             ConfigError: they cannot mix.
         """
-        return replace(self, matrix=self.matrix.without(gone), gone=gone)
+        return replace(self, matrix=self.matrix.without(gone) if gone else self.matrix, gone=gone, late=late)
 
     @property
     def groups(self) -> int:

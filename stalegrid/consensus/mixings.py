@@ -31,7 +31,7 @@ class CombineWhileAdapt(Mixing):
         Raises:
             ConfigError: the period or the lag is none, or there would be no turn.
         """
-        rounds = Averaging(turns.matrix, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
+        rounds = Averaging(turns.mixing, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
         if all(rounds.turn(n) is None for n in range(turns.begins, turns.updates)):
             raise ConfigError(
                 f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "

@@ -9,7 +9,7 @@ M (mix); :mod:`stalegrid.consensus.averaging` and :mod:`stalegrid.consensus.allr
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stalegrid.consensus.matrices import MixingMatrix
+from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 
@@ -35,7 +35,7 @@ class Averaging:
         ConfigError: the period is below 1 or the lag below 0.
     """
 
-    mixing: MixingMatrix
+    mixing: MixingMatrix | Widening
     adapt_first: bool
     period: int
     lag: int
@@ -74,8 +74,7 @@ class Averaging:
 
     def edges(self, unit: Unit) -> Iterator[Edge]:
         """Yield an edge from every group that the unit ever mixes with."""
-        turns = range(len(self.mixing.matrices))
-        for r in sorted({r for turn in turns for r in self.mixing.sources(unit.group, turn)}):
+        for r in self.mixing.neighbours(unit.group):
             yield Edge(PARAMETERS, Unit(r, unit.stage), unit)
 
     def crossing(self, tag: Tag) -> range:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stalegrid.agents import Agent, Around
+from stalegrid.agents import Agent, Around, without_batches
 from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf, shared
 from stalegrid.engines.asking import asked
 from stalegrid.engines.leaving import Asks
@@ -103,8 +103,9 @@ class Saved(Around):
         return {"clock": clock, **own}
 
     def _load(self, action: Action) -> list[Message]:
-        state: Mapping[str, Any] = self._shelf.take(self._unit)
-        self.agent.load_state_dict(state["agent"])
+        whose = self._program.begins_as(self._unit)
+        state: Mapping[str, Any] = self._shelf.take(whose)
+        self.agent.load_state_dict(state["agent"] if whose == self._unit else without_batches(state["agent"]))
         self._gone = state.get("gone", [])
         known = {(edge, index): rest for edge, index, *rest in state["messages"]}
         made = [self._again(tag, known) for tag in action.sends]

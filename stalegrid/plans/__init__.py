@@ -5,10 +5,10 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
-from stalegrid.plans.losing import SHAPE, LostGroup
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test
 from stalegrid.plans.measured import check_measured
+from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.origin import origin_of
 from stalegrid.plans.plan import Plan, grid_of, make_plan
 from stalegrid.plans.served import (
@@ -23,11 +23,11 @@ from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import facts, headline
 
 __all__ = [
+    "ALL",
     "ESTIMATED",
-    "SHAPE",
     "Choices",
     "Devices",
-    "LostGroup",
+    "Membership",
     "Plan",
     "ServedPlan",
     "Task",

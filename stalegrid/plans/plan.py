@@ -43,7 +43,6 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
-from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -54,6 +53,7 @@ from stalegrid.plans.material import (
     make_test,
 )
 from stalegrid.plans.measured import check_measured
+from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
@@ -118,7 +118,7 @@ class Plan:
         held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
-        losses: groups that the run has lost.
+        membership: which groups the run is without, by and by.
     """
 
     method: Method
@@ -139,7 +139,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
-    losses: tuple[LostGroup, ...] = ()
+    membership: Membership = ALL
 
     @property
     def grid(self) -> Grid:
@@ -232,27 +232,27 @@ class Plan:
         program = Stoppable.of(self.program, ahead, laterals, ends=ends, asks=asks, apart=apart)
         return dataclasses.replace(self, program=program)
 
-    def without(self, losses: Sequence[LostGroup]) -> "Plan":
-        """Return the plan of a run that goes on without the groups that it has lost.
+    def among(self, membership: Membership) -> "Plan":
+        """Return the plan of a run that goes on with the groups that are there.
 
         Args:
-            losses: which, and since when.
+            membership: which are not, and which are there again.
 
         Raises:
-            ConfigError: those who are left cannot mix.
+            ConfigError: they cannot mix.
         """
-        if not losses:
+        if not membership.lost:
             return self
-        gone = frozenset(loss.group for loss in losses)
-        turns = self.turns.without(gone)
+        gone, back, since = membership.gone, membership.back, self.program.saves.since
+        late = tuple((s, came.version) for s, came in back.items() if came.version + self.turns.lag > since)
+        turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
-        program = dataclasses.replace(self.program, gone=gone, lateral=lateral)
-        return dataclasses.replace(self, turns=turns, program=program, losses=tuple(losses))
+        program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
+        return dataclasses.replace(self, turns=turns, program=program, membership=membership)
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
-        lost = sum(max(0, version - loss.version) for loss in self.losses)
-        return (version - lost / self.grid.groups) / self.updates_per_epoch
+        return (version - self.membership.left_out(version) / self.grid.groups) / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "Plan":
         """Return the plan of a run that was asked to end by the verdict of a version, if it was."""

@@ -31,7 +31,6 @@ from stalegrid.plans.choices import (
     updates_of,
 )
 from stalegrid.plans.devices import Devices, settle_devices
-from stalegrid.plans.losing import LostGroup
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -42,6 +41,7 @@ from stalegrid.plans.material import (
     make_test,
 )
 from stalegrid.plans.measured import check_measured
+from stalegrid.plans.membership import Membership
 from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
@@ -218,9 +218,9 @@ class ServedPlan:
             )
         return dataclasses.replace(self, program=dataclasses.replace(self.program, order=order))
 
-    def without(self, losses: Sequence[LostGroup]) -> "ServedPlan":
+    def among(self, membership: Membership) -> "ServedPlan":
         """Return the plan: learners that are gone are no matter of it."""
-        assert not losses
+        assert not membership.lost
         return self
 
     def epochs(self, version: int) -> float:

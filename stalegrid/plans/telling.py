@@ -88,6 +88,6 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "shares": [dataclasses.asdict(share) for share in plan.partition.shares],
         "tied": {tie.names[0]: list(tie.stages) for tie in plan.program.ties.each},
         "spectral_gap": plan.spectral_gap,
-        **({"lost_groups": [loss.plain() for loss in plan.losses]} if plan.losses else {}),
+        **plan.membership.plain(),
         "held_at_most": list(plan.held),
     }

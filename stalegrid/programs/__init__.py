@@ -11,7 +11,7 @@ from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.led import Led
 from stalegrid.programs.live import Live
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
-from stalegrid.programs.pipeline import Program
+from stalegrid.programs.pipeline import Back, Program
 from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, GONE, Ordered, Served, in_turn
@@ -39,6 +39,7 @@ __all__ = [
     "WEIGHTS",
     "Action",
     "Agenda",
+    "Back",
     "Delivery",
     "Edge",
     "Grid",

@@ -54,6 +54,10 @@ class Agenda:
         """Return whether the state of all agents is saved at a version; the end of a run needs no save."""
         return version < self.updates and self.saves.planned(version)
 
+    def begins_as(self, agent: Unit) -> Unit:
+        """Return whose state an agent has where the run goes on: its own, but for one that comes back."""
+        return agent
+
     def crossing(self, tag: Tag) -> range:
         """Return the versions at which a message is under way, or may be for all that its sender knows."""
         raise NotImplementedError

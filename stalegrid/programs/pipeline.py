@@ -21,8 +21,10 @@ what, and why nothing waits for it.  With ``w = m_k + 1`` and no flush this is f
 staleness ``m_k``; with a flush (no forward crosses an update) and ``w = M`` it is GPipe, with ``w = K - k`` it is 1F1B.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import NamedTuple
 
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -33,6 +35,15 @@ from stalegrid.programs.saving import Saves, resumed
 from stalegrid.programs.schedules import Schedule
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Ties
 from stalegrid.programs.watch import Watch, watched
+
+
+class Back(NamedTuple):
+    """How a group came back."""
+
+    version: int
+    """From which on it is there, with nothing in flight."""
+    donor: int
+    """The group whose state it then has."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Program(Agenda):
             inputs, and does not read them itself.
         ties: parameters that several stages use.
         saves: when it is saved, and from where it goes on.
-        gone: groups that are there no more since the save that it goes on from.
+        gone: groups that are not there since the save that it goes on from.
+        back: groups that were not there before, and how they came back.
     """
 
     grid: Grid
@@ -66,6 +78,7 @@ class Program(Agenda):
     ties: Ties = field(default_factory=Ties)
     saves: Saves = field(default_factory=Saves)
     gone: frozenset[int] = frozenset()
+    back: Mapping[int, Back] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.schedule.stages != self.grid.stages:
@@ -90,26 +103,35 @@ class Program(Agenda):
         """Yield the agent's actions from the first to the last, or from the save on that it goes on from."""
         return self._since(agent, self._whole(agent))
 
-    def issued(self, stage: int, version: int) -> int:
-        """Return how many batches a stage has forwarded when all that belongs to a version is done."""
-        done = version * self.schedule.micro_batches
-        if self.schedule.flush or version == self.schedule.begins:
-            return done
-        return min(done - 1 + self.schedule.windows[stage], self.updates * self.schedule.micro_batches)
+    def schedule_of(self, group: int) -> Schedule:
+        """Return how far the stages of a group run ahead: of one that came back, from there on."""
+        return replace(self.schedule, begins=self.back[group].version) if group in self.back else self.schedule
 
-    def flight(self, stage: int, batch: int) -> range:
-        """Return the versions that a stage has when a batch is in flight there, once all that belongs to them is done.
+    def begins_as(self, agent: Unit) -> Unit:
+        """Return whose state an agent has where the run goes on: its own, but for one that comes back."""
+        came = self.back.get(agent.group)
+        return agent if came is None or came.version != self.saves.since else Unit(came.donor, agent.stage)
+
+    def issued(self, unit: Unit, version: int) -> int:
+        """Return how many batches a unit has forwarded when all that belongs to a version is done."""
+        done = version * self.schedule.micro_batches
+        if self.schedule.flush or version == self.schedule_of(unit.group).begins:
+            return done
+        return min(done - 1 + self.schedule.windows[unit.stage], self.updates * self.schedule.micro_batches)
+
+    def flight(self, unit: Unit, batch: int) -> range:
+        """Return the versions that a unit has when a batch is in flight there, once all that belongs to them is done.
 
         Before the update that ends round n-1, ``n M - 1 + w`` forwards are issued, and ``n M`` backwards are done.
         """
-        return self._versions(self.schedule.windows[stage], batch, batch // self.schedule.micro_batches)
+        return self._versions(unit, batch, batch // self.schedule.micro_batches)
 
     def crossing(self, tag: Tag) -> range:
         """Return the versions at which a message is under way: sent before its sender is saved, taken after that."""
         windows, edge = self.schedule.windows, tag.edge
         if edge.name in ("activation", "target", WEIGHTS):
             last = (tag.index + 1 - windows[edge.target.stage]) // self.schedule.micro_batches
-            return self._versions(windows[edge.source.stage], tag.index, last)
+            return self._versions(edge.source, tag.index, last)
         # A gradient is taken in the update that it was sent in; the observer has heard all of a version when it saves.
         if edge.name in ("gradient", GRADIENT) or OBSERVER in (edge.source, edge.target):
             return range(0)
@@ -153,28 +175,31 @@ class Program(Agenda):
         since, micro = self.saves.since, self.schedule.micro_batches
         if not since:
             return actions
-        flight = range(0) if agent == OBSERVER else range(since * micro, self.issued(agent.stage, since))
+        if self.begins_as(agent) != agent:
+            return chain([Action(Kind.LOAD, since)], actions)
+        flight = range(0) if agent == OBSERVER else range(since * micro, self.issued(agent, since))
         return resumed(actions, since, lambda tag: since in self.crossing(tag), flight)
 
-    def _versions(self, window: int, batch: int, last: int) -> range:
-        """Return the versions up to one at which a stage with a window has forwarded a batch."""
+    def _versions(self, unit: Unit, batch: int, last: int) -> range:
+        """Return the versions up to one at which a unit has forwarded a batch."""
         if self.schedule.flush:
             return range(0)
-        first = (batch + 1 - window) // self.schedule.micro_batches + 1
-        return range(max(self.schedule.begins + 1, first), last + 1)
+        first = (batch + 1 - self.schedule.windows[unit.stage]) // self.schedule.micro_batches + 1
+        return range(max(self.schedule_of(unit.group).begins + 1, first), last + 1)
 
     def _train(self, unit: Unit) -> Iterator[Action]:
         micro, window = self.schedule.micro_batches, self.schedule.windows[unit.stage]
         forward, backward = self._passes(unit)
-        issued = self.schedule.begins * micro
-        for n in range(self.schedule.begins, self.updates):
+        begins = self.schedule_of(unit.group).begins
+        issued = begins * micro
+        for n in range(begins, self.updates):
             yield from self.lateral.opening(unit, n)
             limit = (n + 1 if self.schedule.flush else self.updates) * micro
             for b in range(n * micro, (n + 1) * micro):
                 # Before the first backward this fills the window; from then on each backward makes room for one
                 # forward.
                 while issued < min(b + window, limit):
-                    if any(self.saved(version) for version in self.flight(unit.stage, issued)):
+                    if any(self.saved(version) for version in self.flight(unit, issued)):
                         yield Action(Kind.KEEP, issued)
                     yield forward.action(issued)
                     issued += 1
@@ -211,7 +236,12 @@ class Program(Agenda):
 
     def _carries(self, edge: Edge, batch: int) -> bool:
         """Return whether an edge has a message of a batch: weights only where they are new to its target."""
-        return edge.name != WEIGHTS or self.ties.always or self.schedule.renews(edge.source.stage, batch)
+        if edge.name != WEIGHTS or self.ties.always:
+            return True
+        group, schedule = edge.source.group, self.schedule_of(edge.source.group)
+        # What a group that comes back has of others' weights is what its donor had: as of some batch in flight.
+        first = group in self.back and batch == schedule.begins * schedule.micro_batches
+        return first or schedule.renews(edge.source.stage, batch)
 
     def _targets(self, group: int) -> tuple[Edge, ...]:
         """Return the edge on which the targets of a group travel, if they do.

@@ -144,7 +144,9 @@ class Stoppable(Program):
     @property
     def asker(self) -> Unit:
         """The unit that says what is asked of the run."""
-        return Unit(self.units[0].group, self.grid.stages - 1)
+        # One that comes back has not sent before what others then wait for.
+        lasts = (unit for unit in self.units if unit.stage == self.grid.stages - 1)
+        return next(unit for unit in lasts if self.begins_as(unit) == unit)
 
     @property
     def delay(self) -> int:
@@ -225,7 +227,8 @@ class Stoppable(Program):
     def _led(self, agent: Unit, says: Says) -> Iterator[Action]:
         """Yield the actions of the whole run until a verdict ends it, then the rest of those of the shorter one."""
         marked, done = self._marked(agent), 0
-        past = bool(self.saves.since)  # all verdicts that were heard before the save said that the run goes on
+        # All verdicts that were heard before the save said that the run goes on.
+        past = self.saves.since > (0 if agent == OBSERVER else self.schedule_of(agent.group).begins)
         asked = self._asking(max(self.saves.since, self.schedule.begins + 1))
         for found in marked:
             if isinstance(found, Action):

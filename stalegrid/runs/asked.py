@@ -11,7 +11,7 @@ from pathlib import Path
 from stalegrid.checkpoints import FOLDER, Checkpoint, clear, forget_after, taken, write_end
 from stalegrid.config import Settings
 from stalegrid.observe import Callback, Logger, Record, open_folder
-from stalegrid.plans import LostGroup, Plan, ServedPlan, Task
+from stalegrid.plans import ALL, Membership, Plan, ServedPlan, Task
 from stalegrid.transfer import ANEW, Start
 from stalegrid.written import exists
 
@@ -28,7 +28,8 @@ class Asked:
         quiet: whether to print nothing.
         keep_units: whether to keep the parameters of every unit in the folder too.
         source: checkpoint that it goes on from, to the bit.
-        losses: groups that it goes on without.
+        membership: groups that it goes on without, and that came back.
+        hosts: that it was begun on.
         anew: whether it begins anew where one like it came to no checkpoint.
         start: what it begins with, in another shape or from a file.
         given: what the user names again where the run is resumed; None for the task.
@@ -41,7 +42,8 @@ class Asked:
     quiet: bool
     keep_units: bool
     source: Checkpoint | None = None
-    losses: tuple[LostGroup, ...] = ()
+    membership: Membership = ALL
+    hosts: int = 1
     anew: bool = False
     start: Start = ANEW
     given: Task | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from stalegrid.config import Settings
 from stalegrid.engines import ending_in_order, refuse_contexts, torchrun
 from stalegrid.observe import Callback, Logger, find_callbacks, find_loggers, own_callbacks, own_copies
-from stalegrid.plans import LostGroup, Task
+from stalegrid.plans import Membership, Task
 from stalegrid.runs.asked import Asked
 from stalegrid.runs.going_on import AUTO, goes_on
 from stalegrid.runs.here import on_this_host
@@ -25,7 +25,7 @@ def execute(
     resume: Path | str | None = None,
     reshape: bool = False,
     start_from: Path | str | None = None,
-    losses: Sequence[LostGroup] | None = None,
+    membership: Membership | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
@@ -39,7 +39,7 @@ def execute(
         resume: what the run goes on from.
         reshape: whether it goes on in another shape.
         start_from: what it begins with.
-        losses: groups that it goes on without; those that it was without before, if left out.
+        membership: groups that it goes on without, and that came back; as it was before, if left out.
         callbacks: called with what is told.
         loggers: where records go too.
         quiet: whether to print nothing.
@@ -52,12 +52,23 @@ def execute(
     given, task = task, start.into(task, settings.training)
     found = find_loggers(settings.output.loggers, loggers, settings.output.folder)
     called = own_callbacks([*find_callbacks(settings.output.callbacks), *callbacks])
-    if losses is None:
-        losses = [] if source is None else list(map(LostGroup.of, source.manifest.get("losses", ())))
+    if membership is None:
+        membership = Membership.of({} if source is None else source.manifest)
     anew = source is None and str(resume) == AUTO
-    kept, lost = own_copies(found, "logger"), tuple(losses)
+    kept, hosts = own_copies(found, "logger"), 1 if source is None else source.manifest.get("hosts", 1)
     asked = Asked(
-        task, settings, called, kept, quiet, keep_units, source, lost, anew, start, task if start_from else given
+        task,
+        settings,
+        called,
+        kept,
+        quiet,
+        keep_units,
+        source,
+        membership,
+        hosts,
+        anew,
+        start,
+        task if start_from else given,
     )
     with ending_in_order():
         if settings.engine.kind == "processes" and torchrun.active():

@@ -46,7 +46,7 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
             f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
             f"{plan.method.name}); leave it out"
         )
-    plan = plan.without(asked.losses)
+    plan = plan.among(asked.membership)
     if checkpoint.minutes is not None and not plan.askable:
         raise ConfigError(
             f"runs with a mixing of your own, or that repeat how learners were lost, are saved at versions that are "

@@ -12,11 +12,11 @@ from stalegrid.checkpoints import FOLDER, forget_after, newest
 from stalegrid.config import Settings
 from stalegrid.engines import KEPT, Job, launch, torchrun
 from stalegrid.errors import GroupLost
-from stalegrid.observe import cursor_kept, restore, tell
-from stalegrid.plans import LostGroup
+from stalegrid.observe import cursor_kept, restore
 from stalegrid.report import interrupted_whole, read_model, read_summary
 from stalegrid.runs.announcing import announce_run
 from stalegrid.runs.asked import Asked
+from stalegrid.runs.groups import coming, going, there_again, too_late
 from stalegrid.runs.jobs import job_of
 from stalegrid.runs.leaving import leaving, left
 from stalegrid.runs.planning import planned, planned_from, processes
@@ -28,6 +28,7 @@ def on_this_host(asked: Asked) -> Result:
     """Carry out a run in processes that this one starts, or in this one alone, and return what came of it."""
     task, settings = asked.task, asked.settings
     get_ready(settings)
+    asked = there_again(asked)
     plan = planned(asked)
     with asked.folder() as folder, cursor_kept():
         job = job_of(asked, plan, folder)
@@ -47,36 +48,46 @@ def on_this_host(asked: Asked) -> Result:
 
 
 def _carry_out(asked: Asked, job: Job) -> None:
-    """Do a job to its end.
+    """Do a job to its end, with whichever groups there are by and by.
 
     Raises:
         Interrupted: the run was asked to leave, and has.
     """
     with leaving(job) as leave:
-        ended = simulated(job, leave) if asked.settings.engine.virtual else _launched(asked, job, leave)
-    if not ended:
-        raise left(job.folder, named=asked.named)
+        while (changed := _until_others(asked, job, leave)) is not None:
+            asked = changed
+            assert asked.source is not None  # the groups change where the run was saved
+            forget_after(job.folder / FOLDER, asked.source.version)
+            job = job_of(asked, planned_from(asked, asked.source), job.folder)
+    too_late(job.folder)
     asked.end(job.folder, read_summary(job.folder))
 
 
-def _launched(asked: Asked, job: Job, leaving: Callable[[], bool]) -> bool:
-    """Run a job in processes, and go on without groups that are lost if that is asked for."""
-    while True:
-        try:
-            return launch(job, processes(job.plan, asked.settings), leaving)
-        except GroupLost as problem:
-            source = newest(job.folder)
-            if source is None:
-                raise
-            why = str(problem).splitlines()[0]
-            lost = [LostGroup(group, source.version, why) for group in problem.groups]
-            named = ", ".join(map(str, problem.groups))
-            tell(
-                f"group {named} is gone, and the run goes on without it from version {source.version}: {why}", "stderr"
-            )
-            asked = replace(asked, source=source, losses=(*asked.losses, *lost))
-            forget_after(job.folder / FOLDER, source.version)
-            job = job_of(asked, planned_from(asked, source), job.folder)
+def _until_others(asked: Asked, job: Job, leave: Callable[[], bool]) -> Asked | None:
+    """Do a job until its groups are to be others, and return with which it goes on; None at its end."""
+    groups, folder = job.plan.grid.groups, job.folder
+
+    def over() -> bool:
+        return leave() or bool(coming(asked, groups, folder))
+
+    try:
+        if _done(asked, job, over):
+            return None
+    except GroupLost as problem:
+        source = newest(folder)
+        if source is None:
+            raise
+        return going(asked, source, problem)
+    source = newest(folder)
+    if leave() or source is None:
+        raise left(folder, named=asked.named)
+    return there_again(replace(asked, source=source))
+
+
+def _done(asked: Asked, job: Job, over: Callable[[], bool]) -> bool:
+    if asked.settings.engine.virtual:
+        return simulated(job, over)
+    return launch(job, processes(job.plan, asked.settings), over)
 
 
 def get_ready(settings: Settings) -> None:

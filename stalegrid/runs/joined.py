@@ -8,11 +8,12 @@ from functools import partial
 
 from stalegrid.config import Settings
 from stalegrid.engines import Surroundings, layout_of_state, torchrun
-from stalegrid.observe import restore
+from stalegrid.observe import restore, tell
 from stalegrid.plans import Plan, ServedPlan, fingerprint
 from stalegrid.report import read_model, read_summary
 from stalegrid.runs.announcing import announce_run
 from stalegrid.runs.asked import Asked
+from stalegrid.runs.groups import by_hosts
 from stalegrid.runs.jobs import job_of
 from stalegrid.runs.leaving import leaving, left
 from stalegrid.runs.planning import planned, planned_alike
@@ -27,6 +28,8 @@ def on_torchrun(asked: Asked) -> Result:
         peers.check_same("models", lambda: layout_of_state(task.model))
         peers.check_same("data", lambda: fingerprint(task))
         peers.check_same("checkpoints", lambda: "" if asked.source is None else asked.source.folder.name)
+        say = partial(tell, name="stderr") if peers.rank == 0 else str
+        asked = by_hosts(asked, torchrun.hosts(), say)
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
             plan = peers.agree(_same(settings), lambda: planned(asked), partial(planned_alike, asked))

@@ -41,7 +41,8 @@ def keeping(asked: Asked, plan: Plan | ServedPlan, folder: Path, written: Record
         ORIGIN: origin_of(asked.given or asked.task),
         "measured": Measured.of(plan).text().decode(),
         **_reads(asked, plan),
-        "losses": [loss.plain() for loss in asked.losses],
+        "hosts": asked.hosts,
+        **asked.membership.plain(),
     }
     return Keeping(folder / FOLDER, settings, told, source)
 

@@ -23,7 +23,7 @@ from stalegrid.stages.optimizers.named import (
 )
 from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.site import Site
-from stalegrid.stages.stage import Gradients, Head, Stage
+from stalegrid.stages.stage import Gradients, Head, Stage, before_batches
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
 from stalegrid.stages.views.recomputed import Recomputed
@@ -56,6 +56,7 @@ __all__ = [
     "View",
     "Weights",
     "alike",
+    "before_batches",
     "by_name",
     "by_names",
     "described",

@@ -19,12 +19,12 @@ class FrozenStage(Stage):
         return self._run(self._cut(inputs), head)
 
     def keep(self, batch: int) -> None:
-        """Do nothing: there is no graph to be made again."""
+        """Note what its forward finds; there is no graph to be made again."""
+        self._find(batch)
 
     def state_dict(self) -> State:
         """Return the versions that batches in flight were forwarded at."""
-        versions = {batch: graph.version for batch, graph in self._graphs.items()}
-        return {"batches": versions, "mirrors": self.mirrors.state_dict()}
+        return self._state({batch: graph.version for batch, graph in self._graphs.items()})
 
     def revive(self, batch: int, head: Head | None = None) -> None:
         """Note the version of a batch in flight; see :meth:`Stage.revive`."""

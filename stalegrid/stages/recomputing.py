@@ -74,12 +74,12 @@ class RecomputingStage(Stage):
                 counter.copy_(value)
 
     def keep(self, batch: int) -> None:
-        """Do nothing: the inputs are there."""
+        """Note what its forward finds; the inputs are kept anyway."""
+        self._find(batch)
 
     def state_dict(self) -> State:
         """Return the inputs of batches in flight."""
-        inputs = {batch: kept.inputs for batch, kept in self._kept.items()}
-        return {"batches": inputs, "mirrors": self.mirrors.state_dict()}
+        return self._state({batch: kept.inputs for batch, kept in self._kept.items()})
 
     def revive(self, batch: int, head: Head | None = None) -> None:
         """Take the inputs of a batch in flight back; see :meth:`Stage.revive`."""

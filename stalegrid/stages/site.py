@@ -53,9 +53,10 @@ class Site:
             moving: frozen parameters that its forward changes.
         """
         weights = Weights(module, moving, program.ties.mirrored(unit.stage).values())
-        weights.version = program.schedule.begins
+        schedule = program.schedule_of(unit.group)
+        weights.version = schedule.begins
         own = optimizer(weights.named())
-        return cls(unit, program.schedule, program.updates, weights, Versions(weights), own)
+        return cls(unit, schedule, program.updates, weights, Versions(weights), own)
 
     @property
     def bound(self) -> int:

@@ -107,6 +107,7 @@ class Stage:
         self._graphs: dict[int, Graph] = {}
         self._keeping: set[int] = set()  # batches whose forward is to be made again
         self._began: dict[int, Began] = {}
+        self._found: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}  # statistics before forwards of stages without
         self._saved: dict[int, int] = {}  # storage -> bytes, of the graph that is being made
         lasting = _storages([weights.flat, *tensors_held(module)])  # what is there before any forward
         others = _storages(weights.mirrored.values())  # which other weights will replace
@@ -168,6 +169,7 @@ class Stage:
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`, but for graphs; :meth:`revive` makes those."""
         self._reviving = state["batches"]
+        self._found = state.get("found", {})
         self.mirrors.load_state_dict(state["mirrors"])
 
     def revive(self, batch: int, head: Head | None = None) -> None:
@@ -190,6 +192,16 @@ class Stage:
             self._make_graph(batch, self._cut(inputs), head, found.version)
         self._set(*present)
         self._recall(objects)
+
+    def _find(self, batch: int) -> None:
+        """Note the statistics and counters that the forward of a batch, which comes next, finds."""
+        counters = {name: counter.clone() for name, counter in self.weights.counters().items()}
+        self._found[batch] = self.weights.flat[self.weights.trained :].clone(), counters
+
+    def _state(self, batches: Mapping[int, Any]) -> State:
+        """Return a state with what there is of batches in flight, where no graphs are made again."""
+        self._found = {batch: found for batch, found in self._found.items() if batch in batches}
+        return {"batches": dict(batches), "found": self._found, "mirrors": self.mirrors.state_dict()}
 
     def outputs(self, batch: int) -> Tensors:
         """Return what the graph of a batch in flight made."""
@@ -352,3 +364,30 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 def size_of(tensors: Tensors) -> int:
     """Return the bytes of tensors that may share one buffer with others."""
     return sum(t.nbytes for t in tensors)
+
+
+def before_batches(weights: State, stage: State) -> State:
+    """Return the state of weights without what batches in flight have done to it, where that is kept.
+
+    So whoever has none of these batches counts none in statistics.
+
+    Args:
+        weights: state of them.
+        stage: state of theirs.
+    """
+    batches, found = stage["batches"], stage.get("found", {})
+    if not batches:
+        return weights
+    first = min(batches)
+    if "found" not in stage:
+        followers, counters = batches[first][_FOLLOWERS : _FOLLOWERS + 2]
+    elif first in found:
+        followers, counters = found[first]
+    else:
+        return weights
+    trained = weights["flat"][: len(weights["flat"]) - len(followers)]
+    return {**weights, "flat": torch.cat([trained, followers]), "counters": counters}
+
+
+_FOLLOWERS = 3
+"""Their place in what a state has of a batch, its inputs first and then what :class:`Began` has."""

@@ -17,7 +17,7 @@ from stalegrid.config import Settings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.observe import saved, unsaved
-from stalegrid.plans import LostGroup, Task, rules_of
+from stalegrid.plans import ALL, Membership, Task, rules_of
 from stalegrid.programs import DELIVERIES, first_updates
 from stalegrid.recipes import RunConfig
 from stalegrid.report import read_config, read_model, read_summary
@@ -73,8 +73,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         ConfigError: the folder holds no such run, or nothing to compare with yet.
     """
     method = find(settings.method.name)
-    losses = _losses(folder)
-    if not isinstance(method, ServerMethod) and not losses:
+    membership = _membership(folder)
+    if not isinstance(method, ServerMethod) and not membership.lost:
         raise ConfigError(
             f"the order of a grid is fixed by its program, there is none to replay (method: {method.name}); run it "
             "again with train --config, or see verify"
@@ -85,7 +85,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
     with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:
         if not isinstance(method, ServerMethod):
-            return _compared(version, {**state, **rest}, relive(task, settings, losses, Path(scratch) / "run").model)
+            lived = relive(task, settings, membership, Path(scratch) / "run", quiet=quiet)
+            return _compared(version, {**state, **rest}, lived.model)
         record = Path(scratch) / DELIVERIES
         rules, _ = rules_of(settings.servers, method)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
@@ -101,11 +102,11 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
     return _compared(version, {**state, **rest}, model)
 
 
-def _losses(folder: Path) -> list[LostGroup]:
+def _membership(folder: Path) -> Membership:
     try:
-        return list(map(LostGroup.of, read_summary(folder).get("lost_groups", ())))
+        return Membership.of(read_summary(folder))
     except DataError:  # said where it is needed
-        return []
+        return ALL
 
 
 def _compared(version: int, recorded: Mapping[str, Tensor], model: nn.Module) -> Replayed:

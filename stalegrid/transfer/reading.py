@@ -8,16 +8,14 @@ the model nor the settings of the run are needed.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stalegrid.checkpoints import Checkpoint, name_of_part, unit_of_part
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import State, first_names, joined, tensors_of
 from stalegrid.programs import OBSERVER, Unit
-from stalegrid.stages import StageLayout, by_names
+from stalegrid.stages import StageLayout, before_batches, by_names
 from stalegrid.transfer.whole import Whole, joined_stages, mean_of_groups
 
 
@@ -110,24 +108,12 @@ def _stage(checkpoint: Checkpoint, units: Sequence[Unit], first: "partial[str]")
 
 def _unit(agent: State, version: int, first: "partial[str]") -> Whole:
     reads = agent["reads"]
-    flat, counters = _undone(agent, reads["trained"])
+    # They are trained again, and statistics should count them once.
+    weights = before_batches(agent["weights"], agent["stage"])
+    flat, counters = weights["flat"], weights["counters"]
     tensors = {first(name): flat.as_strided(shape, stride, offset) for name, offset, shape, stride in reads["entries"]}
     tensors |= {first(name): counter for name, counter in counters.items()}
     names = [list(map(first, group)) for group in reads["groups"]]
     kinds = reads["optimizer"], reads["scheduler"]
     state = by_names(agent["optimizer"], names, reads["made"], *kinds, agent["scheduler"])
     return Whole(tensors, state, version)
-
-
-def _undone(agent: State, trained: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the vector and the counters without what batches in flight have done to them, where that is kept.
-
-    They are trained again, and statistics should count them once.
-    """
-    weights, batches = agent["weights"], agent["stage"]["batches"]
-    kept: list[Any] = [batches[batch] for batch in sorted(batches)]
-    # Only a stage that keeps graphs keeps what their forwards were made of: with (inputs, version, weights) before it.
-    if not kept or not isinstance(kept[0], tuple) or len(kept[0]) < 5 or not isinstance(kept[0][1], int):
-        return weights["flat"], weights["counters"]
-    followers, counters = kept[0][3:5]
-    return torch.cat([weights["flat"][:trained], followers]), counters

@@ -69,8 +69,8 @@ def test_a_batch_in_flight_was_kept_when_it_was_forwarded(found: tuple[Program, 
         forwarded = [a.index for a in done if a.kind is Kind.FORWARD]
         flight = [b for b in forwarded if b not in {a.index for a in done if a.kind is Kind.BACKWARD}]
         first = program.schedule.begins * program.schedule.micro_batches
-        assert first + len(forwarded) == program.issued(unit.stage, version)
-        assert [b for b in forwarded if version in program.flight(unit.stage, b)] == flight
+        assert first + len(forwarded) == program.issued(unit, version)
+        assert [b for b in forwarded if version in program.flight(unit, b)] == flight
         assert set(flight) <= {a.index for a in done if a.kind is Kind.KEEP}
 
 

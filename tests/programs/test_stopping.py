@@ -19,8 +19,8 @@ from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.messages import Message
-from stalegrid.programs.pipeline import Program
-from stalegrid.programs.saving import LEAVE, SAVE
+from stalegrid.programs.pipeline import Back, Program
+from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import stale
 from stalegrid.programs.stopping import ASKED, END_RUN, VERDICT, Stoppable, Verdicts
 from stalegrid.programs.watch import Watch
@@ -229,3 +229,16 @@ def test_nobody_asks_near_the_end() -> None:
     judged = judged_by(program.asker, run(program, None))
     assert judged == list(range(1, 9))
     assert judged[-1] + program.notice < 12 <= judged[-1] + program.delay + program.notice
+
+
+def test_a_group_that_comes_back_does_not_say_what_is_asked_where_it_begins() -> None:
+    grid = Program(Grid(2, 2), stale([2, 0], 1), 20, NoLateral(), Watch(2, 3, 1))
+    back = replace(grid, back={0: Back(6, 1)}, saves=Saves(since=6))
+    for ends in (False, True):
+        program = Stoppable.of(back, 2, none, ends=ends, asks=True, apart=1)
+        assert program.asker == Unit(1, 1)
+        done = run(program, None)
+        heard = (a.index for a in done[Unit(0, 0)] if a.kind is Kind.HEED and a.needs[0].edge.name == ASKED)
+        assert next(heard) == 6
+        assert max(a.index for a in done[Unit(0, 1)] if a.kind is Kind.UPDATE) == 19
+    assert Stoppable.of(replace(back, saves=Saves(since=9)), 2, none, asks=True).asker == Unit(0, 1)

@@ -29,12 +29,20 @@ from stalegrid.errors import ConfigError
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells the processes that it starts."""
 
+HOSTS = "GROUP_WORLD_SIZE"
+"""What torchrun calls their number."""
+
 INTERFACE = "GLOO_SOCKET_IFNAME"
 """Names the interface that Gloo uses."""
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _LOOK = 0.5  # seconds between two looks for the launcher
 _GRACE = 5.0  # seconds to end in order
+
+
+def hosts() -> int:
+    """Return how many hosts a launcher has started processes on, where it tells; else 1."""
+    return int(os.environ.get(HOSTS, "1"))
 
 
 def active() -> bool:
