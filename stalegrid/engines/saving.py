@@ -66,6 +66,9 @@ class Saved(Around):
             return []
         if action.kind is Kind.LOAD:
             return self._load(action)
+        if action.kind is Kind.STOP:
+            # Once the others have heard that an agent has ended, its process may be ended too.
+            self._shelf.flush()
         made = self.agent.step(action, inbox)
         if action.kind is Kind.JUDGE and int(made[0].tensors[0][0].item()) & END_RUN:
             self._end = action.index

@@ -75,7 +75,7 @@ def donors(settings: Settings, membership: Membership, groups: int, wanted: list
 def there_again(asked: Asked) -> Asked:
     """Return how a run goes on from its checkpoint to which groups come back that somebody has asked for."""
     source = asked.source
-    if source is None:
+    if source is None or "grid" not in source.manifest["settings"]:  # learners are no groups
         return asked
     membership = asked.membership.until(source.version)
     found = coming(replace(asked, membership=membership), source.manifest["settings"]["grid"]["groups"], source.run)
