@@ -75,10 +75,11 @@ def donors(settings: Settings, membership: Membership, groups: int, wanted: list
 def there_again(asked: Asked) -> Asked:
     """Return how a run goes on from its checkpoint to which groups come back that somebody has asked for."""
     source = asked.source
-    if source is None or "grid" not in source.manifest["settings"]:  # learners are no groups
+    if source is None:
         return asked
     membership = asked.membership.until(source.version)
-    found = coming(replace(asked, membership=membership), source.manifest["settings"]["grid"]["groups"], source.run)
+    groups = source.manifest["settings"].get("grid", {}).get("groups", 1)  # learners have none, and nobody to come back
+    found = coming(replace(asked, membership=membership), groups, source.run)
     if found:
         answer(source.run / FOLDER)
         _say(f"{_named(found)} back from version {source.version}")
