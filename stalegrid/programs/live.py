@@ -229,8 +229,9 @@ class Live(Served):
 
     def _unplanned(self, done: set[int], version: int) -> Iterator[Action]:
         """Yield the saves that were asked for up to a version, but for those that are done."""
-        for n in sorted(n for n in self._asked if n <= version and n not in done):
-            done.add(n)
+        # Looked up anew after each: meanwhile more may be asked for.
+        while due := [n for n in self._asked if n <= version and n not in done]:
+            done.add(n := min(due))
             if not super().saved(n) and n < self.updates:
                 yield Action(Kind.SAVE, n)
 
