@@ -44,14 +44,12 @@ class Way:
         options: of the command line.
         engines: that it may go on on, each time.
         recorded: whether what happens decides its numbers, and is recorded: it is held against its replay.
-        orderly: whether a signal asks it to leave, instead of ending it.
         loses: whether it goes on without groups that are lost.
     """
 
     options: tuple[str, ...]
     engines: tuple[str, ...] = ("processes",)
     recorded: bool = False
-    orderly: bool = True
     loses: bool = False
 
 
@@ -61,8 +59,8 @@ _THREE = ("--groups", "3", "--stages", "1", "--method", "pham-ahn", "--topology"
 WAYS = {
     "grid": Way(("--groups", "2", "--stages", "2", "--cuts", "4", "--method", "pham-ahn", "--mixing.lag", "1"), _BOTH),
     "pipeline": Way(("--groups", "1", "--stages", "3", "--cuts", "3,4", "--method", "dsp"), _BOTH),
-    "softsync": Way(_SERVED, recorded=True, orderly=False),
-    "softsync in order": Way(_SERVED, ("simulator",), orderly=False),
+    "softsync": Way(_SERVED, recorded=True),
+    "softsync in order": Way(_SERVED, ("simulator",)),
     "three groups": Way((*_THREE, "--engine.on-loss", "continue"), loses=True),
 }
 
@@ -280,7 +278,7 @@ class _Course:
             raise Failed(f"the checkpoint of version {max(before)} is lost (there are: {after})")
         if status == 75 and not after:
             raise Failed("it has left without a checkpoint")
-        asked = 75 in fault.statuses and self._way.orderly and 0 < version < UPDATES // 2
+        asked = 75 in fault.statuses and 0 < version < UPDATES // 2
         if asked and status not in (0, 75):
             raise Failed(f"it was asked to leave at update {version}, and ended with status {status}")
 

@@ -23,7 +23,7 @@ from stalegrid.objects import (
 )
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
-from stalegrid.programs import END, Action, Kind, Message, Unit
+from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
@@ -87,7 +87,7 @@ class Learner:
             return []
         if action.kind is Kind.STOP:
             self._weights.check()
-            return [Message(tag, END, ()) for tag in action.sends]
+            return [Message(tag, self._weights.version, ()) for tag in action.sends]
         assert action.kind is Kind.BACKWARD
         gradient, numbers = self._backward()
         version = self._weights.version

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from stalegrid.errors import StalenessExceeded, TrainingError
 from stalegrid.objects import Memory, State
 from stalegrid.observe import Takes
-from stalegrid.programs import END, Action, Kind, Message, Rules
+from stalegrid.programs import GONE, Action, Kind, Message, Rules
 from stalegrid.stages import (
     Correction,
     Site,
@@ -92,7 +92,7 @@ class Server:
             case Kind.DROP:
                 self._release(action.index)
                 self._tally.lose(action.index)
-                made = (torch.tensor([action.index, 1]),)
+                made = (torch.tensor([action.index, GONE]),)
             case Kind.UPDATE:
                 made = self._update()
             case Kind.ANSWER:
@@ -104,7 +104,7 @@ class Server:
                 made = (self._weights.flat.clone(), self._weights.counted())
             case _:
                 assert action.kind is Kind.STOP
-                return [Message(tag, END, ()) for tag in action.sends]
+                made = ()
         return [Message(tag, self._weights.version, made) for tag in action.sends]
 
     def remember(self) -> None:
