@@ -228,7 +228,11 @@ class _Course:
 
     def _ask_back(self, started: Started) -> None:
         """Ask for what is lost, as soon as the others go on without."""
-        if self._returns and wait_for(lambda: not started.alive or _LOSS in self._said.read_text(), PATIENCE):
+
+        def gone() -> bool:
+            return self._said.exists() and _LOSS in self._said.read_text()
+
+        if self._returns and wait_for(lambda: not started.alive or gone(), PATIENCE):
             ask_back(self.run / FOLDER, None)
 
     def goes_to_its_end(self, engine: str) -> None:
