@@ -63,7 +63,7 @@ def rows(hosts: Hosts) -> list[Row]:
             advised=at(
                 hosts,
                 lambda h: not h.told["own"] or _loops(h.told["own"]),
-                "the host's own name leads to no address where others come, as torchrun's c10d rendezvous takes for given: "
+                "the host's own name leads to no address where others come, as torchrun's c10d rendezvous wants: "
                 "there, name an address and the first host, --local-addr ADDRESS --rdzv-conf is_host=1 (elsewhere 0)",
             )
             if several
