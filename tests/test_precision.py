@@ -19,6 +19,7 @@ from stalegrid.config import Settings
 from stalegrid.data.batches import Batches
 from stalegrid.observe import METRICS
 from stalegrid.programs.grid import Unit
+from stalegrid.runs.planning import _check_on
 from stalegrid.stages.views.named import VIEWS
 from stalegrid.studies.loops import OWN, plain_loop
 from stalegrid.studies.reference.fdg import fdg
@@ -35,6 +36,7 @@ from tests.cases import (
     OPTIMIZERS,
     Net,
     build,
+    changed,
     compare,
     flat,
     images,
@@ -397,6 +399,15 @@ def test_messages_are_of_the_type_that_crosses() -> None:
         sent = [tag.edge for k in range(2) for a in plan.program.actions(Unit(0, k)) for tag in a.sends]
         layouts = {edge.name: plan.layout(edge)[0].dtype for edge in sent if edge.name in ("activation", "gradient")}
         assert layouts == {"activation": dtype, "gradient": dtype}
+
+
+def test_what_crosses_on_the_device_of_the_training_is_held_against_the_plan_under_autocast() -> None:
+    """There the CPU stands for it: without autocast, float32 would cross."""
+    task, settings = make_task(model=build(layers)), make_settings(1, 2, cuts=["2"], **BF16)
+    plan = make_plan(task, settings)
+    _check_on(CPU, task, settings, plan)
+    with pytest.raises(stalegrid.ConfigError, match=r"other types cross the cut at 2 \(found: \[torch.float32\]"):
+        _check_on(CPU, task, changed(settings, precision=None), plan)
 
 
 def test_the_test_data_is_measured_under_autocast() -> None:
