@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.sleeping import sleepers
 from stalegrid import ArrayDataset
@@ -22,6 +23,9 @@ BATCHES = 4
 
 WIDTH = 832
 """Of the layers of a model that is slow to average."""
+
+PLACES, FEATURES, HEADS = 64, 256, 4
+"""Of the attention of a transformer."""
 
 _SLEPT = 32  # samples of such a batch
 
@@ -88,6 +92,30 @@ def wide_halved() -> nn.Sequential:
     return nn.Sequential(*[layer for three in cast for layer in three][1:-1])
 
 
+class Block(nn.Module):
+    """Causal attention and two layers, each after a norm and with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(FEATURES), nn.LayerNorm(FEATURES)
+        self.ahead, self.behind = nn.Linear(FEATURES, 3 * FEATURES), nn.Linear(FEATURES, FEATURES)
+        self.up, self.down = nn.Linear(FEATURES, 4 * FEATURES), nn.Linear(4 * FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what comes of samples x places x features, of the same shape."""
+        q, k, v = self.ahead(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        found = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.behind(found.transpose(1, 2).flatten(2))
+        made: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
+        return made
+
+
+def transformer() -> nn.Sequential:
+    """Return four such blocks, 3.2 million parameters, that classify by all places together."""
+    blocks = [Block() for _ in range(4)]
+    return nn.Sequential(nn.Unflatten(1, (PLACES, FEATURES)), *blocks, nn.Flatten(), nn.Linear(PLACES * FEATURES, 10))
+
+
 class Half(nn.Module):
     """A layer that computes in bfloat16 where that is good enough.
 
@@ -130,6 +158,7 @@ WORKLOADS = {
     "half-resnet56": Workload(partial(_half, 56), images, 128),
     "wide": Workload(wide, partial(vectors, WIDTH), 128),
     "wide-halved": Workload(wide_halved, partial(vectors, WIDTH), 128),
+    "transformer": Workload(transformer, partial(vectors, PLACES * FEATURES), 16),
     "sleeper": _sleepers(1, 1),
     "two-sleepers": _sleepers(2, 2),
     "sleepers": _sleepers(STAGES, STAGES),
