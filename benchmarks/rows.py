@@ -23,6 +23,7 @@ from benchmarks import (
     frontier,
     memory,
     prediction,
+    scale,
     server,
     simulator,
     slow_link,
@@ -36,6 +37,7 @@ from stalegrid.errors import ConfigError
 
 ROWS: dict[str, Callable[[int], Row]] = {
     "emulated": emulated.run,
+    "scale": scale.run,
     "cpu": cpu.run,
     "breakdown": breakdown.run,
     "slow-link": slow_link.run,

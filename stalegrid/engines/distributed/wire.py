@@ -72,7 +72,7 @@ class Wire:
         Raises:
             ProtocolError: no message has such a head.
         """
-        if head.version == END:
+        if tag.index == END:
             return 0
         if not 0 <= head.layout < len(self.layouts):
             raise ProtocolError(
@@ -90,9 +90,10 @@ class Wire:
         Raises:
             ProtocolError: the tensors are of no layout.
         """
-        number = 0 if message.version == END else self._number(message)
+        last = message.tag.index == END
+        number = 0 if last else self._number(message)
         yield Head(edge, message.tag.index, message.version, number).written()
-        if message.version == END:
+        if last:
             return
         for tensor, spec in zip(message.tensors, self.layouts[number], strict=True):
             yield _bytes(tensor.detach(), spec)
@@ -106,8 +107,8 @@ class Wire:
             tag: of the message.
             head: that came before.
         """
-        if head.version == END:
-            return Message(Tag(tag.edge, END), END, ())
+        if tag.index == END:
+            return Message(tag, head.version, ())
         views, offset = [], 0
         for spec in self.layouts[head.layout]:
             views.append(_view(content[offset : offset + spec.nbytes], spec))
