@@ -1,7 +1,7 @@
 """Whether time grows with the grid: up to 32 devices that take 100 ms for a forward and 200 ms for a backward.
 
-Each device is a process that sleeps.  They are so slow that what is really computed, by 32 processes on two cores, takes
-a small part of their time; what a batch takes beyond the ideal is what the engine costs.
+Each device is a process that sleeps.  They are so slow that what is really computed, by 32 processes on two cores,
+takes a small part of their time; what a batch takes beyond the ideal is what the engine costs.
 """
 
 from collections.abc import Callable
