@@ -16,9 +16,11 @@ from stalegrid.agents import Agent
 from stalegrid.consensus.rounds import AllReduce
 from stalegrid.engines.distributed import channels
 from stalegrid.engines.distributed.channels import AHEAD, RING, Arrivals, Broken, Incoming, Lane, Link, Outgoing
-from stalegrid.engines.distributed.host import _in_turn, run
+from stalegrid.engines.distributed.host import _in_turn, _receive, run
 from stalegrid.engines.distributed.wire import FRAME, HEAD, Head, Wire
 from stalegrid.engines.distributed.world import World, homes
+from stalegrid.engines.network import Network
+from stalegrid.errors import DeadlineExceeded
 from stalegrid.programs import END, Action, Agenda, Edge, Grid, Layout, Message, Program, Tag, Unit, flat_layout, stale
 from tests.engines.distributed.forked import together
 
@@ -212,6 +214,16 @@ def test_channels_share_a_thread_only_where_messages_must_leave_one_after_anothe
     links = [link(1, "a"), link(2, "b", "c"), link(3, "d"), link(4, "a", "b"), link(5, "c")]
     assert [[one.peer for one in part] for part in _in_turn(Ports(), links)] == [[3], [1, 2, 4, 5]]
     assert [[one.peer for one in part] for part in _in_turn(Agenda(), links)] == [[1], [2], [3], [4], [5]]
+
+
+def test_a_part_of_a_message_is_a_sign_of_life_and_nothing_is_silence() -> None:
+    program = Program(Grid(1, 2), stale([0, 0]), 1)
+    network = Network(program, {Unit(0, 1): cast(Agent, Echo(1, int))})
+    arrivals = Arrivals()
+    arrivals.put(None)
+    _receive(network, arrivals, 0.0)
+    with pytest.raises(DeadlineExceeded, match=r"^unit \(0,0\) is silent: unit \(0,1\) waits for activation of batch"):
+        _receive(network, arrivals, 0.0)
 
 
 # What a process needs for its channels, whatever the number of its edges
