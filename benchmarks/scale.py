@@ -12,7 +12,9 @@ from benchmarks.measure import Row, ratio, together
 from benchmarks.runs import seconds_per_update
 from benchmarks.workloads import BACKWARD, FORWARD, LONGEST, SLOWER
 
-UPDATES = 60
+UPDATES, EACH = 60, 5
+"""Of a run at least, and for each stage: more than the two a stage by which the first one forwards ahead."""
+
 IDEAL = "ideal, s/batch"
 GOAL = 1.05
 GRIDS = ((1, 2), (1, 4), (1, 8), (1, 16), (1, LONGEST), (4, 8))
@@ -34,7 +36,7 @@ def _batch(name: str, groups: int, stages: int) -> dict[str, float]:
     mixing: dict[str, Any] = {"mixing": "combine-while-adapt", "topology": "ring"} if groups > 1 else {}
     seconds = seconds_per_update(
         f"slow-sleepers-{stages}",
-        UPDATES,
+        max(UPDATES, EACH * stages),
         groups=groups,
         stages=stages,
         staleness=[2 * (stages - 1 - k) for k in range(stages)],
