@@ -113,12 +113,12 @@ def test_the_last_message_of_an_edge_leaves_the_others_as_they_are(tmp_path: Pat
     def act(rank: int) -> str:
         if rank == 0:
             sender = Outgoing([link_to(1, 5, 5)], Arrivals())
-            sender.send(Message(Tag(edge_of(0), END), END, ()))
+            sender.send(Message(Tag(edge_of(0), END), 9, ()))
             sender.send(Message(Tag(edge_of(1), 4), 4, (content(1, 4, 5),)))
             sender.close(over=True)
             return str(sender.joined(SECONDS))
         (last, other), _ = received(link_to(0, 5, 5), 2)
-        assert last == Message(Tag(edge_of(0), END), END, ())
+        assert last == Message(Tag(edge_of(0), END), 9, ())
         assert other.tag == Tag(edge_of(1), 4)
         return "True"
 

@@ -188,7 +188,7 @@ def test_another_content_than_the_layout_is_refused(found: tuple[Tensor, ...]) -
 @pytest.mark.parametrize("layout", [(), layout_of([torch.zeros(2, 3), torch.zeros(4, dtype=torch.int64)])])
 def test_the_last_message_of_an_edge_has_no_content(layout: tuple[TensorSpec, ...]) -> None:
     wire = Wire(layout)
-    last = Message(Tag(EDGE, END), END, ())
+    last = Message(Tag(EDGE, END), 9, ())
     came = packed(wire, last)
     assert len(came) == HEAD
     assert unpacked(wire, came) == last
