@@ -24,6 +24,7 @@ from benchmarks import (
     memory,
     precision,
     prediction,
+    scale,
     server,
     simulator,
     slow_link,
@@ -37,6 +38,7 @@ from stalegrid.errors import ConfigError
 
 ROWS: dict[str, Callable[[int], Row]] = {
     "emulated": emulated.run,
+    "scale": scale.run,
     "cpu": cpu.run,
     "breakdown": breakdown.run,
     "slow-link": slow_link.run,

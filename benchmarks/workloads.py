@@ -18,6 +18,9 @@ from stalegrid.models.named import resnet
 STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
 """Emulated devices, and the seconds that each takes for a batch."""
 
+SLOWER, LONGEST = 5, 32
+"""How much slower devices are of which there are many, and how many there are at most."""
+
 BATCHES = 4
 """Different batches that everybody trains on, in turn."""
 
@@ -147,8 +150,9 @@ def _half(depth: int) -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _sleepers(devices: int, layers: int) -> Workload:
-    model = partial(sleepers, layers, devices * FORWARD / _SLEPT, devices * BACKWARD / _SLEPT)
+def _sleepers(devices: int, layers: int, slower: int = 1) -> Workload:
+    each = slower * devices / _SLEPT
+    model = partial(sleepers, layers, each * FORWARD, each * BACKWARD)
     return Workload(model, partial(vectors, 16), _SLEPT)
 
 
@@ -163,6 +167,7 @@ WORKLOADS = {
     "two-sleepers": _sleepers(2, 2),
     "sleepers": _sleepers(STAGES, STAGES),
     "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
+    **{f"slow-sleepers-{n}": _sleepers(n, n, SLOWER) for n in (2, 4, 8, 16, LONGEST)},
 }
 
 
