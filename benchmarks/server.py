@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Row, interleave, ratio
 from stalegrid.agents.server import Parts, Server
-from stalegrid.engines.distributed.wire import Wire
+from stalegrid.engines.distributed.wire import FRAME, HEAD, Head, Wire, framed
 from stalegrid.engines.machine import computing
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit, learner, server
@@ -68,16 +68,19 @@ class _Turn:
         gradient = torch.randn(weights.trained) * 1e-3
         tensors = (gradient, torch.empty(0, dtype=torch.int64), torch.zeros(3, dtype=torch.float64))
         self._incoming, self._outgoing = Wire(layout_of(tensors)), Wire(layout_of((gradient,)))
-        self._buffers = [torch.empty(wire.nbytes, dtype=torch.uint8) for wire in (self._incoming, self._outgoing)]
+        self._frame = torch.empty(FRAME, dtype=torch.uint8)
         self._given = [0, 0]
         for number in range(2):
             self._answer(number, 0)
-            self._incoming.pack(Message(self._tag(number), 0, tensors), self._buffers[0])
+        message = torch.empty(self._incoming.nbytes, dtype=torch.uint8)
+        for _ in framed(self._incoming.pack(Message(self._tag(0), 0, tensors), 0), lambda: message):
+            self._came = message[HEAD:]
 
     def take(self, number: int) -> None:
         sender = number % 2
         tag = self._tag(sender)
-        content: tuple[Tensor, ...] = self._incoming.unpack(self._buffers[0], tag, torch.device("cpu")).tensors
+        # As a receiver copies it out of frames.
+        content: tuple[Tensor, ...] = self._incoming.unpack(self._came.clone(), tag, Head(0)).tensors
         self._agent.step(Action(Kind.TAKE, number, (tag,)), [Message(tag, self._given[sender], content)])
         self._agent.step(Action(Kind.UPDATE, number), [])
         self._answer(sender, number + 1)
@@ -86,7 +89,8 @@ class _Turn:
         self._given[number] = version
         tag = Tag(Edge("weights", server(0), learner(number)), 0)
         (answer,) = self._agent.step(Action(Kind.ANSWER, version, sends=(tag,)), [])
-        self._outgoing.pack(answer, self._buffers[1])
+        for _ in framed(self._outgoing.pack(answer, 0), lambda: self._frame):
+            pass
 
     @staticmethod
     def _tag(number: int) -> Tag:

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.sleeping import sleepers
 from stalegrid import ArrayDataset
@@ -17,11 +18,17 @@ from stalegrid.models.named import resnet
 STAGES, FORWARD, BACKWARD = 8, 0.020, 0.040
 """Emulated devices, and the seconds that each takes for a batch."""
 
+SLOWER, LONGEST = 5, 32
+"""How much slower devices are of which there are many, and how many there are at most."""
+
 BATCHES = 4
 """Different batches that everybody trains on, in turn."""
 
 WIDTH = 832
 """Of the layers of a model that is slow to average."""
+
+PLACES, FEATURES, HEADS = 64, 256, 4
+"""Of the attention of a transformer."""
 
 _SLEPT = 32  # samples of such a batch
 
@@ -88,6 +95,30 @@ def wide_halved() -> nn.Sequential:
     return nn.Sequential(*[layer for three in cast for layer in three][1:-1])
 
 
+class Block(nn.Module):
+    """Causal attention and two layers, each after a norm and with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(FEATURES), nn.LayerNorm(FEATURES)
+        self.ahead, self.behind = nn.Linear(FEATURES, 3 * FEATURES), nn.Linear(FEATURES, FEATURES)
+        self.up, self.down = nn.Linear(FEATURES, 4 * FEATURES), nn.Linear(4 * FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what comes of samples x places x features, of the same shape."""
+        q, k, v = self.ahead(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        found = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.behind(found.transpose(1, 2).flatten(2))
+        made: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
+        return made
+
+
+def transformer() -> nn.Sequential:
+    """Return four such blocks, 3.2 million parameters, that classify by all places together."""
+    blocks = [Block() for _ in range(4)]
+    return nn.Sequential(nn.Unflatten(1, (PLACES, FEATURES)), *blocks, nn.Flatten(), nn.Linear(PLACES * FEATURES, 10))
+
+
 class Half(nn.Module):
     """A layer that computes in bfloat16 where that is good enough.
 
@@ -119,8 +150,9 @@ def _half(depth: int) -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _sleepers(devices: int, layers: int) -> Workload:
-    model = partial(sleepers, layers, devices * FORWARD / _SLEPT, devices * BACKWARD / _SLEPT)
+def _sleepers(devices: int, layers: int, slower: int = 1) -> Workload:
+    each = slower * devices / _SLEPT
+    model = partial(sleepers, layers, each * FORWARD, each * BACKWARD)
     return Workload(model, partial(vectors, 16), _SLEPT)
 
 
@@ -130,10 +162,12 @@ WORKLOADS = {
     "half-resnet56": Workload(partial(_half, 56), images, 128),
     "wide": Workload(wide, partial(vectors, WIDTH), 128),
     "wide-halved": Workload(wide_halved, partial(vectors, WIDTH), 128),
+    "transformer": Workload(transformer, partial(vectors, PLACES * FEATURES), 16),
     "sleeper": _sleepers(1, 1),
     "two-sleepers": _sleepers(2, 2),
     "sleepers": _sleepers(STAGES, STAGES),
     "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
+    **{f"slow-sleepers-{n}": _sleepers(n, n, SLOWER) for n in (2, 4, 8, 16, LONGEST)},
 }
 
 

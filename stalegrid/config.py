@@ -30,6 +30,7 @@ SHORT = {
     "updates": "training.updates",
     "seed": "training.seed",
     "dtype": "training.dtype",
+    "precision": "training.precision",
     "processes": "engine.processes",
     "device": "engine.device",
     "costs": "devices.costs",

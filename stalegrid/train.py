@@ -59,6 +59,7 @@ def train(
     updates: int | None = None,
     seed: int | None = None,
     dtype: Literal["float32", "float64", "bfloat16"] | None = None,
+    precision: Literal["bf16"] | None = None,
     engine: Literal["processes", "simulator"] | EngineSettings | None = None,
     processes: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
@@ -118,6 +119,7 @@ def train(
         updates: of every unit, instead of epochs; likewise.
         seed: of everything that is drawn; likewise.
         dtype: that floating parameters and data are cast to; likewise.
+        precision: bf16 to compute under autocast, with parameters in float32; likewise.
         engine: processes or simulator, or all that is said of it.
         processes: how many share the units; short for that of the engine.
         device: likewise.

@@ -22,6 +22,7 @@ from stalegrid.programs.grid import Unit
 from stalegrid.runs import Result, execute
 from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
+from stalegrid.studies.whole import unwrapped
 from stalegrid.timing.costs import CostTable
 from stalegrid.written.groups import Group, groups_of, hints_of
 
@@ -254,7 +255,9 @@ def run_reference(task: Task, settings: Settings, plan: Plan | None = None) -> O
     assert loop is not None, "no plain loop computes this"
     trained = loop()
     made = verifying.outcome_of(trained)
-    counters = {n: b for module in trained[0][0] for n, b in module.named_buffers() if not b.is_floating_point()}
+    counters = {
+        n: b for module in map(unwrapped, trained[0][0]) for n, b in module.named_buffers() if not b.is_floating_point()
+    }
     means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
     whole = cast_model(task, settings.training)
     for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:

@@ -59,6 +59,7 @@ def test_the_fields_that_are_choices() -> None:
         "engine.device",
         "engine.on_loss",
         "training.dtype",
+        "training.precision",
         "training.targets",
         "servers.momentum_at",
     }
@@ -92,14 +93,17 @@ def test_what_may_be_left_out_is_left_out() -> None:
     fields = {
         "optimizer": ("name", "lr", "momentum", "weight_decay"),
         "method": ("view", "corrections", "rule", "clip", "queues", "staleness"),
-        "training": ("dtype", "epochs", "targets"),
+        "training": ("dtype", "precision", "epochs", "targets"),
         "mixing": ("kind",),
         "schedule": ("milestones",),
     }
     assert all(getattr(getattr(config, group), name) is None for group, names in fields.items() for name in names)
 
 
-@pytest.mark.parametrize("path", [path for path in CHOICES if path not in ("training.dtype", "training.targets")])
+@pytest.mark.parametrize(
+    "path",
+    [path for path in CHOICES if path not in ("training.dtype", "training.precision", "training.targets")],
+)
 def test_none_is_no_choice_unless_it_may_be_left_out(path: str) -> None:
     with pytest.raises(ConfigError, match=f"{path} must be one of"):
         config(path, None)
@@ -193,6 +197,7 @@ def test_every_short_name_gives_its_field() -> None:
         "cuts": ["fc"],
         "blocks": ["layers.*"],
         "dtype": "float64",
+        "precision": "bf16",
         "epochs": 2.0,
         "lr": 0.5,
     }

@@ -79,6 +79,8 @@ GRIDS: dict[str, dict[str, Any]] = {
     "pipedream-2bw": {"groups": 1, "stages": 2, "method": "pipedream-2bw"},
     "gpipe": {"groups": 2, "stages": 2, "method": "gpipe"},
     "bfloat16": {"groups": 2, "stages": 2, "dtype": "bfloat16"},
+    "bf16": {"groups": 2, "stages": 2, "precision": "bf16"},
+    "bf16, two forwards": {"groups": 1, "stages": 3, "method": "dsp", "precision": "bf16"},
 }
 
 

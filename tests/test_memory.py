@@ -78,6 +78,7 @@ ASKED = ["stashed", "current", "recomputed"]
         ("small", {"gap": False}),
         ("small", {"corrections": ["dc-asgd"]}),
         ("wide", {}),
+        ("wide", {"precision": "bf16"}),
     ],
 )
 @pytest.mark.parametrize("view", ASKED)
@@ -88,9 +89,10 @@ def test_every_stage_reports_what_the_plan_says(view: str, changes: dict[str, An
         assert reported == pytest.approx(sink.plan.held[k], rel=0.1)
 
 
+@pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_no_stage_reports_more_than_the_plan_says(view: str) -> None:
-    sink = record_simulator(task_of("small"), settings_of("small", view))
+def test_no_stage_reports_more_than_the_plan_says(view: str, precision: str | None) -> None:
+    sink = record_simulator(task_of("small"), settings_of("small", view, precision=precision))
     for record in sink.records:
         for k in range(STAGES):
             assert 0 < record["staleness"][f"(0,{k})"]["held"] <= sink.plan.held[k]
@@ -103,6 +105,14 @@ def test_reports_say_what_was_held_since_the_one_before() -> None:
     assert held[-1] < max(held) / 2, "the last batch is alone"
 
 
+def test_casts_are_held_where_a_backward_reads_those_of_its_forward() -> None:
+    """A graph of the view current has none: it makes them of the weights that it shows."""
+    changes = {"precision": "bf16", "gap": False}
+    plan, other = (make_plan(task_of("wide"), settings_of("wide", v, **changes)) for v in ("stashed", "current"))
+    assert plan.schedule.in_flight(1) == 5
+    assert plan.held[1] - other.held[1] == 4 * vector(plan, 1) + 5 * 2 * 128 * 128
+
+
 def test_a_second_forward_saves_what_the_closed_form_says() -> None:
     """One graph and inputs in the place of graphs and copies."""
     stashed, recomputed = (make_plan(task_of("wide"), settings_of("wide", v)).held for v in ("stashed", "recomputed"))
@@ -113,7 +123,7 @@ def test_a_second_forward_saves_what_the_closed_form_says() -> None:
 def messages(layout: Layout, key: int) -> tuple[torch.Tensor, ...]:
     """Return tensors as a message of a layout has them: noise, and that each of them is there."""
     return tuple(
-        noise(*spec.shape, key=key).as_strided(spec.shape, spec.stride)
+        noise(*spec.shape, key=key).to(spec.dtype).as_strided(spec.shape, spec.stride)
         if spec.dtype.is_floating_point
         else torch.ones(spec.shape, dtype=spec.dtype)
         for spec in layout
@@ -206,10 +216,11 @@ AFTERWARDS = {"corrected": 2, "double-buffered": 1}
 """Vectors that are left after the last update: the movement and the old weights; the version before."""
 
 
+@pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("stage", range(STAGES))
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_unit_holds_what_it_says_between_any_two_actions(view: str, stage: int) -> None:
-    task, settings = task_of("wide"), settings_of("wide", view)
+def test_a_unit_holds_what_it_says_between_any_two_actions(view: str, stage: int, precision: str | None) -> None:
+    task, settings = task_of("wide"), settings_of("wide", view, precision=precision)
     plan = make_plan(task, settings)
     accounted, measured = weigh(task, settings, plan, stage)
     assert len(accounted) == len(list(plan.program.actions(Unit(0, stage))))

@@ -1,4 +1,7 @@
-"""A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE]``; prints seconds an update."""
+"""A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE [TYPE]]``; prints seconds an update.
+
+With a type, such as ``bfloat16``, it forwards under autocast.
+"""
 
 import sys
 
@@ -9,7 +12,9 @@ from benchmarks.peers.start import seconds_per_update, tell
 from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
 
 
-def measure(name: str, batch: int, updates: int, device: str = "cpu", models: int = 1) -> float:
+def measure(
+    name: str, batch: int, updates: int, device: str = "cpu", models: int = 1, lower: torch.dtype | None = None
+) -> float:
     """Train models one after another, each on samples of its own, and return the seconds of an update of all."""
     torch.manual_seed(0)
     workload, loss = WORKLOADS[name], nn.CrossEntropyLoss()
@@ -22,15 +27,18 @@ def measure(name: str, batch: int, updates: int, device: str = "cpu", models: in
             first = (n % BATCHES * models + i) * batch
             x, y = (part[first : first + batch].to(device) for part in (data.inputs, data.targets))
             step.zero_grad()
-            loss(model(x), y).backward()
+            with torch.autocast(device, lower, enabled=lower is not None):
+                value = loss(model(x), y)
+            value.backward()
             step.step()
 
     return seconds_per_update(update, updates)
 
 
-def main(name: str, batch: int, updates: int, device: str = "cpu") -> None:
+def main(name: str, batch: int, updates: int, device: str = "cpu", lower: str | None = None) -> None:
     """Train one model and print."""
-    tell({"seconds": measure(name, batch, updates, device)})
+    dtype = None if lower is None else getattr(torch, lower)
+    tell({"seconds": measure(name, batch, updates, device, lower=dtype)})
 
 
 if __name__ == "__main__":

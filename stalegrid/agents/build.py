@@ -21,7 +21,7 @@ from stalegrid.consensus import Momentum
 from stalegrid.data import Readers, feed
 from stalegrid.objects import copied, renew
 from stalegrid.observe import Metrics, Sink, Tally, summarise
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import Ledger, Site, kind_of_stage, makers, options_of
@@ -85,7 +85,8 @@ def _build_grid(
             plain, test = copied(model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, metrics, plan.epochs, sink, mean)
+            told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
+            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
         module = copied(stages[unit.stage]).to(device)
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
@@ -119,7 +120,9 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module, begins: Beginn
     hold_all = any(c.needs_forwarded for c in corrections)
     ledger = Ledger(site, tally, measure_gap=plan.gap, hold_all=hold_all)
     kind, form = kind_of_stage(plan.program, unit.stage), None if unit.stage else plan.partition.form
-    stage = kind(module, site.weights, plan.view(site), unit.stage <= plan.program.frozen, form)
+    anew = plan.view.casts_anew(site.schedule, unit.stage)
+    precision = dataclasses.replace(precision_of(plan.training), anew=anew)
+    stage = kind(module, site.weights, plan.view(site), unit.stage <= plan.program.frozen, form, precision)
     trained = site.weights.trainable()
     momentum = Momentum(site.optimizer, trained) if plan.momentum and trained else None
     # Each unit has its own, as in processes of their own, also where one process has several.

@@ -17,7 +17,16 @@ from stalegrid.data import Readers, feed
 from stalegrid.objects import LossFunction, copied, renew
 from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
-from stalegrid.plans import ServedPlan, Task, cast_model, make_batches, make_test, served_makers, server_optimizer
+from stalegrid.plans import (
+    ServedPlan,
+    Task,
+    cast_model,
+    make_batches,
+    make_test,
+    precision_of,
+    served_makers,
+    server_optimizer,
+)
 from stalegrid.programs import DOOR, OBSERVER, Schedule, Unit
 from stalegrid.stages import Site, Versions, Weights
 
@@ -33,7 +42,7 @@ def build_served(
     takers = {number: (begun, begun) for number in groups for begun in [plan.program.cut.given(number)]}
     samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, readers)
     shards = plan.shapes.shards
-    moving = plan.stages[0].names
+    moving, precision = plan.stages[0].names, precision_of(plan.training)
 
     def build(unit: Unit) -> Agent:
         own, task_of_unit = copied(model).to(device), task.fresh()
@@ -42,10 +51,11 @@ def build_served(
             test = make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, metrics, plan.epochs, sink, mean)
+            told = (metrics, plan.epochs, sink, mean)
+            return Observer(plan.owners, plan.stages, _summarise, own, loss, test, *told, precision)
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))
-        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums)
+        return Learner(unit, own, shards, samples, loss, device, plan.momentum, moving, plan.sums, precision)
 
     return keyed(build, units, device, plan.training.seed)
 

@@ -24,7 +24,7 @@ from stalegrid.objects import (
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
 from stalegrid.programs import Action, Kind, Message, Unit
-from stalegrid.stages import Entry, Weights
+from stalegrid.stages import Entry, Precision, Weights
 
 Tensors = tuple[Tensor, ...]
 
@@ -49,6 +49,7 @@ class Learner:
             gradients themselves.
         moving: frozen parameters that the forward changes; they travel like running statistics.
         sums: whether a loss is a sum and what it counts, which servers then divide by.
+        precision: what model and loss compute in.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Learner:
         momentum: float | None = None,
         moving: Collection[str] = (),
         sums: bool = False,
+        precision: Precision = Precision(),  # noqa: B008 - it has no state
     ) -> None:
         self._unit = unit
         self._model = model.train()
@@ -74,6 +76,7 @@ class Learner:
         self._device = device
         self._momentum = momentum
         self._sums = sums
+        self._precision = precision
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._batches = 0
@@ -137,10 +140,11 @@ class Learner:
         inputs = [x.to(self._device, non_blocking=True) for x in self._samples.inputs(group, batch)]
         targets = mapped(lambda x: x.to(self._device, non_blocking=True), self._samples.targets(group, batch))
         changes = self._weights.changes()
-        outputs = spread(call(self._model, self._samples.form, inputs))
-        self._weights.check_unchanged(changes)
-        with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
-            found = self._loss(*outputs, targets)
+        with self._precision.on(self._device):
+            outputs = spread(call(self._model, self._samples.form, inputs))
+            self._weights.check_unchanged(changes)
+            with labels.named(outputs[0], targets, lambda: self._samples.indices(group, batch), self._loss):
+                found = self._loss(*outputs, targets)
         if (wrong := losses.fault(found, self._sums)) is not None:
             raise TrainingError(f"{wrong} (learner: {group}, batch: {batch})")
         loss, count = losses.parted(found)

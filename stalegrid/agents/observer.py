@@ -20,7 +20,7 @@ from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.objects import Form, LossFunction, Memory, State, call, labels, losses, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink, count_correct
 from stalegrid.programs import Action, Kind, Message, Unit
-from stalegrid.stages import StageLayout
+from stalegrid.stages import Precision, StageLayout
 
 
 class TestSet(Protocol):
@@ -54,6 +54,7 @@ class Observer:
         epochs: version -> passes over the data that were trained.
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
+        precision: what model and loss compute in, as they do in training; metrics do not.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Observer:
         epochs: Callable[[int], float],
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
+        precision: Precision = Precision(),  # noqa: B008 - it has no state
     ) -> None:
         self._owners = owners
         self._layouts = layouts
@@ -80,6 +82,7 @@ class Observer:
         self._epochs = epochs
         self._sink = sink
         self._averaged = averaged
+        self._precision = precision
         self._record: Record = {}
         self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
         # Samples, loss, correct, and what the loss counts, of the evaluation under way.
@@ -181,8 +184,10 @@ class Observer:
     def _evaluate(self, chunk: int) -> None:
         assert self._test is not None
         inputs, targets = mapped(lambda x: x.to(self._device), self._test[chunk])
-        outputs, size = spread(call(self._model, self._test.form, inputs)), len(self._test.indices(chunk))
-        total, counted = self._measured(chunk, outputs, targets)
+        with self._precision.on(self._device):
+            outputs = spread(call(self._model, self._test.form, inputs))
+            total, counted = self._measured(chunk, outputs, targets)
+        size = len(self._test.indices(chunk))
         values = (size, total, float(count_correct(outputs[0], targets)), counted)
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)]
         self._metrics.update(outputs, targets)

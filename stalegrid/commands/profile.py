@@ -16,6 +16,7 @@ USAGE = "[options]"
 MACHINE = (
     "training.batch_size",
     "training.dtype",
+    "training.precision",
     "training.seed",
     "engine.device",
     "engine.threads",

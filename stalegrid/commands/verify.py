@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
     make_console().print(table)
     if not any(d.name == LOOPS for d in differences):
         make_console().print(
-            "no plain loop computes this, such as a part of your own, a loss that is a sum and a count, or late "
-            "gradients of a tied parameter: engines were compared alone"
+            "no plain loop computes this, such as a part of your own, a loss that is a sum and a count, late gradients "
+            "of a tied parameter, or casts of weights that are not the forward's: engines were compared alone"
         )
     return 0 if all(d.equal for d in differences) else 1

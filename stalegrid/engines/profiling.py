@@ -28,7 +28,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import MethodSettings
 from stalegrid.observe import TRACE, Nowhere, OutputSettings, Timeline, read_trace
 from stalegrid.partition import finest
-from stalegrid.plans import Choices, Plan, Task, cast_model, make_batches, make_plan
+from stalegrid.plans import Choices, Plan, Task, cast_model, make_batches, make_plan, precision_of
 from stalegrid.programs import OBSERVER, Kind
 from stalegrid.seeds import kept
 from stalegrid.timing import NANOSECONDS, Cost, CostTable
@@ -114,7 +114,8 @@ def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     if cuts is None:
         batches = make_batches(task, asked.training, 1, 1)
         model, apart = cast_model(task, asked.training), asked.grid.tied == "mirror"
-        cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
+        with precision_of(asked.training).on(torch.device("cpu")):
+            cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
     updates = WARM_UP + REPEATS
     return Choices(
         method=MethodSettings(name="gpipe", micro_batches=1),

@@ -161,7 +161,7 @@ def refuse_contexts() -> None:
     if cast := [kind for kind in kinds if torch.is_autocast_enabled(kind)]:
         raise ConfigError(
             f"autocast is active around the training (device: {cast[0]}), where it would keep casts of weights that "
-            "have changed; put it inside the model's forward"
+            "have changed; take precision bf16 (precision='bf16'), or put it inside the model's forward"
         )
     if torch.is_inference_mode_enabled():
         raise ConfigError("inference_mode is active around the training, which needs gradients; leave it before")

@@ -6,7 +6,7 @@ Does not know: engines, files.
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
 from stalegrid.plans.make import plan_of
-from stalegrid.plans.material import cast_model, make_batches, make_test
+from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, RETURNED, Membership
 from stalegrid.plans.origin import origin_of
@@ -45,6 +45,7 @@ __all__ = [
     "make_test",
     "origin_of",
     "plan_of",
+    "precision_of",
     "rules_of",
     "served_makers",
     "server_optimizer",

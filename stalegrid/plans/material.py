@@ -37,7 +37,7 @@ from stalegrid.objects import (
 )
 from stalegrid.plans.task import Task
 from stalegrid.seeds import drawing
-from stalegrid.stages import parts_of
+from stalegrid.stages import Precision, parts_of
 
 TEST_BATCH = 125
 """Samples that are evaluated at once unless somebody says otherwise: activations of more leave a processor's caches (a
@@ -117,6 +117,33 @@ def dtype_of(training: TrainingSettings) -> torch.dtype | None:
     """Return the type that floating parameters and data are cast to; None where they keep their own."""
     found: torch.dtype | None = None if training.dtype is None else getattr(torch, training.dtype)
     return found
+
+
+def precision_of(training: TrainingSettings) -> Precision:
+    """Return what forwards compute in."""
+    return Precision(None if training.precision is None else torch.bfloat16)
+
+
+def check_precision(model: nn.Module, training: TrainingSettings) -> None:
+    """Refuse a model of other types than a lower precision starts from.
+
+    Args:
+        model: in the type of the run.
+        training: how it is trained.
+
+    Raises:
+        ConfigError: what it trains is not float32.
+    """
+    if training.precision is None:
+        return
+    trained = ((name, p.dtype) for name, p in model.named_parameters() if p.requires_grad)
+    if other := next(((name, dtype) for name, dtype in trained if dtype != torch.float32), None):
+        name, dtype = other
+        raise ConfigError(
+            f"parameters are float32 where forwards are cast (precision: {training.precision}, parameter: {name}, "
+            f"type: {dtype}): autocast leaves float64 as it is, and would cast nothing to the type that there is; take "
+            "dtype float32, or leave precision out"
+        )
 
 
 def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream) -> None:

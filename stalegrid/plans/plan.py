@@ -48,13 +48,15 @@ from stalegrid.plans.material import (
     check_data,
     check_last,
     check_optimizer,
+    check_precision,
     check_test,
     make_batches,
     make_test,
+    precision_of,
 )
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, Membership
-from stalegrid.plans.probe import Probed, probe, widest
+from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -338,7 +340,7 @@ class Plan:
         )
 
 
-@drawing(torch.device("cpu"), 0, "plan")
+@drawing(CPU, 0, "plan")
 def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan:
     """Settle and check every choice of a run.
 
@@ -377,22 +379,25 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
     check_optimizer(task, model)
+    check_precision(model, asked.training)
+    precision = precision_of(asked.training)
     watch = make_watch(test, asked.output, per_epoch)
     apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
-    check_last(model, batches.form, each)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
-    cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+    with precision.on(CPU):
+        check_last(model, batches.form, each)
+        cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
-    trial = partial(
-        probe, task, dataclasses.replace(program, updates=updates), view, makers(corrections), stages, form=cut.form
-    )
+    planned = dataclasses.replace(program, updates=updates)
+    trial = partial(probe, task, planned, view, makers(corrections), stages, form=cut.form, precision=precision)
     probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
     check_saved(model)
-    check_test(task, model, test)
-    check_measured(task, model, test, asked.output.best)
+    with precision.on(CPU):
+        check_test(task, model, test)
+        check_measured(task, model, test, asked.output.best)
     sums = probed[-1].sums
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(

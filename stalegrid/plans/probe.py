@@ -12,7 +12,7 @@ And it shows what training would change: a frozen parameter that the forward its
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
     Maker,
+    Precision,
     Site,
     StageLayout,
     Stashed,
@@ -77,6 +78,7 @@ def probe(
     *,
     form: Form | None = None,
     learning: bool = False,
+    precision: Precision = Precision(),  # noqa: B008 - it has no state
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
@@ -91,6 +93,7 @@ def probe(
         samples: returns which samples of the data they are, for errors.
         form: of the arguments of the first stage; None where it takes the inputs one by one.
         learning: whether a learner forwards, at weights that are not its own.
+        precision: what it computes in.
 
     Returns:
         What came of each stage.
@@ -102,7 +105,8 @@ def probe(
     sorting = Sorting(task)
     for k, module in enumerate(stages):
         last, given = k == len(stages) - 1, None if k else form
-        asked = _Asked(task, program, k, module, last, targets if last else None, samples, given)
+        casting = dataclasses.replace(precision, anew=view.casts_anew(program.schedule, k))
+        asked = _Asked(task, program, k, module, last, targets if last else None, samples, given, casting)
         trial = _Trial(asked)
         if trial.site.weights.still():
             asked = dataclasses.replace(asked, moving=_moving(trial, inputs))
@@ -187,6 +191,7 @@ class _Asked:
         targets: of the batch, on the last stage.
         samples: returns which they are.
         form: of the arguments of the module; None where it takes the inputs one by one.
+        precision: what it computes in.
         moving: frozen parameters that its forward changes.
     """
 
@@ -198,6 +203,7 @@ class _Asked:
     targets: Any
     samples: Callable[[], Tensor] | None = None
     form: Form | None = None
+    precision: Precision = field(default_factory=Precision)
     moving: frozenset[str] = frozenset()
 
 
@@ -213,7 +219,7 @@ class _Trial:
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         kind = kind_of_stage(program, stage)
-        self.stage = kind(own, self.site.weights, view, stage <= program.frozen, asked.form)
+        self.stage = kind(own, self.site.weights, view, stage <= program.frozen, asked.form, asked.precision)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
         with drawing(CPU, 0, "probe", batch):

@@ -36,13 +36,15 @@ from stalegrid.plans.material import (
     check_data,
     check_last,
     check_optimizer,
+    check_precision,
     check_test,
     make_batches,
     make_test,
+    precision_of,
 )
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
-from stalegrid.plans.probe import Probed, probe, widest
+from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
@@ -296,6 +298,7 @@ def make_served_plan(
     end = end_of(training, updates)
     model, test = cast_model(task, training), make_test(task, training)
     check_optimizer(task, model)
+    check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
@@ -310,8 +313,9 @@ def make_served_plan(
             "servers divide (momentum_at: learner); take momentum_at server, or a loss that is a mean"
         )
     check_saved(model)
-    check_test(task, model, test)
-    check_measured(task, model, test, asked.output.best)
+    with precision_of(training).on(CPU):
+        check_test(task, model, test)
+        check_measured(task, model, test, asked.output.best)
     tell_unequal(task.loss, batches, rules.gather, test, sums=found.sums)
     reported = rules.gather * min(watch.report_every, updates) + rules.learners
     shards = split(model, asked.servers.number, StageLayout.of(weights).names)
@@ -439,10 +443,12 @@ def _probe(
 ) -> Probed:
     """Try one update of the whole model on a copy, with batches of which a learner computes at most so many."""
     each = examples(batches, training, most, cut=False, targets=False)
-    check_last(model, batches.form, each)
-    program = Program(Grid(1, 1), gpipe(1, 1), updates)
-    stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
-    trial = partial(probe, task, program, Current, corrections, stages, form=batches.form, learning=True)
+    precision = precision_of(training)
+    with precision.on(CPU):
+        check_last(model, batches.form, each)
+        stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
+    program, form = Program(Grid(1, 1), gpipe(1, 1), updates), batches.form
+    trial = partial(probe, task, program, Current, corrections, stages, form=form, learning=True, precision=precision)
     (found,) = widest([trial(one.inputs, one.targets, one.samples) for one in each])
     refuse_sparse(found, "servers average gradients as one vector")
     return found

@@ -51,7 +51,7 @@ def _subtitle(run: Told) -> str:
     """Say what was trained how, and how much of it is done."""
     grid = f"{run.asked('grid.groups')} x {run.asked('grid.stages')} (groups x stages)"
     described = [grid if run.team is None else str(run.team)]
-    told = (run.asked(path) for path in ("model.name", "engine.kind", "training.dtype"))
+    told = (run.asked(path) for path in ("model.name", "engine.kind", "training.dtype", "training.precision"))
     described += [str(name) for name in told if name]
     if not run.train:
         return f"{', '.join(described)}. Nothing has been reported yet."

@@ -189,7 +189,9 @@ _CONFIG: dict[Any, Any] = {
     "engine": Maybe({"kind": Maybe(TEXT)}),
     "grid": Maybe({"groups": Maybe(WHOLE), "stages": Maybe(WHOLE)}),
     "servers": Maybe(dict.fromkeys(("learners", "number", "softsync"), Maybe(WHOLE))),
-    "training": Maybe({"updates": Maybe(WHOLE), "epochs": Maybe(NUMBER), "dtype": Maybe(TEXT)}),
+    "training": Maybe(
+        {"updates": Maybe(WHOLE), "epochs": Maybe(NUMBER), "dtype": Maybe(TEXT), "precision": Maybe(TEXT)}
+    ),
 }
 
 _UNIT = Kind("the name of a unit", lambda name: bool(re.fullmatch(r"\(\d{1,9},\d{1,9}\)", str(name))))

@@ -25,7 +25,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find
 from stalegrid.observe import tell
 from stalegrid.partition import check_on
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, origin_of, plan_of
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, origin_of, plan_of, precision_of
 from stalegrid.runs.asked import Asked
 from stalegrid.runs.fitting import fitted
 from stalegrid.runs.keeping import bits
@@ -85,7 +85,7 @@ def prepare(
 def _check_on(device: torch.device, task: Task, settings: Settings, plan: Plan) -> None:
     """Hold the stages against the model where they will train too, and leave that memory to them."""
     batches = make_batches(task, settings.training, plan.grid.groups, plan.schedule.micro_batches)
-    with computing(settings.engine.threads), kept(device):
+    with computing(settings.engine.threads), kept(device), precision_of(settings.training).on(device):
         check_on(device, cast_model(task, settings.training), plan.partition, batches.inputs(0, 0), batches.form)
     torch.cuda.empty_cache()
 

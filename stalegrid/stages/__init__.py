@@ -22,6 +22,7 @@ from stalegrid.stages.optimizers.named import (
     named_state,
 )
 from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
+from stalegrid.stages.precision import Precision
 from stalegrid.stages.site import Site
 from stalegrid.stages.stage import Gradients, Head, Stage, before_batches
 from stalegrid.stages.views.current import Current
@@ -46,6 +47,7 @@ __all__ = [
     "NamedGroup",
     "NamedState",
     "OptimizerFactory",
+    "Precision",
     "Recomputed",
     "Site",
     "Stage",

@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from stalegrid.objects import Form, State
+from stalegrid.stages.precision import Precision
 from stalegrid.stages.stage import Head, Stage, Tensors, size_of
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
@@ -31,8 +32,16 @@ class RecomputingStage(Stage):
     leaves buffers (such as running statistics) as it found them.
     """
 
-    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
-        super().__init__(module, weights, view, first, form)
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: Weights,
+        view: View,
+        first: bool,
+        form: Form | None = None,
+        precision: Precision = Precision(),  # noqa: B008 - it has no state
+    ) -> None:
+        super().__init__(module, weights, view, first, form, precision)
         self._elsewhere = False  # every graph is made where its backward is
         self._kept: dict[int, Waiting] = {}
 

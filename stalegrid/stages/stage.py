@@ -4,7 +4,8 @@ Does not know: other stages, schedules, optimizers, messages.
 
 PyTorch refuses a backward through a graph whose weights were changed in place.  Around the forward, saved tensors that
 view the stage's parameters are therefore replaced by their place in the vector, and read back at the backward from
-whichever vector the view names: a copy from before the version was overwritten, the weights of now, or any other.
+whichever vector the view names: a copy from before the version was overwritten, the weights of now, or any other.  So
+are, where a lower precision casts parameters, their casts, unless the view shows what the forward has cast.
 Everything else that a graph saves is kept, and still checked against in-place changes.
 """
 
@@ -21,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from stalegrid.errors import TrainingError
 from stalegrid.objects import Form, Memory, State, call, kept_apart, spread, tensors_held
 from stalegrid.stages.mirrors import Mirrors
+from stalegrid.stages.precision import Cast, Casts, Precision
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
@@ -33,11 +35,17 @@ Head = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A saved tensor that views the parameters: how to read it from any vector of their layout."""
+    """A saved tensor that views the parameters, or a cast of some: how to read it from any vector of their layout."""
 
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    cast: Cast | None = None
+
+    def read(self, vector: Tensor) -> Tensor:
+        """Return the same view of another vector, or of the same cast of it."""
+        base = vector if self.cast is None else self.cast.of(vector)
+        return base.as_strided(self.shape, self.stride, base.storage_offset() + self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ class Stage:
         view: which weights forwards use and late backwards see.
         first: whether the inputs are data or made by what is not trained, and so need no gradient.
         form: of the arguments of the module; None where it takes the inputs one by one.
+        precision: what it computes in.
 
     Attributes:
         mirrors: of other stages' parameters.
@@ -94,8 +103,18 @@ class Stage:
         memory: of what a forward calls; None where nobody forwards again.
     """
 
-    def __init__(self, module: nn.Module, weights: Weights, view: View, first: bool, form: Form | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: Weights,
+        view: View,
+        first: bool,
+        form: Form | None = None,
+        precision: Precision = Precision(),  # noqa: B008 - it has no state
+    ) -> None:
         self.module = module
+        self._precision = precision
+        self._casts: Casts | None = None  # of the forward under way
         self.mirrors = Mirrors(weights.mirrored, weights.version)
         self._shared = {entry.name: p for entry, p in weights.places()} | weights.mirrored
         self.lent: dict[str, Tensor] = {}
@@ -289,7 +308,7 @@ class Stage:
 
     def _make_graph(self, batch: int, inputs: Tensors, head: Head | None, version: int) -> Tensors:
         leaves = self._cut(inputs)
-        with saved_tensors_hooks(self._pack, self._unpack):
+        with saved_tensors_hooks(self._pack, self._unpack), self._watching():
             outputs = self._run(leaves, head)
         self._graphs[batch] = Graph(leaves, outputs, version, self._weigh(leaves, outputs))
         return outputs
@@ -305,8 +324,23 @@ class Stage:
         return tuple(x.detach().requires_grad_(not self._first and x.is_floating_point()) for x in inputs)
 
     def _run(self, inputs: Tensors, head: Head | None) -> Tensors:
-        outputs = spread(call(self.module, self._form, inputs))
-        return outputs if head is None else (head(*outputs),)
+        # On the inputs' device: a stage may have no parameter of its own.
+        with self._precision.on(inputs[0].device):
+            outputs = spread(call(self.module, self._form, inputs))
+            return outputs if head is None else (head(*outputs),)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Watch the casts of parameters for a while, if backwards make them anew."""
+        if not self._precision.anew:
+            yield
+            return
+        self._casts = Casts(self.weights.locate)
+        try:
+            with self._casts:
+                yield
+        finally:
+            self._casts = None
 
     def _own(self, output: Tensor) -> Tensor:
         """Cut an output from its graph, and copy what a later forward or update may change: the receiver keeps it.
@@ -319,15 +353,18 @@ class Stage:
 
     def _pack(self, tensor: Tensor) -> Place | Saved:
         offset = self.weights.locate(tensor)
-        if offset is None:
-            self._saved |= _storages([tensor])
-            # Detached, because a saved output that kept itself would be a cycle that is never freed.
-            return Saved(tensor.detach(), tensor._version)
-        return Place(offset, tuple(tensor.shape), tensor.stride())
+        if offset is not None:
+            return Place(offset, tuple(tensor.shape), tensor.stride())
+        cast = None if self._casts is None else self._casts.find(tensor)
+        if cast is not None:
+            return Place(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), cast)
+        self._saved |= _storages([tensor])
+        # Detached, because a saved output that kept itself would be a cycle that is never freed.
+        return Saved(tensor.detach(), tensor._version)
 
     def _unpack(self, packed: Place | Saved) -> Tensor:
         if isinstance(packed, Place):
-            return self._seen.as_strided(packed.shape, packed.stride, self._seen.storage_offset() + packed.offset)
+            return packed.read(self._seen)
         if packed.tensor._version != packed.modified:
             raise RuntimeError(
                 "a tensor needed by the backward was modified in place by the model "

@@ -14,7 +14,7 @@ from stalegrid.consensus import Averaging, has_name
 from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, server_optimizer
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, precision_of, server_optimizer
 from stalegrid.programs import Ordered
 from stalegrid.seeds import drawing
 from stalegrid.stages import Current, Stashed, find_view, name_of_view
@@ -33,7 +33,7 @@ from stalegrid.studies.reference.pipeoptim import pipeoptim
 from stalegrid.studies.reference.softsync import softsync
 from stalegrid.studies.reference.spectrain import spectrain
 from stalegrid.studies.reference.synchronous import synchronous
-from stalegrid.studies.whole import wrapped
+from stalegrid.studies.whole import lowered, wrapped
 
 Trained = tuple[list[list[nn.Module]], list[list[float]]]
 """Stage modules [s][k] and losses [s][n]."""
@@ -67,6 +67,8 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     task = task.fresh()
     if isinstance(plan, ServedPlan):
         return _served(task, plan, device)
+    if precision_of(plan.training).lower is not None and _casts_anew(plan):
+        return None  # these loops write weights under a graph, which has casts of those that were there
     common = _common(task, plan, device)
     if plan.schedule.flush:
         return _synchronous(plan, common)
@@ -78,16 +80,20 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     return _grid(plan, common)
 
 
+def _casts_anew(plan: Plan) -> bool:
+    return any(plan.view.casts_anew(plan.schedule, k) for k in range(plan.grid.stages))
+
+
 def _served(task: Task, plan: ServedPlan, device: torch.device) -> Callable[[], Trained] | None:
     """Return the loop of learners and a server, where the order of deliveries is known."""
-    rules, program = plan.rules, plan.program
+    rules, program, precision = plan.rules, plan.program, precision_of(plan.training)
     samples = make_batches(task, plan.training, plan.grid.groups, 1)
     common: dict[str, Any] = {
-        "model": wrapped([cast_model(task, plan.training).to(device)], samples.form)[0],
+        "model": wrapped([cast_model(task, plan.training).to(device)], samples.form, precision)[0],
         "learners": rules.learners,
         "N": program.updates,
         **_reading(samples, device),
-        "loss": task.loss,
+        "loss": lowered(task.loss, precision),
         "optimizer": server_optimizer(task, plan.momentum),
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),
@@ -129,11 +135,12 @@ def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[
 def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
     samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
     stages = plan.partition.stages(cast_model(task, plan.training).to(device))
+    precision = precision_of(plan.training)
     return {
-        "stages": wrapped(stages, plan.partition.form),
+        "stages": wrapped(stages, plan.partition.form, precision),
         "N": plan.program.updates,
         **_reading(samples, device),
-        "loss": task.loss,
+        "loss": lowered(task.loss, precision),
         "optimizer": task.optimizer_of,
         "scheduler": task.scheduler,
         "drawing": lambda s, k, b: drawing(device, plan.training.seed, "forward", s, k, b),

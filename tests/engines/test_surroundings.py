@@ -131,7 +131,7 @@ class Default(AbstractContextManager[None]):
 @pytest.mark.parametrize(
     ("context", "told"),
     [
-        (lambda: torch.autocast("cpu", dtype=torch.bfloat16), "autocast is active .*put it inside the model's forward"),
+        (lambda: torch.autocast("cpu", dtype=torch.bfloat16), "autocast is .*precision bf16.*inside the model's"),
         (torch.no_grad, "gradients are switched off around the training"),
         (torch.inference_mode, "inference_mode is active around the training"),
         (Default, r"another device than the CPU by default \(default device: meta\)"),

@@ -1,17 +1,30 @@
-"""One ordered channel a directed edge, over torch.distributed's isend and irecv.
+"""One ordered channel from each process to each other, over torch.distributed's isend and irecv; edges share it.
 
 Does not know: what messages mean, who will step on their arrival.
 
-Each end is a thread, so that packing, sending and receiving happen behind the computation; both release Python's lock
-while they copy or wait.  Something must wait, since Gloo's futures cannot be polled; and a thread that waits for each
-send reuses its buffer without a protocol.  Receives are posted ahead, so a message moves as soon as its sender has it.
-Deadlines are the host's: a channel may rightly be silent for long, but an agent that waits knows for what.
+A channel has a thread at either end, so that packing, sending and receiving happen behind the computation; both release
+Python's lock while they copy or wait.  Something must wait, since Gloo's futures cannot be polled.  Deadlines are the
+host's: a channel may rightly be silent for long, but an agent that waits knows for what.
+
+Messages travel as frames (see :mod:`stalegrid.engines.distributed.wire`) in the order in which their senders made them.
+The receiving end keeps AHEAD receives posted, so a frame moves as soon as it is there; it takes whatever comes, at
+once, into a queue without a limit.  So no message ever waits for an agent, many edges in one channel are the unbounded
+first-in first-out edges of the program, and what does not deadlock in the program does not deadlock here.  A queue
+holds what the staleness lets senders be ahead.
+
+With P processes at the other ends and no message between them of more than L bytes, a process has at most 2 P threads
+here, and P (AHEAD + RING) min(FRAME, 64 + L) bytes of frames, whatever the number of edges.
+
+After its last message a process sends AHEAD empty frames, for the receives that are posted then: one that is left would
+abort its process when that leaves the process group, or take what a later run sends.  A process ends when it has sent
+and received these, so nobody sends to one that is gone, which may hang in Gloo, or loses what it had sent.
 
 Not batch_isend_irecv, which is known to hang on Gloo.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import SimpleQueue
@@ -22,77 +35,113 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stalegrid.engines.distributed.wire import Wire
+from stalegrid.engines.distributed.wire import FRAME, HEAD, Head, Wire, framed
 from stalegrid.engines.recording import now
+from stalegrid.errors import ProtocolError
 from stalegrid.observe import Recorder
-from stalegrid.programs import END, Edge, Message, Tag
+from stalegrid.programs import Edge, Message, Tag
 
-AHEAD = 2
-"""Receives posted before their messages are due."""
+AHEAD = 8
+"""Receives that are posted: with these frames under way, only a network that holds more waits for the receiver."""
+
+RING = 2
+"""Frames of a sender: one is filled while another one leaves."""
+
+TAG = 0
+"""Of all frames."""
+
+_OVER = Head(-1)
+"""The head of the frames after the last message."""
 
 # A wait without a limit would have that of its process group.
 _NEVER = timedelta(days=365)
 
 
 @dataclass(frozen=True)
-class Link:
-    """Where the other end of an edge is.
+class Lane:
+    """One edge in a channel.
 
     Args:
         edge: which edge.
         wire: of its messages.
-        peer: rank of the process at the other end.
-        group: process group of the edge; None for the default one.
-        tag: tells edges between the same two processes apart; 0 in a group of its own.
-        host_memory: whether bytes travel through the host's memory; False for from GPU to GPU.
-        device: of this end's tensors.
+        direct: whether content travels from GPU to GPU, as a whole, and not through the host's memory.
     """
 
     edge: Edge
     wire: Wire
-    peer: int
-    group: dist.ProcessGroup | None
-    tag: int
-    host_memory: bool
-    device: torch.device
+    direct: bool = False
 
-    def buffer(self) -> Tensor:
-        """Allocate a buffer for one message."""
-        if self.host_memory:
-            return torch.empty(self.wire.nbytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        return torch.empty(self.wire.nbytes, dtype=torch.uint8, device=self.device)
+
+@dataclass(frozen=True)
+class Link:
+    """Where the other end of a channel is.
+
+    Args:
+        peer: rank of the process there.
+        lanes: the edges, by their numbers in the program.
+        device: of this end's tensors.
+        group: process group for content from GPU to GPU; None where there is none.
+    """
+
+    peer: int
+    lanes: Mapping[int, Lane]
+    device: torch.device
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """Return the edges."""
+        return tuple(lane.edge for lane in self.lanes.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of a frame."""
+        return min(FRAME, max(HEAD if lane.direct else lane.wire.nbytes for lane in self.lanes.values()))
+
+    def frame(self) -> Tensor:
+        """Allocate a frame in the host's memory."""
+        return torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A channel failed."""
+    """A channel failed.
 
-    edge: Edge
+    Args:
+        edges: in it.
+        tag: of the message that was being sent; None where nobody knows.
+        reason: what was raised.
+    """
+
+    edges: tuple[Edge, ...]
     tag: Tag | None
     reason: Exception
 
 
-Arrivals = SimpleQueue[Message | Broken]
+Arrivals = SimpleQueue[Message | Broken | None]
+"""What has come; None for a part of a message, which shows that its sender lives."""
 
 
 class Outgoing:
-    """The sending end of edges whose messages leave one after another; never makes its caller wait.
+    """The sending end of channels whose messages leave one after another; never makes its caller wait.
 
     Args:
-        links: where to, by edge.
+        links: where to.
         arrivals: where a failure is told.
         recorder: who notes departures; None for nobody.
     """
 
-    def __init__(self, links: Mapping[Edge, Link], arrivals: Arrivals, recorder: Recorder | None = None) -> None:
-        self._links = links
-        self._device = next(iter(links.values())).device
+    def __init__(self, links: Collection[Link], arrivals: Arrivals, recorder: Recorder | None = None) -> None:
+        self.links = links
+        self._ends = {edge: (link, n) for link in links for n, edge in zip(link.lanes, link.edges, strict=True)}
+        self._device = next(iter(links)).device
         self._arrivals = arrivals
         self._recorder = recorder
-        self._leaving: tuple[Tag, float] | None = None  # the message that is under way, and since when
-        self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | None] = SimpleQueue()
+        self._leaving: tuple[Tag | None, Link, float] | None = None  # what is under way, and where to, since when
+        self._queue: SimpleQueue[tuple[Message, torch.cuda.Event | None] | bool] = SimpleQueue()
         # A daemon: a send to a process that hangs must not keep this one alive.
-        self._thread = Thread(target=self._run, name=f"send {', '.join(map(str, links))}", daemon=True)
+        name = f"send to {', '.join(str(link.peer) for link in links)}"
+        self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def send(self, message: Message) -> None:
@@ -105,106 +154,199 @@ class Outgoing:
             made.record()
         self._queue.put((message, made))
 
-    def stuck(self, seconds: float) -> Tag | None:
-        """Return the message that has been under way for longer than that, if there is one.
+    def stuck(self, seconds: float) -> tuple[Tag | None, Link] | None:
+        """Return the message whose frame has been under way for longer than that, and where to.
 
-        Whoever is alive takes messages as they come, however slow its computation is: its channels have threads of
+        None if there is no such frame; no message, if it is one of the last frames.
+
+        Whoever is alive takes frames as they come, however slow its computation is: its channels have threads of
         their own.
         """
         leaving = self._leaving
-        return leaving[0] if leaving is not None and monotonic() > leaving[1] + seconds else None
+        return None if leaving is None or monotonic() <= leaving[2] + seconds else leaving[:2]
 
-    def flush(self, seconds: float) -> bool:
-        """Send what is left and stop; return whether that was done in time."""
-        self._queue.put(None)
+    def close(self, *, over: bool) -> None:
+        """Send what is left and stop, behind the caller's back.
+
+        Args:
+            over: whether all is well, so that the other ends need not miss this process when it is gone.
+        """
+        self._queue.put(over)
+
+    def joined(self, seconds: float) -> bool:
+        """Wait until it has stopped; return whether it has in time."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        edge, tag = next(iter(self._links)), None
-        try:
-            buffers = {edge: link.buffer() for edge, link in self._links.items()}
-            with _side_stream(self._device):
-                while (item := self._queue.get()) is not None:
-                    message, made = item
-                    tag = message.tag
-                    edge = tag.edge
+        rings: dict[int, _Ring] = {}
+        lost: set[int] = set()
+        with _side_stream(self._device):
+            while not isinstance(item := self._queue.get(), bool):
+                message, made = item
+                link, number = self._ends[message.tag.edge]
+                if link.peer in lost:
+                    continue
+                try:
                     if made is not None:
                         # The tensors may not be computed yet: this stream waits for the one that makes them.
                         torch.cuda.current_stream().wait_event(made)
-                    # One assignment, which another thread reads without a lock.
-                    self._leaving = tag, monotonic()
-                    self._send(self._links[edge], message, buffers[edge])
-                    self._leaving = None
-        except Exception as reason:  # told to the host, which ends the run or goes on without the other end
-            self._leaving = None
-            self._arrivals.put(Broken(edge, tag, reason))
+                    if link.peer not in rings:
+                        rings[link.peer] = _Ring(link)
+                    self._send(link, number, message, rings[link.peer])
+                except Exception as reason:  # told to the host, which ends the run or goes on without the other end
+                    lost.add(link.peer)
+                    self._arrivals.put(Broken(link.edges, message.tag, reason))
+                self._leaving = None
+        for link in self.links if item else ():
+            if link.peer not in lost:
+                self._leave(link)
 
-    def _send(self, link: Link, message: Message, buffer: Tensor) -> None:
-        link.wire.pack(message, buffer)
-        _settle(link.device)
-        work = dist.isend(buffer, link.peer, group=link.group, tag=link.tag)
-        assert work is not None
-        work.wait(_NEVER)
-        # NCCL's wait holds up the stream and not this thread; the buffer is free once the stream has come so far.
-        if not link.host_memory:
+    def _send(self, link: Link, number: int, message: Message, ring: "_Ring") -> None:
+        lane, tag = link.lanes[number], message.tag
+        # One assignment, which another thread reads without a lock.
+        self._leaving = tag, link, monotonic()
+        pieces = lane.wire.pack(message, number)
+        for frame in framed([next(pieces)] if lane.direct else pieces, ring.free):
+            ring.send(frame)
+            self._leaving = tag, link, monotonic()
+        if lane.direct and (content := [piece.to(link.device) for piece in pieces if len(piece)]):
+            whole = torch.cat(content)
+            _wait(dist.isend(whole, link.peer, group=link.group))
+            # NCCL's wait holds up the stream and not this thread; the content is free once the stream has come so far.
             _settle(link.device)
+        ring.sent()
+
+    def _leave(self, link: Link) -> None:
+        self._leaving = None, link, monotonic()
+        over = _OVER.written()
+        with suppress(RuntimeError):  # whoever is gone had all that was for it
+            for work in [dist.isend(over, link.peer, tag=TAG) for _ in range(AHEAD)]:
+                _wait(work)
+        self._leaving = None
+
+
+class _Ring:
+    """Frames that are filled and sent in turn.
+
+    Args:
+        link: where to.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._free = [link.frame() for _ in range(RING)]
+        self._leaving: deque[tuple[Tensor, dist.Work | None]] = deque()
+
+    def free(self) -> Tensor:
+        """Return a frame that may be written, once one has left."""
+        if not self._free:
+            frame, work = self._leaving.popleft()
+            _wait(work)
+            self._free.append(frame)
+        self._filled = self._free.pop()
+        return self._filled
+
+    def send(self, part: Tensor) -> None:
+        """Send the frame that was free last, as far as it is filled."""
+        _settle(self._link.device)
+        self._leaving.append((self._filled, dist.isend(part, self._link.peer, tag=TAG)))
+
+    def sent(self) -> None:
+        """Wait until all have left."""
+        while self._leaving:
+            frame, work = self._leaving.popleft()
+            _wait(work)
+            self._free.append(frame)
 
 
 class Incoming:
-    """The receiving end of an edge: posts receives ahead and hands over messages in order.
+    """The receiving end of a channel: hands over messages in the order in which they were sent.
 
     Args:
         link: where from.
-        due: the messages of this edge, from first to last, or without end where the last one says that it is.
         arrivals: where messages and failures go.
         recorder: who notes arrivals; None for nobody.
-        ahead: receives posted before their messages are due; 1 where the number of messages is not known, so that none
-            is left in the end.
     """
 
-    def __init__(
-        self,
-        link: Link,
-        due: Iterator[Tag],
-        arrivals: Arrivals,
-        recorder: Recorder | None = None,
-        ahead: int = AHEAD,
-    ) -> None:
-        self._ahead = ahead
-        self._link = link
-        self._due = due
+    def __init__(self, link: Link, arrivals: Arrivals, recorder: Recorder | None = None) -> None:
+        self.link = link
         self._arrivals = arrivals
         self._recorder = recorder
-        self._thread = Thread(target=self._run, name=f"receive {link.edge}", daemon=True)
+        self._posted: deque[tuple[Tensor, dist.Work | None]] = deque()
+        self._thread = Thread(target=self._run, name=f"receive from {link.peer}", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
-        link, tag = self._link, None
-        posted: deque[tuple[Tag, Tensor, dist.Work]] = deque()
-        try:
-            with _side_stream(link.device):
-                while self._post(posted):
-                    tag, buffer, work = posted.popleft()
-                    work.wait(_NEVER)
-                    message = link.wire.unpack(buffer, tag, link.device)
-                    _settle(link.device)
-                    if self._recorder is not None:
-                        self._recorder.arrived(tag, now())
-                    self._arrivals.put(message)
-                    if message.tag.index == END:
-                        return
-        except Exception as reason:  # told to the host, which ends the run
-            self._arrivals.put(Broken(link.edge, tag, reason))
+    def joined(self, seconds: float) -> bool:
+        """Wait until the other end has sent all, or is gone; return whether it has in time."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
-    def _post(self, posted: deque[tuple[Tag, Tensor, dist.Work]]) -> bool:
-        while len(posted) < self._ahead and (tag := next(self._due, None)) is not None:
-            # A buffer for each: the tensors of a message are views of it, and its receiver may keep them.
-            buffer = self._link.buffer()
-            work = dist.irecv(buffer, self._link.peer, group=self._link.group, tag=self._link.tag)
-            assert work is not None
-            posted.append((tag, buffer, work))
-        return bool(posted)
+    def _run(self) -> None:
+        try:
+            with _side_stream(self.link.device):
+                for _ in range(AHEAD):
+                    self._post(self.link.frame())
+                while (message := self._message()) is not None:
+                    if self._recorder is not None:
+                        self._recorder.arrived(message.tag, now())
+                    self._arrivals.put(message)
+                while self._posted:
+                    self._taken()
+        except Exception as reason:  # told to the host, which ends the run or goes on without the other end
+            self._arrivals.put(Broken(self.link.edges, None, reason))
+
+    def _message(self) -> Message | None:
+        """Receive the next message; None after the last one."""
+        link, frame = self.link, self._taken()
+        head = Head.read(frame)
+        if head == _OVER:
+            return None
+        lane = link.lanes.get(head.edge)
+        if lane is None:
+            raise ProtocolError(f"process {link.peer} sent a message of no edge to here (number: {head.edge})")
+        tag = Tag(lane.edge, head.number)
+        # A buffer for each: the tensors of a message are views of it, and its receiver may keep them.
+        content = torch.empty(lane.wire.content(tag, head), dtype=torch.uint8, device=link.device)
+        if lane.direct:
+            self._post(frame)
+            self._receive(content)
+        else:
+            self._assemble(content, frame)
+        return lane.wire.unpack(content, tag, head)
+
+    def _assemble(self, content: Tensor, frame: Tensor) -> None:
+        """Fill a buffer with what is behind the head in a frame, and with the next frames."""
+        came = frame[HEAD:]
+        while True:
+            fits = min(len(came), len(content))
+            content[:fits].copy_(came[:fits], non_blocking=True)
+            content = content[fits:]
+            _settle(self.link.device)
+            self._post(frame)
+            if not len(content):
+                return
+            self._arrivals.put(None)
+            came = frame = self._taken()
+
+    def _receive(self, content: Tensor) -> None:
+        if len(content):
+            _wait(dist.irecv(content, self.link.peer, group=self.link.group))
+            _settle(self.link.device)
+
+    def _post(self, frame: Tensor) -> None:
+        self._posted.append((frame, dist.irecv(frame, self.link.peer, tag=TAG)))
+
+    def _taken(self) -> Tensor:
+        """Wait for the next frame."""
+        frame, work = self._posted.popleft()
+        _wait(work)
+        return frame
+
+
+def _wait(work: dist.Work | None) -> None:
+    assert work is not None
+    work.wait(_NEVER)
 
 
 def _side_stream(device: torch.device) -> torch.cuda.StreamContext:

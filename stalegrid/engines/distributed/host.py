@@ -3,20 +3,23 @@
 Does not know: what agents compute, how channels work inside.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from queue import Empty
+from time import monotonic
 
 import torch
 
 from stalegrid.agents import Agent
-from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
+from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
 from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, StalegridError, TrainingError, Wait
 from stalegrid.observe import Recorder
-from stalegrid.programs import Agenda, Edge, Layout, Message, Unit
+from stalegrid.programs import Agenda, Edge, Layout, Message, Tag, Unit
 
 _PARTING = 1.0  # seconds that each channel has to send what is left, where a run ends with an error
+_GRACE = 5.0  # seconds that an agent has to end whom others can do without
+_LOOK = 0.1  # seconds between two looks at what is still to be sent
 _LONGEST = 1e7  # seconds that a queue can be waited for
 
 
@@ -59,9 +62,9 @@ def _run(
 ) -> None:
     arrivals: Arrivals = Arrivals()
     incoming, outgoing = world.links(program, layouts)
-    senders = _senders(program, outgoing, arrivals, recorder)
-    for edge, link in incoming.items():
-        Incoming(link, program.due(edge), arrivals, recorder, 1 if program.endless(edge) else AHEAD)
+    senders = [Outgoing(links, arrivals, recorder) for links in _in_turn(program, outgoing)]
+    ways = {edge: sender for sender in senders for link in sender.links for edge in link.edges}
+    receivers = [Incoming(link, arrivals, recorder) for link in incoming]
     network = Network(program, agents)
     patience = min(deadline * program.silence(agents), _LONGEST)
     deadline *= program.silence(program.units)
@@ -72,58 +75,92 @@ def _run(
             _receive(network, arrivals, patience)
         for unit in ready:
             for message in _stepped(network, unit, senders):
-                _send(network, senders, message)
+                _send(network, ways, message)
         while not arrivals.empty():
             _receive(network, arrivals, patience)
-    for edge, sender in senders.items():
-        if not sender.flush(deadline) and not program.expendable(edge.target):
-            raise _untaken(f"the last {edge.name} of {edge.source}", edge, deadline)
+    _end(program, senders, receivers, deadline)
     while not arrivals.empty():
         left = arrivals.get()
         # Nothing is due here any more; only what somebody else waits for may not be lost.
-        if isinstance(left, Broken) and left.edge in outgoing and not program.expendable(left.edge.target):
+        if isinstance(left, Broken) and left.tag is not None and not program.expendable(left.tag.edge.target):
             raise _failure(network, left)
 
 
-def _stepped(network: Network, unit: Unit, senders: Mapping[Edge, Outgoing]) -> list[Message]:
+def _end(program: Agenda, senders: Collection[Outgoing], receivers: Collection[Incoming], deadline: float) -> None:
+    """Wait until all is sent, then until others have ended too, which may rightly take longer than the deadline."""
+    for sender in senders:
+        sender.close(over=True)
+    for sender in senders:
+        while not sender.joined(_LOOK) and not _is_needless(sender, receivers):
+            stuck = sender.stuck(deadline)
+            if stuck is not None and all(program.expendable(edge.target) for edge in stuck[1].edges):
+                break
+            if stuck is not None:
+                raise _untaken(*stuck, deadline)
+    over = monotonic() + deadline
+    for receiver in receivers:
+        expendable = all(program.expendable(edge.source) for edge in receiver.link.edges)
+        receiver.joined(min(over - monotonic(), _GRACE if expendable else deadline))
+
+
+def _is_needless(sender: Outgoing, receivers: Collection[Incoming]) -> bool:
+    """Return whether the last frames are for a process that has ended: it does not wait for them, and may be gone."""
+    stuck = sender.stuck(0)
+    return (
+        stuck is not None
+        and stuck[0] is None
+        and any(one.link.peer == stuck[1].peer and one.joined(0) for one in receivers)
+    )
+
+
+def _in_turn(program: Agenda, links: Collection[Link]) -> list[list[Link]]:
+    """Part channels among threads: those of edges whose messages must leave one after another share one."""
+    parts: list[tuple[set[object], list[Link]]] = []
+    for link in links:
+        ports = {program.port(edge) for edge in link.edges}
+        shared = [part for part in parts if part[0] & ports]
+        parts = [part for part in parts if part not in shared]
+        parts.append((ports.union(*(p for p, _ in shared)), [*(one for _, many in shared for one in many), link]))
+    return [many for _, many in parts]
+
+
+def _stepped(network: Network, unit: Unit, senders: Collection[Outgoing]) -> list[Message]:
     """Step a unit; where its numbers go wrong, let what others were to be told leave first, as reports before it."""
     try:
         return network.step(unit)
     except TrainingError:
-        for sender in senders.values():
-            sender.flush(_PARTING)
+        for sender in senders:
+            sender.close(over=False)
+        for sender in senders:
+            sender.joined(_PARTING)
         raise
 
 
-def _check(network: Network, senders: Mapping[Edge, Outgoing], deadline: float) -> None:
+def _check(network: Network, senders: Collection[Outgoing], deadline: float) -> None:
     """Check that messages are taken: a hung process, which may be the observer's, would let them pile up here."""
     # Senders are asked between steps: their threads hang in a call of Gloo and cannot say so.
-    for sender in senders.values():
-        tag = sender.stuck(deadline)
-        if tag is not None and not network.lose(tag.edge):
-            raise _untaken(str(tag), tag.edge, deadline)
+    for sender in senders:
+        stuck = sender.stuck(deadline)
+        if stuck is not None and not _lose(network, stuck[1].edges):
+            raise _untaken(*stuck, deadline)
 
 
-def _untaken(what: str, edge: Edge, deadline: float) -> DeadlineExceeded:
+def _lose(network: Network, edges: Collection[Edge]) -> bool:
+    """Go on without the process at the other end of a channel; return whether that is possible."""
+    lost = [network.lose(edge) for edge in edges]  # all of them: a process takes all its units with it
+    return all(lost)
+
+
+def _untaken(tag: Tag | None, link: Link, deadline: float) -> DeadlineExceeded:
+    edge = link.edges[0] if tag is None else tag.edge
+    what = f"the last {edge.name} of {edge.source}" if tag is None else str(tag)
     taker = called(str(edge.target))
     wait = Wait(str(edge.source), f"{edge.name} to be taken", str(edge.target))
     return DeadlineExceeded(f"{taker} is silent: it has not taken {what} within {deadline:g} s", [wait])
 
 
-def _senders(
-    program: Agenda, outgoing: Mapping[Edge, Link], arrivals: Arrivals, recorder: Recorder | None
-) -> dict[Edge, Outgoing]:
-    """Return the sender of every edge; those of one port share it."""
-    ports: dict[object, dict[Edge, Link]] = {}
-    for edge, link in outgoing.items():
-        ports.setdefault(program.port(edge), {})[edge] = link
-    return {
-        edge: sender for links in ports.values() for sender in [Outgoing(links, arrivals, recorder)] for edge in links
-    }
-
-
-def _send(network: Network, senders: Mapping[Edge, Outgoing], message: Message) -> None:
-    sender = senders.get(message.tag.edge)
+def _send(network: Network, ways: Mapping[Edge, Outgoing], message: Message) -> None:
+    sender = ways.get(message.tag.edge)
     if sender is None:
         network.deliver(message)
     else:
@@ -141,6 +178,8 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
             f"{stalled(waits)}; nothing came within {patience:g} s; if that is how slow a step is, raise the deadline",
             waits,
         ) from None
+    if arrived is None:
+        return
     if isinstance(arrived, Message):
         for tensor in arrived.tensors:
             if tensor.is_cuda:  # allocated on the receiving thread's stream, used on this one's
@@ -148,12 +187,14 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
         network.deliver(arrived)
     elif isinstance(arrived.reason, StalegridError):
         raise arrived.reason
-    elif not network.lose(arrived.edge):
+    elif not _lose(network, arrived.edges):
         raise _failure(network, arrived)
 
 
 def _failure(network: Network, broken: Broken) -> PeerLost:
-    waits = waits_of(network.missing())
-    which = broken.edge if broken.tag is None else broken.tag
+    missing = network.missing()
+    waits = waits_of(missing)
+    awaited = (tag for tags in missing.values() for tag in tags if tag.edge in broken.edges)
+    which = broken.tag or next(awaited, broken.edges[0])
     told = describe(waits) or "nobody here waits yet"
     return PeerLost(f"the channel of {which} broke: {told} ({broken.reason})", waits)

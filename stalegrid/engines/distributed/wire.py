@@ -1,7 +1,14 @@
-"""A message as bytes: a header of one cache line, then each tensor in its own memory order.
+"""A message as bytes: a head of one cache line, then each tensor in its own memory order, parted into frames.
 
 Does not know: who sends, who receives, how bytes travel.
+
+The head says which message it is, so that whoever takes bytes as they come need not know what is due.  A message of n
+bytes takes ceil((64 + n) / frame) frames and is copied once on either side, frame by frame: neither needs a buffer of
+its size but the one that its tensors are then views of.
 """
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,9 +16,43 @@ from torch import Tensor
 from stalegrid.errors import ProtocolError
 from stalegrid.programs import ALIGNMENT, END, Layout, Message, Tag, TensorSpec, aligned, layout_of
 
+HEAD = ALIGNMENT
+"""Bytes; a whole cache line for four numbers, so that the tensors behind it are aligned as they are anywhere else."""
+
+
+FRAME = 1 << 19
+"""Bytes of a frame at most."""
+
+
+class Head(NamedTuple):
+    """What comes before the content of a message.
+
+    Args:
+        edge: number of the edge among those of the program.
+        number: index of the message.
+        version: see :class:`stalegrid.programs.messages.Message`.
+        layout: number of the layout that the content has.
+    """
+
+    edge: int
+    number: int = 0
+    version: int = 0
+    layout: int = 0
+
+    def written(self) -> Tensor:
+        """Return it as bytes, shape (64,)."""
+        line = torch.zeros(HEAD // 8, dtype=torch.int64)
+        line[: len(self)] = torch.tensor(self)
+        return line.view(torch.uint8)
+
+    @classmethod
+    def read(cls, frame: Tensor) -> "Head":
+        """Read it from the first bytes of a frame."""
+        return cls(*frame[: 8 * len(cls._fields)].view(torch.int64).tolist())
+
 
 class Wire:
-    """How messages are laid out in a buffer.
+    """How the messages of an edge are laid out.
 
     Args:
         layouts: of a message; several where batches have several shapes.
@@ -22,32 +63,61 @@ class Wire:
 
     @property
     def nbytes(self) -> int:
-        """Size of a buffer, in which any message fits."""
-        return ALIGNMENT + max(sum(aligned(spec.nbytes) for spec in layout) for layout in self.layouts)
+        """Size of the largest message with its head."""
+        return HEAD + max(map(_size, self.layouts))
 
-    def pack(self, message: Message, buffer: Tensor) -> None:
-        """Write a message into a buffer, one copy a tensor.
+    def content(self, tag: Tag, head: Head) -> int:
+        """Return how many bytes follow a head.
+
+        Raises:
+            ProtocolError: no message has such a head.
+        """
+        if tag.index == END:
+            return 0
+        if not 0 <= head.layout < len(self.layouts):
+            raise ProtocolError(
+                f"{tag.edge} brought a message of no layout (number: {head.layout}, of {len(self.layouts)})"
+            )
+        return _size(self.layouts[head.layout])
+
+    def pack(self, message: Message, edge: int) -> Iterator[Tensor]:
+        """Yield a message as bytes, in pieces, which are the message's own memory where it lies as the layout does.
 
         Args:
             message: on any device.
-            buffer: uint8, shape (nbytes,).
+            edge: number of its edge.
 
         Raises:
             ProtocolError: the tensors are of no layout.
         """
-        number = 0 if message.tag.index == END else self._number(message)
-        # A whole cache line for three numbers: so the tensors behind it are aligned as they are anywhere else.
-        header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
-        header[0], header[1], header[2] = message.tag.index, message.version, number
-        buffer[:ALIGNMENT].view(torch.int64).copy_(header)
-        if message.tag.index == END:
+        last = message.tag.index == END
+        number = 0 if last else self._number(message)
+        yield Head(edge, message.tag.index, message.version, number).written()
+        if last:
             return
-        for view, tensor in zip(_views(buffer, self.layouts[number]), message.tensors, strict=True):
-            view.copy_(tensor, non_blocking=True)
+        for tensor, spec in zip(message.tensors, self.layouts[number], strict=True):
+            yield _bytes(tensor.detach(), spec)
+            yield torch.zeros(aligned(spec.nbytes) - spec.nbytes, dtype=torch.uint8)
+
+    def unpack(self, content: Tensor, tag: Tag, head: Head) -> Message:
+        """Read a message from bytes that nobody will write again.
+
+        Args:
+            content: uint8, as long as :meth:`content` says.
+            tag: of the message.
+            head: that came before.
+        """
+        if tag.index == END:
+            return Message(tag, head.version, ())
+        views, offset = [], 0
+        for spec in self.layouts[head.layout]:
+            views.append(_view(content[offset : offset + spec.nbytes], spec))
+            offset += aligned(spec.nbytes)
+        return Message(tag, head.version, tuple(views))
 
     def _number(self, message: Message) -> int:
         """Return which of the layouts a message has."""
-        # Shapes are not on the wire: both ends know them, so a receive is posted before its message is made.
+        # Shapes are not on the wire, since both ends know them; which of a few they are is a number.
         found = tuple((tuple(t.shape), t.dtype) for t in message.tensors)
         due = [tuple((spec.shape, spec.dtype) for spec in layout) for layout in self.layouts]
         if found not in due:
@@ -61,35 +131,37 @@ class Wire:
             return self.layouts.index(found_order) if found_order in self.layouts else due.index(found)
         return due.index(found)
 
-    def unpack(self, buffer: Tensor, tag: Tag, device: torch.device) -> Message:
-        """Read a message from a buffer that nobody will write again.
 
-        Args:
-            buffer: uint8, shape (nbytes,).
-            tag: which message is due.
-            device: that the tensors are wanted on.
+def framed(pieces: Iterable[Tensor], frame: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """Copy bytes into frames, one after another, and yield each as far as it is filled.
 
-        Raises:
-            ProtocolError: another message is in the buffer.
-        """
-        index, version, number = buffer[:24].view(torch.int64).tolist()
-        if index == END:
-            return Message(Tag(tag.edge, END), version, ())
-        if index != tag.index:
-            raise ProtocolError(f"{tag.edge} brought message {index} where {tag.index} was due")
-        if not 0 <= number < len(self.layouts):
-            raise ProtocolError(f"{tag.edge} brought a message of no layout (number: {number}, of {len(self.layouts)})")
-        views = _views(buffer, self.layouts[number])
-        return Message(tag, version, tuple(v.to(device, non_blocking=True) for v in views))
+    Args:
+        pieces: the bytes, in order.
+        frame: returns one that may be written.
+    """
+    room = filled = frame()
+    for piece in pieces:
+        while len(piece):
+            if not len(room):
+                yield filled
+                room = filled = frame()
+            fits = min(len(piece), len(room))
+            room[:fits].copy_(piece[:fits], non_blocking=True)
+            piece, room = piece[fits:], room[fits:]
+    yield filled[: len(filled) - len(room)]
 
 
-def _views(buffer: Tensor, layout: Layout) -> list[Tensor]:
-    views = []
-    offset = ALIGNMENT
-    for spec in layout:
-        views.append(_view(buffer[offset : offset + spec.nbytes], spec))
-        offset += aligned(spec.nbytes)
-    return views
+def _size(layout: Layout) -> int:
+    return sum(aligned(spec.nbytes) for spec in layout)
+
+
+def _bytes(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """Return the bytes of a tensor in the memory order that it is due in."""
+    if tensor.stride() == spec.stride and not (tensor.is_conj() or tensor.is_neg()):
+        return tensor.as_strided((spec.numel,), (1,)).view(torch.uint8)
+    laid = torch.empty(spec.numel, dtype=spec.dtype, device=tensor.device)
+    laid.as_strided(spec.shape, spec.stride).copy_(tensor)
+    return laid.view(torch.uint8)
 
 
 def _view(part: Tensor, spec: TensorSpec) -> Tensor:

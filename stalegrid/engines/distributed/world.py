@@ -1,9 +1,9 @@
-"""Who lives where: processes, devices, and the channel of every edge.
+"""Who lives where: processes, devices, and the channels between them.
 
 Does not know: what agents compute, when they step.
 
 CPU tensors travel over Gloo.  GPU tensors travel over NCCL where both processes have a GPU of their own, else over Gloo
-through pinned host memory.  NCCL ignores tags, so each of its edges has a process group of its own.  The NCCL path has
+through pinned host memory.  NCCL ignores tags, so each channel has a process group of its own there.  The NCCL path has
 not been run by the authors yet.
 """
 
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from stalegrid.engines.distributed import talk
-from stalegrid.engines.distributed.channels import Link
+from stalegrid.engines.distributed.channels import Lane, Link
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ConfigError
 from stalegrid.programs import ASKED, OBSERVER, Agenda, Edge, Layout, Unit
@@ -74,25 +74,27 @@ class World:
         """Return the agents of this process, in canonical order."""
         return [unit for unit, rank in self.home.items() if rank == self.rank]
 
-    def links(
-        self, program: Agenda, layouts: Callable[[Edge], tuple[Layout, ...]]
-    ) -> tuple[dict[Edge, Link], dict[Edge, Link]]:
+    def links(self, program: Agenda, layouts: Callable[[Edge], tuple[Layout, ...]]) -> tuple[list[Link], list[Link]]:
         """Return this process's incoming and outgoing links; every process must call this at the same time."""
-        incoming: dict[Edge, Link] = {}
-        outgoing: dict[Edge, Link] = {}
+        incoming: dict[int, dict[int, Lane]] = {}
+        outgoing: dict[int, dict[int, Lane]] = {}
+        groups: dict[tuple[int, int], Any] = {}
         edges = (edge for agent in program.agents for edge in program.inbound(agent))
         for number, edge in enumerate(edges):
-            source, target = self.home[edge.source], self.home[edge.target]
+            source, target = ends = self.home[edge.source], self.home[edge.target]
             if source == target:
                 continue
             direct = self._direct(edge)
-            # All processes make every group, in the same order, their own or not: so torch wants it.
-            group: Any = dist.new_group([source, target], backend="nccl") if direct else None
-            for mine, peer, links in ((target, source, incoming), (source, target, outgoing)):
+            if direct and ends not in groups:
+                # All processes make every group, in the same order, their own or not: so torch wants it.
+                groups[ends] = dist.new_group(list(ends), backend="nccl")
+            for mine, peer, lanes in ((target, source, incoming), (source, target, outgoing)):
                 if mine == self.rank:
-                    tag = 0 if direct else number
-                    links[edge] = Link(edge, Wire(*layouts(edge)), peer, group, tag, not direct, self.device)
-        return incoming, outgoing
+                    lanes.setdefault(peer, {})[number] = Lane(edge, Wire(*layouts(edge)), direct)
+        return (
+            [Link(peer, lanes, self.device, groups.get((peer, self.rank))) for peer, lanes in incoming.items()],
+            [Link(peer, lanes, self.device, groups.get((self.rank, peer))) for peer, lanes in outgoing.items()],
+        )
 
     def elsewhere(self, names: Iterable[str]) -> str:
         """Say for the end of an error on which other hosts agents are; nothing of those on this one."""

@@ -9,7 +9,7 @@ about to be overwritten.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -44,12 +44,21 @@ class View:
             forward at the weights of now.
         holds: whether the versions of all batches in flight are held anyway.
         elsewhere: whether forwards use other weights than those of now.
+        exact: whether a backward sees the very weights of its forward; no more, unless it says so, in a class that
+            overrides what either uses.
     """
 
     recomputes: ClassVar[bool] = False
     delay: ClassVar[int] = 0
     holds: ClassVar[bool] = False
     elsewhere: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a class not inherit that it is exact along with half of what makes it so."""
+        super().__init_subclass__(**options)
+        if "exact" not in vars(cls) and vars(cls).keys() & {"forwarding", "seen"}:
+            cls.exact = False
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -72,6 +81,11 @@ class View:
     def late(cls, schedule: Schedule, stage: int) -> bool:
         """Return whether a backward may find other weights in their place than its forward had there."""
         return cls.elsewhere or schedule.bound(stage) > 0
+
+    @classmethod
+    def casts_anew(cls, schedule: Schedule, stage: int) -> bool:
+        """Return whether a backward needs casts of other weights than those that its forward has cast."""
+        return not cls.exact and not cls.recomputes and cls.late(schedule, stage)
 
     @property
     def parameters(self) -> Tensor:

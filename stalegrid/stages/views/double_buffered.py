@@ -20,6 +20,7 @@ class DoubleBuffered(View):
     delay = 1
     holds = True
     elsewhere = True
+    exact = True
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)

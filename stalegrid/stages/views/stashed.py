@@ -13,6 +13,7 @@ class Stashed(View):
     """Holds the version of every batch in flight, as PipeDream does (SOSP 2019)."""
 
     holds = True
+    exact = True
 
     @classmethod
     def kept(cls, schedule: Schedule, stage: int) -> Kept:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from stalegrid.config import Settings
+from stalegrid.plans import Task
 from stalegrid.plans.plan import Plan
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verifying import Outcome, compare, outcome_of, read_outcome, run_engine
-from tests.cases import CPU, changed, make_plan, make_settings, make_task, run_simulator
+from tests.cases import CPU, changed, images, make_plan, make_settings, make_task, run_simulator
 from tests.engines.distributed import matrix
 
 ROOT = Path(__file__).parents[3]
@@ -55,7 +57,18 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, expecte
 
 @pytest.mark.parametrize(("groups", "stages", "processes"), [(2, 2, 4), (3, 3, 3), (1, 1, 1)])
 def test_processes_started_by_the_library_itself(groups: int, stages: int, processes: int) -> None:
-    task, settings = make_task(), make_settings(groups, stages, lag=1, processes=processes)
+    hold(make_task(), make_settings(groups, stages, lag=1, processes=processes))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 16])
+@pytest.mark.parametrize("mixing", [{"topology": "complete"}, {"method": "data-parallel"}], ids=str)
+def test_sixteen_groups_each_of_which_talks_to_each(mixing: dict[str, str], processes: int) -> None:
+    task = make_task(data=images(64))
+    hold(task, make_settings(16, 1, batch_size=2, updates=4, processes=processes, **mixing))
+
+
+def hold(task: Task, settings: Settings) -> None:
+    """Hold processes against the simulator."""
     plan = make_plan(task, settings)
     settings = plan.settled(settings)
     simulated = run_engine(task, changed(settings, engine="simulator"), plan)

@@ -4,13 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stalegrid.engines.distributed.wire import Wire
+from stalegrid.engines.distributed.wire import FRAME, HEAD, Head, Wire, framed
 from stalegrid.errors import ProtocolError
 from stalegrid.programs.actions import Edge, Tag
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import ALIGNMENT, END, Message, TensorSpec, layout_of
 
-CPU = torch.device("cpu")
 EDGE = Edge("activation", Unit(0, 0), Unit(0, 1))
 TAG = Tag(EDGE, 5)
 DTYPES = [
@@ -33,12 +32,24 @@ def numbers(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.randint(-100, 100, shape, generator=draw).to(dtype)
 
 
-def travel(*tensors: Tensor, wire: Wire | None = None) -> Message:
-    """Pack into a buffer full of rubbish and unpack."""
+def packed(wire: Wire, message: Message, size: int = FRAME) -> Tensor:
+    """Return the bytes of a message that went in frames full of rubbish."""
+    frame = torch.full((size,), 0xA5, dtype=torch.uint8)
+    return torch.cat([part.clone() for part in framed(wire.pack(message, 7), lambda: frame)])
+
+
+def unpacked(wire: Wire, came: Tensor, edge: Edge = EDGE) -> Message:
+    head = Head.read(came)
+    assert head.edge == 7
+    tag = Tag(edge, head.number)
+    assert wire.content(tag, head) == len(came) - HEAD
+    return wire.unpack(came[HEAD:], tag, head)
+
+
+def travel(*tensors: Tensor, wire: Wire | None = None, size: int = FRAME) -> Message:
+    """Pack and unpack."""
     wire = wire or Wire(layout_of(tensors))
-    buffer = torch.full((wire.nbytes,), 0xA5, dtype=torch.uint8)
-    wire.pack(Message(TAG, 3, tensors), buffer)
-    return wire.unpack(buffer, TAG, CPU)
+    return unpacked(wire, packed(wire, Message(TAG, 3, tensors), size))
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -58,10 +69,11 @@ def test_tensors_of_every_type_arrive_as_they_were(dtype: torch.dtype) -> None:
 @given(
     shapes=st.lists(st.lists(st.integers(0, 6), max_size=4).map(tuple), max_size=5),
     dtypes=st.lists(st.sampled_from(DTYPES), min_size=5, max_size=5),
+    size=st.integers(HEAD, 3000),
 )
-def test_any_list_of_tensors_arrives(shapes: list[tuple[int, ...]], dtypes: list[torch.dtype]) -> None:
+def test_any_list_of_tensors_arrives(shapes: list[tuple[int, ...]], dtypes: list[torch.dtype], size: int) -> None:
     sent = [numbers(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=False)]
-    got = travel(*sent).tensors
+    got = travel(*sent, size=size).tensors
     assert len(got) == len(sent)
     assert all(same(a, b) for a, b in zip(sent, got, strict=True))
 
@@ -107,29 +119,54 @@ def test_another_memory_order_than_the_layout_arrives_in_that_of_the_layout() ->
     assert got.stride() == due.stride()
 
 
-def test_every_tensor_starts_on_a_cache_line_of_the_buffer() -> None:
+@pytest.mark.parametrize(
+    "sent", [torch.complex(numbers((5,), torch.float32), torch.ones(5)).conj(), torch._neg_view(torch.ones(5))]
+)
+def test_what_is_only_marked_as_conjugate_or_negative_arrives_as_its_numbers(sent: Tensor) -> None:
+    (got,) = travel(sent).tensors
+    assert torch.equal(got, sent.resolve_conj().resolve_neg())
+
+
+def test_every_tensor_starts_on_a_cache_line() -> None:
     sent = (numbers((3,), torch.int8), numbers((0,), torch.float64), numbers((33,), torch.float32))
     wire = Wire(layout_of(sent))
     assert wire.nbytes == ALIGNMENT * (1 + 1 + 0 + 3)
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(TAG, 0, sent), buffer)
-    starts = [t.data_ptr() - buffer.data_ptr() for t in wire.unpack(buffer, TAG, CPU).tensors if t.numel()]
-    assert starts == [ALIGNMENT, 2 * ALIGNMENT]
+    content = packed(wire, Message(TAG, 0, sent))[HEAD:].clone()
+    head = Head(7, 5, 0, 0)
+    starts = [t.data_ptr() - content.data_ptr() for t in wire.unpack(content, TAG, head).tensors if t.numel()]
+    assert starts == [0, ALIGNMENT]
 
 
-def test_a_message_without_tensors_is_a_header() -> None:
-    assert Wire(()).nbytes == ALIGNMENT
+def test_a_message_without_tensors_is_a_head() -> None:
+    assert Wire(()).nbytes == HEAD
     assert travel().tensors == ()
 
 
-def test_packing_copies() -> None:
-    sent = numbers((4,), torch.float32)
+@pytest.mark.parametrize("size", [HEAD, 100, 1000, 1024, FRAME])
+def test_frames_are_full_but_for_the_last(size: int) -> None:
+    sent = numbers((240,), torch.float32)
     wire = Wire(layout_of([sent]))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(TAG, 0, (sent,)), buffer)
+    frames: list[Tensor] = []
+
+    def frame() -> Tensor:
+        frames.append(torch.zeros(size, dtype=torch.uint8))
+        return frames[-1]
+
+    parts = [len(part) for part in framed(wire.pack(Message(TAG, 0, (sent,)), 7), frame)]
+    assert sum(parts) == wire.nbytes == 1024
+    assert len(frames) == len(parts) == -(-1024 // size)
+    assert parts[:-1] == [size] * (len(parts) - 1)
+    assert 0 < parts[-1] <= size
+
+
+def test_a_message_is_copied_into_frames_and_nowhere_else() -> None:
+    sent = numbers((4,), torch.float32)
+    _, piece, *_ = Wire(layout_of([sent])).pack(Message(TAG, 0, (sent,)), 7)
+    assert piece.data_ptr() == sent.data_ptr()
     before = sent.clone()
+    came = packed(wire := Wire(layout_of([sent])), Message(TAG, 0, (sent,)))
     sent.zero_()
-    assert torch.equal(wire.unpack(buffer, TAG, CPU).tensors[0], before)
+    assert torch.equal(unpacked(wire, came).tensors[0], before)
 
 
 @pytest.mark.parametrize(
@@ -144,58 +181,36 @@ def test_packing_copies() -> None:
 )
 def test_another_content_than_the_layout_is_refused(found: tuple[Tensor, ...]) -> None:
     wire = Wire(layout_of([torch.zeros(2, 3)]))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
     with pytest.raises(ProtocolError, match=r"activation \(0,0\)->\(0,1\) #5 has another content"):
-        wire.pack(Message(TAG, 0, found), buffer)
-
-
-def test_another_message_than_the_due_one_is_refused() -> None:
-    wire = Wire(())
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(TAG, 0, ()), buffer)
-    with pytest.raises(ProtocolError, match="brought message 5 where 6 was due"):
-        wire.unpack(buffer, Tag(EDGE, 6), CPU)
+        packed(wire, Message(TAG, 0, found))
 
 
 @pytest.mark.parametrize("layout", [(), layout_of([torch.zeros(2, 3), torch.zeros(4, dtype=torch.int64)])])
-def test_the_last_message_of_an_edge_has_no_content_and_may_come_at_any_time(layout: tuple[TensorSpec, ...]) -> None:
+def test_the_last_message_of_an_edge_has_no_content(layout: tuple[TensorSpec, ...]) -> None:
     wire = Wire(layout)
-    buffer = torch.full((wire.nbytes,), 0xA5, dtype=torch.uint8)
-    wire.pack(Message(Tag(EDGE, END), END, ()), buffer)
-    assert (buffer[ALIGNMENT:] == 0xA5).all(), "a header is all that is written"
-    for index in (0, 5, 10**9):
-        assert wire.unpack(buffer, Tag(EDGE, index), CPU) == Message(Tag(EDGE, END), END, ())
-
-
-def test_a_buffer_that_carried_the_last_message_carries_others_as_before() -> None:
-    wire = Wire(layout_of([torch.zeros(3)]))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(Tag(EDGE, END), END, ()), buffer)
-    wire.pack(Message(TAG, 0, (torch.ones(3),)), buffer)
-    made = wire.unpack(buffer, TAG, CPU)
-    assert (made.tag, made.version) == (TAG, 0)
-    assert torch.equal(made.tensors[0], torch.ones(3))
+    last = Message(Tag(EDGE, END), 9, ())
+    came = packed(wire, last)
+    assert len(came) == HEAD
+    assert unpacked(wire, came) == last
 
 
 @pytest.mark.parametrize("version", [0, 1, 2**40])
 def test_no_version_of_a_message_with_content_is_taken_for_the_end(version: int) -> None:
     wire = Wire(layout_of([torch.zeros(3)]))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(TAG, version, (torch.ones(3),)), buffer)
-    assert wire.unpack(buffer, TAG, CPU).version == version
+    assert unpacked(wire, packed(wire, Message(TAG, version, (torch.ones(3),)))).version == version
     with pytest.raises(ProtocolError, match="another content"):
-        wire.pack(Message(TAG, version, ()), buffer)
+        packed(wire, Message(TAG, version, ()))
 
 
 @pytest.mark.parametrize("size", [3, 9, 1])
-def test_a_message_has_one_of_several_layouts_in_a_buffer_that_fits_the_largest(size: int) -> None:
+def test_a_message_has_one_of_several_layouts_and_takes_no_more_than_that(size: int) -> None:
     wire = Wire(*(layout_of([torch.zeros(n), torch.zeros(n, 5)]) for n in (3, 9, 1)))
     assert wire.nbytes == ALIGNMENT * (1 + 1 + 3)
     sent = numbers((size,), torch.float32), numbers((size, 5), torch.float32)
     assert all(map(same, travel(*sent, wire=wire).tensors, sent))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
+    assert len(packed(wire, Message(TAG, 0, sent))) == ALIGNMENT * (1 + 1 + {3: 1, 9: 3, 1: 1}[size])
     with pytest.raises(ProtocolError, match=r"another content .* due: \(\(\(3,\).* or \(\(\(9,\).*training.shapes"):
-        wire.pack(Message(TAG, 0, (torch.zeros(2), torch.zeros(2, 5))), buffer)
+        packed(wire, Message(TAG, 0, (torch.zeros(2), torch.zeros(2, 5))))
 
 
 def test_layouts_of_the_same_shapes_keep_their_memory_orders() -> None:
@@ -207,11 +222,8 @@ def test_layouts_of_the_same_shapes_keep_their_memory_orders() -> None:
         assert got.stride() == tensor.stride()
 
 
-def test_a_number_of_no_layout_is_refused() -> None:
+@pytest.mark.parametrize("number", [2, -1])
+def test_a_number_of_no_layout_is_refused(number: int) -> None:
     wire = Wire(layout_of([torch.zeros(3)]), layout_of([torch.zeros(4)]))
-    buffer = torch.empty(wire.nbytes, dtype=torch.uint8)
-    wire.pack(Message(TAG, 0, (torch.ones(4),)), buffer)
-    for number in (2, -1):
-        buffer[16:24].view(torch.int64)[0] = number
-        with pytest.raises(ProtocolError, match=rf"a message of no layout \(number: {number}, of 2\)"):
-            wire.unpack(buffer, TAG, CPU)
+    with pytest.raises(ProtocolError, match=rf"a message of no layout \(number: {number}, of 2\)"):
+        wire.content(TAG, Head.read(Head(7, 5, 0, number).written()))
