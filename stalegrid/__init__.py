@@ -53,6 +53,7 @@ from stalegrid.programs import (
 )
 from stalegrid.recipes import RunConfig
 from stalegrid.runs import Result
+from stalegrid.sources import whole_model
 from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
 from stalegrid.timing import DeviceSettings
 from stalegrid.train import train
@@ -132,4 +133,5 @@ __all__ = [
     "save_exported",
     "stale",
     "train",
+    "whole_model",
 ]

@@ -369,23 +369,23 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
+    tried = task.tried(model)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     apart, blocks = asked.grid.tied == "mirror", asked.grid.blocks
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
-    check_last(model, batches.form, each)
+    check_last(tried, batches.form, each)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
-    cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+    cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
-    trial = partial(
-        probe, task, dataclasses.replace(program, updates=updates), view, makers(corrections), stages, form=cut.form
-    )
+    planned, made = dataclasses.replace(program, updates=updates), partial(task.filled, model=model)
+    trial = partial(probe, task, planned, view, makers(corrections), stages, form=cut.form, made=made)
     probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
-    check_saved(model)
-    check_test(task, model, test)
-    check_measured(task, model, test, asked.output.best)
+    check_saved(tried)
+    check_test(task, tried, test)
+    check_measured(task, tried, test, asked.output.best)
     sums = probed[-1].sums
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(

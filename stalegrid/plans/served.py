@@ -32,13 +32,13 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import (
-    cast_model,
     check_data,
     check_last,
     check_optimizer,
     check_test,
     make_batches,
     make_test,
+    whole_model,
 )
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
@@ -282,7 +282,7 @@ def make_served_plan(
     updates = updates_of(training, of_epoch)
     per_epoch = updates if of_epoch is None else of_epoch
     end = end_of(training, updates)
-    model, test = cast_model(task, training), make_test(task, training)
+    model, test = whole_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     watch = make_watch(test, asked.output, per_epoch)
     corrections = chosen_corrections(method.corrections, asked.method)

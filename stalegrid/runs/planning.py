@@ -45,7 +45,7 @@ def planned_from(asked: Asked, source: Checkpoint) -> Plan | ServedPlan:
 
 def planned_alike(asked: Asked, measured: Measured) -> Plan | ServedPlan:
     """Return the plan of a run that another process has planned, with what that one measured."""
-    with computing(asked.settings.engine.threads):
+    with computing(asked.settings.engine.threads, sparing=asked.task.source is not None):
         return fitted(asked, plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
@@ -100,7 +100,7 @@ def _measured(settings: Settings) -> list[str]:
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
     unknown = settings.method.staleness == "auto" and settings.devices.costs is None
-    with computing(settings.engine.threads):
+    with computing(settings.engine.threads, sparing=task.source is not None):
         # Not for learners, whose plan refuses a staleness: to measure first would take long.
         measured = unknown and isinstance(find(settings.method.name), Method)
         table = profile(task, settings, settings.engine) if measured else None
@@ -114,7 +114,7 @@ def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan |
     for line in other_bits(source, bits(settings)):
         tell(line, "stderr")
     measured = Measured.read(source.manifest["measured"].encode())
-    with computing(settings.engine.threads):
+    with computing(settings.engine.threads, sparing=task.source is not None):
         plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
     return plan
