@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.disturbing import DAMAGES, FAULTS, KILLED, TERMINATED, Fault
 from benchmarks.started import Failed, Started, wait_for
 from stalegrid.checkpoints import FOLDER, folder_of
+from stalegrid.checkpoints.taken import end_of
 from stalegrid.observe import METRICS, MODEL, SUMMARY
 from stalegrid.plans import Membership
 from stalegrid.recipes import make_task
@@ -206,7 +207,8 @@ class _Course:
         self.statuses.append(status)
         if status not in (0, *leg.fault.statuses):
             raise Failed(f"it ended with status {status} after {leg.fault.name}")
-        self.ended = status == 0
+        # It may be killed after it has ended, while its process does.
+        self.ended = status == 0 or end_of(self.run / FOLDER) is not None
         self._check_left(leg.fault, status, before, version)
         self._check_kept(kept)
         if leg.damage is not None and not self.ended and _wholes(self.run):

@@ -160,3 +160,5 @@ def test_a_mixing_of_ones_own_goes_on_too_where_it_is_saved_as_planned(tmp_path:
     check_resumed(train(tmp_path / "run", **options), 10, **options)
     with pytest.raises(ConfigError, match=r"mixing of your own.*checkpoint.minutes: 5.*take checkpoint.every"):
         train(tmp_path / "b", checkpoint=stalegrid.CheckpointSettings(minutes=5), **options)
+    with pytest.raises(ConfigError, match=r"mixing of your own does not know which groups are there"):
+        train(tmp_path / "c", engine=stalegrid.EngineSettings(on_loss="continue"), **options)

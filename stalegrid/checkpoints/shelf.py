@@ -72,7 +72,7 @@ class Shelf:
         if version != self._version:
             self.flush()
             self._version = version
-        part = (unit, version, *parted(state))
+        part = (unit, version, *parted(state, self._device))
         before = self._thread
         # One after another: each waits for the one before.
         self._thread = threading.Thread(target=self._write, args=(part, before), name="checkpoint")

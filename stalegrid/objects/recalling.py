@@ -78,7 +78,7 @@ class Recalling:
         if kind in _CONTAINERS:
             return self._container(node, there, number)
         if kind == "array":
-            self._made[number] = _array(node[1].numpy(), there)
+            self._made[number] = _array(node[1].cpu().numpy(), there)
         elif kind == "count":
             self._made[number] = itertools.count(*node[1:-1])
         elif kind == "tuple":
@@ -130,7 +130,7 @@ class Recalling:
             with torch.no_grad():
                 there.copy_(content)
         elif kind == "generator":
-            there.set_state(content)
+            there.set_state(content.cpu())
         elif kind == "drawer":
             state = _unplain(content)
             if isinstance(there, random.Random):

@@ -28,11 +28,12 @@ _MAPS: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
-def parted(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+def parted(tree: Any, device: torch.device | None = None) -> tuple[Any, dict[str, Tensor]]:
     """Part a tree into what JSON can hold, and copies of its tensors by name.
 
     Args:
         tree: nested lists, tuples, sets, deques, dictionaries, counters; in them numbers, texts, None and tensors.
+        device: that whoever has it computes on, which its tensors follow when it goes on elsewhere; None for the CPU.
 
     Returns:
         The first for :func:`stalegrid.written.to_json`, the second on the CPU, dense; a tensor that is there twice is
@@ -42,12 +43,13 @@ def parted(tree: Any) -> tuple[Any, dict[str, Tensor]]:
         TypeError: something in it is of another kind.
     """
     tensors: dict[str, Tensor] = {}
-    return _Parting(tensors).value(tree, ""), tensors
+    return _Parting(tensors, device).value(tree, ""), tensors
 
 
 class _Parting:
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device | None) -> None:
         self._tensors = tensors
+        self._home = device is None or device.type == "cpu"
         self._names: dict[int, str] = {}  # of tensors that were copied, by identity; the tree keeps them alive
 
     def value(self, tree: Any, path: str) -> Any:
@@ -80,8 +82,16 @@ class _Parting:
             self._tensors[name] = _dense(tensor)
         # As dense in memory as its own order of dimensions allows: a kernel may round by it.
         strides = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format).stride()
-        away = {"away": True} if tensor.device.type != "cpu" else {}
-        return {"tensor": name, "strides": list(strides), **away}
+        follows = {"follows": True} if self._follows(tensor) else {}
+        return {"tensor": name, "strides": list(strides), **follows}
+
+    def _follows(self, tensor: Tensor) -> bool:
+        """Return whether a tensor goes where the rest is computed.
+
+        A process with a GPU has some tensors on the CPU, and they stay there.  Of one without, it cannot be told which
+        these are: single numbers are taken for them, since optimizers keep such there, and a GPU reads them too.
+        """
+        return tensor.dim() > 0 if self._home else tensor.device.type != "cpu"
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -96,7 +106,7 @@ def joined(plain: Any, tensors: Mapping[str, Tensor], device: torch.device | Non
     Args:
         plain: what JSON held.
         tensors: by name.
-        device: for tensors that were not on the CPU.
+        device: for tensors that follow; None for the CPU.
 
     Raises:
         DataError: the one does not fit the other.
@@ -133,5 +143,5 @@ class _Joining:
         if name not in self._made:
             found = self._tensors[name]
             own = torch.empty_strided(found.shape, plain["strides"], dtype=found.dtype).copy_(found)
-            self._made[name] = own.to(self._device) if plain.get("away") and self._device is not None else own
+            self._made[name] = own.to(self._device) if plain.get("follows") and self._device is not None else own
         return self._made[name]

@@ -7,6 +7,7 @@ from stalegrid.partition.asking import Otherwise
 from stalegrid.partition.balancing import balance
 from stalegrid.partition.blocks import paths_of
 from stalegrid.partition.cutting import Partition, finest, partition
+from stalegrid.partition.elsewhere import check_on
 from stalegrid.partition.operations import Made, Operations
 from stalegrid.partition.shaped import unforeseen
 from stalegrid.partition.sharding import Shard, shard_of, split
@@ -18,6 +19,7 @@ __all__ = [
     "Partition",
     "Shard",
     "balance",
+    "check_on",
     "finest",
     "partition",
     "paths_of",

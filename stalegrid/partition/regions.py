@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 
+from stalegrid.objects import tensors_in
+
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Gradients:
@@ -23,8 +27,8 @@ class Gradients:
 
     enabled: bool
 
-    def __call__(self) -> AbstractContextManager[None]:
-        """Open the region."""
+    def __call__(self, given: Any) -> AbstractContextManager[None]:
+        """Open the region for an operation of what it is given."""
         return torch.set_grad_enabled(self.enabled)
 
 
@@ -42,10 +46,18 @@ class Autocast:
     dtype: torch.dtype | None
     enabled: bool
 
-    def __call__(self) -> AbstractContextManager[None]:
-        """Open the region."""
+    def __call__(self, given: Any) -> AbstractContextManager[None]:
+        """Open the region for an operation of what it is given."""
         # Without its cache, which would keep a parameter that was cast from one operation to the next.
-        return torch.autocast(self.device, self.dtype, self.enabled, cache_enabled=False)
+        return torch.autocast(self._where(given), self.dtype, self.enabled, cache_enabled=False)
+
+    def _where(self, given: Any) -> str:
+        """Return the type of device that is meant.
+
+        A forward is captured on the CPU, and where it asks its input for the type of its device, that is what it heard.
+        """
+        kinds = [x.device.type for x in tensors_in(given)] if self.device == CPU.type else []
+        return next(filter(torch.amp.is_autocast_available, kinds), self.device)
 
 
 class Within:
@@ -64,7 +76,7 @@ class Within:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the operation makes."""
-        with self.region():
+        with self.region((args, kwargs)):
             return self.operation(*args, **kwargs)
 
 

@@ -6,7 +6,7 @@ Does not know: costs, groups, messages.
 import dataclasses
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -155,17 +155,19 @@ def _hold(chain: Chain, inputs: Tensors, form: Form | None) -> Trial:
     return interpreter.trial
 
 
-def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Any:
+def check(model: nn.Module, inputs: Tensors, form: Form | None = None, device: torch.device = CPU) -> Any:
     """Run a model on one batch, changing its buffers, and return its output, a tree of tensors.
 
     Args:
         model: in the mode in which it trains.
         inputs: the tensors of one batch.
         form: how the model is called with them; None for one by one.
+        device: that all of it is on.
 
     Raises:
         ConfigError: the model does not accept the data, there is no tensor in its output, it makes or replaces a
             parameter or buffer, or a part of it is scripted.
+        torch.OutOfMemoryError: there is not enough memory on the device.
     """
     _refuse_scripted(model)
     before = tensors_of(model)
@@ -174,10 +176,13 @@ def check(model: nn.Module, inputs: Tensors, form: Form | None = None) -> Any:
         raise ConfigError(
             f"the first forward makes a parameter or buffer (name: {lazy[0]}); run the model on one batch before"
         )
-    with drawing(CPU, 0, "trial"):
+    _refuse_elsewhere(before, inputs, device)
+    with drawing(device, 0, "trial"):
         try:
             # Of copies: a model may change its input in place.
             made = call(model, form, [x.clone() for x in inputs])
+        except torch.OutOfMemoryError:
+            raise
         except Exception as problem:  # the model is the user's: anything can be raised
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             types = ", ".join(str(x.dtype).removeprefix("torch.") for x in inputs)
@@ -230,6 +235,22 @@ def same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors are the same to the bit; what is no number is the same as such."""
     # torch.equal would take NaN for unlike itself.
     return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _refuse_elsewhere(tensors: Mapping[str, Tensor], inputs: Sequence[Tensor], device: torch.device) -> None:
+    """Refuse a model or samples on a GPU: everything is tried on the CPU first."""
+    for name, tensor in tensors.items():
+        if tensor.device.type != device.type:
+            raise ConfigError(
+                f"the model is on another device than the CPU (name: {name}, device: {tensor.device}); give it on the "
+                "CPU: copies of its stages go to the device of the training, which the setting device names"
+            )
+    for x in inputs:
+        if x.device.type != device.type:
+            raise ConfigError(
+                f"the samples are on another device than the CPU (device: {x.device}); give them on the CPU: batches "
+                "go to the device of the training, which the setting device names"
+            )
 
 
 def _refuse_scripted(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.plans import Plan, ServedPlan, cast_model, check_measured, make_test
 from stalegrid.programs import DELIVERIES, Saves
 from stalegrid.runs.asked import Asked
+from stalegrid.written import text_of
 
 
 def fitted(asked: Asked, plan: Plan | ServedPlan) -> Plan | ServedPlan:
@@ -36,16 +37,8 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
         if isinstance(plan, ServedPlan):
             plan = _served(asked, plan)
         plan = plan.saved(Saves(checkpoint.every, 0 if source is None else source.version))
-    elif asked.settings.engine.on_loss == "continue":
-        raise ConfigError(
-            "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "
-            "none); say how often there is one (checkpoint)"
-        )
-    if asked.settings.engine.on_loss == "continue" and isinstance(plan, ServedPlan):
-        raise ConfigError(
-            f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
-            f"{plan.method.name}); leave it out"
-        )
+    if asked.settings.engine.on_loss == "continue":
+        _check_losing(asked, plan)
     plan = plan.among(asked.membership)
     if checkpoint.minutes is not None and not plan.askable:
         raise ConfigError(
@@ -55,6 +48,29 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
     if stops or (checkpoint.wanted and plan.askable):
         plan = plan.stoppable(often=checkpoint.wanted)
     return plan if source is None else plan.ended_at(source.end)
+
+
+def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
+    """Check that a run can go on without a group that it loses.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if isinstance(plan, ServedPlan):
+        raise ConfigError(
+            f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
+            f"{plan.method.name}); leave it out"
+        )
+    if not plan.askable:
+        raise ConfigError(
+            f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
+            f"{text_of(plan.mixing)}); take one by name, or leave it out"
+        )
+    if not asked.kept:
+        raise ConfigError(
+            "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "
+            "none); say how often there is one (checkpoint)"
+        )
 
 
 def _served(asked: Asked, plan: ServedPlan) -> ServedPlan:

@@ -27,8 +27,8 @@ def going(asked: Asked, source: Checkpoint, problem: GroupLost) -> Asked:
         source: its last checkpoint.
         problem: which, and why.
     """
-    why, named = str(problem).splitlines()[0], _named(problem.groups)
-    _say(f"{named} gone, and the run goes on without from version {source.version}: {why}")
+    why = str(problem).splitlines()[0].removesuffix("; then")
+    _say(f"{_named(problem.groups)} gone, and the others go on from version {source.version}: {why}")
     membership = asked.membership.until(source.version).losing(problem.groups, source.version, why)
     return replace(asked, source=source, membership=membership)
 
@@ -42,11 +42,9 @@ def coming(asked: Asked, groups: int, folder: Path) -> dict[int, int]:
         folder: of the run.
     """
     membership = asked.membership
-    wanted = asked_back(folder / FOLDER, membership.gone)
-    if wanted is None:
-        return {}
     try:
-        return donors(asked.settings, membership, groups, wanted)
+        wanted = asked_back(folder / FOLDER, membership.gone)
+        return {} if wanted is None else donors(asked.settings, membership, groups, wanted)
     except ConfigError as problem:
         answer(folder / FOLDER)
         _say(f"no group comes back: {problem}")
@@ -80,7 +78,8 @@ def there_again(asked: Asked) -> Asked:
     if source is None:
         return asked
     membership = asked.membership.until(source.version)
-    found = coming(replace(asked, membership=membership), source.manifest["settings"]["grid"]["groups"], source.run)
+    groups = source.manifest["settings"].get("grid", {}).get("groups", 1)  # learners have none, and nobody to come back
+    found = coming(replace(asked, membership=membership), groups, source.run)
     if found:
         answer(source.run / FOLDER)
         _say(f"{_named(found)} back from version {source.version}")
@@ -104,7 +103,7 @@ def by_hosts(asked: Asked, hosts: int, say: Callable[[str], object]) -> Asked:
     present = [s for s in range(groups) if s not in membership.gone]
     if losing := present[there:]:
         why = f"there are fewer hosts (hosts: {hosts}, at the beginning: {asked.hosts})"
-        say(f"{_named(losing)} gone, and the run goes on without from version {source.version}: {why}")
+        say(f"{_named(losing)} gone, and the others go on from version {source.version}: {why}")
         return replace(asked, membership=membership.losing(losing, source.version, why))
     wanted = sorted(membership.gone)[: there - len(present)]
     if not wanted:

@@ -6,6 +6,8 @@ Does not know: how plans are made, how they are carried out.
 import math
 from pathlib import Path
 
+import torch
+
 from stalegrid.checkpoints import (
     FOLDER,
     Checkpoint,
@@ -22,10 +24,12 @@ from stalegrid.engines import Measured, computing, homes, profile, torchrun, use
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find
 from stalegrid.observe import tell
-from stalegrid.plans import Plan, ServedPlan, Task, origin_of, plan_of
+from stalegrid.partition import check_on
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, origin_of, plan_of
 from stalegrid.runs.asked import Asked
 from stalegrid.runs.fitting import fitted
 from stalegrid.runs.keeping import bits
+from stalegrid.seeds import kept
 from stalegrid.written import exists
 
 
@@ -67,13 +71,24 @@ def prepare(
     if not 0 < engine.deadline < math.inf:
         raise ConfigError(f"the deadline must be a positive number of seconds (deadline: {engine.deadline})")
     _check_folder(folder, source, anew=anew)
-    use_device(engine.device, 0)
+    device = use_device(engine.device, 0)
     plan = _planned(task, settings) if source is None else _planned_again(task, settings, source)
+    if device.type != "cpu" and isinstance(plan, Plan) and plan.grid.stages > 1:
+        _check_on(device, task, settings, plan)
     if anew and folder is not None and exists(folder):
         check_same(folder, plan.settled(settings).plain(), _measured(settings))
     if not engine.virtual and not torchrun.active():
         homes(plan.program, processes(plan, settings) + 1, spare=True)
     return plan
+
+
+def _check_on(device: torch.device, task: Task, settings: Settings, plan: Plan) -> None:
+    """Hold the stages against the model where they will train too, and leave that memory to them."""
+    batches = make_batches(task, settings.training, plan.grid.groups, plan.schedule.micro_batches)
+    with computing(settings.engine.threads, sparing=task.source is not None), kept(device):
+        model = task.tried(cast_model(task, settings.training))
+        check_on(device, model, plan.partition, batches.inputs(0, 0), batches.form)
+    torch.cuda.empty_cache()
 
 
 def _check_folder(folder: Path | None, source: Checkpoint | None, *, anew: bool) -> None:

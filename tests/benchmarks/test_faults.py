@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from random import Random
 import pytest
 
 from benchmarks import faults, trials
-from benchmarks.disturbing import DAMAGES, FAULTS
+from benchmarks.disturbing import DAMAGES, FAULTS, KILLED
 from benchmarks.started import Failed
 from benchmarks.trials import WAYS, Outcome, Trial, run, undisturbed
 
@@ -65,6 +66,33 @@ def test_a_run_that_trains_again_what_was_saved_fails(tmp_path: Path) -> None:
     (course.run / "metrics.jsonl").write_text("".join([lines[0], lines[1].replace("0.5", "0.6")]))
     with pytest.raises(Failed, match="trained again"):
         course._check_kept(kept)
+
+
+class Over:
+    """A run that is killed after it has ended, before its process has."""
+
+    begun, pid, alive = 0, 0, False
+
+    def __init__(self, command: list[str], said: Path) -> None:
+        self.checkpoints = said.parent / "run" / "checkpoints"
+
+    def wait(self, seconds: float) -> int:
+        self.checkpoints.mkdir(parents=True)
+        (self.checkpoints / "ended").write_text("120\n")
+        return -signal.SIGKILL
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_run_that_is_killed_after_its_end_has_nothing_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "Started", Over)
+    course = trials._Course(Trial.drawn(0), tmp_path / "trial")
+    course.disturbed(trials.Leg("processes", 20, KILLED, "removed file", -0.1, 0.0))
+    assert course.ended
+    assert course.happened == []
 
 
 def test_every_damage_changes_a_file(tmp_path: Path) -> None:

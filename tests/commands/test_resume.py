@@ -63,6 +63,16 @@ def test_a_killed_run_goes_on_to_the_bits_of_the_whole_one(left: Path, whole: Pa
     assert (left / "checkpoints" / "ended").read_text() == "20\n"
 
 
+def test_a_run_of_servers_and_learners_goes_on_too(tmp_path: Path) -> None:
+    asked = ("--method", "softsync", "--learners", "2", "--updates", "12", "--checkpoint", "5", "--engine", "simulator")
+    assert main(["train", *asked, "--out", str(tmp_path / "whole")]) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "left")
+    (tmp_path / "left" / "checkpoints" / "ended").unlink()
+    (tmp_path / "left" / "model.safetensors").unlink()
+    assert main(["resume", str(tmp_path / "left")]) == 0
+    assert same(tmp_path / "left", tmp_path / "whole")
+
+
 def test_one_goes_back_to_a_checkpoint_and_what_lies_behind_it_is_written_anew(left: Path, whole: Path) -> None:
     assert main(["resume", str(left / "checkpoints" / "000000005"), "--checkpoint.keep", "1"]) == 0
     assert same(left, whole)

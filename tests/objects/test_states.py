@@ -85,6 +85,22 @@ def test_a_tensor_that_is_there_twice_is_kept_once_and_one_again() -> None:
     assert first is second["b"]
 
 
+def placed(tree: Any, made_on: str | None, read_on: str) -> list[str]:
+    """Return where tensors are that are read for another device; it only stands for one."""
+    plain, tensors = parted(tree, None if made_on is None else torch.device(made_on))
+    return [tensor.device.type for tensor in joined(plain, tensors, torch.device(read_on))]
+
+
+@pytest.mark.parametrize("made_on", [None, "cpu"])
+def test_what_a_process_without_a_gpu_has_goes_to_that_of_another_but_for_single_numbers(made_on: str | None) -> None:
+    assert placed([torch.ones(3), torch.tensor(1.0)], made_on, "meta") == ["meta", "cpu"]
+    assert placed([torch.ones(3), torch.tensor(1.0)], made_on, "cpu") == ["cpu", "cpu"]
+
+
+def test_what_a_process_with_a_gpu_has_on_the_cpu_stays_there() -> None:
+    assert placed([torch.ones(3), torch.tensor(1.0)], "cuda", "meta") == ["cpu", "cpu"]
+
+
 class Own:
     pass
 

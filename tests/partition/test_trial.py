@@ -123,3 +123,12 @@ def test_lists_of_numbers_are_said_to_be_a_tensor_a_place() -> None:
         check(nn.Embedding(4, 3), inputs, form)
     with pytest.raises(ConfigError, match=r"each half of which may be a tree$"):
         check(nn.Embedding(4, 3), (torch.zeros(2, 3), torch.zeros(2)), None)
+
+
+@pytest.mark.parametrize(
+    ("model_on", "inputs_on", "told"), [("meta", "cpu", "the model is"), ("cpu", "meta", "the samples are")]
+)
+def test_what_is_on_another_device_is_to_be_given_on_the_cpu(model_on: str, inputs_on: str, told: str) -> None:
+    model, inputs = nn.Linear(4, 3).to(model_on), (torch.ones(2, 4).to(inputs_on),)
+    with pytest.raises(ConfigError, match=rf"{told} on another device than the CPU .*device: meta\); give"):
+        check(model, inputs)

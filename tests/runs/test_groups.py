@@ -44,7 +44,7 @@ def test_there_are_as_many_groups_as_hosts(tmp_path: Path) -> None:
     more = by_hosts(fewer, 5, said.append)
     assert not more.membership.gone
     assert [line.partition(" from version 5")[0] for line in said] == [
-        "groups 2, 3 are gone, and the run goes on without",
+        "groups 2, 3 are gone, and the others go on",
         "group 2 is back",
         "groups 2, 3 are back",
     ]

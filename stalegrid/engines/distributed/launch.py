@@ -14,7 +14,7 @@ from stalegrid.engines.distributed.job import Job, write_job
 from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import Worker, forked
-from stalegrid.engines.distributed.worker import LEAVE, LEFT, MET, STORE
+from stalegrid.engines.distributed.worker import ALIVE, LEAVE, LEFT, MET, STORE
 from stalegrid.engines.distributed.world import Home, homes
 from stalegrid.engines.network import stalled
 from stalegrid.engines.surroundings import refuse_global_hooks
@@ -76,7 +76,8 @@ class Workers:
         home: rank of every unit.
         vital: ranks without which the others cannot go on.
         patience: seconds within which the first of them has to come.
-        deadline: seconds within which the others have to end once the observer has, which had all their messages.
+        deadline: seconds within which the others have to end once the observer has, which had all their messages; or
+            the observer, which may have much to do when they have ended, has to give a sign of life.
     """
 
     def __init__(
@@ -95,6 +96,9 @@ class Workers:
         self._end = time.monotonic() + patience
         self._deadline = deadline
         self._ended = math.inf  # when the observer's process did
+        self._sign: float | None = None  # the last one of its life
+        self._heard = math.inf  # when that was, once all others have ended
+        self._silent = False  # whether it has given none for too long
         self._mourned: list[int] = []  # in the order of their ends
 
     def watch(self, leaving: Callable[[], bool] = lambda: False) -> bool:
@@ -107,7 +111,8 @@ class Workers:
                 (self._folder / LEAVE).touch()
             codes = [process.poll() for process in self._processes]
             failed = [rank for rank, code in enumerate(codes) if code not in (None, 0) and rank not in self._mourned]
-            if any(self._is_fatal(rank) for rank in failed):
+            self._silent = self._is_silent(codes)
+            if self._silent or any(self._is_fatal(rank) for rank in failed):
                 return False
             for rank in failed:
                 self._mourned.append(rank)
@@ -130,6 +135,17 @@ class Workers:
         print(f"process {late} has not ended within {self._deadline:g} s of the run, and is ended", file=sys.stderr)
         return True
 
+    def _is_silent(self, codes: Sequence[int | None]) -> bool:
+        """Return whether only the observer has not ended, for which nobody waits any more, and shows no life."""
+        observer = self._home.get(OBSERVER)
+        if observer is None or codes[observer] is not None or any(codes[r] != 0 for r in self._vital if r != observer):
+            return False
+        file = self._folder / ALIVE
+        sign = file.stat().st_mtime if file.exists() else None
+        if sign != self._sign or self._heard == math.inf:
+            self._sign, self._heard = sign, time.monotonic()
+        return time.monotonic() > self._heard + self._deadline
+
     def _is_fatal(self, rank: int) -> bool:
         told = self._told(rank)
         together = (self._folder / MET).exists()
@@ -141,6 +157,11 @@ class Workers:
         That is one of the numbers, then of the program, then a silent death, then waiting for it; of those whom the
         others need before those whom they survived.
         """
+        if self._silent:
+            return DeadlineExceeded(
+                "the observer is silent: all others have done their work and ended, and for "
+                f"{self._deadline:g} s it has given no sign of life"
+            )
         end = time.monotonic() + GRACE
         while time.monotonic() < end and any(process.poll() is None for process in self._processes):
             time.sleep(_LOOK)

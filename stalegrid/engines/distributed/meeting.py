@@ -11,9 +11,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
+from uuid import uuid4
 
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
 
@@ -30,6 +31,8 @@ TOLD = 10.0
 
 _LOOK = 0.05  # seconds between two looks
 _LEAVE = 1.0  # seconds in which a wait that is given up ends, unless it hangs
+
+_MEETING, _OPEN = "stalegrid/meeting", "open"
 
 Reach = Callable[[], tuple[Store, int, int]]
 """Reaches the place where processes meet; returns it, this process's rank, and how many there are."""
@@ -94,33 +97,80 @@ def _wait(steps: "SimpleQueue[str | Exception | None]", patience: float, where: 
 def _meet(reach: Reach, patience: float, steps: "SimpleQueue[str | Exception | None]", over: Event) -> None:
     try:
         store, rank, size = reach()
-        if not _gather(store, rank, size, steps, over):
+        part = _gather(store, rank, size, steps, over)
+        if part is None:
             return
-        connect(store, rank, size, patience)
+        connect(part, rank, size, patience)
         steps.put(None)
     except Exception as problem:  # raised by who waits
         own = isinstance(problem, EngineError | ConfigError)
         steps.put(problem if own else EngineError(f"this process cannot meet the others: {problem}"))
 
 
-def _gather(store: Store, rank: int, size: int, steps: "SimpleQueue[str | Exception | None]", over: Event) -> bool:
-    """Wait until all are there, and return whether they are; tell whenever somebody has come."""
-    store.set(_key(rank), "")
-    missing = list(range(size))
-    while missing:
-        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who has come.
-        left = [other for other in missing if not store.check([_key(other)])]
-        if left and left != missing:
+def _gather(
+    store: Store, rank: int, size: int, steps: "SimpleQueue[str | Exception | None]", over: Event
+) -> Store | None:
+    """Wait until all are there, and return a part of the store that is theirs alone; tell whenever somebody has come.
+
+    A store may outlive an attempt and a run, and who meets there may be started a second time or for the first, on a
+    host that has just come.  So the first process names a meeting, which the others take part in: none that they were
+    in before, and none that was left before it was opened.
+    """
+    if rank == 0:
+        store.set(_MEETING, uuid4().hex)
+    found, told = _Place(store, rank), list(range(size))
+    while True:
+        found.look()
+        left = found.missing(size)
+        if not left and (rank == 0 or found.opened()):
+            break
+        if left and left != told:
             steps.put(f"process {', '.join(map(str, left))} of {size} has not come: process {rank} waits")
-        elif left and over.wait(_LOOK):
-            return False
-        missing = left
+            told = left
+        # Asked again and again: a wait of the store's would not end when this one is given up, nor tell who has come.
+        elif over.wait(_LOOK):
+            return None
+    if rank == 0:
+        found.open()
     steps.put(f"the {size} processes cannot connect: process {rank} waits")
-    return True
+    return found.part
 
 
-def _key(rank: int) -> str:
-    return f"stalegrid/here/{rank}"
+class _Place:
+    """Where a process meets the others, as it knows it.
+
+    Args:
+        store: that all reach.
+        rank: of the process.
+    """
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self._store = store
+        self._rank = rank
+        self._name = ""
+        self.part: Store | None = None
+
+    def look(self) -> None:
+        """Take part in the meeting that is named, if it is a new one."""
+        name = self._store.get(_MEETING).decode() if self._store.check([_MEETING]) else ""
+        if name == self._name:
+            return
+        self._name, part = name, PrefixStore(f"stalegrid/{name}", self._store)
+        self.part = part if part.add(f"came/{self._rank}", 1) == 1 else None
+
+    def missing(self, size: int) -> list[int]:
+        """Return who of so many has not come, as far as this process knows."""
+        part = self.part
+        return [r for r in range(size) if (r != self._rank if part is None else not part.check([f"came/{r}"]))]
+
+    def opened(self) -> bool:
+        """Return whether the first process has seen all come."""
+        return self.part is not None and self.part.check([_OPEN])
+
+    def open(self) -> None:
+        """Say that all have come."""
+        assert self.part is not None
+        self.part.set(_OPEN, "")
 
 
 def connect(store: Store, rank: int, size: int, patience: float) -> None:

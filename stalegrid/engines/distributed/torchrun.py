@@ -18,7 +18,7 @@ import torch.distributed as dist
 # Torch's optimizers import this, and its functions keep the group that is the default one at that moment for ever.  A
 # group that lives on at the end of the interpreter has threads that may abort it; imported before, it sees none.
 import torch.distributed.nn  # noqa: F401
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.engines.distributed.meeting import loopback, meet, patience_of
 from stalegrid.engines.distributed.peers import Peers
@@ -130,13 +130,13 @@ def _interface(host: str) -> Iterator[str]:
 
 
 def _store(host: str, port: int, rank: int, patience: float) -> Store:
-    """Return the store that torchrun has, or the first process's own; every meeting has a part of its own in it."""
+    """Return the store that torchrun has, or the first process's own."""
     timeout = timedelta(seconds=patience)
     theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     listening = None
     if rank == 0 and not theirs and host in _LOCAL:
         listening = create_server(("127.0.0.1", port)).detach()  # torch itself would listen on every interface
-    store = TCPStore(
+    return TCPStore(
         host,
         port,
         is_master=rank == 0 and not theirs,
@@ -145,10 +145,6 @@ def _store(host: str, port: int, rank: int, patience: float) -> Store:
         multi_tenant=listening is None,
         master_listen_fd=listening,
     )
-    # A store may outlive an attempt and a run: what was said there before must not be heard again.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    meeting = store.add(f"stalegrid/{attempt}/meetings/{rank}", 1)
-    return PrefixStore(f"stalegrid/{attempt}/{meeting}", store)
 
 
 @contextmanager

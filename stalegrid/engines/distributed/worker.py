@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
@@ -54,6 +55,12 @@ LEAVE = "leave"
 
 LEFT = "left"
 """The file that says that it has left."""
+
+ALIVE = "alive"
+"""The file that the observer's process touches as long as it is not stopped: in the end nobody else waits for it."""
+
+_BEATS = 4  # signs of life within the deadline, at least
+_OFTEN = 5.0  # seconds between two, at most
 
 
 def work(
@@ -139,6 +146,9 @@ def main(folder: Path, rank: int, size: int, file: int) -> None:
     told = (folder / f"part-{rank}").open("wb")  # now, since the error may be that no more files can be opened
     try:
         job = read_job(file)
+        if rank == size - 1:
+            pause = min(job.engine.deadline / _BEATS, _OFTEN)
+            threading.Thread(target=_show_life, args=(folder / ALIVE, pause), name="alive", daemon=True).start()
         meet(lambda: (_store(folder, size), rank, size), patience_of(job.engine.deadline), str(folder))
         prove(read_secret(folder), job.engine.deadline)
         if not work(job, rank, spare=True, met=(folder / MET).touch, leaving=(folder / LEAVE).exists):
@@ -171,6 +181,13 @@ def _leave(status: int) -> None:
         with suppress(OutputError):
             Stream(name).flush()
     os._exit(status)  # channels may hang in C++; nothing of theirs is worth waiting for
+
+
+def _show_life(file: Path, pause: float) -> None:
+    while True:
+        with suppress(OSError):  # the folder is removed when all is over
+            file.touch()
+        time.sleep(pause)
 
 
 def _end_with_starter(folder: Path) -> None:

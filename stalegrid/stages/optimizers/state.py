@@ -33,11 +33,18 @@ def load_optimizer(optimizer: Optimizer, state: State) -> None:
     for group, kept in zip(optimizer.param_groups, state["groups"], strict=True):
         group.update(kept)
     parameters = _parameters(optimizer)
+    fused = {id(p) for g in optimizer.param_groups if g.get("fused") or g.get("capturable") for p in g["params"]}
     for number, entry in state["state"].items():
-        optimizer.state[parameters[number]] = entry
+        parameter = parameters[number]
+        optimizer.state[parameter] = _beside(parameter, entry) if id(parameter) in fused else entry
     optimizer.state.update(state.get("beside", {}))
     for part, rest in zip(parts_of(optimizer), state["rest"], strict=True):
         vars(part).update(rest)
+
+
+def _beside(parameter: Tensor, entry: State) -> State:
+    """Return what is kept of a parameter where it is: kernels that take all in one go want single numbers there too."""
+    return {name: v.to(parameter.device) if isinstance(v, Tensor) else v for name, v in entry.items()}
 
 
 def _rest(part: Optimizer) -> State:

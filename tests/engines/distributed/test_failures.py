@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,32 @@ def test_a_worker_that_stalls_ends_the_run_within_the_deadline() -> None:
         match=r"^unit \(0,1\) is silent: unit \(0,0\) waits for gradient of batch or update \d+ from \(0,1\)",
     ):
         train("stall", engine=EngineSettings(deadline=15.0))
+    assert workers() == before
+
+
+class Stopped(stalegrid.Callback):
+    """Stops the observer's process when all others have nothing left to do."""
+
+    def on_end(self, summary: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_an_observer_that_is_stopped_in_its_end_ends_the_run_within_the_deadline() -> None:
+    before = workers()
+    with pytest.raises(DeadlineExceeded, match="the observer is silent: all others have done their work and ended"):
+        stalegrid.train(
+            nn.Linear(4, 2),
+            DATA,
+            loss=nn.CrossEntropyLoss(),
+            optimizer=partial(torch.optim.SGD, lr=0.1),
+            groups=1,
+            stages=1,
+            batch_size=4,
+            updates=4,
+            callbacks=[Stopped()],
+            engine=EngineSettings(deadline=5.0),
+            quiet=True,
+        )
     assert workers() == before
 
 

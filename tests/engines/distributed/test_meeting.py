@@ -4,7 +4,9 @@ import ctypes
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch.distributed as dist
@@ -17,11 +19,45 @@ NEW_NETWORK = 0x40000000  # of unshare(2)
 
 
 def reaching(size: int, *there: int) -> Reach:
-    """Reach a place where some have come already."""
+    """Reach a place to which some come too, who give up earlier."""
     store = dist.HashStore()
+
+    def come(rank: int) -> None:
+        with suppress(DeadlineExceeded):
+            meet(lambda: (store, rank, size), 0.1, "a test")
+
     for rank in there:
-        store.set(f"stalegrid/here/{rank}", "")
+        threading.Thread(target=come, args=(rank,)).start()
     return lambda: (store, 0, size)
+
+
+def gathered(store: dist.Store, *ranks: int) -> dict[int, dist.Store]:
+    """Let processes of a world of two gather, one after another; return where each then is."""
+    found: dict[int, dist.Store] = {}
+
+    def come(rank: int) -> None:
+        part = meeting._gather(store, rank, 2, SimpleQueue(), threading.Event())
+        assert part is not None
+        found[rank] = part
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    return found
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_who_was_started_again_meets_who_was_not(order: tuple[int, int]) -> None:
+    store = dist.HashStore()
+    store.set("stalegrid/meeting", "one that somebody has died in")
+    dist.PrefixStore("stalegrid/one that somebody has died in", store).set("came/0", "1")
+    for turn in range(3):  # as a second or third run of one script, or a restart, does
+        found = gathered(store, *order)
+        assert set(found) == {0, 1}, turn
+        found[0].set("word", str(turn))
+        assert found[1].get("word") == str(turn).encode()
 
 
 @pytest.mark.parametrize(("there", "missing"), [((), "1, 2, 3"), ((2,), "1, 3")])

@@ -25,8 +25,8 @@ from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
 from stalegrid.engines.distributed.launch import Workers
-from stalegrid.engines.distributed.worker import MET
-from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, PeerLost, WorkerDied
+from stalegrid.engines.distributed.worker import ALIVE, MET
+from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, OutputError, PeerLost, WorkerDied
 from stalegrid.plans.task import Task
 from stalegrid.programs.deliveries import DELIVERIES
 from stalegrid.programs.grid import OBSERVER, learner, server
@@ -277,6 +277,39 @@ def test_who_hangs_in_its_end_is_not_waited_for_when_the_observer_has_ended(tmp_
     assert watched(tmp_path, Ended(None), Ended(0), Ended(0), Ended(None, 0)) is None
     said = capsys.readouterr().err
     assert said == "process 0 has not ended within 0.2 s of the run, and is ended\n"
+
+
+class Touching(Ended):
+    """An observer that shows that it lives, as often as it is looked at."""
+
+    def __init__(self, file: Path, *codes: int | None) -> None:
+        super().__init__(*codes)
+        self.file, self.looks = file, 0
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        self.file.touch()
+        os.utime(self.file, (self.looks, self.looks))
+        return super().poll()
+
+
+def test_an_observer_that_is_silent_when_all_others_have_ended_is_named(tmp_path: Path) -> None:
+    found = watched(tmp_path, Ended(0), Ended(0), Ended(None), Ended(None))
+    assert isinstance(found, DeadlineExceeded)
+    assert str(found).startswith("the observer is silent: all others have done their work and ended, and for 0.2 s")
+
+
+def test_an_observer_that_lives_may_have_much_to_do_when_all_others_have_ended(tmp_path: Path) -> None:
+    observer = Touching(tmp_path / ALIVE, *[None] * 20, 0)  # looks that take five times the deadline
+    assert watched(tmp_path, Ended(0), Ended(0), Ended(None), observer) is None
+    assert observer.looks > 20
+
+
+def test_an_observer_that_fails_when_all_others_have_ended_says_itself_why(tmp_path: Path) -> None:
+    found = watched(
+        tmp_path, Ended(0), Ended(0), Ended(0), Ended(None, None, 1), errors={3: OutputError("a full disk")}
+    )
+    assert isinstance(found, OutputError)
 
 
 DESERTED = PeerLost("no learner is left (version: 3, updates: 9)")
