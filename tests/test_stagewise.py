@@ -81,6 +81,12 @@ def test_a_stagewise_start_is_the_whole_one_to_the_bit(
     assert same(trained(whole(), stages), trained(make, stages))
 
 
+def test_it_is_so_where_it_is_cut_by_itself() -> None:
+    found = trained(make, 3, cuts=None)
+    assert len(found.summary["cuts"]) == 2
+    assert same(trained(whole(), 3, cuts=found.summary["cuts"]), found)
+
+
 @pytest.mark.parametrize(("stages", "groups", "processes"), [(4, 1, 4), (4, 1, 2), (3, 2, 6), (2, 2, 2), (3, 1, 1)])
 def test_it_is_so_in_any_number_of_processes(stages: int, groups: int, processes: int) -> None:
     options = {"groups": groups, "engine": "processes", "processes": processes}

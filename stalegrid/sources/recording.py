@@ -22,6 +22,7 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -371,6 +372,8 @@ def record(factory: Callable[[], nn.Module]) -> tuple[nn.Module, Recording]:
         for register in (register_module_parameter_registration_hook, register_module_buffer_registration_hook):
             stack.callback(register(disguise.register).remove)
         stack.enter_context(mock.patch.object(nn.init, REJECTING, partial(recorder.rejecting, rejecting)))
+        for place in (torch, torch.random):
+            stack.enter_context(mock.patch.object(place, "manual_seed", _refuse_seed))
         stack.enter_context(recorder)
         stack.enter_context(disguise)
         try:
@@ -383,9 +386,19 @@ def record(factory: Callable[[], nn.Module]) -> tuple[nn.Module, Recording]:
             ) from problem
     if not isinstance(model, nn.Module):
         raise ConfigError(f"the factory makes no torch.nn.Module (it makes: {type(model).__name__})")
+    lazy = [name for name, tensor in tensors_of(model).items() if is_lazy(tensor)]
+    if lazy:
+        raise ConfigError(
+            f"the first forward makes a parameter or buffer (name: {lazy[0]}), and a model that is built without "
+            "memory is cut before it; give its size"
+        )
     places = {name: recorder.place(t) for name, t in tensors_of(model).items() if t.is_meta}
     _check_parted(model, places)
     return model, Recording(tuple(recorder.steps), places, recorder.sizes())
+
+
+def _refuse_seed(seed: int) -> None:
+    raise TypeError(f"it seeds random numbers (seed: {seed}), which are drawn by the names of parameters")
 
 
 def _check_parted(model: nn.Module, places: Mapping[str, Place]) -> None:

@@ -133,6 +133,22 @@ def test_draws_of_a_generator_of_ones_own_are_refused() -> None:
         record(factory)
 
 
+def test_a_factory_that_seeds_is_refused() -> None:
+    def factory() -> nn.Module:
+        torch.manual_seed(7)  # twice, for two layers that are alike
+        return nn.Linear(3, 4)
+
+    with pytest.raises(ConfigError, match=r"it seeds random numbers \(seed: 7\)"):
+        record(factory)
+    torch.manual_seed(7)
+    assert torch.initial_seed() == 7
+
+
+def test_a_parameter_without_a_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the first forward makes a parameter or buffer \(name: 0.weight\)"):
+        record(lambda: nn.Sequential(nn.LazyLinear(3)))
+
+
 def test_values_that_would_be_lost_are_refused() -> None:
     def factory() -> nn.Module:
         made = nn.Linear(3, 4)
