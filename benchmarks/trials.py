@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks.disturbing import DAMAGES, FAULTS, KILLED, TERMINATED, Fault
 from benchmarks.started import Failed, Started, wait_for
-from stalegrid.checkpoints import FOLDER, folder_of
+from stalegrid.checkpoints import FOLDER, ask_back, folder_of
 from stalegrid.checkpoints.taken import end_of
 from stalegrid.observe import METRICS, MODEL, SUMMARY
-from stalegrid.plans import Membership
+from stalegrid.plans import RETURNED, Membership
 from stalegrid.recipes import make_task
 from stalegrid.studies import recorded_config, replay
 from stalegrid.studies.losing import relive
@@ -27,6 +27,9 @@ PATIENCE = 100.0
 
 TIMES = ("seconds", "samples_per_second", "shares")
 """What two runs of the same bits do not have in common."""
+
+_LOSS = "the others go on from version"
+"""What a run says that goes on without a group."""
 
 _DEADLINE = 2.0  # seconds of a run in which a process is stopped
 _SAMPLES = ("--batch-size", "8", "--updates", str(UPDATES), "--output.log-every", "2", "--output.evaluate-every", "2")
@@ -41,13 +44,13 @@ class Way:
         options: of the command line.
         engines: that it may go on on, each time.
         recorded: whether what happens decides its numbers, and is recorded: it is held against its replay.
-        orderly: whether a signal asks it to leave, instead of ending it.
+        loses: whether it goes on without groups that are lost.
     """
 
     options: tuple[str, ...]
     engines: tuple[str, ...] = ("processes",)
     recorded: bool = False
-    orderly: bool = True
+    loses: bool = False
 
 
 _BOTH = ("processes", "simulator")
@@ -56,9 +59,9 @@ _THREE = ("--groups", "3", "--stages", "1", "--method", "pham-ahn", "--topology"
 WAYS = {
     "grid": Way(("--groups", "2", "--stages", "2", "--cuts", "4", "--method", "pham-ahn", "--mixing.lag", "1"), _BOTH),
     "pipeline": Way(("--groups", "1", "--stages", "3", "--cuts", "3,4", "--method", "dsp"), _BOTH),
-    "softsync": Way(_SERVED, recorded=True, orderly=False),
-    "softsync in order": Way(_SERVED, ("simulator",), orderly=False),
-    "three groups": Way((*_THREE, "--engine.on-loss", "continue")),
+    "softsync": Way(_SERVED, recorded=True),
+    "softsync in order": Way(_SERVED, ("simulator",)),
+    "three groups": Way((*_THREE, "--engine.on-loss", "continue"), loses=True),
 }
 
 
@@ -101,6 +104,11 @@ class Trial:
     number: int
     way: str
     legs: tuple[Leg, ...]
+
+    @property
+    def returns(self) -> bool:
+        """Whether groups that are lost are asked back."""
+        return WAYS[self.way].loses and Random(f"{self.number} comes back").random() < 0.5
 
     @classmethod
     def drawn(cls, number: int) -> "Trial":
@@ -170,7 +178,8 @@ def run(trial: Trial, folder: Path, reference: Callable[[str], Path]) -> Outcome
     if not course.ended:
         course.goes_to_its_end(Random(~trial.number).choice(WAYS[trial.way].engines))
     equal = _held(WAYS[trial.way], course.run, folder / "again", lambda: reference(trial.way))
-    return Outcome(equal, tuple(course.happened), tuple(course.statuses))
+    back = ["a group comes back"] if _summary(course.run).get(RETURNED) else []
+    return Outcome(equal, (*course.happened, *back), tuple(course.statuses))
 
 
 class _Course:
@@ -186,6 +195,7 @@ class _Course:
         self.run = folder / "run"
         self._said = folder / "said.txt"
         self._way = WAYS[trial.way]
+        self._returns = trial.returns
         self._draw = Random(~trial.number)
         self.ended = False
         self.happened: list[str] = []
@@ -201,6 +211,7 @@ class _Course:
             before, version = _wholes(self.run), _version(self.run, started.begun)
             if leg.fault.strike(started, self._draw):
                 self.happened.append(leg.fault.name)
+                self._ask_back(started)
             status = started.wait(PATIENCE)
         finally:
             started.end()
@@ -215,8 +226,19 @@ class _Course:
             self.happened.append(leg.damage)
             self._damaged(DAMAGES[leg.damage])
 
+    def _ask_back(self, started: Started) -> None:
+        """Ask for what is lost, as soon as the others go on without."""
+
+        def gone() -> bool:
+            return self._said.exists() and _LOSS in self._said.read_text()
+
+        if self._returns and wait_for(lambda: not started.alive or gone(), PATIENCE):
+            ask_back(self.run / FOLDER, None)
+
     def goes_to_its_end(self, engine: str) -> None:
-        """Let it go on with nothing that happens."""
+        """Let it go on with nothing that happens, but that lost groups come back."""
+        if self._returns and _wholes(self.run):
+            ask_back(self.run / FOLDER, None)
         self._end(self._command(engine, 20), 0, max(_wholes(self.run), default=0))
         self.ended = True
 
@@ -260,7 +282,7 @@ class _Course:
             raise Failed(f"the checkpoint of version {max(before)} is lost (there are: {after})")
         if status == 75 and not after:
             raise Failed("it has left without a checkpoint")
-        asked = 75 in fault.statuses and self._way.orderly and 0 < version < UPDATES // 2
+        asked = 75 in fault.statuses and 0 < version < UPDATES // 2
         if asked and status not in (0, 75):
             raise Failed(f"it was asked to leave at update {version}, and ended with status {status}")
 

@@ -247,9 +247,9 @@ def record_simulator(task: Task, settings: Settings, plan: Plan | None = None) -
     return sink
 
 
-def run_reference(task: Task, settings: Settings) -> Outcome:
+def run_reference(task: Task, settings: Settings, plan: Plan | None = None) -> Outcome:
     """Run the plain loop that says what the settings compute."""
-    plan = make_plan(task, settings)
+    plan = make_plan(task, settings) if plan is None else plan
     loop = plain_loop(task, plan, CPU)
     assert loop is not None, "no plain loop computes this"
     trained = loop()
@@ -269,6 +269,12 @@ def _mean(values: list[Tensor]) -> Tensor:
     for value in values[1:]:
         total = total + value
     return total / len(values)
+
+
+def hold_to_the_loop(task: Task, settings: Settings) -> None:
+    """Hold the simulator against the plain loop; one plan says what both do."""
+    plan = make_plan(task, settings)
+    compare(run_simulator(task, settings, plan), run_reference(task, settings, plan))
 
 
 def compare(one: Outcome, other: Outcome) -> None:

@@ -15,13 +15,11 @@ from tests.cases import (
     OTHER_OPTIMIZERS,
     Net,
     build,
-    compare,
+    hold_to_the_loop,
     make_plan,
     make_settings,
     make_task,
     record_simulator,
-    run_reference,
-    run_simulator,
 )
 
 SHAPES = list(product((1, 2, 3), (1, 2, 3)))
@@ -30,8 +28,7 @@ MIXINGS = ("combine-while-adapt", "adapt-then-combine")
 
 
 def hold(groups: int, stages: int, task: dict[str, Any] | None = None, **changes: Any) -> None:
-    what, settings = make_task(**(task or {})), make_settings(groups, stages, **changes)
-    compare(run_simulator(what, settings), run_reference(what, settings))
+    hold_to_the_loop(make_task(**(task or {})), make_settings(groups, stages, **changes))
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)

@@ -11,7 +11,7 @@ ROOT = Path(stalegrid.__file__).parent
 
 # From the bottom up: wings, and files of the root by their names.  Wings of one layer do not know each other.
 LAYERS = (
-    ("errors", "seeds", "version"),
+    ("errors", "loading", "seeds", "version"),
     ("written", "objects"),
     ("programs", "data", "models", "sources"),
     ("observe",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("commands",),
     ("cli", "__init__", "__main__"),
 )
-ROOMS = {"errors", "seeds", "version", "config", "train", "cli", "__init__", "__main__"}
+ROOMS = {"errors", "loading", "seeds", "version", "config", "train", "cli", "__init__", "__main__"}
 """Files of the root: the door, and what everybody sees."""
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
+from stalegrid.checkpoints import newest
+from stalegrid.engines import leaving
 from stalegrid.errors import ConfigError, Interrupted
 
 X = torch.arange(256.0).reshape(64, 4) / 256
@@ -27,6 +29,12 @@ class Leave(stalegrid.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let such short updates not be many from one look to the next."""
+    monkeypatch.setattr(leaving, "LOOK", 0.0)
+
+
 def run(out: Path, *, at: int = 0, width: int = 8, rate: float = 0.1, shift: float = 0.0, **more: Any) -> Any:
     model = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
     with torch.no_grad():
@@ -37,18 +45,20 @@ def run(out: Path, *, at: int = 0, width: int = 8, rate: float = 0.1, shift: flo
         model,
         data,
         test=data,
-        loss=nn.CrossEntropyLoss(),
         optimizer=lambda p: torch.optim.SGD(p, lr=rate),
         stages=2,
-        groups=1,
         batch_size=4,
-        updates=40,
-        engine="simulator",
-        checkpoint=10,
         out=out,
-        output=stalegrid.OutputSettings(log_every=2),
-        callbacks=[Leave(at)],
-        **more,
+        **{
+            "updates": 40,
+            "engine": "simulator",
+            "checkpoint": 10,
+            "loss": nn.CrossEntropyLoss(),
+            "groups": 1,
+            "output": stalegrid.OutputSettings(log_every=2),
+            "callbacks": [Leave(at)],
+            **more,
+        },
     )
 
 
@@ -68,6 +78,46 @@ def test_a_script_that_is_run_again_goes_on_to_the_bit(left: Path, tmp_path: Pat
         found = run(**more, resume=resume, quiet=True)
         pairs = zip(whole.model.parameters(), found.model.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+class Signal:
+    """A loss that sends the process that it was made in a signal, once."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.starter = at, os.getpid()
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if not self.left:
+            os.kill(self.starter, signal.SIGINT)
+        return nn.functional.cross_entropy(outputs, targets)
+
+
+@pytest.mark.parametrize("more", [{}, {"groups": 2, "mixing": stalegrid.MixingSettings(period=2, lag=1)}])
+def test_how_soon_it_leaves_does_not_depend_on_reports_and_evaluations(more: dict[str, Any], tmp_path: Path) -> None:
+    more |= {"output": stalegrid.OutputSettings(log_every=100, evaluate_every=0), "callbacks": [], "quiet": True}
+    whole = run(tmp_path / "whole", **more)
+    out = tmp_path / "left"
+    # It is called a few times before the first update, and then once an update, by each group its own.
+    with pytest.raises(Interrupted):
+        run(out, loss=Signal(15), **more)
+    source = newest(out)
+    assert source is not None
+    assert 10 < source.version <= 25
+    assert [path.name for path in (out / "checkpoints").iterdir() if (path / "manifest.json").exists()]
+    found = run(None, resume=out, loss=Signal(15), **more)  # type: ignore[arg-type]
+    pairs = zip(whole.model.parameters(), found.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_real_processes_leave_without_a_report_too(tmp_path: Path) -> None:
+    output = stalegrid.OutputSettings(log_every=10**6, evaluate_every=0)
+    asked: dict[str, Any] = {"updates": 10**6, "output": output, "checkpoint": 10**6, "quiet": True}
+    with pytest.raises(Interrupted):
+        run(tmp_path / "left", engine="processes", loss=Signal(15), callbacks=[], **asked)
+    source = newest(tmp_path / "left")
+    assert source is not None
+    assert 10 < source.version < 10**6
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import nn
 
 import stalegrid
 from stalegrid.checkpoints import FOLDER, Checkpoint
-from stalegrid.errors import ConfigError, OutputError, SampleError
+from stalegrid.errors import ConfigError, Interrupted, OutputError, SampleError
 from stalegrid.programs import DELIVERIES, Delivery, Rules
 from stalegrid.timing import Cost, CostTable
 from tests.cases import Net, build, images
@@ -256,9 +256,15 @@ def test_a_record_that_is_not_the_one_that_was_written_is_refused(tmp_path: Path
         train(tmp_path / "run", resume=tmp_path / "run" / LAST, **options)
 
 
-def test_servers_are_not_saved_as_time_passes(tmp_path: Path) -> None:
+def lossy(place: Path) -> Servers:
+    order = [Delivery(1), Delivery(1, gone=True), *[Delivery(number) for number in (0, 2) * UPDATES]]
+    return Servers(learners=3, deliveries=written(order, place / "order.jsonl"))
+
+
+def test_a_run_that_repeats_losses_is_saved_as_planned_alone(tmp_path: Path) -> None:
+    often = stalegrid.CheckpointSettings(minutes=1)
     with pytest.raises(ConfigError, match=r"checkpoint.minutes: 1, method: asgd\); take checkpoint.every"):
-        train(tmp_path / "run", checkpoint=stalegrid.CheckpointSettings(minutes=1), method="asgd")
+        train(tmp_path / "run", checkpoint=often, method="asgd", servers=lossy(tmp_path))
     assert not (tmp_path / "run").exists()
 
 
@@ -267,19 +273,77 @@ class Signal(stalegrid.Callback):
 
     stops = False
 
+    def __init__(self, at: int, number: int = signal.SIGINT) -> None:
+        self.at, self.starter, self.number = at, os.getpid(), number
+
     def on_report(self, record: dict[str, Any]) -> None:
-        if record["update"] >= 12:
-            os.kill(os.getpid(), signal.SIGINT)
+        if record["update"] == self.at:
+            os.kill(self.starter, self.number)
 
 
-def test_a_signal_ends_it_at_once_and_it_says_from_where_it_goes_on(
+def test_then_a_signal_ends_it_at_once_and_it_says_from_where_it_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"method": "asgd", "servers": METHODS["asgd"]}
+    options = {"method": "asgd", "servers": lossy(tmp_path)}
     whole = train(tmp_path / "whole", **options)
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(run, callbacks=[Signal()], **options)
+        train(run, callbacks=[Signal(12)], **options)
     said = f"it goes on from version 10 with: stalegrid resume {run}, or train(..., resume='{run}')"
     assert said in capfd.readouterr().err
     check_same(train(run, resume=run, **options), whole)
+
+
+# Asked for
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_signal_lets_it_leave_at_the_next_version_and_it_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
+    options = {"method": name, "servers": METHODS[name], "every": 50}
+    whole, run = train(tmp_path / "whole", **options), tmp_path / "run"
+    check_same(whole, train(tmp_path / "plain", **{**options, "every": None}))
+    asking = [Signal(2), Signal(10)]
+    for at in (2, 10):
+        with pytest.raises(Interrupted, match="it goes on to the bit with"):
+            train(run, callbacks=asking, resume="auto", **options)
+        assert at < versions(run)[-1] <= at + 4, "of a few gradients that had come before"
+    check_same(train(run, callbacks=asking, resume=run, **options), whole)
+    assert record(run) == record(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_real_processes_leave_too_and_the_whole_is_repeated(name: str, tmp_path: Path) -> None:
+    servers, run = METHODS[name], tmp_path / "run"
+    options: dict[str, Any] = {"method": name, "updates": 300}
+    asked: dict[str, Any] = {"engine": "processes", "every": 500, "servers": servers}
+    with pytest.raises(Interrupted, match="it goes on to the bit with"):
+        train(run, callbacks=[Signal(12, signal.SIGTERM)], **asked, **options)
+    (left,) = versions(run)
+    assert len(record(run).splitlines()) == left * {"hardsync": 3, "softsync": 2, "asgd": 1}[name]
+    result = train(run, resume=run, **asked, **options)
+    check_replayed(run, result, tmp_path / "again", servers, **options)
+
+
+@pytest.mark.parametrize(("name", "engine"), [("softsync", "simulator"), ("hardsync", "processes")])
+def test_saves_as_time_passes_are_whole_and_change_nothing(name: str, engine: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": name, "servers": METHODS[name], "engine": engine}
+    often = stalegrid.CheckpointSettings(minutes=1e-9, keep=100)
+    plain, whole = (
+        train(tmp_path / "plain", every=None, **options),
+        train(tmp_path / "run", checkpoint=often, **options),
+    )
+    check_same(plain, whole)
+    assert versions(tmp_path / "run") == list(range(1, UPDATES)), "at every version that it could"
+    check_resumed(whole, 7, checkpoint=often, **options)
+
+
+def test_saves_of_real_processes_as_time_passes_are_gone_on_from(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": "asgd", "updates": 40}
+    often = {"checkpoint": stalegrid.CheckpointSettings(minutes=1e-9, keep=100), "servers": METHODS["asgd"]}
+    train(tmp_path / "run", engine="processes", **often, **options)
+    found = versions(tmp_path / "run")
+    assert found
+    with copied(tmp_path / "run", found[len(found) // 2]) as source:
+        run = source.parent.parent
+        result = train(run, engine="processes", resume=source, **often, **options)
+        check_replayed(run, result, tmp_path / "again", METHODS["asgd"], **options)

@@ -26,6 +26,9 @@ class Agent(Protocol):
             One message for each of ``action.sends``, in that order.
         """
 
+    def remember(self) -> None:
+        """Look at the objects that it has, as they begin; due before any action where a state is to be asked for."""
+
     def state_dict(self) -> State:
         """Return all that an agent like this one needs to go on from here, as a tree of plain values and tensors."""
 
@@ -42,6 +45,10 @@ class Around:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+
+    def remember(self) -> None:
+        """Let the agent within look at its objects."""
+        self.agent.remember()
 
     def state_dict(self) -> State:
         """Return the state of the agent within."""

@@ -23,7 +23,7 @@ from stalegrid.objects import (
 )
 from stalegrid.observe import count_correct
 from stalegrid.partition import Shard
-from stalegrid.programs import END, Action, Kind, Message, Unit
+from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Entry, Weights
 
 Tensors = tuple[Tensor, ...]
@@ -77,9 +77,6 @@ class Learner:
         trained = 0 if momentum is None else self._weights.trained
         self._velocity = torch.zeros_like(self._weights.flat[:trained])
         self._batches = 0
-        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in model.named_parameters()}
-        given = [*self._weights.trainable(), *model.parameters(), *model.buffers(), self._weights.flat]
-        self._objects = Memory({"model": model, "loss": loss, "hooks": hooks}, given)
         self._made: tuple[Tensor, Tensor] | None = None  # loss, and samples, loss, correct and count as numbers
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -90,7 +87,7 @@ class Learner:
             return []
         if action.kind is Kind.STOP:
             self._weights.check()
-            return [Message(tag, END, ()) for tag in action.sends]
+            return [Message(tag, self._weights.version, ()) for tag in action.sends]
         assert action.kind is Kind.BACKWARD
         gradient, numbers = self._backward()
         version = self._weights.version
@@ -101,6 +98,13 @@ class Learner:
         made = [Message(tag, version, content(tag.edge.target.stage)) for tag in action.sends]
         self._weights.zero_grad()  # what a forward sees of gradients is what a plain loop has zeroed
         return made
+
+    def remember(self) -> None:
+        """Look at the objects of the learner; see :class:`stalegrid.agents.Agent`."""
+        model = self._model
+        hooks = {n: (p._backward_hooks, p._post_accumulate_grad_hooks) for n, p in model.named_parameters()}
+        given = [*self._weights.trainable(), *model.parameters(), *model.buffers(), self._weights.flat]
+        self._objects = Memory({"model": model, "loss": self._loss, "hooks": hooks}, given)
 
     def state_dict(self) -> State:
         """Return all that the learner needs to go on from here, between two batches: servers give it the weights."""

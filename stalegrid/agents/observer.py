@@ -81,8 +81,6 @@ class Observer:
         self._sink = sink
         self._averaged = averaged
         self._record: Record = {}
-        given = [*model.parameters(), *model.buffers()]
-        self._objects = Memory({"model": model, "loss": loss, "metrics": metrics}, given)
         self._unlike: set[str] = set()  # buffers of whole numbers that replicas do not share
         # Samples, loss, correct, and what the loss counts, of the evaluation under way.
         self._sums = [0.0, 0.0, 0.0, 0.0]
@@ -99,6 +97,11 @@ class Observer:
             stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
             return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
+
+    def remember(self) -> None:
+        """Look at the objects of the observer; see :class:`stalegrid.agents.Agent`."""
+        things = {"model": self._model, "loss": self._loss, "metrics": self._metrics}
+        self._objects = Memory(things, [*self._model.parameters(), *self._model.buffers()])
 
     def state_dict(self) -> State:
         """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""

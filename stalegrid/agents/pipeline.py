@@ -176,8 +176,6 @@ class PipelineUnit:
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
         # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
-        self._objects, inside, self._of_batches = self._memories()
-        self.stage.memory = inside
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
@@ -207,6 +205,10 @@ class PipelineUnit:
                 assert self._parts.exchange is not None
                 return self._parts.exchange.step(action, inbox)
         return [self._message(tag, made) for tag in action.sends]
+
+    def remember(self) -> None:
+        """Look at the objects of the unit; see :class:`stalegrid.agents.Agent`."""
+        self._objects, self.stage.memory, self._of_batches = self._memories()
 
     def state_dict(self) -> State:
         """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from stalegrid.errors import StalenessExceeded, TrainingError
 from stalegrid.objects import Memory, State
 from stalegrid.observe import Takes
-from stalegrid.programs import END, Action, Kind, Message, Rules
+from stalegrid.programs import GONE, Action, Kind, Message, Rules
 from stalegrid.stages import (
     Correction,
     Site,
@@ -83,7 +83,6 @@ class Server:
         self._reads = any(c.needs_forwarded for c in parts.corrections)
         # A copy of each gradient is only made where a correction changes it.
         self._corrects = any(type(c).correct is not Correction.correct for c in parts.corrections)
-        self._objects = self._memory()
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -93,7 +92,7 @@ class Server:
             case Kind.DROP:
                 self._release(action.index)
                 self._tally.lose(action.index)
-                made = (torch.tensor([action.index, 1]),)
+                made = (torch.tensor([action.index, GONE]),)
             case Kind.UPDATE:
                 made = self._update()
             case Kind.ANSWER:
@@ -105,8 +104,12 @@ class Server:
                 made = (self._weights.flat.clone(), self._weights.counted())
             case _:
                 assert action.kind is Kind.STOP
-                return [Message(tag, END, ()) for tag in action.sends]
+                made = ()
         return [Message(tag, self._weights.version, made) for tag in action.sends]
+
+    def remember(self) -> None:
+        """Look at the objects of the server; see :class:`stalegrid.agents.Agent`."""
+        self._objects = self._memory()
 
     def state_dict(self) -> State:
         """Return all that the server needs to go on from here, which is right after an update: nothing is gathered."""

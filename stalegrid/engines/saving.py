@@ -14,10 +14,24 @@ import torch
 
 from stalegrid.agents import Agent, Around, without_batches
 from stalegrid.checkpoints import Checkpoint, CheckpointSettings, Shelf, shared
+from stalegrid.engines.asking import asked
 from stalegrid.engines.leaving import Asks
 from stalegrid.objects import State
 from stalegrid.observe import tell
-from stalegrid.programs import DOOR, END_RUN, OBSERVER, VERDICT, Action, Agenda, Kind, Message, Tag, Unit, learner
+from stalegrid.programs import (
+    ASKED,
+    DOOR,
+    END_RUN,
+    OBSERVER,
+    VERDICT,
+    Action,
+    Agenda,
+    Kind,
+    Message,
+    Tag,
+    Unit,
+    learner,
+)
 from stalegrid.timing import Clock
 
 
@@ -29,18 +43,15 @@ class Saved(Around):
         agent: that does the work.
         program: of the run.
         shelf: where states are put and taken from.
-        asks: of the observer's: what is wanted beside what is planned.
         clock: that dates the actions of the agent, where time is virtual.
     """
 
-    def __init__(
-        self, unit: Unit, agent: Agent, program: Agenda, shelf: Shelf, asks: Asks, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, unit: Unit, agent: Agent, program: Agenda, shelf: Shelf, clock: Clock | None = None) -> None:
         self._unit = unit
         super().__init__(agent)
+        agent.remember()
         self._program = program
         self._shelf = shelf
-        self._asks = asks
         self._clock = clock
         self._crossing: dict[Tag, Message] = {}
         self._arrivals: dict[Tag, int] = {}  # of these, in virtual time
@@ -56,21 +67,26 @@ class Saved(Around):
             return []
         if action.kind is Kind.LOAD:
             return self._load(action)
+        if action.kind is Kind.STOP:
+            # Once the others have heard that an agent has ended, its process may be ended too.
+            self._shelf.flush()
         made = self.agent.step(action, inbox)
-        if action.kind is Kind.JUDGE:
-            made = self._judged(action, made)
+        if action.kind is Kind.JUDGE and int(made[0].tensors[0][0].item()) & END_RUN:
+            self._end = action.index
         if action.kind is Kind.DROP:
             self._gone.append(action.index)
         for message in made:
             # Now: by the time that its sender is saved, its target may have taken it.
-            self._note(message, 0 if self._clock is None else self._clock.arrival(message.tag))
+            self._note(message)
         return made
 
-    def _note(self, message: Message, arrival: int) -> None:
+    def _note(self, message: Message, arrival: int | None = None) -> None:
         if (before := self._program.outlived(message.tag)) is not None:
             self._crossing.pop(before, None)
             self._arrivals.pop(before, None)
         if self._program.may_cross(message.tag):
+            if arrival is None:
+                arrival = 0 if self._clock is None else self._clock.arrival(message.tag)
             self._crossing[message.tag] = message
             self._arrivals[message.tag] = arrival
 
@@ -108,18 +124,12 @@ class Saved(Around):
 
     def _again(self, tag: Tag, known: Mapping[tuple[str, int], Any]) -> tuple[Message, int]:
         """Return a message that is under way, and when it arrives."""
-        if tag.edge.name == VERDICT:
+        if tag.edge.name in (VERDICT, ASKED):
             # What was asked for was done when the run was saved, or is of no use any more.
-            return Message(tag, tag.index, (torch.zeros(1, dtype=torch.uint8),)), 0
+            said = [0] if tag.edge.name == VERDICT else [0, 1]
+            return Message(tag, tag.index, (torch.tensor(said, dtype=torch.uint8),)), 0
         version, tensors, arrival = known[str(tag.edge), tag.index]
         return Message(tag, version, tensors), arrival
-
-    def _judged(self, action: Action, made: Sequence[Message]) -> list[Message]:
-        """Add what is wanted to what callbacks have asked for."""
-        if int(made[0].tensors[0].item()) & END_RUN:
-            self._end = action.index
-        code = self._asks.code(action.index)
-        return [Message(m.tag, m.version, (m.tensors[0] | code,)) for m in made]
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ class Keeping:
             agents: of this process.
             program: of the run.
             device: that they compute on.
-            leaving: whether somebody wants the run to leave; asked in the observer's process.
+            leaving: whether somebody wants the run to leave.
             clock: that dates their actions, where time is virtual.
         """
         say = partial(tell, name="stderr")
@@ -161,6 +171,7 @@ class Keeping:
         asks = Asks(self.settings.minutes, leaving)
         with shared(self.folder):
             try:
-                yield {unit: Saved(unit, agent, program, shelf, asks, clock) for unit, agent in agents.items()}
+                told = {unit: asked(unit, agent, program, asks) for unit, agent in agents.items()}
+                yield {unit: Saved(unit, agent, program, shelf, clock) for unit, agent in told.items()}
             finally:
                 shelf.flush()

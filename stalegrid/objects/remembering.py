@@ -11,7 +11,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -240,7 +240,8 @@ def _is_python(kind: type) -> bool:
     return _of(kind) in sys.stdlib_module_names or _of(kind) == "numpy"
 
 
-def _names(code: CodeType) -> set[str]:
+@lru_cache(4096)  # every unit of a process looks at the same code, and reading it takes most of the time
+def _names(code: CodeType) -> frozenset[str]:
     """Return the globals that code reads or binds."""
     found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL")}
-    return found.union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+    return frozenset(found).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))

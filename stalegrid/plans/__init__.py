@@ -8,7 +8,7 @@ from stalegrid.plans.devices import ESTIMATED, Devices, check_share
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test, whole_model
 from stalegrid.plans.measured import check_measured
-from stalegrid.plans.membership import ALL, Membership
+from stalegrid.plans.membership import ALL, RETURNED, Membership
 from stalegrid.plans.origin import origin_of
 from stalegrid.plans.plan import Plan, grid_of, make_plan
 from stalegrid.plans.served import (
@@ -25,6 +25,7 @@ from stalegrid.plans.telling import facts, headline
 __all__ = [
     "ALL",
     "ESTIMATED",
+    "RETURNED",
     "Choices",
     "Devices",
     "Membership",

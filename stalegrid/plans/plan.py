@@ -59,7 +59,9 @@ from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
+    ASKED,
     GRADIENT,
+    VERDICT,
     WEIGHTS,
     Edge,
     Grid,
@@ -205,11 +207,12 @@ class Plan:
         program = dataclasses.replace(self.program, schedule=schedule, lateral=lateral)
         return dataclasses.replace(self, turns=turns, program=program)
 
-    def stoppable(self, *, often: bool = False) -> "Plan":
-        """Return the plan of the same run where a callback may end it early.
+    def stoppable(self, *, ends: bool = True, asks: bool = False) -> "Plan":
+        """Return the plan of the same run where a callback may end it early, or somebody may ask for more.
 
         Args:
-            often: whether that is asked at every report, and not at every evaluation.
+            ends: whether a callback may end it.
+            asks: whether somebody may ask it to be saved, or to leave.
 
         Raises:
             ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
@@ -224,7 +227,9 @@ class Plan:
         ahead = 0 if schedule.flush else math.ceil((max(schedule.windows) - 1) / schedule.micro_batches)
         if self.mixing.averages_parameters:
             ahead = max(ahead, self.turns.lag)
-        program = Stoppable.of(self.program, ahead, partial(_lateral, self.mixing, self.turns), often=often)
+        laterals = partial(_lateral, self.mixing, self.turns)
+        apart = 1 + self.turns.lag if self.grid.groups > 1 else 0
+        program = Stoppable.of(self.program, ahead, laterals, ends=ends, asks=asks, apart=apart)
         return dataclasses.replace(self, program=program)
 
     def among(self, membership: Membership) -> "Plan":
@@ -291,8 +296,10 @@ class Plan:
                 return ()
             case "report":
                 return Report.layout(self.schedule.bound(stage))
-            case "verdict":
+            case name if name == VERDICT:
                 return flat_layout(1, torch.uint8)
+            case name if name == ASKED:
+                return flat_layout(2, torch.uint8)
             case "snapshot":
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)

@@ -51,6 +51,7 @@ from stalegrid.programs import (
     Edge,
     Grid,
     Layout,
+    Led,
     Live,
     Ordered,
     Program,
@@ -229,26 +230,37 @@ class ServedPlan:
     @property
     def askable(self) -> bool:
         """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
-        return False
+        return not (isinstance(self.program, Ordered) and any(delivery.gone for delivery in self.program.order))
 
     def ended_at(self, version: int | None) -> "ServedPlan":
         """Return the plan: nothing ends such a run early."""
         return self
 
-    def stoppable(self, *, often: bool = False) -> "ServedPlan":
-        """Refuse to be stopped.
+    def stoppable(self, *, ends: bool = True, asks: bool = False) -> "ServedPlan":
+        """Return the plan of the same run where somebody may ask it to be saved, or to leave.
+
+        Args:
+            ends: whether a callback may end it early.
+            asks: whether somebody may ask.
 
         Raises:
-            ConfigError: always.
+            ConfigError: a callback may end it.
         """
-        raise ConfigError(
-            f"a callback cannot end a run with servers early (method: {self.method.name}); let none ask for it "
-            "(stops = False), or train a grid"
-        )
+        if ends:
+            raise ConfigError(
+                f"a callback cannot end a run with servers early (method: {self.method.name}); let none ask for it "
+                "(stops = False), or train a grid"
+            )
+        program = self.program
+        if isinstance(program, Ordered):
+            return dataclasses.replace(self, program=Led.of(program))
+        assert isinstance(program, Live)
+        return dataclasses.replace(self, program=dataclasses.replace(program, asks=asks))
 
     def layout(self, edge: Edge) -> Layout:
         """Return what every message of an edge consists of."""
-        return self.shapes.layout(edge)
+        says = isinstance(self.program, Live) and self.program.says_asked(edge)
+        return self.shapes.layout(edge) + (flat_layout(1, torch.int64) if says else ())
 
     def layouts(self, edge: Edge) -> tuple[Layout, ...]:
         """Return what a message of an edge may consist of, which is one thing; see :meth:`layout`."""

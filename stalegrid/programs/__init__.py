@@ -8,25 +8,28 @@ from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.deliveries import DELIVERIES, first_updates, order_before, read_order
 from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
+from stalegrid.programs.led import Led
 from stalegrid.programs.live import Live
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
 from stalegrid.programs.pipeline import Back, Program
-from stalegrid.programs.saving import Saves
+from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
-from stalegrid.programs.serving import DOOR, Ordered, Served, in_turn
+from stalegrid.programs.serving import DOOR, GONE, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
-from stalegrid.programs.stopping import END_RUN, LEAVE, SAVE, VERDICT, Stoppable
+from stalegrid.programs.stopping import ASKED, END_RUN, VERDICT, Stoppable
 from stalegrid.programs.table import closed_form, ticks, tied_form
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 
 __all__ = [
     "ALIGNMENT",
+    "ASKED",
     "DELIVERIES",
     "DOOR",
     "END",
     "END_RUN",
+    "GONE",
     "GRADIENT",
     "LEAVE",
     "MOST",
@@ -45,6 +48,7 @@ __all__ = [
     "Kind",
     "Lateral",
     "Layout",
+    "Led",
     "Live",
     "Message",
     "NoLateral",

@@ -26,6 +26,11 @@ class Agenda:
     saves: Saves
 
     @property
+    def askable(self) -> bool:
+        """Whether somebody may ask the run to be saved, or to leave, at a version that was not planned."""
+        return False
+
+    @property
     def left(self) -> int | None:
         """The version at which the run has left before its end; None where it has not."""
         return None

@@ -16,7 +16,7 @@ ALIGNMENT = 64
 
 
 END = -1
-"""Version of the last message of an edge of which nobody knows how many it carries; it has no content."""
+"""Index of the last message of an edge of which nobody knows how many it carries; it has no content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ from dataclasses import dataclass
 
 from stalegrid.programs.actions import Action, Kind, Tag
 
+SAVE, LEAVE = 2, 4
+"""What may be asked of a run that goes on, added up: that all agents save their state, and that they then leave."""
+
 
 @dataclass(frozen=True, slots=True)
 class Saves:

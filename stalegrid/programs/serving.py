@@ -44,6 +44,9 @@ from stalegrid.programs.watch import Watch, watched
 DOOR = server(0)
 """The server that decides whose gradient is next."""
 
+GONE = 1
+"""What it tells the others of a learner, beside what is asked of the run, added up: that it was found to be gone."""
+
 
 @dataclass
 class Served(Agenda):
@@ -127,6 +130,9 @@ class Served(Agenda):
         """Return what the messages of a learner's last backward share: they leave one after another."""
         return edge.source if edge.name == "push" else edge
 
+    def taken(self, version: int) -> None:
+        """Take note that the first server has taken a gradient of the update that makes a version."""
+
     def deliveries(self, unit: Unit) -> Iterator[Delivery | None]:
         """Yield the order in which a server takes gradients; None where the next is not known yet."""
         raise NotImplementedError
@@ -174,7 +180,7 @@ class Served(Agenda):
         """Yield the saves of a learner whose weights had a version, and are about to have another one."""
         return (Action(Kind.SAVE, n) for n in range(known + 1, version + 1) if self.saved(n))
 
-    def _look(self) -> Iterator[Action]:
+    def _look(self) -> Iterator[Action | Hoped]:
         """Yield the observer's actions: it is saved before it hears of a version, as servers are before they report."""
         assert self.watch is not None
         for n in range(self.updates):
@@ -217,8 +223,8 @@ class Service:
 
     @property
     def finished(self) -> bool:
-        """Whether all updates are made."""
-        return self._turns.version == self._program.updates
+        """Whether all updates are made, or the run leaves."""
+        return self._turns.version in (self._program.updates, self._program.left)
 
     @property
     def computing(self) -> set[int]:
@@ -269,6 +275,8 @@ class Service:
                 f"learner {number} has no gradient to come at delivery {self._number}; this order is of no such run"
             )
         yield self._told(Kind.TAKE, self._number, self._push(number))
+        if self._unit == DOOR:
+            program.taken(turns.version + 1)
         updated = turns.take(number)
         if updated:
             yield Action(Kind.UPDATE, turns.version - 1)
@@ -277,7 +285,8 @@ class Service:
         # After the last update nobody is answered: the gradient would be of no use.
         if not self.finished:
             yield from self.answer()
-        if updated and program.watch is not None:
+        # Where the run leaves, whoever goes on does all that comes after the save.
+        if updated and program.watch is not None and turns.version != program.left:
             yield from program.watch.seen(self._unit, turns.version - 1, program.updates)
 
     def lose(self, number: int) -> Iterator[Action]:

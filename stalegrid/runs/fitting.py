@@ -42,11 +42,13 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
     plan = plan.among(asked.membership)
     if checkpoint.minutes is not None and not plan.askable:
         raise ConfigError(
-            f"runs with servers, or with a mixing of your own, are saved at versions that are known beforehand "
-            f"(checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take checkpoint.every"
+            f"runs with a mixing of your own, or that repeat how learners were lost, are saved at versions that are "
+            f"known beforehand (checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take "
+            "checkpoint.every"
         )
-    if stops or (checkpoint.wanted and plan.askable):
-        plan = plan.stoppable(often=checkpoint.wanted)
+    asks = checkpoint.wanted and plan.askable
+    if stops or asks:
+        plan = plan.stoppable(ends=stops, asks=asks)
     return plan if source is None else plan.ended_at(source.end)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from stalegrid.config import Settings
 from stalegrid.engines import Surroundings, layout_of_state, torchrun
 from stalegrid.observe import restore, tell
-from stalegrid.plans import fingerprint
+from stalegrid.plans import Plan, ServedPlan, fingerprint
 from stalegrid.report import read_model, read_summary
 from stalegrid.runs.announcing import announce_run
 from stalegrid.runs.asked import Asked
@@ -39,8 +39,9 @@ def on_torchrun(asked: Asked) -> Result:
                     announce_run(asked, plan, folder)
                 job = job_of(asked, plan, folder)
                 with leaving(job) as leave:
-                    summary = peers.run(job, lambda: read_summary(folder), leave)
-                if plan.program.left is not None:
+                    # Of a run that leaves before anything is evaluated there is no summary.
+                    summary = peers.run(job, lambda: {} if _has_left(plan) else read_summary(folder), leave)
+                if _has_left(plan):
                     raise left(folder, named=asked.named)
                 if peers.rank == 0:
                     asked.end(folder, summary)
@@ -54,6 +55,10 @@ def on_torchrun(asked: Asked) -> Result:
         if settings.output.folder is not None:
             settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
         return result(kept, task, settings, summary)
+
+
+def _has_left(plan: Plan | ServedPlan) -> bool:
+    return plan.program.left is not None
 
 
 def _same(settings: Settings) -> str:

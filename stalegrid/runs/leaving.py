@@ -12,7 +12,6 @@ from stalegrid.checkpoints import newest
 from stalegrid.engines import Job, leaving_in_order
 from stalegrid.errors import Interrupted
 from stalegrid.observe import tell
-from stalegrid.programs import Stoppable
 
 
 @contextmanager
@@ -21,11 +20,11 @@ def leaving(job: Job) -> Iterator[Callable[[], bool]]:
     if job.keeping is None:
         yield lambda: False
         return
-    if not isinstance(job.plan.program, Stoppable):
+    if not job.plan.program.askable:
         try:
             yield lambda: False
         except (KeyboardInterrupt, SystemExit):
-            # Servers and learners are saved as planned alone.
+            # It is saved as planned alone, or not at all any more.
             if (source := newest(job.folder)) is not None:
                 again = f"stalegrid resume {job.folder}, or train(..., resume={str(job.folder)!r})"
                 tell(f"the run has ended at once; it goes on from version {source.version} with: {again}", "stderr")

@@ -27,7 +27,20 @@ from dataclasses import dataclass, field
 
 from stalegrid.objects import State
 from stalegrid.observe import Recorder
-from stalegrid.programs import GRADIENT, OBSERVER, WEIGHTS, Action, Agenda, Edge, Kind, Program, Tag, Unit
+from stalegrid.programs import (
+    ASKED,
+    GRADIENT,
+    OBSERVER,
+    VERDICT,
+    WEIGHTS,
+    Action,
+    Agenda,
+    Edge,
+    Kind,
+    Program,
+    Tag,
+    Unit,
+)
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
 from stalegrid.timing.pace import Pace, durations
@@ -35,7 +48,7 @@ from stalegrid.timing.pace import Pace, durations
 LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn")
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
 
-TIMELESS = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE, Kind.DISCARD)
+TIMELESS = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE, Kind.DISCARD, Kind.STOP)
 """Actions that no uninterrupted run has."""
 
 
@@ -180,8 +193,8 @@ class Clock:
                 lane.free = end = end + line.handled
             left = _depart(lane, line, end) if line.occupied or line.outages else end
             arrival = left + line.occupied + line.latency
-            # A verdict of the observer's holds nobody up, whenever the last of those whom it judges came so far.
-            line.arrivals.append(0 if unit == OBSERVER else arrival)
+            # A verdict holds nobody up, whenever the last of those whom it judges came so far.
+            line.arrivals.append(0 if tag.edge.name in (VERDICT, ASKED) else arrival)
             if self._recorder is not None:
                 self._recorder.left(tag, left)
                 self._recorder.arrived(tag, arrival)
@@ -239,8 +252,8 @@ def _lane(unit: Unit, model: TimeModel) -> Lane:
 
 
 def _line(edge: Edge, model: TimeModel) -> Line:
-    if OBSERVER in (edge.source, edge.target):
-        # Measuring takes no virtual time, so that watching a run does not change its dates.
+    if OBSERVER in (edge.source, edge.target) or edge.name == ASKED:
+        # Neither measuring nor asking takes virtual time, so that watching a run does not change its dates.
         return Line(0, 0, 0, ())
     disturbances = model.disturbances
     link = disturbances.link if edge.name in LINKED else disturbances.lateral_link

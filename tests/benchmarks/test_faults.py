@@ -39,6 +39,7 @@ def test_every_disturbance_and_every_run_is_among_the_chosen() -> None:
     happened = {leg.fault.name for trial in chosen for leg in trial.legs}
     assert happened == {fault.name for fault in FAULTS}
     assert sum(leg.damage is not None for trial in chosen for leg in trial.legs) >= 2
+    assert any(trial.returns and leg.fault.workers for trial in chosen for leg in trial.legs)
 
 
 def test_other_bits_fail(reference: Reference, tmp_path: Path) -> None:

@@ -14,13 +14,23 @@ def test_a_run_is_saved_when_so_many_minutes_have_passed_and_not_twice() -> None
     asks = Asks(0.5, lambda: False, lambda: clock[0])
     found = []
     for clock[0] in (10.0, 29.0, 31.0, 40.0, 60.0, 61.5):
-        found.append(asks.code(1))
+        found.append(asks.code())
     assert found == [0, 0, SAVE, 0, 0, SAVE]
 
 
+def test_a_run_is_not_saved_again_before_it_was_but_leaves_all_the_same() -> None:
+    clock = [0.0]
+    asks = Asks(0.5, lambda: clock[0] > 100, lambda: clock[0])
+    clock[0] = 31.0
+    assert asks.code(ready=False) == 0
+    assert asks.code() == SAVE
+    clock[0] = 101.0
+    assert asks.code(ready=False) == SAVE | LEAVE
+
+
 def test_who_wants_to_leave_leaves_after_a_save() -> None:
-    assert Asks(None, lambda: True).code(1) == SAVE | LEAVE
-    assert Asks(None, lambda: False).code(1) == 0
+    assert Asks(None, lambda: True).code() == SAVE | LEAVE
+    assert Asks(None, lambda: False).code() == 0
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

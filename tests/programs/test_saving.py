@@ -2,23 +2,22 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
-from stalegrid.programs.messages import Message
 from stalegrid.programs.pipeline import Program
-from stalegrid.programs.saving import Saves
+from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import stale
-from stalegrid.programs.stopping import END_RUN, LEAVE, SAVE, Stoppable
+from stalegrid.programs.stopping import ASKED, Stoppable, Verdicts
 from tests.programs.test_beginning import later
 from tests.programs.test_pipeline import programs, run_dry
-from tests.programs.test_stopping import run, simple, stoppable
+from tests.programs.test_stopping import Saying, judged_by, run, sayings, simple, stoppable, without_verdicts
 from tests.programs.test_ties import ties_of
 
 SAVING = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE)
@@ -110,57 +109,81 @@ def test_the_end_of_a_run_is_not_saved() -> None:
         before(program, Unit(0, 0), 4)
 
 
-def asked(program: Stoppable, codes: dict[int, int]) -> dict[Unit, list[Action]]:
-    """Let every agent go as far as messages reach, with verdicts that say what they are told to."""
-    walks = {agent: program.actions(agent) for agent in program.agents}
-    due = {agent: next(walk, None) for agent, walk in walks.items()}
-    done: dict[Unit, list[Action]] = {agent: [] for agent in walks}
-    sent: set[Tag] = set()
-    while able := [a for a, action in due.items() if action is not None and sent.issuperset(action.needs)]:
-        for agent in able:
-            action = due[agent]
-            assert action is not None
-            done[agent].append(action)
-            sent.update(action.sends)
-            for tag in action.sends if action.kind is Kind.JUDGE else ():
-                program.heard(Message(tag, action.index, (torch.tensor([codes.get(action.index, 0)]),)))
-            due[agent] = next(walks[agent], None)
-    assert not any(due.values()), due
-    assert {tag for actions in done.values() for a in actions for tag in a.needs} == sent
-    return done
-
-
 @settings(deadline=None, max_examples=150)
-@given(program=stoppable(), data=st.data(), often=st.booleans())
-def test_a_verdict_has_all_agents_save_one_version(program: Stoppable, data: Any, often: bool) -> None:
-    program = replace(program, often=often)
-    judged = [v for v in range(1, program.updates) if program.judged(v, program.updates)]
-    some = data.draw(st.sets(st.sampled_from(judged)) if judged else st.just(set()))
-    done = asked(program, dict.fromkeys(some, SAVE))
+@given(program=stoppable(), say=sayings(), data=st.data())
+def test_whoever_asks_has_all_agents_save_one_version(program: Stoppable, say: Saying, data: Any) -> None:
+    program = replace(program, asks=True)
+    some = data.draw(st.sets(st.integers(1, program.updates)))
+    done = run(program, None, lambda version: (SAVE if version in some else 0, say(version)[1]))
+    asked = [v for v in judged_by(program.asker, done) if v in some]
+    assert all(b - a >= program.delay for a, b in pairwise(judged_by(program.asker, done)))
     for agent in program.agents:
-        assert [a.index for a in done[agent] if a.kind is Kind.SAVE] == [v + program.lead for v in sorted(some)]
+        assert [a.index for a in done[agent] if a.kind is Kind.SAVE] == [v + program.notice for v in asked]
     # Other than that, the run is the one in which nobody asks.
-    plain = run(replace(program, verdicts=type(program.verdicts)()), None)
+    plain = run(replace(program, verdicts=Verdicts()), None, say)
     assert {a: [x for x in acts if x.kind not in SAVING] for a, acts in done.items()} == plain
-
-
-@settings(deadline=None, max_examples=150)
-@given(program=stoppable(), data=st.data())
-def test_a_run_that_leaves_ends_after_a_save_of_all_and_nobody_waits(program: Stoppable, data: Any) -> None:
-    judged = [v for v in range(1, program.updates) if program.judged(v, program.updates)]
-    if not judged:
-        return
-    version = data.draw(st.sampled_from(judged))
-    done = asked(program, {v: SAVE | LEAVE for v in judged if v >= version})
-    assert program.left == version + program.lead
+    bare = run(replace(program, verdicts=Verdicts(), asks=False), None)
     for agent in program.agents:
-        last = next(a for a in reversed(done[agent]) if a.kind is not Kind.DISCARD)
-        assert (last.kind, last.index) == (Kind.SAVE, version + program.lead)
+        assert without_verdicts(plain[agent]) == without_verdicts(bare[agent])
+
+
+@settings(deadline=None, max_examples=200)
+@given(program=stoppable(), say=sayings(), data=st.data())
+def test_a_run_that_leaves_ends_after_a_save_of_all_and_nobody_waits(
+    program: Stoppable, say: Saying, data: Any
+) -> None:
+    program = replace(program, asks=True, saves=Saves(data.draw(st.none() | st.integers(1, 5))))
+    stop = data.draw(st.none() | st.integers(1, program.updates))
+    version = data.draw(st.integers(1, program.updates))
+    done = run(program, stop, lambda at: (SAVE | LEAVE if at >= version else 0, say(at)[1]))
+    last = {agent: next(a for a in reversed(done[agent]) if a.kind is not Kind.DISCARD) for agent in program.agents}
+    asked = [v for v in judged_by(program.asker, done) if v >= version]
+    if program.left is not None:
+        assert program.left == asked[0] + program.notice
+        assert {(a.kind, a.index) for a in last.values()} == {(Kind.SAVE, program.left)}
+        return
+    # A callback has ended it first, or it was nearly at its end.
+    looked = judged_by(OBSERVER, done)
+    stopped = stop is not None and bool(looked) and looked[-1] >= stop
+    ends = looked[-1] + program.lead if stopped else program.updates
+    assert stopped or not asked
+    assert {a.index + 1 for unit in program.units for a in done[unit][-9:] if a.kind is Kind.UPDATE} >= {ends}
+    shorter = program.until(ends)
+    for agent in program.agents:
+        kept = [a for a in without_verdicts(done[agent]) if a.kind is not Kind.KEEP]
+        plain = [a for a in shorter.actions(agent) if a.kind is not Kind.KEEP]
+        assert kept == plain
 
 
 def test_an_end_that_was_asked_for_goes_before_a_save() -> None:
-    program = simple()
-    done = asked(program, {3: END_RUN | SAVE | LEAVE})
+    program = simple(asks=True)
+    done = run(program, 3, lambda version: (SAVE | LEAVE if version > 1 else 0, 1))
     assert not any(a.kind is Kind.SAVE for actions in done.values() for a in actions)
     assert program.left is None
     assert max(a.index for a in done[Unit(0, 0)] if a.kind is Kind.UPDATE) == 3 + program.lead - 1
+
+
+def test_who_leaves_a_long_run_does_not_go_through_the_rest_of_it() -> None:
+    def say(version: int) -> tuple[int, int]:
+        return SAVE | LEAVE if version >= 3 else 0, 1
+
+    left = run(simple(updates=10**12, asks=True), None, say)
+    assert left == run(simple(updates=30, asks=True), None, say)
+    assert sum(map(len, left.values())) < 200
+
+
+@settings(deadline=None, max_examples=100)
+@given(program=stoppable(), say=sayings(), data=st.data())
+def test_a_run_that_may_be_asked_goes_on_and_may_be_asked_again(program: Stoppable, say: Saying, data: Any) -> None:
+    if program.updates < 2:
+        return
+    since = data.draw(st.integers(1, program.updates - 1))
+    program = replace(program, asks=True, saves=Saves(since=since))
+    done = run(program, None, say)
+    bare = replace(program, verdicts=Verdicts(), asks=False)
+    again = run(bare, None)
+    for agent in program.agents:
+        mine, theirs = (without_verdicts(d[agent]) for d in (done, again))
+        assert [(a.kind, a.index, a.needs) for a in mine] == [(a.kind, a.index, a.needs) for a in theirs]
+    heard = [a.index for a in done[program.asker] if a.kind is Kind.HEED and a.needs[0].edge.name == ASKED]
+    assert heard[:1] == ([since] if since + program.notice < program.updates else [])

@@ -688,7 +688,7 @@ class Processes:
         self.draw, self.losses = random.Random(seed), losses
         self.units = live.agents
         one = deepcopy(live)
-        self.programs = {unit: one if together and unit.group < 0 else deepcopy(live) for unit in self.units}
+        self.programs = {unit: one if together and self.shares(unit) else deepcopy(live) for unit in self.units}
         self.actions = {unit: self.programs[unit].actions(unit) for unit in self.units}
         self.there = {edge: deque[Tag]() for unit in self.units for edge in live.inbound(unit)}
         self.sent = 0
@@ -702,6 +702,10 @@ class Processes:
             self.advance(unit)
         while self.actions:
             self.move()
+
+    def shares(self, unit: Unit) -> bool:
+        """Return whether a unit lives in one process with others, if any do."""
+        return unit.group < 0
 
     def move(self) -> None:
         """Let something happen that can."""
@@ -731,10 +735,13 @@ class Processes:
             assert self.there[tag.edge].popleft() == tag, "messages come in the order in which they are due"
         self.done[unit].append(action)
         for tag in action.sends:
-            turn = tag.edge.name == "turn" and tag.index != END
             self.sent += 1
-            self.flying.append((self.sent, arrived(tag, contents(action) if turn else None)))
+            self.flying.append((self.sent, self.message(unit, action, tag)))
         self.advance(unit)
+
+    def message(self, unit: Unit, action: Action, tag: Tag) -> Message:
+        turn = tag.edge.name == "turn" and tag.index != END
+        return arrived(tag, contents(action) if turn else None)
 
     def deliver(self, number: int, message: Message) -> None:
         source, target = message.tag.edge.source, message.tag.edge.target

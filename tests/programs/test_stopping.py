@@ -1,7 +1,7 @@
 """A run that may be stopped does what a run does that was to end there, and nobody waits for ever."""
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from threading import Thread
@@ -19,13 +19,17 @@ from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.messages import Message
-from stalegrid.programs.pipeline import Program
+from stalegrid.programs.pipeline import Back, Program
+from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import stale
-from stalegrid.programs.stopping import END_RUN, Stoppable
+from stalegrid.programs.stopping import ASKED, END_RUN, VERDICT, Stoppable, Verdicts
 from stalegrid.programs.watch import Watch
 from tests.programs.test_pipeline import schedules
 
-VERDICTS = (Kind.JUDGE, Kind.HEED)
+VERDICTS = (Kind.JUDGE, Kind.HEED, Kind.DISCARD)
+
+Saying = Callable[[int], tuple[int, int]]
+"""What is said at a version of what is asked: a code, and when it is said next."""
 
 
 def averaged(groups: int, first: bool, period: int, lag: int, updates: int) -> Lateral:
@@ -52,11 +56,17 @@ def stoppable(draw: st.DrawFn) -> Stoppable:
     )
     program = Program(Grid(groups, stages), schedule, updates, laterals(updates), draw(watch), draw(st.booleans()))
     late = 0 if schedule.flush else -(-(max(schedule.windows) - 1) // schedule.micro_batches)
-    return Stoppable.of(program, max(late, lag), laterals)
+    apart = draw(st.integers(0, 2))
+    return Stoppable.of(program, max(late, lag), laterals, asks=draw(st.booleans()), apart=apart)
 
 
-def run(program: Stoppable, stop: int | None) -> dict[Unit, list[Action]]:
-    """Let every agent go as far as messages reach, and the observer judge; return what each has done."""
+def sayings(most: int = 5) -> st.SearchStrategy[Saying]:
+    """Nothing is asked, and after how many updates it is asked again differs."""
+    return st.integers(0, 10**6).map(lambda seed: lambda version: (0, 1 + (seed >> version % 16) % most))
+
+
+def run(program: Stoppable, stop: int | None, say: Saying = lambda version: (0, 1)) -> dict[Unit, list[Action]]:
+    """Let every agent go as far as messages reach, and say what it is told to; return what each has done."""
     walks = {agent: program.actions(agent) for agent in program.agents}
     due = {agent: next(walk, None) for agent, walk in walks.items()}
     done: dict[Unit, list[Action]] = {agent: [] for agent in walks}
@@ -67,11 +77,13 @@ def run(program: Stoppable, stop: int | None) -> dict[Unit, list[Action]]:
         for agent, walk in walks.items():
             while (action := due[agent]) is not None and sent.issuperset(action.needs):
                 done[agent].append(action)
-                sent.update(action.sends)
-                for tag in action.sends if action.kind is Kind.JUDGE else ():
-                    asked = stop is not None and action.index >= stop
-                    program.heard(Message(tag, action.index, (torch.tensor([asked]),)))
+                # First, as engines do: what comes next never depends on what was just said.
                 due[agent] = next(walk, None)
+                sent.update(action.sends)
+                for tag in (tag for tag in action.sends if tag.edge.name in (VERDICT, ASKED)):
+                    ends = [stop is not None and action.index >= stop]
+                    said = say(action.index) if tag.edge.name == ASKED else ends
+                    program.heard(Message(tag, action.index, (torch.tensor(said),)))
                 moved = True
     assert not any(due.values()), due
     assert {tag for actions in done.values() for a in actions for tag in a.needs} == sent
@@ -83,11 +95,11 @@ def without_verdicts(actions: Iterable[Action]) -> list[Action]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(program=stoppable(), data=st.data())
-def test_a_stopped_run_is_the_run_that_was_to_end_there(program: Stoppable, data: Any) -> None:
+@given(program=stoppable(), say=sayings(), data=st.data())
+def test_a_stopped_run_is_the_run_that_was_to_end_there(program: Stoppable, say: Saying, data: Any) -> None:
     stop = data.draw(st.none() | st.integers(1, program.updates))
-    done = run(program, stop)
-    judged = [action.index for action in done[OBSERVER] if action.kind is Kind.JUDGE]
+    done = run(program, stop, say)
+    judged = judged_by(OBSERVER, done)
     ends = judged[-1] + program.lead if stop is not None and judged and judged[-1] >= stop else program.updates
     assert ends <= program.updates
     shorter = program.until(ends)
@@ -96,18 +108,25 @@ def test_a_stopped_run_is_the_run_that_was_to_end_there(program: Stoppable, data
 
 
 @settings(deadline=None, max_examples=60)
-@given(program=stoppable(), data=st.data())
-def test_receivers_learn_what_is_due_as_verdicts_come(program: Stoppable, data: Any) -> None:
-    done = run(program, data.draw(st.none() | st.integers(1, program.updates)))
+@given(program=stoppable(), say=sayings(), data=st.data())
+def test_receivers_learn_what_is_due_as_verdicts_come(program: Stoppable, say: Saying, data: Any) -> None:
+    done = run(program, data.draw(st.none() | st.integers(1, program.updates)), say)
     for agent in program.agents:
         needed = [tag for action in done[agent] for tag in action.needs]
         for edge in program.inbound(agent):
             assert list(program.due(edge)) == [tag for tag in needed if tag.edge == edge]
 
 
-def simple(updates: int = 12, ahead: int = 2, **watch: Any) -> Stoppable:
+def judged_by(agent: Unit, done: dict[Unit, list[Action]]) -> list[int]:
+    return [action.index for action in done[agent] if action.kind is Kind.JUDGE]
+
+
+def simple(
+    updates: int = 12, ahead: int = 2, *, ends: bool = True, asks: bool = False, apart: int = 0, **watch: Any
+) -> Stoppable:
     seen = Watch(**{"report_every": 2, "snapshot_every": 3, "chunks": 1, **watch})
-    return Stoppable.of(Program(Grid(1, 2), stale([2, 0], 1), updates, NoLateral(), seen), ahead, none)
+    program = Program(Grid(1, 2), stale([2, 0], 1), updates, NoLateral(), seen)
+    return Stoppable.of(program, ahead, none, ends=ends, asks=asks, apart=apart)
 
 
 def test_a_receiver_waits_for_the_verdict_that_says_whether_there_is_more() -> None:
@@ -115,8 +134,8 @@ def test_a_receiver_waits_for_the_verdict_that_says_whether_there_is_more() -> N
     edge = Edge("activation", Unit(0, 0), Unit(0, 1))
     thread = Thread(target=lambda: got.extend(program.due(edge)), daemon=True)
     thread.start()
-    program.verdicts.hear(3, 0)
-    program.verdicts.hear(6, END_RUN)
+    program.verdicts.hear(VERDICT, 3, [0])
+    program.verdicts.hear(VERDICT, 6, [END_RUN])
     thread.join(30)
     assert not thread.is_alive()
     assert [tag.index for tag in got] == list(range(9))
@@ -131,6 +150,7 @@ def test_the_end_comes_a_lead_after_the_version_that_was_judged() -> None:
 
 def test_units_wait_as_long_as_a_verdict_may_take() -> None:
     program = simple(chunks=7)
+    assert simple(chunks=7, ends=False, asks=True).silence(program.units) == 1
     assert program.silence(program.units) == 8
     assert program.silence([OBSERVER]) == 8
     assert simple(chunks=0).silence([OBSERVER]) == 2
@@ -144,7 +164,7 @@ def test_what_was_done_already_is_held_against_the_shorter_run() -> None:
     def walked() -> Iterator[Action]:
         for action in walk:
             if action.kind is Kind.HEED:
-                program.verdicts.hear(action.index, END_RUN)
+                program.verdicts.hear(VERDICT, action.index, [END_RUN])
             yield action
 
     with pytest.raises(ProtocolError, match=r"\(0,0\) has done F6, where a run of 6 updates does B4"):
@@ -165,7 +185,60 @@ def test_a_first_end_that_is_none_is_refused_before_anything_starts() -> None:
 
 def test_another_process_has_heard_nothing_yet() -> None:
     program = simple()
-    program.verdicts.hear(3, END_RUN)
+    program.verdicts.hear(VERDICT, 3, [END_RUN])
     again: Stoppable = pickle.loads(pickle.dumps(program))
     with pytest.raises(KeyError):
-        again.verdicts.known(3)
+        again.verdicts.known(VERDICT, 3)
+
+
+def test_what_is_asked_is_said_by_the_last_stage_whatever_is_reported() -> None:
+    program = simple(updates=40, ends=False, asks=True, report_every=40, snapshot_every=None)
+    assert program.asker == Unit(0, 1)
+    assert (program.delay, program.notice) == (1, 3)
+    done = run(program, None, lambda version: (0, {1: 2, 3: 7}.get(version, 200)))
+    assert judged_by(program.asker, done) == [1, 3, 10]
+    for agent in program.agents:
+        assert [a.index for a in done[agent] if a.kind is Kind.HEED] == [1, 3, 10]
+    assert judged_by(OBSERVER, done) == []
+
+
+def test_whoever_is_asked_leaves_within_staleness_and_a_few_updates() -> None:
+    for apart in (0, 3):
+        program = simple(updates=40, ends=False, asks=True, apart=apart, report_every=40, snapshot_every=None)
+        done = run(program, None, lambda version: (SAVE | LEAVE if version > 20 else 0, 1))
+        last = [a.index for a in done[Unit(0, 0)] if a.kind is Kind.SAVE]
+        assert last == [program.left]
+        assert 20 + program.notice < last[0] <= 20 + program.delay + program.notice
+        assert program.notice == program.ahead + apart + 1
+
+
+def test_a_unit_goes_on_without_hearing_what_is_asked_until_it_is_far_ahead() -> None:
+    program = simple(updates=40, asks=True, apart=3, ends=False)
+    assert judged_by(program.asker, run(program, None))[:3] == [1, 5, 9], "not before all have heard what was said last"
+    program = replace(program, verdicts=Verdicts())
+    seen = []
+    for action in program.actions(Unit(0, 0)):
+        if action.kind is Kind.HEED:
+            break
+        seen.append(action)
+    assert max(a.index + 1 for a in seen if a.kind is Kind.UPDATE) == 1 + program.delay
+
+
+def test_nobody_asks_near_the_end() -> None:
+    program = simple(updates=12, ends=False, asks=True)
+    judged = judged_by(program.asker, run(program, None))
+    assert judged == list(range(1, 9))
+    assert judged[-1] + program.notice < 12 <= judged[-1] + program.delay + program.notice
+
+
+def test_a_group_that_comes_back_does_not_say_what_is_asked_where_it_begins() -> None:
+    grid = Program(Grid(2, 2), stale([2, 0], 1), 20, NoLateral(), Watch(2, 3, 1))
+    back = replace(grid, back={0: Back(6, 1)}, saves=Saves(since=6))
+    for ends in (False, True):
+        program = Stoppable.of(back, 2, none, ends=ends, asks=True, apart=1)
+        assert program.asker == Unit(1, 1)
+        done = run(program, None)
+        heard = (a.index for a in done[Unit(0, 0)] if a.kind is Kind.HEED and a.needs[0].edge.name == ASKED)
+        assert next(heard) == 6
+        assert max(a.index for a in done[Unit(0, 1)] if a.kind is Kind.UPDATE) == 19
+    assert Stoppable.of(replace(back, saves=Saves(since=9)), 2, none, asks=True).asker == Unit(0, 1)

@@ -192,7 +192,7 @@ class Incoming:
                     if self._recorder is not None:
                         self._recorder.arrived(tag, now())
                     self._arrivals.put(message)
-                    if message.version == END:
+                    if message.tag.index == END:
                         return
         except Exception as reason:  # told to the host, which ends the run
             self._arrivals.put(Broken(link.edge, tag, reason))

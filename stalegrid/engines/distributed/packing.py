@@ -4,11 +4,15 @@ Does not know: what a job consists of, where it is read.
 
 The global generators of Python, NumPy and torch are written by name, and so are functions that draw from them: a copy
 would draw too, and nobody would key it.  Operators of torch cannot be written otherwise.
+
+Memory that tensors share is written once and shared again.  Torch makes a new wrapper of it for each tensor that is
+written, which for pickle is another object: a list of samples cut out of one tensor would hold that as often as there
+are samples.
 """
 
 import random
 from operator import attrgetter
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import numpy as np
@@ -20,7 +24,15 @@ from stalegrid.engines.distributed.mapped import by_path
 
 
 class Packer(cloudpickle.Pickler):  # type: ignore[misc]
-    """Writes functions of the user's script by value, global generators and operators of torch by name."""
+    """Writes functions of the user's script by value, global generators and operators of torch by name.
+
+    Args:
+        file: to which it writes.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._memory: dict[int, torch.storage.TypedStorage] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Write an object by its name where it has one in every process; see :class:`pickle.Pickler`."""
@@ -37,7 +49,16 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
                 return _named, (module, "random.__self__")
             if getattr(obj, "__self__", None) is generator and getattr(module, obj.__name__, None) == obj:
                 return _named, (module, obj.__name__)
+        if isinstance(obj, torch.storage.TypedStorage):
+            first = self._memory.setdefault(obj._untyped_storage._cdata, obj)
+            if first is not obj:
+                return _again, (first, obj.dtype)
         return by_path(obj) or super().reducer_override(obj)
+
+
+def _again(first: torch.storage.TypedStorage, dtype: torch.dtype) -> torch.storage.TypedStorage:
+    memory = first._untyped_storage
+    return torch.storage.TypedStorage(wrap_storage=memory, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
 
 
 def _module(kind: type[nn.Module], content: dict[str, Any]) -> nn.Module:

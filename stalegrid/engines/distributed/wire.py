@@ -35,12 +35,12 @@ class Wire:
         Raises:
             ProtocolError: the tensors are of no layout.
         """
-        number = 0 if message.version == END else self._number(message)
+        number = 0 if message.tag.index == END else self._number(message)
         # A whole cache line for three numbers: so the tensors behind it are aligned as they are anywhere else.
         header = torch.zeros(ALIGNMENT // 8, dtype=torch.int64)
         header[0], header[1], header[2] = message.tag.index, message.version, number
         buffer[:ALIGNMENT].view(torch.int64).copy_(header)
-        if message.version == END:
+        if message.tag.index == END:
             return
         for view, tensor in zip(_views(buffer, self.layouts[number]), message.tensors, strict=True):
             view.copy_(tensor, non_blocking=True)
@@ -73,8 +73,8 @@ class Wire:
             ProtocolError: another message is in the buffer.
         """
         index, version, number = buffer[:24].view(torch.int64).tolist()
-        if version == END:
-            return Message(Tag(tag.edge, END), END, ())
+        if index == END:
+            return Message(Tag(tag.edge, END), version, ())
         if index != tag.index:
             raise ProtocolError(f"{tag.edge} brought message {index} where {tag.index} was due")
         if not 0 <= number < len(self.layouts):

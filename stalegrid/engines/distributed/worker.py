@@ -78,7 +78,7 @@ def work(
         local_rank: number of this process on its host.
         spare: whether the last process is the observer's alone.
         met: called when all processes are ready to begin.
-        leaving: whether somebody wants the run to leave; asked in the observer's process.
+        leaving: whether somebody wants the run to leave.
 
     Returns:
         Whether the run came to its end, and did not leave before.

@@ -19,7 +19,7 @@ from stalegrid.engines.distributed import talk
 from stalegrid.engines.distributed.channels import Link
 from stalegrid.engines.distributed.wire import Wire
 from stalegrid.errors import ConfigError
-from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Unit
+from stalegrid.programs import ASKED, OBSERVER, Agenda, Edge, Layout, Unit
 
 _PLACE = 1024  # bytes
 
@@ -96,7 +96,7 @@ class World:
 
     def _direct(self, edge: Edge) -> bool:
         # Reports and verdicts are made on the CPU, by units on a GPU too.
-        if OBSERVER in (edge.source, edge.target):
+        if OBSERVER in (edge.source, edge.target) or edge.name == ASKED:
             return False
         source, target = self.places[self.home[edge.source]], self.places[self.home[edge.target]]
         return source != target and "cpu" not in (source[1], target[1])

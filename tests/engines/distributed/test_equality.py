@@ -3,21 +3,42 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from stalegrid.plans.plan import Plan
 from stalegrid.studies.loops import plain_loop
-from stalegrid.studies.verifying import compare, outcome_of, read_outcome, run_engine
+from stalegrid.studies.verifying import Outcome, compare, outcome_of, read_outcome, run_engine
 from tests.cases import CPU, changed, make_plan, make_settings, make_task, run_simulator
 from tests.engines.distributed import matrix
 
 ROOT = Path(__file__).parents[3]
+WORLDS = (2, 3)
+
+Expected = Callable[[str], tuple[Plan, Outcome, Outcome]]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    """Return by name what is planned, what the simulator computes and what the plain loop does, each once."""
+    every = {name: settings for world in WORLDS for name, settings in matrix.configurations(world).items()}
+
+    def made(name: str) -> tuple[Plan, Outcome, Outcome]:
+        task = matrix.task_of(every[name])
+        plan = make_plan(task, every[name])
+        loop = plain_loop(task, plan, CPU)
+        assert loop is not None, name
+        return plan, run_simulator(task, every[name], plan), outcome_of(loop())
+
+    return cache(made)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, expected: Expected, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     script = ["-m", "tests.engines.distributed.matrix", str(tmp_path), str(world)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -25,13 +46,9 @@ def test_the_whole_matrix_on_processes_that_torchrun_started(world: int, tmp_pat
     assert made.returncode == 0, made.stderr[-4000:]
     configurations = matrix.configurations(world)
     assert configurations
-    for name, settings in configurations.items():
-        task = matrix.task_of(settings)
-        plan = make_plan(task, settings)
-        simulated = run_simulator(task, settings, plan)
-        loop = plain_loop(task, plan, CPU)
-        assert loop is not None, name
-        for found in (read_outcome(tmp_path / name, plan), outcome_of(loop())):
+    for name in configurations:
+        plan, simulated, looped = expected(name)
+        for found in (read_outcome(tmp_path / name, plan), looped):
             difference = compare(name, simulated, found)
             assert difference.equal, difference
 

@@ -20,6 +20,18 @@ def read(value: Any) -> Any:
     return pickle.loads(packed.getvalue())
 
 
+def test_memory_that_tensors_share_is_written_once_and_shared_again() -> None:
+    whole = torch.randn(500, 100)
+    packed = io.BytesIO()
+    Packer(packed).dump([*whole, whole.view(torch.int32)])
+    assert packed.tell() < 2 * whole.nbytes
+    *rows, integers = pickle.loads(packed.getvalue())
+    assert torch.equal(torch.stack(rows), whole)
+    integers[3] = 0
+    assert torch.equal(rows[3], torch.zeros(100))
+    assert torch.equal(rows[4], whole[4])
+
+
 GENERATORS = [random.random.__self__, np.random.random.__self__, torch.default_generator]  # type: ignore[attr-defined]
 
 

@@ -52,6 +52,52 @@ def marked(text: bytes) -> set[int]:
     return found
 
 
+LEFT = """
+import os
+import signal
+import sys
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import stalegrid
+
+
+class Leave(stalegrid.Callback):
+    stops = False
+
+    def on_report(self, record):
+        if record["update"] == 20:
+            os.kill(os.getppid(), signal.SIGTERM)
+
+
+torch.manual_seed(0)
+data = TensorDataset(torch.randn(64, 4), torch.arange(64) % 2)
+served = {"method": "softsync", "servers": stalegrid.ServerSettings(learners=2)}
+options = served if sys.argv[1] == "servers" else {"groups": 1, "stages": 3}
+model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+stalegrid.train(
+    model, data, loss=nn.CrossEntropyLoss(), optimizer=lambda p: torch.optim.SGD(p, lr=0.01), batch_size=4,
+    updates=10**6, output=stalegrid.OutputSettings(log_every=20, evaluate_every=0), out="run", quiet=True,
+    checkpoint=10**6, callbacks=[Leave()], **options)
+"""
+
+
+@pytest.mark.parametrize("what", ["servers", "grid"])
+def test_a_signal_to_torchrun_lets_the_run_leave_though_nothing_was_evaluated_yet(what: str, tmp_path: Path) -> None:
+    (tmp_path / "left.py").write_text(LEFT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "left.py", what]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(os.getpid())}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.stderr.count("Interrupted: the run was asked to leave, and has (checkpoint: ") == 3, done.stderr[-3000:]
+    (manifest,) = (tmp_path / "run" / "checkpoints").glob("*/manifest.json")
+    assert 20 < int(manifest.parent.name) < 10**6
+    assert wait_until(lambda: not marked(b"left.py"), 30)
+
+
 def test_processes_end_with_torchrun_though_it_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "endless.py"
     out = tmp_path / "run"
