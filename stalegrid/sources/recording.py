@@ -347,7 +347,7 @@ class _Disguise(TorchFunctionMode):
     def register(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
         """Remember what a tensor is."""
         with torch._C.DisableTorchFunction():
-            bare = isinstance(tensor, Tensor) and tensor.is_meta
+            bare = isinstance(tensor, Tensor) and not is_lazy(tensor) and tensor.is_meta
         if bare:
             assert tensor is not None
             self._names[self._recorder.place(tensor).memory] = f"{name} of {type(module).__name__}"
