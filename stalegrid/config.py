@@ -71,6 +71,11 @@ class Settings(Choices):
         """Return what was chosen or settled, as plain values; where results are written is no part of it."""
         return plain(replace(self, output=replace(self.output, folder=None)), ALWAYS)
 
+    def common(self) -> str:
+        """Return what all processes of a run must be asked for alike, as text."""
+        # Where the first one writes, and reads costs, is its own.
+        return repr(replace(self, devices=replace(self.devices, costs=None)).plain())
+
 
 def option_of(kind: type[Settings], path: str) -> str:
     """Return how a field is written on the command line: short where it may be.

@@ -22,7 +22,7 @@ LAYERS = (
     ("agents",),
     ("engines", "report", "transfer"),
     ("config",),
-    ("runs", "planner", "recipes"),
+    ("runs", "planner", "recipes", "doctor"),
     ("train", "studies"),
     ("commands",),
     ("cli", "__init__", "__main__"),

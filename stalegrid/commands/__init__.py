@@ -5,6 +5,7 @@ Does not know: how anything is done.
 
 from stalegrid.commands import (
     compare,
+    doctor,
     export,
     join,
     methods,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "join": join,
     "reshape": reshape,
     "export": export,
+    "doctor": doctor,
     "profile": profile,
     "plan": plan,
     "report": report,

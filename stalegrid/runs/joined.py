@@ -6,7 +6,6 @@ Does not know: how a run is planned, how the processes speak with each other.
 from dataclasses import replace
 from functools import partial
 
-from stalegrid.config import Settings
 from stalegrid.engines import Surroundings, layout_of_state, torchrun
 from stalegrid.observe import restore, tell
 from stalegrid.plans import Plan, ServedPlan, fingerprint
@@ -33,7 +32,7 @@ def on_torchrun(asked: Asked) -> Result:
         asked = by_hosts(asked, torchrun.hosts(), say)
         # Every process has built the model itself; without a seed of the user's they differ.
         with peers.one_state(task.model):
-            plan = peers.agree(_same(settings), lambda: planned(asked), partial(planned_alike, asked))
+            plan = peers.agree(settings.common(), lambda: planned(asked), partial(planned_alike, asked))
             with peers.shared(asked.folder) as folder:
                 if peers.rank == 0:
                     announce_run(asked, plan, folder)
@@ -59,8 +58,3 @@ def on_torchrun(asked: Asked) -> Result:
 
 def _has_left(plan: Plan | ServedPlan) -> bool:
     return plan.program.left is not None
-
-
-def _same(settings: Settings) -> str:
-    """Return what all processes must be asked for alike: where the first one writes, and reads costs, is its own."""
-    return repr(replace(settings, devices=replace(settings.devices, costs=None)).plain())

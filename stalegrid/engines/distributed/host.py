@@ -12,7 +12,7 @@ from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import AHEAD, Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
-from stalegrid.errors import DeadlineExceeded, PeerLost, StalegridError, TrainingError, Wait
+from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, StalegridError, TrainingError, Wait
 from stalegrid.observe import Recorder
 from stalegrid.programs import Agenda, Edge, Layout, Message, Unit
 
@@ -42,6 +42,21 @@ def run(
         DeadlineExceeded: a message did not come, or could not be sent, in time.
         PeerLost: the process at the other end of an edge is gone.
     """
+    try:
+        _run(program, agents, world, layouts, deadline, recorder)
+    except EngineError as problem:
+        problem.args = (f"{problem}{world.elsewhere(wait.source for wait in problem.waits)}",)
+        raise
+
+
+def _run(
+    program: Agenda,
+    agents: Mapping[Unit, Agent],
+    world: World,
+    layouts: Callable[[Edge], tuple[Layout, ...]],
+    deadline: float,
+    recorder: Recorder | None,
+) -> None:
     arrivals: Arrivals = Arrivals()
     incoming, outgoing = world.links(program, layouts)
     senders = _senders(program, outgoing, arrivals, recorder)

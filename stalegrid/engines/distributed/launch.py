@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from stalegrid.engines.distributed.interfaces import loopback
 from stalegrid.engines.distributed.job import Job, write_job
-from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import Worker, forked
 from stalegrid.engines.distributed.worker import ALIVE, LEAVE, LEFT, MET, STORE

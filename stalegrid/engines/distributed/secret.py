@@ -29,7 +29,7 @@ def common_secret(patience: float) -> bytes:
     given: list[bytes] = []
 
     def asked() -> bytes:
-        given.extend(_given())
+        given.extend(given_secret())
         return b"1" if given else b"0"
 
     have = talk.gather(asked, patience, 1)
@@ -58,8 +58,12 @@ def common_secret(patience: float) -> bytes:
     return found
 
 
-def _given() -> list[bytes]:
-    """Return the secret that this process was given, if any."""
+def given_secret() -> list[bytes]:
+    """Return the secret that this process was given, if any.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
     if SECRET in os.environ and SECRET_FILE in os.environ:
         raise ConfigError(f"two secrets are given ({SECRET_FILE}: {os.environ[SECRET_FILE]}, and {SECRET}); unset one")
     if SECRET_FILE in os.environ:

@@ -6,36 +6,36 @@ Does not know: what is trained, what processes then tell each other.
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import timedelta
-from socket import create_server
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from secrets import token_hex
 from threading import Event, Thread
 from time import sleep
+from typing import TypeVar
 
 import torch.distributed as dist
 
 # Torch's optimizers import this, and its functions keep the group that is the default one at that moment for ever.  A
 # group that lives on at the end of the interpreter has threads that may abort it; imported before, it sees none.
 import torch.distributed.nn  # noqa: F401
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store  # type: ignore[attr-defined]
 
-from stalegrid.engines.distributed.meeting import loopback, meet, patience_of
+from stalegrid.engines.distributed.greeting import Greeting, check_alike
+from stalegrid.engines.distributed.hosts import check_ways
+from stalegrid.engines.distributed.interfaces import GLOO, NCCL
+from stalegrid.engines.distributed.launched import VARIABLES, Launched
+from stalegrid.engines.distributed.links import Answering
+from stalegrid.engines.distributed.meeting import Met, Reach, Steps, all_there, meet, patience_of
 from stalegrid.engines.distributed.peers import Peers
 from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.secret import common_secret
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DeadlineExceeded
 
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells the processes that it starts."""
+T = TypeVar("T")
 
 HOSTS = "GROUP_WORLD_SIZE"
 """What torchrun calls their number."""
 
-INTERFACE = "GLOO_SOCKET_IFNAME"
-"""Names the interface that Gloo uses."""
-
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _LOOK = 0.5  # seconds between two looks for the launcher
 _GRACE = 5.0  # seconds to end in order
 
@@ -85,21 +85,27 @@ def _check_group() -> None:
 
 
 @contextmanager
+def gathered(deadline: float) -> Iterator[Met]:
+    """Wait for the other processes, which are not connected, and let each say what it is; see :func:`joined`."""
+    with ExitStack() as stack:
+        stack.enter_context(_ending_with_launcher())
+        launched = Launched.here()
+        stack.enter_context(_kept(GLOO, NCCL))
+        yield _explained(launched, deadline, lambda *of: all_there(of[0], deadline, launched.where, of[1]), stack)
+
+
+@contextmanager
 def _met(deadline: float) -> Iterator[None]:
-    rank, size, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
-    if not 0 <= rank < size:
-        raise ConfigError(f"the environment names a process that cannot be (RANK: {rank}, WORLD_SIZE: {size})")
-    host = os.environ["MASTER_ADDR"]
-    with _interface(host) as interface:
-        if size > 1:
-            print(
-                f"stalegrid: process {rank} waits for {size - 1} others at {host}:{port} (interface: {interface}), as "
-                f"{', '.join(VARIABLES)} in the environment say; unset them if nobody started it as one of several",
-                file=sys.stderr,
-                flush=True,
-            )
-        patience = patience_of(deadline)
-        meet(lambda: (_store(host, port, rank, patience), rank, size), patience, f"{host}:{port}")
+    launched, patience = Launched.here(), patience_of(deadline)
+
+    def hear(met: Met, steps: Steps, over: Event) -> None:
+        greetings = Greeting.all(met.said)
+        check_alike(greetings)
+        check_ways(met, greetings, steps, over)
+
+    with _kept(GLOO, NCCL):
+        with ExitStack() as stack:
+            _explained(launched, patience, lambda *of: meet(of[0], patience, launched.where, of[1], hear), stack)
         try:
             yield
         finally:
@@ -107,44 +113,47 @@ def _met(deadline: float) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _number(name: str) -> int:
-    text = os.environ[name]
-    if not text.isdecimal():
-        raise ConfigError(f"the environment names no number ({name}: {text!r}); start the processes with torchrun")
-    return int(text)
+def _explained(
+    launched: Launched, patience: float, come: Callable[[Reach, Callable[[], str]], T], stack: ExitStack
+) -> T:
+    """Meet the others; where nobody comes, say what is wrong with the way to them as far as it shows from here.
+
+    Args:
+        launched: as what this process was started.
+        patience: seconds for the way to be there.
+        come: meets them, given how their place is reached, and what this process then says.
+        stack: for as long as this process answers hosts that look for a way to it.
+    """
+    greetings: list[Greeting] = []
+
+    def reach() -> tuple[Store, int, int]:
+        interface = launched.interface(patience)
+        # Each library listens on the interface of that name, and on no other.
+        os.environ.setdefault(GLOO, interface.name)
+        os.environ.setdefault(NCCL, f"={interface.name}")
+        drawn, port = token_hex(16), 0
+        if not launched.alone:
+            port = stack.enter_context(closing(Answering(interface.address, drawn))).port
+        greetings.append(Greeting.here(interface, drawn, port))
+        return launched.store(interface, patience), launched.rank, launched.size
+
+    launched.announce()
+    try:
+        return come(reach, lambda: greetings[0].text())
+    except DeadlineExceeded as problem:
+        raise DeadlineExceeded(f"{problem}{launched.trouble()}") from None
 
 
 @contextmanager
-def _interface(host: str) -> Iterator[str]:
-    """Let processes of one host talk on its loopback interface, unless the user named another."""
-    named = os.environ.get(INTERFACE)
-    alone = host in _LOCAL or os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    if named is not None or not alone:
-        yield named or "that of this host's name"
-        return
-    os.environ[INTERFACE] = found = loopback()
+def _kept(*names: str) -> Iterator[None]:
+    """Let variables of the environment be in the end what they were."""
+    before = {name: os.environ[name] for name in names if name in os.environ}
     try:
-        yield found
+        yield
     finally:
-        os.environ.pop(INTERFACE, None)
-
-
-def _store(host: str, port: int, rank: int, patience: float) -> Store:
-    """Return the store that torchrun has, or the first process's own."""
-    timeout = timedelta(seconds=patience)
-    theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    listening = None
-    if rank == 0 and not theirs and host in _LOCAL:
-        listening = create_server(("127.0.0.1", port)).detach()  # torch itself would listen on every interface
-    return TCPStore(
-        host,
-        port,
-        is_master=rank == 0 and not theirs,
-        timeout=timeout,
-        wait_for_workers=False,
-        multi_tenant=listening is None,
-        master_listen_fd=listening,
-    )
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import TextIO
 
 from stalegrid.engines.distributed.forking import Order
 from stalegrid.engines.distributed.inherited import Inherited
+from stalegrid.engines.distributed.interfaces import GLOO, NCCL
 from stalegrid.errors import EngineError, WorkerDied
 
 _ENTRY = Path(__file__).with_name("__main__.py")
@@ -209,7 +210,7 @@ def forked(folder: Path, size: int, interface: str, job: int) -> Iterator[list[W
     Raises:
         EngineError: they cannot be started.
     """
-    order = Order(str(folder), size, {**os.environ, "GLOO_SOCKET_IFNAME": interface}, _path())
+    order = Order(str(folder), size, {NCCL: f"={interface}", **os.environ, GLOO: interface}, _path())
     with ExitStack() as stack:
         try:
             reports = _ordered(order, job, stack)

@@ -8,7 +8,7 @@ not been run by the authors yet.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,13 @@ class World:
                     tag = 0 if direct else number
                     links[edge] = Link(edge, Wire(*layouts(edge)), peer, group, tag, not direct, self.device)
         return incoming, outgoing
+
+    def elsewhere(self, names: Iterable[str]) -> str:
+        """Say for the end of an error on which other hosts agents are; nothing of those on this one."""
+        known = {str(unit): rank for unit, rank in self.home.items()}
+        here = self.places[self.rank][0]
+        ranks = sorted({known[name] for name in names if name in known and self.places[known[name]][0] != here})
+        return "".join(f"; process {rank} is on host {self.places[rank][0]}" for rank in ranks)
 
     def _direct(self, edge: Edge) -> bool:
         # Reports and verdicts are made on the CPU, by units on a GPU too.

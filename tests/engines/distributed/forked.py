@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from stalegrid.engines.distributed.meeting import loopback, meet
+from stalegrid.engines.distributed.interfaces import loopback
+from stalegrid.engines.distributed.meeting import meet
 
 Act = Callable[[int], str]
 """What a process does with its rank; what it returns is what it says."""

@@ -6,13 +6,13 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 import torch.distributed as dist
 
 from stalegrid.engines.distributed import meeting
-from stalegrid.engines.distributed.meeting import Reach, loopback, meet, patience_of
+from stalegrid.engines.distributed.interfaces import loopback
+from stalegrid.engines.distributed.meeting import Met, Reach, all_there, attended, meet, part, patience_of
 from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
 
 NEW_NETWORK = 0x40000000  # of unshare(2)
@@ -31,14 +31,12 @@ def reaching(size: int, *there: int) -> Reach:
     return lambda: (store, 0, size)
 
 
-def gathered(store: dist.Store, *ranks: int) -> dict[int, dist.Store]:
+def gathered(store: dist.Store, *ranks: int) -> dict[int, Met]:
     """Let processes of a world of two gather, one after another; return where each then is."""
-    found: dict[int, dist.Store] = {}
+    found: dict[int, Met] = {}
 
     def come(rank: int) -> None:
-        part = meeting._gather(store, rank, 2, SimpleQueue(), threading.Event())
-        assert part is not None
-        found[rank] = part
+        found[rank] = all_there(lambda: (store, rank, 2), 10.0, "a test", lambda: f"this is {rank}")
 
     threads = [threading.Thread(target=come, args=(rank,)) for rank in ranks]
     for thread in threads:
@@ -56,8 +54,9 @@ def test_who_was_started_again_meets_who_was_not(order: tuple[int, int]) -> None
     for turn in range(3):  # as a second or third run of one script, or a restart, does
         found = gathered(store, *order)
         assert set(found) == {0, 1}, turn
-        found[0].set("word", str(turn))
-        assert found[1].get("word") == str(turn).encode()
+        found[0].store.set("word", str(turn))
+        assert found[1].store.get("word") == str(turn).encode()
+        assert [met.said for met in found.values()] == [["this is 0", "this is 1"]] * 2
 
 
 @pytest.mark.parametrize(("there", "missing"), [((), "1, 2, 3"), ((2,), "1, 3")])
@@ -157,3 +156,35 @@ def test_a_wait_that_a_signal_ends_as_it_begins_leaves_no_thread(monkeypatch: py
         meet(reaching(2), 60.0, "a test")
     started[0].join(30.0)
     assert not started[0].is_alive()
+
+
+def test_a_process_that_is_refused_tells_all_why_before_the_first_ends_and_its_store_with_it() -> None:
+    store, told = dist.HashStore(), {}
+
+    def refuse(met: Met, steps: object, over: object) -> None:
+        raise ConfigError(f"refused: {met.said}")
+
+    def come(rank: int) -> None:
+        try:
+            meet(lambda: (store, rank, 2), 10.0, "a test", lambda: str(rank), refuse)
+        except ConfigError as error:
+            told[rank] = str(error)
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10.0)
+    assert told == dict.fromkeys(range(2), "refused: ['0', '1']")
+
+
+def test_who_has_not_told_is_waited_for_no_longer_than_the_patience() -> None:
+    met = all_there(lambda: (dist.HashStore(), 0, 1), 10.0, "a test", lambda: "here")
+    wait = "has not told: process 0 waits"
+    with pytest.raises(DeadlineExceeded, match=r"^process 1, 2 has not told: process 0 waits at a test, for 0\.3 s$"):
+        attended(
+            lambda steps, over: meeting.await_keys(met.store, {"a": "process 1", "b": "process 2"}, wait, steps, over),
+            0.3,
+            "a test",
+        )
+    part(met, threading.Event())

@@ -23,8 +23,8 @@ from torch.utils.data import TensorDataset
 import stalegrid
 from stalegrid.engines.distributed import warm
 from stalegrid.engines.distributed.forking import serve
+from stalegrid.engines.distributed.interfaces import loopback
 from stalegrid.engines.distributed.job import Job, write_job
-from stalegrid.engines.distributed.meeting import loopback
 from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import KEPT, Reports, Worker, forked
 from stalegrid.errors import EngineError, WorkerDied
