@@ -64,6 +64,7 @@ with loading():
     )
     from stalegrid.recipes import RunConfig
     from stalegrid.runs import Result
+    from stalegrid.sources import whole_model
     from stalegrid.stages import Correction, Kept, Recomputed, Site, Stashed, Update, View, by_name
     from stalegrid.timing import DeviceSettings
     from stalegrid.train import train
@@ -143,4 +144,5 @@ __all__ = [
     "save_exported",
     "stale",
     "train",
+    "whole_model",
 ]

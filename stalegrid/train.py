@@ -17,6 +17,7 @@ from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
 from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
 from stalegrid.engines import EngineSettings
+from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, MethodSettings, ServerMethod
 from stalegrid.objects import LossFunction, own_loss
 from stalegrid.observe import Callback, Logger, Measure, OutputSettings
@@ -24,13 +25,14 @@ from stalegrid.partition import paths_of
 from stalegrid.plans import Task
 from stalegrid.programs import GridSettings, ServerSettings
 from stalegrid.runs import Result, execute
+from stalegrid.sources import Source, built
 from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import DeviceSettings
 from stalegrid.written import groups_of
 
 
 def train(
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     data: Dataset[Any] | DataLoader[Any],
     *,
     loss: LossFunction | None = None,
@@ -40,6 +42,7 @@ def train(
     augment: CropAndFlip | None = None,
     collate_fn: Collate | None = None,
     metrics: Mapping[str, Measure] | None = None,
+    weights: Path | str | None = None,
     method: str | Method | ServerMethod | MethodSettings | None = None,
     groups: int | None = None,
     stages: int | None = None,
@@ -84,7 +87,9 @@ def train(
     groups; those of every day can also be given by themselves.
 
     Args:
-        model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.
+        model: maps a batch of inputs to a tensor, a tuple of tensors or another tree of them; left as it is.  Or a
+            function without arguments that makes it: then it is built without memory, and each process makes its own
+            stages alone, with initial values that are drawn for each parameter by its name.
         data: map-style data set of (input, target) pairs, or a stream of them, such as an ``IterableDataset``; batches
             of any other kind, such as dictionaries, go whole to the model, ``model(**batch)``, and to the loss in the
             place of the targets.  A ``DataLoader`` in its place gives its data set, batch size, order, collate_fn and
@@ -99,6 +104,8 @@ def train(
         collate_fn: list of items -> batch, a tree of tensors, of both data sets; they are stacked if left out.
         metrics: what is measured on the test data beside loss and accuracy, by name: functions of outputs and targets,
             averaged over the samples, or metrics as those of torchmetrics.
+        weights: folder of safetensors, as Hugging Face lays them out, or one file, that a model given as a function
+            begins with, in place of initial values.
         method: a published one by name, one of your own, or all that is said of it.
         groups: S; short for ``grid=GridSettings(groups=...)``.
         stages: K; likewise.
@@ -154,16 +161,19 @@ def train(
         OutputError: results cannot be written; what was written before stays.
         KeyboardInterrupt: the run was interrupted; at a prompt, as in a notebook, only before anything was measured.
     """
-    blocks = None if blocks is None else paths_of(model, blocks)
+    named = model if isinstance(model, nn.Module) else nn.Module()  # before it is made, it has no modules to be named
+    blocks = None if blocks is None else paths_of(named, blocks)
     options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
     trained, tested = given(data, collate_fn), None if test is None else given(test, collate_fn)
     if isinstance(trained, Reading) and trained.batch_size is not None:
         check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
     own = own_loss if loss is None else loss
-    task = Task(model, trained, own, optimizer, scheduler, tested, augment, metrics or {})
+    settings = Settings.of(options)
+    whole, source = _model(model, settings.training.seed, weights)
+    task = Task(whole, trained, own, optimizer, scheduler, tested, augment, metrics or {}, source)
     return execute(
         task,
-        Settings.of(options),
+        settings,
         resume=resume,
         reshape=reshape,
         start_from=start_from,
@@ -171,6 +181,21 @@ def train(
         loggers=loggers,
         quiet=quiet,
     )
+
+
+def _model(
+    model: nn.Module | Callable[[], nn.Module], seed: int, weights: Path | str | None
+) -> tuple[nn.Module, Source | None]:
+    """Return the model, and where its values are if it has none."""
+    if not isinstance(model, nn.Module):
+        made = built(model, seed, None if weights is None else Path(weights))
+        return made.model, made.source
+    if weights is not None:
+        raise ConfigError(
+            f"files are read into a model that is made without memory (weights: {weights}, model: "
+            f"{type(model).__name__}); give a function that makes it, model=lambda: ..., or load them into it yourself"
+        )
+    return model, None
 
 
 OPTIONS = (*groups_of(Settings), *SHORT)

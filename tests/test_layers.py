@@ -13,7 +13,7 @@ ROOT = Path(stalegrid.__file__).parent
 LAYERS = (
     ("errors", "loading", "seeds", "version"),
     ("written", "objects"),
-    ("programs", "data", "models"),
+    ("programs", "data", "models", "sources"),
     ("observe",),
     ("stages", "checkpoints"),
     ("partition", "consensus"),

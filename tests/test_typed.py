@@ -111,7 +111,7 @@ def test_a_type_checker_finds_what_is_misspelt_or_of_another_type_and_nothing_el
 def parameters() -> dict[str, inspect.Parameter]:
     """Return what the door takes beside the task."""
     goes_on = {"resume", "reshape", "start_from"}
-    task = {"model", "data", *hints_of(Task), "collate_fn", "callbacks", "loggers", "quiet", *goes_on}
+    task = {"model", "data", *hints_of(Task), "weights", "collate_fn", "callbacks", "loggers", "quiet", *goes_on}
     return {name: p for name, p in inspect.signature(stalegrid.train).parameters.items() if name not in task}
 
 

@@ -19,7 +19,7 @@ from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
 from stalegrid.data import Readers, feed
-from stalegrid.objects import copied, renew
+from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
@@ -82,12 +82,12 @@ def _build_grid(
         own = task.fresh()
         loss = loss_on(own, device)
         if unit == OBSERVER:
-            plain, test = copied(model).to(device), make_test(task, plan.training)
+            plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
-        module = copied(stages[unit.stage]).to(device)
+        module = task.filled(stages[unit.stage], model).to(device)
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)

@@ -20,12 +20,12 @@ from stalegrid.partition import shard_of
 from stalegrid.plans import (
     ServedPlan,
     Task,
-    cast_model,
     make_batches,
     make_test,
     precision_of,
     served_makers,
     server_optimizer,
+    whole_model,
 )
 from stalegrid.programs import DOOR, OBSERVER, Schedule, Unit
 from stalegrid.stages import Site, Versions, Weights
@@ -35,7 +35,7 @@ def build_served(
     task: Task, plan: ServedPlan, units: Sequence[Unit], device: torch.device, sink: Sink, readers: Readers | None
 ) -> dict[Unit, Agent]:
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
-    model = cast_model(task, plan.training)
+    model = whole_model(task, plan.training)
     groups = {unit.group for unit in units if unit in plan.program.learners}
     batches = make_batches(task, plan.training, plan.grid.groups, 1, groups)
     # A learner wants both inputs and targets; when the run ends it may have one batch that no server took.

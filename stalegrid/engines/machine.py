@@ -36,22 +36,29 @@ def use_device(name: str, local_rank: int) -> torch.device:
     return device
 
 
+LARGE, SMALL = 2**30, 2**18
+"""Bytes of memory that is kept for what comes next, where there is enough and where there is little."""
+
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as <malloc.h> numbers them
 
 
 @contextmanager
-def computing(number: int) -> Iterator[None]:
+def computing(number: int, *, sparing: bool = False) -> Iterator[None]:
     """Compute with some number of threads, then with as many as before; the process keeps memory that is freed.
 
     Another number of threads sums in another order.  So the default is one a process on every engine, on which engines
     agree to the bit; more are for speed where nothing is compared.
+
+    Args:
+        number: of threads.
+        sparing: whether memory that is freed is given back at once, where there is little.
 
     Raises:
         ConfigError: there can be none, or so many that the libraries for arithmetic would crash.
     """
     if not 1 <= number <= THREADS:
         raise ConfigError(f"arithmetic needs at least one thread, at most {THREADS} (threads: {number})")
-    _keep_memory()
+    _keep_memory(SMALL if sparing else LARGE)
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -60,8 +67,11 @@ def computing(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_memory() -> None:
+def _keep_memory(most: int) -> None:
     """Let the C library keep freed memory for what comes next, from now on, unless the user has said otherwise.
+
+    Args:
+        most: bytes of what is kept at most; what is larger is given back when it is freed.
 
     Activations, messages and copies of weights are allocated anew for every batch.  glibc would give each large one
     back to the system, and then pay for every page of the next: 8 % of the processor time of ResNet-20, timed by hand.
@@ -72,6 +82,6 @@ def _keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries than glibc have none
     if mallopt is not None:
-        # Up to 1 GiB from the heap, which is never trimmed.
-        mallopt(_MMAP_THRESHOLD, 2**30)
+        # Up to so much from the heap, which is never trimmed.
+        mallopt(_MMAP_THRESHOLD, most)
         mallopt(_TRIM_THRESHOLD, -1)

@@ -113,7 +113,7 @@ def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     cuts = asked.grid.cuts
     if cuts is None:
         batches = make_batches(task, asked.training, 1, 1)
-        model, apart = cast_model(task, asked.training), asked.grid.tied == "mirror"
+        model, apart = task.tried(cast_model(task, asked.training)), asked.grid.tied == "mirror"
         with precision_of(asked.training).on(torch.device("cpu")):
             cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
     updates = WARM_UP + REPEATS

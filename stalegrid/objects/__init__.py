@@ -14,6 +14,7 @@ from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
 from stalegrid.objects.spectral import renew
 from stalegrid.objects.states import State, joined, parted
+from stalegrid.objects.thin import Thin, dense, has_thin, is_large, nudge
 from stalegrid.objects.trees import (
     PLACE,
     Form,
@@ -37,6 +38,7 @@ __all__ = [
     "Shapes",
     "State",
     "Tensors",
+    "Thin",
     "attach",
     "call",
     "cast",
@@ -47,16 +49,20 @@ __all__ = [
     "check_memory",
     "check_readers",
     "copied",
+    "dense",
     "each_leaf",
     "first_names",
+    "has_thin",
     "held",
     "hooks_of",
     "ignored_by",
     "in_training",
+    "is_large",
     "joined",
     "kept_apart",
     "leaves",
     "mapped",
+    "nudge",
     "own_loss",
     "parted",
     "recall",

@@ -131,6 +131,7 @@ def check_memory(model: nn.Module) -> None:
     """
     tensors = {**tensors_of(model), **_attributes(model)}
     lying = {name: t for name, t in tensors.items() if t.layout == torch.strided and not is_lazy(t) and t.numel()}
+    lying = {name: t for name, t in lying.items() if not t.is_meta}  # what has no memory yet shares none
     spans = sorted((t.device.type, t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in lying.items())
     # Sorted by their starts: where any two overlap, two that follow one another do.
     for (device, _, end, one), (other_device, start, _, other) in pairwise(spans):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stalegrid.data import bytes_of
 from stalegrid.errors import ConfigError
-from stalegrid.objects import copied
+from stalegrid.objects import copied, has_thin
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ def check_saved(model: nn.Module) -> None:
     again = copied(model)
     try:
         _spoil(again)
-        restore(again, load(save(saved(model))), load(save(unsaved(model))))
+        restore(again, *_read_back(model))
     except Exception as problem:  # what a model does when it is saved or loaded is the user's: anything can be raised
         raise ConfigError(
             f"the state of the model cannot be saved and loaded: {' '.join(str(problem).split())}; give each buffer "
@@ -74,6 +74,15 @@ def check_saved(model: nn.Module) -> None:
             f"the state of the model does not bring back a tensor as it was saved (name: {lost}), so the trained model "
             "could not be returned; let state_dict hold it as it is and load_state_dict load it, or leave it out"
         )
+
+
+def _read_back(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what files would hold of a model."""
+    if not has_thin(model):
+        return load(save(saved(model))), load(save(unsaved(model)))
+    # Not as bytes, of which there would be as many as the whole model has.
+    state = dict(model.state_dict())
+    return state, {name: tensor.detach() for name, tensor in _tensors(model).items() if name not in state}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

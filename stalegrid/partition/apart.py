@@ -6,18 +6,24 @@ Only tensors cross a cut.  A counter of a module that two stages use, an object 
 the forward around a module reads of it stays behind, and one run of the whole does not show that.
 """
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stalegrid.data import bytes_of
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, copied, hooks_of, tensors_in, tensors_of
+from stalegrid.objects import Form, Tensors, Thin, copied, hooks_of, nudge, tensors_in, tensors_of
 from stalegrid.partition.trial import CPU, check, differing, same
 from stalegrid.seeds import drawing
+
+SUMMARY = "_gradient_summary"
+"""The attribute of a thin parameter that has a digest of its gradient."""
 
 BATCHES = 4
 """State is there after the first batch; a few more see a module that changes its ways after some."""
@@ -81,7 +87,8 @@ def first_difference(
         ConfigError: the model does not accept a batch there.
         torch.OutOfMemoryError: there is not enough memory.
     """
-    model, stages = copied(model).to(device), [copied(stage).to(device) for stage in stages]
+    users = Counter(id(tensor) for stage in stages for tensor in tensors_of(stage).values())
+    model, *stages = [_sparing(module, users).to(device) for module in (model, *stages)]
     for batch, given in enumerate(itertools.islice(itertools.cycle(batches), max(BATCHES, len(batches)))):
         inputs = tuple(x.to(device) for x in given)
         expected = check(model, inputs, form, device)
@@ -89,8 +96,31 @@ def first_difference(
         if problem is not None:
             return batch, problem
         for module in (model, *stages):
-            _move(module)
+            nudge(module)
     return None
+
+
+def _sparing(module: nn.Module, users: Mapping[int, int]) -> nn.Module:
+    """Return a copy of a module; where parameters are thin, gradients are not to take the memory that they lack.
+
+    Args:
+        module: the model or a stage.
+        users: how many stages use a tensor, by identity; the gradients of several are summed, and stay whole.
+    """
+    own = copied(module)
+    for (_, before), (_, parameter) in zip(module.named_parameters(), own.named_parameters(), strict=True):
+        if isinstance(before, Thin) and parameter.requires_grad and users[id(before)] <= 1:
+            parameter.register_post_accumulate_grad_hook(_summarise)  # type: ignore[no-untyped-call]
+    return own
+
+
+def _summarise(parameter: Tensor) -> None:
+    """Keep a digest in the place of a gradient."""
+    gradient = _taken(parameter)
+    assert gradient is not None
+    # Zero is added since it has two forms in bits, which are the same number.
+    digest = hashlib.sha256(bytes_of(gradient + 0.0)).digest()
+    parameter.grad, vars(parameter)[SUMMARY] = None, torch.tensor(list(digest), dtype=torch.uint8)
 
 
 def repeats(model: nn.Module, inputs: Tensors, form: Form | None, device: torch.device) -> bool:
@@ -203,6 +233,9 @@ def _called(model: nn.Module, tensor: Tensor) -> set[str]:
 
 def _taken(tensor: Tensor) -> Tensor | None:
     """Take a gradient away, so that the next one is not added to it."""
+    if SUMMARY in vars(tensor):
+        found: Tensor = vars(tensor).pop(SUMMARY)
+        return found
     gradient, tensor.grad = tensor.grad, None
     return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
@@ -229,11 +262,3 @@ def _backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> 
     pairs = [(y, g) for y, g in zip(outputs, gradients, strict=True) if y.requires_grad and g is not None]
     if pairs:
         torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
-
-
-def _move(module: nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                # By a sixteenth: no type rounds that away, and values stay in their range.
-                parameter.mul_(1.0625)

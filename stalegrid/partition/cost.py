@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from stalegrid.errors import ConfigError
+from stalegrid.objects import Thin, dense
 from stalegrid.partition.chain import Chain, attribute
 from stalegrid.partition.following import told
 from stalegrid.partition.trial import Trial
@@ -45,11 +46,13 @@ def copy_seconds(tensors: list[Tensor]) -> float:
 
 def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     leaves: list[Tensor] = []
-    owned = list(chain.model.get_submodule(str(node.target)).parameters()) if node.op == "call_module" else []
+    module = dense(chain.model.get_submodule(str(node.target))) if node.op == "call_module" else None
+    owned = [] if module is None else list(module.parameters())
 
     def argument(n: fx.Node) -> Any:
         if n.op == "get_attr" and n.target not in chain.constants:
-            owned.append(attribute(chain.model, str(n.target)))
+            own = attribute(chain.model, str(n.target))
+            owned.append(nn.Parameter(own.detach().contiguous(), own.requires_grad) if isinstance(own, Thin) else own)
             return owned[-1]
         value = trial.values[n.name]
         if not isinstance(value, Tensor):
@@ -67,7 +70,7 @@ def _once(chain: Chain, node: fx.Node, trial: Trial) -> float:
     wanted = [t for t in [*leaves, *owned] if isinstance(t, Tensor) and t.requires_grad]
 
     def forward_backward() -> None:
-        made = _call(chain, node, args, kwargs)
+        made = _call(module, node, args, kwargs)
         if isinstance(made, Tensor) and made.requires_grad and wanted:
             try:
                 torch.autograd.backward(made, gradient, inputs=wanted)
@@ -89,12 +92,13 @@ def _all_the_way(made: Tensor, gradient: Tensor | None, node: fx.Node, problem: 
         raise ConfigError(f"a backward of the model fails (operation: {node.name}): {told(problem)}") from problem
 
 
-def _call(chain: Chain, node: fx.Node, args: Any, kwargs: Any) -> Any:
+def _call(module: nn.Module | None, node: fx.Node, args: Any, kwargs: Any) -> Any:
     if node.op == "call_function":
         return node.target(*args, **kwargs)  # type: ignore[operator]
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    return chain.model.get_submodule(str(node.target))(*args, **kwargs)
+    assert module is not None
+    return module(*args, **kwargs)
 
 
 def _timed(call: Callable[[], None], involved: list[Tensor]) -> float:

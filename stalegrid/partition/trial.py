@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects import Form, Tensors, call, copied, leaves, tensors_in, tensors_of
+from stalegrid.objects import Form, Tensors, call, copied, leaves, nudge, tensors_in, tensors_of
 from stalegrid.partition.chain import Chain
 from stalegrid.partition.outputs import parted
 from stalegrid.seeds import drawing
@@ -135,11 +135,7 @@ def run(chain: Chain, inputs: Tensors, form: Form | None = None) -> Trial:
         ConfigError: the model cannot be run, see :func:`check`, or the captured operations compute something else.
     """
     moved = copied(chain.model)
-    with torch.no_grad():
-        for parameter in moved.parameters():
-            if parameter.requires_grad:
-                # By a sixteenth, as stalegrid.partition.apart does.
-                parameter.mul_(1.0625)
+    nudge(moved)
     _hold(dataclasses.replace(chain, model=moved), inputs, form)
     return _hold(chain, inputs, form)
 

@@ -6,7 +6,7 @@ Does not know: engines, files.
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
 from stalegrid.plans.make import plan_of
-from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of
+from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of, whole_model
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, RETURNED, Membership
 from stalegrid.plans.origin import origin_of
@@ -51,4 +51,5 @@ __all__ = [
     "server_optimizer",
     "updates_of",
     "updates_per_epoch",
+    "whole_model",
 ]

@@ -233,8 +233,18 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
     check_readers(task.model, optimizer=kept)
 
 
+def whole_model(task: Task, training: TrainingSettings) -> nn.Module:
+    """Return a copy of the model in the type of the run, in memory as a whole.
+
+    Raises:
+        ConfigError: see :func:`cast_model`.
+    """
+    model = cast_model(task, training)
+    return model if task.source is None else task.filled(model, model)
+
+
 def cast_model(task: Task, training: TrainingSettings) -> nn.Module:
-    """Return a copy of the model in the type of the run.
+    """Return a copy of the model in the type of the run, without memory where the task's is without.
 
     Raises:
         ConfigError: it has complex parameters, a copy would not be what it is, or the loss or the scheduler reads it.

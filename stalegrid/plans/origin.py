@@ -36,7 +36,7 @@ def origin_of(task: Task) -> dict[str, Any]:
     """
     return {
         "layers": _layers(task.model),
-        "frozen values": _frozen(task.model),
+        "frozen values": _frozen(task),
         "data": {"samples": fingerprint(task), "augment": _text(task.augment)},
         "losses": {"loss": _function(task.loss)},
         "optimizers": _optimizers(task.fresh()),
@@ -71,9 +71,11 @@ def _shape(tensor: Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}{trained}"
 
 
-def _frozen(model: nn.Module) -> dict[str, str]:
-    fixed = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-    return {name: _digest(tensor) for name, tensor in {**fixed, **dict(model.named_buffers())}.items()}
+def _frozen(task: Task) -> dict[str, str]:
+    fixed = {name: p for name, p in task.model.named_parameters() if not p.requires_grad}
+    found = {**fixed, **dict(task.model.named_buffers())}.items()
+    # One by one: a model without memory may have more of them than there is room for.
+    return {name: _digest(task.source.value(name) if task.source and t.is_meta else t) for name, t in found}
 
 
 def _optimizers(task: Task) -> dict[str, str]:

@@ -378,6 +378,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
+    tried = task.tried(model)
     check_optimizer(task, model)
     check_precision(model, asked.training)
     precision = precision_of(asked.training)
@@ -386,18 +387,19 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     with precision.on(CPU):
-        check_last(model, batches.form, each)
-        cut = partition(model, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+        check_last(tried, batches.form, each)
+        cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
-    planned = dataclasses.replace(program, updates=updates)
-    trial = partial(probe, task, planned, view, makers(corrections), stages, form=cut.form, precision=precision)
+    planned, made = dataclasses.replace(program, updates=updates), partial(task.filled, model=model)
+    trying = partial(probe, form=cut.form, precision=precision, made=made)
+    trial = partial(trying, task, planned, view, makers(corrections), stages)
     probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
-    check_saved(model)
+    check_saved(tried)
     with precision.on(CPU):
-        check_test(task, model, test)
-        check_measured(task, model, test, asked.output.best)
+        check_test(task, tried, test)
+        check_measured(task, tried, test, asked.output.best)
     sums = probed[-1].sums
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(

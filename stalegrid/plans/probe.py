@@ -10,6 +10,7 @@ And it shows what training would change: a frozen parameter that the forward its
 """
 
 import dataclasses
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ def probe(
     form: Form | None = None,
     learning: bool = False,
     precision: Precision = Precision(),  # noqa: B008 - it has no state
+    made: Callable[[nn.Module], nn.Module] = copied,
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
 
@@ -94,6 +96,7 @@ def probe(
         form: of the arguments of the first stage; None where it takes the inputs one by one.
         learning: whether a learner forwards, at weights that are not its own.
         precision: what it computes in.
+        made: makes a copy of a stage in memory.
 
     Returns:
         What came of each stage.
@@ -106,41 +109,57 @@ def probe(
     for k, module in enumerate(stages):
         last, given = k == len(stages) - 1, None if k else form
         casting = dataclasses.replace(precision, anew=view.casts_anew(program.schedule, k))
-        asked = _Asked(task, program, k, module, last, targets if last else None, samples, given, casting)
-        trial = _Trial(asked)
-        if trial.site.weights.still():
-            asked = dataclasses.replace(asked, moving=_moving(trial, inputs))
-            trial = _Trial(asked)
-        with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
-            outputs = trial.forward(inputs)
-            trial.recompute()
-        _check_leaves(task, trial)
-        if view.elsewhere or learning:
-            _check_reading(k, _Trial(asked), inputs)
-        if tied := [*program.ties.owned(k).values(), *program.ties.mirrored(k).values()]:
-            _check_tied(k, tied, _Trial(asked), inputs)
-        graph = trial.stage.nbytes
-        with _said(f"a backward of this stage fails (stage: {k})"):
-            trial.backward(outputs)
-        _check_gradients(k, trial)
-        sparse = trial.sparse()
-        if program.recomputes(k):
-            _check_repeats(k, _Trial(asked), inputs)
-        elif sparse is None and view.late(program.schedule, k):
-            _check_late(k, trial, _Trial(asked), inputs)
-        _try_view(view, trial.site)
-        own = _corrections(trial.site, renewed(tuple(corrections)))
-        if not last:
-            _receive(own, outputs)
-        if trial.site.weights.trainable():
-            sorting.check({entry.name: p for entry, p in trial.site.weights.places()})
-        _step(trial.task, trial.site, own)
-        reads = any(c.needs_forwarded for c in own)
-        nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
-        weights = trial.site.weights
-        probed.append(Probed(weights, trial.site.optimizer, graph, nbytes, reads, sparse, trial.sums))
-        inputs = outputs
+        asked = _Asked(task, program, k, module, last, targets if last else None, samples, given, casting, made=made)
+        found, inputs = _probed(asked, view, corrections, inputs, sorting, learning=learning)
+        probed.append(found)
+        if task.source is not None:
+            gc.collect()  # modules and what they are hooked with hold each other, and the next stage needs the room
     return probed
+
+
+def _probed(
+    asked: "_Asked",
+    view: type[View],
+    corrections: Sequence[Maker],
+    inputs: tuple[Tensor, ...],
+    sorting: Sorting,
+    *,
+    learning: bool,
+) -> tuple[Probed, tuple[Tensor, ...]]:
+    """Try a stage, and return what came of it, and what it makes of its inputs."""
+    task, program, k = asked.task, asked.program, asked.stage
+    trial = _Trial(asked)
+    if trial.site.weights.still():
+        asked = dataclasses.replace(asked, moving=_moving(trial, inputs))
+        trial = _Trial(asked)
+    with _said(f"a stage cannot be forwarded as the view wants it (stage: {k})"):
+        outputs = trial.forward(inputs)
+        trial.recompute()
+    _check_leaves(task, trial)
+    if view.elsewhere or learning:
+        _check_reading(k, _Trial(asked), inputs)
+    if tied := [*program.ties.owned(k).values(), *program.ties.mirrored(k).values()]:
+        _check_tied(k, tied, _Trial(asked), inputs)
+    graph = trial.stage.nbytes
+    with _said(f"a backward of this stage fails (stage: {k})"):
+        trial.backward(outputs)
+    _check_gradients(k, trial)
+    sparse = trial.sparse()
+    if program.recomputes(k):
+        _check_repeats(k, _Trial(asked), inputs)
+    elif sparse is None and view.late(program.schedule, k):
+        _check_late(k, trial, _Trial(asked), inputs)
+    _try_view(view, trial.site)
+    own = _corrections(trial.site, renewed(tuple(corrections)))
+    if not asked.last:
+        _receive(own, outputs)
+    if trial.site.weights.trainable():
+        sorting.check({entry.name: p for entry, p in trial.site.weights.places()})
+    _step(trial.task, trial.site, own)
+    reads = any(c.needs_forwarded for c in own)
+    nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
+    site = trial.site if task.source is None else _without_memory(asked)
+    return Probed(site.weights, site.optimizer, graph, nbytes, reads, sparse, trial.sums), outputs
 
 
 def widest(trials: Iterable[list[Probed]]) -> list[Probed]:
@@ -193,6 +212,7 @@ class _Asked:
         form: of the arguments of the module; None where it takes the inputs one by one.
         precision: what it computes in.
         moving: frozen parameters that its forward changes.
+        made: makes a copy of the module in memory.
     """
 
     task: Task
@@ -205,13 +225,20 @@ class _Asked:
     form: Form | None = None
     precision: Precision = field(default_factory=Precision)
     moving: frozenset[str] = frozenset()
+    made: Callable[[nn.Module], nn.Module] = copied
+
+
+def _without_memory(asked: _Asked) -> Site:
+    """Return what a stage is like of a model that has no memory, which all stages together are not to take either."""
+    unit, optimizer = Unit(0, asked.stage), asked.task.fresh().optimizer_of
+    return Site.build(unit, asked.program, copied(asked.module), optimizer, asked.moving)
 
 
 class _Trial:
     """A copy of a stage, and of the functions of the task, on which to try things."""
 
     def __init__(self, asked: _Asked) -> None:
-        own, program, stage = copied(asked.module), asked.program, asked.stage
+        own, program, stage = asked.made(asked.module), asked.program, asked.stage
         self.task = asked.task.fresh()
         self.sums = False
         self._head = self._head_on(asked.targets, asked.samples) if asked.last else None

@@ -32,7 +32,6 @@ from stalegrid.plans.choices import (
 )
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import (
-    cast_model,
     check_data,
     check_last,
     check_optimizer,
@@ -41,6 +40,7 @@ from stalegrid.plans.material import (
     make_batches,
     make_test,
     precision_of,
+    whole_model,
 )
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
@@ -296,7 +296,7 @@ def make_served_plan(
     updates = updates_of(training, of_epoch)
     per_epoch = updates if of_epoch is None else of_epoch
     end = end_of(training, updates)
-    model, test = cast_model(task, training), make_test(task, training)
+    model, test = whole_model(task, training), make_test(task, training)
     check_optimizer(task, model)
     check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)

@@ -128,15 +128,20 @@ def _stepped(
     copies: dict[str, nn.Parameter] = {}
     for number, (name, p) in enumerate(whole.items()):
         if name in part:
-            copies[name] = nn.Parameter(p.detach().clone())
+            copies[name] = nn.Parameter(_few(p) if p.is_meta else p.detach().clone())
             vars(copies[name]).update(vars(p))
-            noise = torch.randn(p.shape, generator=generator(0, "coupling", number))
-            copies[name].grad = noise.to(p.dtype).to(p.device)
+            noise = torch.randn(copies[name].shape, generator=generator(0, "coupling", number))
+            copies[name].grad = noise.to(p.dtype).to(copies[name].device)
     with drawing(CPU, 0, "optimizer"), suppress(Exception):  # whether it can step is tried elsewhere
         optimizer = task.fresh().optimizer_of(copies.items())
         with drawing(CPU, key, "step"):
             optimizer.step()
     return {name: p.detach() for name, p in copies.items()}
+
+
+def _few(parameter: nn.Parameter) -> torch.Tensor:
+    """Return a few elements in the place of a parameter without content: how it depends on others shows on them."""
+    return torch.full([min(size, 2) for size in parameter.shape], 0.5, dtype=parameter.dtype)
 
 
 def _options(task: Task, parameters: Mapping[str, nn.Parameter], *, idle: bool = True) -> dict[str, Options]:

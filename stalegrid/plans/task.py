@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from stalegrid.data import CropAndFlip, repeating
 from stalegrid.errors import ConfigError
-from stalegrid.objects import LossFunction, attach, hooks_of, renewed
+from stalegrid.objects import LossFunction, attach, copied, hooks_of, renewed
 from stalegrid.observe import Measure
+from stalegrid.sources import Source, filled, stand_in
 from stalegrid.stages import Named, OptimizerFactory, make_optimizer, make_scheduler
 
 
@@ -34,6 +35,7 @@ class Task:
         test: map-style test data; None for none.
         augment: drawn anew for every epoch and sample; None for none.
         metrics: what is measured on the test data beside loss and accuracy, by name.
+        source: where values of the model are that has none, see :func:`stalegrid.sources.built`; None where it has.
     """
 
     model: nn.Module
@@ -44,6 +46,24 @@ class Task:
     test: Dataset[Any] | None = None
     augment: CropAndFlip | None = None
     metrics: Mapping[str, Measure] = field(default_factory=dict)
+    source: Source | None = None
+
+    def filled(self, part: nn.Module, model: nn.Module) -> nn.Module:
+        """Return a copy of a part of the model, with values.
+
+        Args:
+            part: shares tensors with the model.
+            model: the task's, or a copy of it in another type.
+        """
+        return copied(part) if self.source is None else filled(part, model, self.source)
+
+    def tried(self, model: nn.Module) -> nn.Module:
+        """Return what the model can be tried with: itself, or what stands in for one that is too large to have whole.
+
+        Args:
+            model: the task's, or a copy of it in another type.
+        """
+        return model if self.source is None else stand_in(model, self.source)
 
     def fresh(self) -> "Task":
         """Return the same task with a loss and factories of its own, whose state nobody else shares.

@@ -34,11 +34,16 @@ class ModelSettings(Made):
         name: mlp, convnet, gpt, resnet20, resnet32, resnet56 or resnet110; or PACKAGE.MODULE:FACTORY of your own, which
             returns a torch.nn.Module.
         args: of your factory by name, such as --model.args.width 64.
+        stagewise: build it without memory, and each stage where it is trained, for models that are too large for one
+            process; initial values are then drawn for each parameter by its name.
+        weights: folder of safetensors, as Hugging Face lays them out, or one file, to begin with; built stagewise.
     """
 
     NAME: ClassVar[str] = "model"
 
     name: str = "mlp"
+    stagewise: bool = False
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

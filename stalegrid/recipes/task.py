@@ -22,6 +22,7 @@ from stalegrid.plans import Task, grid_of, rules_of, updates_of, updates_per_epo
 from stalegrid.recipes.factories import Wanted, factory_of, refuse_args
 from stalegrid.recipes.settings import DataSettings, LossSettings, OptimizerSettings, RunConfig
 from stalegrid.seeds import drawing
+from stalegrid.sources import Source, built
 from stalegrid.stages import Named, OptimizerFactory, takes_names
 from stalegrid.written import is_path, said, unknown, value_of
 
@@ -54,8 +55,9 @@ def make_task(config: RunConfig) -> Task:
     check_size(train, config.training.batch_size, "batch_size")
     drop_last = train.drops_last(config.training.drop_last) if isinstance(train, Reading) else True
     augment = config.data.name == "cifar10" if config.data.augment is None else config.data.augment
+    model, source = _model(config, train.dataset if isinstance(train, Reading) else train)
     return Task(
-        model=_model(config, train.dataset if isinstance(train, Reading) else train),
+        model=model,
         data=train,
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
@@ -63,6 +65,7 @@ def make_task(config: RunConfig) -> Task:
         test=test,
         augment=CropAndFlip() if augment else None,
         metrics=_metrics(config.metrics.names),
+        source=source,
     )
 
 
@@ -103,14 +106,19 @@ def _size(data: Dataset[Any], seed: int) -> int | None:
     return len(data) if not isinstance(data, Reading) and hasattr(data, "__len__") else None
 
 
-def _model(config: RunConfig, data: Dataset[Any]) -> nn.Module:
-    name, args = config.model.name, config.model.args
-    with drawing(CPU, config.training.seed, "model"):
-        if not is_path(name):
-            refuse_args(args, name, "model")
-            return build(name, _first_input(data, name), _classes(data, name))
-        model: nn.Module = factory_of(name, args, MODEL)()
-        return model
+def _model(config: RunConfig, data: Dataset[Any]) -> tuple[nn.Module, Source | None]:
+    """Return the model, and where its values are if it has none."""
+    asked, seed = config.model, config.training.seed
+    if is_path(asked.name):
+        make: Callable[[], nn.Module] = factory_of(asked.name, asked.args, MODEL)
+    else:
+        refuse_args(asked.args, asked.name, "model")
+        make = partial(build, asked.name, _first_input(data, asked.name), _classes(data, asked.name))
+    if asked.stagewise or asked.weights is not None:
+        made = built(make, seed, asked.weights)
+        return made.model, made.source
+    with drawing(CPU, seed, "model"):
+        return make(), None
 
 
 def _first_input(data: Dataset[Any], name: str) -> Tensor:

@@ -22,7 +22,7 @@ def fitted(asked: Asked, plan: Plan | ServedPlan) -> Plan | ServedPlan:
             raise ConfigError(f"{name} writes into the folder of the run, and there is none; name one (out)")
         if callback.by is not None:
             training = asked.settings.training
-            model, test = cast_model(asked.task, training), make_test(asked.task, training)
+            model, test = asked.task.tried(cast_model(asked.task, training)), make_test(asked.task, training)
             check_measured(asked.task, model, test, callback.by)
     return _kept(asked, plan, stops=any(callback.stops for callback in asked.callbacks))
 

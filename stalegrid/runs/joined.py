@@ -25,6 +25,7 @@ def on_torchrun(asked: Asked) -> Result:
     with torchrun.joined(settings.engine.deadline) as peers:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
         peers.check_same("models", lambda: layout_of_state(task.model))
+        peers.check_same("initial values", lambda: "" if task.source is None else task.source.text())
         peers.check_same("data", lambda: fingerprint(task))
         peers.check_same("checkpoints", lambda: "" if asked.source is None else asked.source.folder.name)
         say = partial(tell, name="stderr") if peers.rank == 0 else str
@@ -43,11 +44,13 @@ def on_torchrun(asked: Asked) -> Result:
                     raise left(folder, named=asked.named)
                 if peers.rank == 0:
                     asked.end(folder, summary)
-                kept = models(task, settings, summary)
+                first, alone = peers.rank == 0, task.source is not None
+                kept = models(task, settings, summary, empty=alone and not first)
                 for which, model in kept.items():
-                    if peers.rank == 0:
+                    if first:
                         restore(model, *read_model(folder, which))
-                    peers.take_state(model)
+                    if not alone:
+                        peers.take_state(model)
         if settings.output.folder is not None:
             settings = replace(settings, output=replace(settings.output, folder=folder))  # the first process's own
         return result(kept, task, settings, summary)

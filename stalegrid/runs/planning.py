@@ -49,7 +49,7 @@ def planned_from(asked: Asked, source: Checkpoint) -> Plan | ServedPlan:
 
 def planned_alike(asked: Asked, measured: Measured) -> Plan | ServedPlan:
     """Return the plan of a run that another process has planned, with what that one measured."""
-    with computing(asked.settings.engine.threads):
+    with computing(asked.settings.engine.threads, sparing=asked.task.source is not None):
         return fitted(asked, plan_of(asked.task, measured.into(asked.settings), measured.table))
 
 
@@ -85,8 +85,10 @@ def prepare(
 def _check_on(device: torch.device, task: Task, settings: Settings, plan: Plan) -> None:
     """Hold the stages against the model where they will train too, and leave that memory to them."""
     batches = make_batches(task, settings.training, plan.grid.groups, plan.schedule.micro_batches)
-    with computing(settings.engine.threads), kept(device), precision_of(settings.training).on(device):
-        check_on(device, cast_model(task, settings.training), plan.partition, batches.inputs(0, 0), batches.form)
+    sparing = computing(settings.engine.threads, sparing=task.source is not None)
+    with sparing, kept(device), precision_of(settings.training).on(device):
+        model = task.tried(cast_model(task, settings.training))
+        check_on(device, model, plan.partition, batches.inputs(0, 0), batches.form)
     torch.cuda.empty_cache()
 
 
@@ -114,7 +116,7 @@ def _measured(settings: Settings) -> list[str]:
 
 def _planned(task: Task, settings: Settings) -> Plan | ServedPlan:
     unknown = settings.method.staleness == "auto" and settings.devices.costs is None
-    with computing(settings.engine.threads):
+    with computing(settings.engine.threads, sparing=task.source is not None):
         # Not for learners, whose plan refuses a staleness: to measure first would take long.
         measured = unknown and isinstance(find(settings.method.name), Method)
         table = profile(task, settings, settings.engine) if measured else None
@@ -128,7 +130,7 @@ def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan |
     for line in other_bits(source, bits(settings)):
         tell(line, "stderr")
     measured = Measured.read(source.manifest["measured"].encode())
-    with computing(settings.engine.threads):
+    with computing(settings.engine.threads, sparing=task.source is not None):
         plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
     return plan

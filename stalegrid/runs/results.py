@@ -12,7 +12,7 @@ from torch import nn
 from stalegrid.config import Settings
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.observe import BEST, MODEL, Record
-from stalegrid.plans import Task, cast_model
+from stalegrid.plans import Task, cast_model, whole_model
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Result:
     """What came of a run.
 
     Attributes:
-        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode.
+        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode; under
+            torchrun, of a model that was given as a function, in the first process alone: in others without values.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
         best: a copy with the parameters and buffers of the best evaluation; None where ``output.best`` says nothing, or
@@ -39,10 +40,17 @@ class Result:
         return accuracy
 
 
-def models(task: Task, settings: Settings, summary: Record) -> dict[str, nn.Module]:
-    """Return a model for each that a run has kept, by the names of their files."""
-    kept = [MODEL, *([BEST] if summary.get("best") else [])]
-    return {which: cast_model(task, settings.training) for which in kept}
+def models(task: Task, settings: Settings, summary: Record, *, empty: bool = False) -> dict[str, nn.Module]:
+    """Return a model for each that a run has kept, by the names of their files.
+
+    Args:
+        task: what was trained.
+        settings: how.
+        summary: of the run.
+        empty: whether a model that was built without memory stays so.
+    """
+    kept, make = [MODEL, *([BEST] if summary.get("best") else [])], cast_model if empty else whole_model
+    return {which: make(task, settings.training) for which in kept}
 
 
 def result(models: Mapping[str, nn.Module], task: Task, settings: Settings, summary: Record) -> Result:

@@ -14,7 +14,7 @@ from stalegrid.consensus import Averaging, has_name
 from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, precision_of, server_optimizer
+from stalegrid.plans import Plan, ServedPlan, Task, make_batches, precision_of, server_optimizer, whole_model
 from stalegrid.programs import Ordered
 from stalegrid.seeds import drawing
 from stalegrid.stages import Current, Stashed, find_view, name_of_view
@@ -89,7 +89,7 @@ def _served(task: Task, plan: ServedPlan, device: torch.device) -> Callable[[], 
     rules, program, precision = plan.rules, plan.program, precision_of(plan.training)
     samples = make_batches(task, plan.training, plan.grid.groups, 1)
     common: dict[str, Any] = {
-        "model": wrapped([cast_model(task, plan.training).to(device)], samples.form, precision)[0],
+        "model": wrapped([whole_model(task, plan.training).to(device)], samples.form, precision)[0],
         "learners": rules.learners,
         "N": program.updates,
         **_reading(samples, device),
@@ -134,7 +134,7 @@ def _server(loop: Callable[..., tuple[nn.Module, list[float]]], arguments: dict[
 
 def _common(task: Task, plan: Plan, device: torch.device) -> dict[str, Any]:
     samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
-    stages = plan.partition.stages(cast_model(task, plan.training).to(device))
+    stages = plan.partition.stages(whole_model(task, plan.training).to(device))
     precision = precision_of(plan.training)
     return {
         "stages": wrapped(stages, plan.partition.form, precision),

@@ -19,7 +19,7 @@ from stalegrid.checkpoints import Checkpoint
 from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.objects import State, copied, first_names, tensors_of
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, whole_model
 from stalegrid.programs import Unit
 from stalegrid.stages import NamedState, Site, move
 from stalegrid.transfer.exported import read_exported, restore_exported
@@ -126,9 +126,9 @@ class FromFile(Start):
             ConfigError: it is another model.
             DataError: a file cannot be read.
         """
-        model = cast_model(task, training)
+        model = whole_model(task, training)
         restore_exported(model, self.path)
-        return replace(task, model=model)
+        return replace(task, model=model, source=None)
 
     def placed(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan as it is."""
@@ -163,9 +163,9 @@ class FromRun(Start):
             ConfigError: it is another model.
             DataError: a file cannot be read.
         """
-        model = cast_model(task, training)
+        model = whole_model(task, training)
         fill_whole(model, read_whole(self.checkpoint), str(self.checkpoint.folder))
-        return replace(task, model=model)
+        return replace(task, model=model, source=None)
 
     def placed(self, plan: Plan | ServedPlan) -> Plan | ServedPlan:
         """Return the plan of a run that begins at the same place in the data."""

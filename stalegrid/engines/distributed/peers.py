@@ -74,7 +74,7 @@ class Peers:
 
     def take_state(self, model: nn.Module) -> None:
         """Let all processes have the parameters and buffers that the model of the first one has."""
-        talk.spread_tensors(list(_state(model).values()), self.patience)
+        talk.spread_tensors(list(_content(model).values()), self.patience)
 
     @contextmanager
     def one_state(self, model: nn.Module) -> Iterator[None]:
@@ -82,13 +82,13 @@ class Peers:
 
         They are not copied: whether an optimizer's factory knows parameters by identity shows on the user's own.
         """
-        own = {name: tensor.detach().clone() for name, tensor in _state(model).items()}
+        own = {name: tensor.detach().clone() for name, tensor in _content(model).items()}
         try:
             self.take_state(model)
             yield
         finally:
             with torch.no_grad():
-                for name, tensor in _state(model).items():
+                for name, tensor in _content(model).items():
                     tensor.copy_(own[name])
 
     def agree(self, asked: str, prepare: Callable[[], P], again: Callable[["Measured"], P]) -> P:
@@ -164,6 +164,11 @@ def layout_of_state(model: nn.Module) -> str:
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """Return all parameters and buffers, those that a state dict leaves out included."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _content(model: nn.Module) -> dict[str, Tensor]:
+    """Return what of a model's state has a content; a model that is built stage by stage has it elsewhere."""
+    return {name: tensor for name, tensor in _state(model).items() if not tensor.is_meta}
 
 
 def _digest(text: str) -> bytes:
