@@ -74,13 +74,6 @@ class Agenda:
         """Return every edge on which the agent ever receives, in canonical order."""
         raise NotImplementedError
 
-    def due(self, edge: Edge) -> Iterator[Tag]:
-        """Yield the messages of an edge, from first to last."""
-        # The program is walked anew for each edge: a pure function has no state that readers in several threads would
-        # share.
-        actions = (action for action in self.actions(edge.target) if isinstance(action, Action))
-        return (tag for action in actions for tag in action.needs if tag.edge == edge)
-
     def heard(self, message: Any) -> None:
         """Take note of a message that has arrived; what is due does not depend on it."""
 
@@ -98,10 +91,6 @@ class Agenda:
 
     def late(self) -> bool:
         """Take note that nothing came for as long as anything may take; return whether to go on all the same."""
-        return False
-
-    def endless(self, edge: Edge) -> bool:
-        """Return whether nobody knows how many messages an edge carries, so that the last one says that it is."""
         return False
 
     def port(self, edge: Edge) -> object:

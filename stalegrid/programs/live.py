@@ -16,7 +16,7 @@ the observer.  A run that leaves ends with its save, as a run ends with its last
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 
 from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
@@ -47,7 +47,7 @@ class Live(Served):
         cut = self.cut
         self.lost_learners |= cut.gone
         self._coming: dict[Unit, deque[Delivery]] = {shard: deque() for shard in self.shards}
-        self._given = Counter({edge: cut.first(edge) for unit in self.learners for edge in self._weights(unit)})
+        self._given = Counter({e: cut.given(unit.group) for unit in self.learners for e in self._weights(unit)})
         self._versions: dict[Unit, int] = {}  # of the weights that each learner was given last
         self._told: dict[Edge, int] = {}  # index of the last report or snapshot
         self._ended: set[Edge] = set()
@@ -95,21 +95,6 @@ class Live(Served):
     def may_cross(self, tag: Tag) -> bool:
         """Return whether a message may be under way at a version that is saved."""
         return tag.index != END and (super().may_cross(tag) or (self.asks and tag.edge.name == "push"))
-
-    def endless(self, edge: Edge) -> bool:
-        """Return whether nobody knows how many messages an edge carries."""
-        # What the observer gets is counted in updates, so its edges end by themselves unless the run may leave.
-        return self.asks or edge.target != OBSERVER
-
-    def due(self, edge: Edge) -> Iterator[Tag]:
-        """Yield the messages of an edge, from first to last."""
-        if not self.endless(edge):
-            return super().due(edge)
-        if edge.target == OBSERVER:
-            return chain((tag for tag in self._reports() if tag.edge == edge), [Tag(edge, END)])
-        # Of those that were gone already where the run goes on from, nothing comes, not even a goodbye.
-        gone = self.cut.gone.intersection((edge.source.group, edge.target.group))
-        return (Tag(edge, index) for index in (() if gone else count(self.cut.first(edge))))
 
     def heard(self, message: Message) -> None:
         """Take note of a message that has arrived."""
@@ -234,13 +219,6 @@ class Live(Served):
             done.add(n := min(due))
             if not super().saved(n) and n < self.updates:
                 yield Action(Kind.SAVE, n)
-
-    def _reports(self) -> Iterator[Tag]:
-        """Yield what servers tell the observer."""
-        assert self.watch is not None
-        for n in range(max(0, self.saves.since - 1), self.updates):
-            for action in self.watch.heard(self.shards, n, self.updates):
-                yield from action.needs
 
     def _last(self, unit: Unit) -> Iterator[Tag]:
         """Yield the last message of every edge from an agent to those that are left."""

@@ -240,15 +240,6 @@ class Service:
         """Return how often a learner was answered."""
         return self._given[number]
 
-    def first(self, edge: Edge) -> int:
-        """Return the index of the next message on an edge between servers and learners."""
-        if edge.name == "turn":
-            return self._number
-        if edge.name == "weights":
-            return self._given[edge.target.group]
-        number = edge.source.group
-        return self._given[number] - (number in self._turns.computing)
-
     def hoped(self) -> Hoped:
         """Return what may settle which delivery is next."""
         if self._unit != DOOR:

@@ -19,7 +19,6 @@ which depends on how long updates take here, and on which nothing does that is c
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import dropwhile, islice
-from threading import Condition
 from typing import Any
 
 from stalegrid.errors import ProtocolError
@@ -42,15 +41,11 @@ END_RUN = 1
 Said = Sequence[int]
 """What a verdict says: a code, and of what is asked also how many updates later the next verdict comes."""
 
-Says = Callable[[str, int], Said]
-"""What the verdict of an edge's name and a version says."""
-
 
 class Verdicts:
-    """What a process has heard; threads that receive for its agents may wait for it."""
+    """What a process has heard."""
 
     def __init__(self) -> None:
-        self._changed = Condition()
         self._heard: dict[tuple[str, int], Said] = {}
 
     def __reduce__(self) -> tuple[type["Verdicts"], tuple[()]]:
@@ -58,9 +53,7 @@ class Verdicts:
 
     def hear(self, name: str, version: int, said: Said) -> None:
         """Note a verdict, which comes once for every agent that lives here."""
-        with self._changed:
-            self._heard[name, version] = said
-            self._changed.notify_all()
+        self._heard[name, version] = said
 
     def known(self, name: str, version: int) -> Said:
         """Return what the verdict of a version, which is here, says."""
@@ -72,14 +65,7 @@ class Verdicts:
 
     def those(self, name: str, code: int) -> list[int]:
         """Return the versions whose verdicts say something, in order."""
-        with self._changed:
-            return sorted(v for (other, v), said in self._heard.items() if other == name and said[0] & code)
-
-    def awaited(self, name: str, version: int) -> Said:
-        """Return the same as soon as the verdict is here."""
-        with self._changed:
-            self._changed.wait_for(lambda: (name, version) in self._heard)
-        return self._heard[name, version]
+        return sorted(v for (other, v), said in self._heard.items() if other == name and said[0] & code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,16 +164,7 @@ class Stoppable(Program):
 
     def actions(self, agent: Unit) -> Iterator[Action]:
         """Yield the agent's actions from the first to the last, as far as verdicts that are here say."""
-        return self._since(agent, self._led(agent, self.verdicts.known))
-
-    def due(self, edge: Edge) -> Iterator[Tag]:
-        """Yield the messages of an edge, from first to last; waits where a verdict says whether there are more."""
-        acts = self._since(edge.target, self._led(edge.target, self.verdicts.awaited))
-        return (tag for action in acts for tag in action.needs if tag.edge == edge)
-
-    def endless(self, edge: Edge) -> bool:
-        """Return that no receive may be posted ahead: a verdict may cut each edge short."""
-        return True
+        return self._since(agent, self._led(agent))
 
     def silence(self, agents: Collection[Unit]) -> int:
         """Return for how many steps of others agents may hear nothing: as long as a verdict takes."""
@@ -224,7 +201,7 @@ class Stoppable(Program):
         """Return what is asked for a version."""
         return self.verdicts.said(ASKED, version - self.notice)
 
-    def _led(self, agent: Unit, says: Says) -> Iterator[Action]:
+    def _led(self, agent: Unit) -> Iterator[Action]:
         """Yield the actions of the whole run until a verdict ends it, then the rest of those of the shorter one."""
         marked, done = self._marked(agent), 0
         # All verdicts that were heard before the save said that the run goes on.
@@ -242,11 +219,11 @@ class Stoppable(Program):
                 continue
             if asked is not None and found == asked + self.delay:
                 yield Action(Kind.HEED, asked, needs=(self._tag(ASKED, agent, asked),))
-                asked = self._next(asked, says(ASKED, asked))
+                asked = self._next(asked, self.verdicts.known(ASKED, asked))
             version = found + self.ahead - self.lead
             if self.judged(version, self.updates):
                 yield Action(Kind.HEED, version, needs=(self._tag(VERDICT, agent, version),))
-                if not past and says(VERDICT, version)[0] & END_RUN:
+                if not past and self.verdicts.known(VERDICT, version)[0] & END_RUN:
                     yield from self._rest(agent, version + self.lead, done, found)
                     if asked is not None and asked < found:
                         yield Action(Kind.DISCARD, asked, needs=(self._tag(ASKED, agent, asked),))

@@ -19,6 +19,7 @@ from tests.programs.test_beginning import later
 from tests.programs.test_pipeline import programs, run_dry
 from tests.programs.test_stopping import Saying, judged_by, run, sayings, simple, stoppable, without_verdicts
 from tests.programs.test_ties import ties_of
+from tests.programs.walking import needed
 
 SAVING = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE)
 
@@ -93,7 +94,7 @@ def test_a_resumed_run_is_the_rest_of_the_run(found: tuple[Program, int]) -> Non
     for agent in program.agents:
         for edge in again.inbound(agent):
             sent = [tag for action in again.actions(edge.source) for tag in action.sends if tag.edge == edge]
-            assert list(again.due(edge)) == sent
+            assert needed(again, edge) == sent
 
 
 @settings(deadline=None, max_examples=50)

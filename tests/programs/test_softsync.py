@@ -442,7 +442,6 @@ def test_an_order_is_run_to_its_end_and_all_that_is_sent_but_the_last_weights_is
         extra = len(sent[edge]) - len(needed[edge])
         assert needed[edge] == sent[edge][: len(needed[edge])]
         assert extra == 0 or (extra == 1 and edge.name == "weights")
-        assert [tag.index for tag in program.due(edge)] == needed[edge]
     for edge, indices in sent.items():
         if edge.name in ("push", "weights", "turn"):
             assert indices == sorted(set(indices))
@@ -467,7 +466,6 @@ def test_edges_are_named_once_and_gradients_of_a_learner_share_its_port() -> Non
     assert len({program.port(edge) for edge in others}) == 4
     assert not program.expendable(l0), "the order says who comes"
     assert not program.late()
-    assert not any(program.endless(edge) for edge in others)
 
 
 # Programs whose order the network makes
@@ -658,20 +656,6 @@ def test_a_server_that_has_made_all_updates_need_not_have_goodbyes() -> None:
     assert letters(islice(actions, 4)) == "T0 U0 X1 ?"
     assert program.late()
     assert next(actions, "ended") == "ended"
-
-
-def test_what_is_due_has_no_end_but_for_what_the_observer_gets() -> None:
-    program = Live(Rules(2, 1), 2, 3, Watch(2, None))
-    l0, s1 = learner(0), server(1)
-    known = Ordered(Rules(2, 1), 2, 3, Watch(2, None))
-    assert all(program.inbound(unit) == known.inbound(unit) for unit in known.agents)
-    for edge in (Edge("push", l0, s1), Edge("weights", s1, l0), Edge("turn", DOOR, s1)):
-        assert program.endless(edge)
-        assert list(islice(program.due(edge), 99)) == [Tag(edge, index) for index in range(99)]
-    report, snapshot = (Edge(what, s1, OBSERVER) for what in ("report", "snapshot"))
-    assert not program.endless(report)
-    assert list(islice(program.due(report), 9)) == [Tag(report, 1), Tag(report, 2)]
-    assert list(islice(program.due(snapshot), 9)) == [Tag(snapshot, 3)]
 
 
 def test_an_order_must_be_named_before_servers_and_learners_have_actions() -> None:

@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.rounds import AllReduce, Averaging
 from stalegrid.errors import ConfigError, ProtocolError
-from stalegrid.programs.actions import Action, Edge, Kind, Tag
+from stalegrid.programs.actions import Action, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.messages import Message
@@ -109,12 +108,14 @@ def test_a_stopped_run_is_the_run_that_was_to_end_there(program: Stoppable, say:
 
 @settings(deadline=None, max_examples=60)
 @given(program=stoppable(), say=sayings(), data=st.data())
-def test_receivers_learn_what_is_due_as_verdicts_come(program: Stoppable, say: Saying, data: Any) -> None:
+def test_messages_of_an_edge_are_taken_in_the_order_in_which_they_were_sent(
+    program: Stoppable, say: Saying, data: Any
+) -> None:
     done = run(program, data.draw(st.none() | st.integers(1, program.updates)), say)
     for agent in program.agents:
-        needed = [tag for action in done[agent] for tag in action.needs]
         for edge in program.inbound(agent):
-            assert list(program.due(edge)) == [tag for tag in needed if tag.edge == edge]
+            sent = [tag for action in done[edge.source] for tag in action.sends if tag.edge == edge]
+            assert [tag for action in done[agent] for tag in action.needs if tag.edge == edge] == sent
 
 
 def judged_by(agent: Unit, done: dict[Unit, list[Action]]) -> list[int]:
@@ -127,18 +128,6 @@ def simple(
     seen = Watch(**{"report_every": 2, "snapshot_every": 3, "chunks": 1, **watch})
     program = Program(Grid(1, 2), stale([2, 0], 1), updates, NoLateral(), seen)
     return Stoppable.of(program, ahead, none, ends=ends, asks=asks, apart=apart)
-
-
-def test_a_receiver_waits_for_the_verdict_that_says_whether_there_is_more() -> None:
-    program, got = simple(), []
-    edge = Edge("activation", Unit(0, 0), Unit(0, 1))
-    thread = Thread(target=lambda: got.extend(program.due(edge)), daemon=True)
-    thread.start()
-    program.verdicts.hear(VERDICT, 3, [0])
-    program.verdicts.hear(VERDICT, 6, [END_RUN])
-    thread.join(30)
-    assert not thread.is_alive()
-    assert [tag.index for tag in got] == list(range(9))
 
 
 def test_the_end_comes_a_lead_after_the_version_that_was_judged() -> None:

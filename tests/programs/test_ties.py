@@ -15,6 +15,7 @@ from stalegrid.programs.schedules import Schedule, one_f_one_b, stale
 from stalegrid.programs.table import ticks, tied_form
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from tests.programs.test_pipeline import programs, run_dry, schedules
+from tests.programs.walking import needed
 
 
 def tie(*stages: int) -> Tie:
@@ -42,7 +43,7 @@ def test_programs_with_ties_run_to_their_end(data: Any, plain: Program) -> None:
                 sent[tag.edge].append(tag)
     for edge, tags in sent.items():
         assert edge in program.inbound(edge.target)
-        assert list(program.due(edge)) == tags
+        assert needed(program, edge) == tags
 
 
 def ties_of(program: Program) -> st.SearchStrategy[Ties]:
@@ -154,9 +155,9 @@ def test_gradients_go_from_use_to_use_and_weights_to_every_user() -> None:
 )
 def test_weights_travel_when_the_owner_has_new_ones(schedule: Schedule, renewed: list[int]) -> None:
     program = Program(Grid(1, 2), schedule, 8 // schedule.micro_batches, ties=Ties((tie(0, 1),)))
-    assert [t.index for t in program.due(Edge(WEIGHTS, Unit(0, 0), Unit(0, 1)))] == renewed
+    assert [t.index for t in needed(program, Edge(WEIGHTS, Unit(0, 0), Unit(0, 1)))] == renewed
     always = Program(Grid(1, 2), schedule, 8 // schedule.micro_batches, ties=Ties((tie(0, 1),), always=True))
-    assert [t.index for t in always.due(Edge(WEIGHTS, Unit(0, 0), Unit(0, 1)))] == list(range(8))
+    assert [t.index for t in needed(always, Edge(WEIGHTS, Unit(0, 0), Unit(0, 1)))] == list(range(8))
 
 
 def test_an_edge_carries_all_parameters_of_its_two_stages() -> None:

@@ -27,6 +27,7 @@ from stalegrid.timing.clock import Clock, TimeModel, message_bytes
 from stalegrid.timing.costs import Cost, ties_of
 from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage
 from stalegrid.timing.estimating import estimate
+from tests.programs.walking import needed
 
 MS = 1_000_000
 
@@ -88,7 +89,7 @@ def test_ties_are_dated_by_the_links_between_stages() -> None:
     slow = replace(model_of(program, costs, link=Link(0, 8)), nbytes=lambda edge: 4_000 * (edge in edges))
     timeline = dated(program, slow)
     for edge in edges:
-        sent = [(edge, tag.index) for tag in program.due(edge)]
+        sent = [(edge, tag.index) for tag in needed(program, edge)]
         assert {timeline.arrivals[key] - timeline.departures[key] for key in sent} == {4 * MS}
     assert max(s.end for s in timeline.spans) > max(s.end for s in dated(plain, slow).spans)
 
