@@ -188,7 +188,8 @@ def test_what_plan_recommends_trains_what_was_planned(own: Path, capsys: Said) -
         check=True,
     )
     said = yaml.safe_load(done.stdout)
-    assert said["model"] == {"name": "nets:make", "args": {"act": "a 'b' 64", "width": 12}}
+    made = {"name": "nets:make", "args": {"act": "a 'b' 64", "width": 12}}
+    assert said["model"] == {**made, "stagewise": False, "weights": None}
     assert said["data"]["name"] == "sets:make"
     assert (said["training"]["seed"], said["training"]["batch_size"]) == (3, 4)
     assert said["method"]["name"] == "nets:LAZY"
