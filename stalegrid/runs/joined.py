@@ -41,6 +41,8 @@ def on_torchrun(asked: Asked) -> Result:
                     # Of a run that leaves before anything is evaluated there is no summary.
                     summary = peers.run(job, lambda: {} if _has_left(plan) else read_summary(folder), leave)
                 if _has_left(plan):
+                    # Nobody looks for the checkpoint before all have written their parts of it.
+                    peers.check_same("versions to leave at", lambda: str(plan.program.left))
                     raise left(folder, named=asked.named)
                 if peers.rank == 0:
                     asked.end(folder, summary)
