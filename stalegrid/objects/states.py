@@ -43,8 +43,7 @@ def parted(tree: Any, device: torch.device | None = None) -> tuple[Any, dict[str
         TypeError: something in it is of another kind.
     """
     tensors: dict[str, Tensor] = {}
-    plain = _Parting(tensors, device).value(tree, "")
-    return plain, _copies(tensors)
+    return _Parting(tensors, device).value(tree, ""), tensors
 
 
 class _Parting:
@@ -80,7 +79,7 @@ class _Parting:
             raise TypeError(f"{path or 'the state'} is a tensor that is not dense ({tensor.layout})")
         name = self._names.setdefault(id(tensor), f"{len(self._tensors)}{path}")
         if name not in self._tensors:
-            self._tensors[name] = tensor.detach()
+            self._tensors[name] = _dense(tensor)
         # As dense in memory as its own order of dimensions allows: a kernel may round by it.
         strides = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format).stride()
         follows = {"follows": True} if self._follows(tensor) else {}
@@ -95,22 +94,10 @@ class _Parting:
         return tensor.dim() > 0 if self._home else tensor.device.type != "cpu"
 
 
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return dense copies on the CPU, also of what is there already: training goes on while they are written.
-
-    They lie in one block: many of middling size, taken and given back again and again beside others, leave holes in the
-    memory of a process that nothing fits into.
-    """
-    sizes = {name: -(-tensor.nbytes // _ALIGNED) * _ALIGNED for name, tensor in tensors.items()}
-    block, start = torch.empty(sum(sizes.values()), dtype=torch.uint8), 0
-    made: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        made[name] = block[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-        start += sizes[name]
-    return made
-
-
-_ALIGNED = 64
+def _dense(tensor: Tensor) -> Tensor:
+    own = tensor.detach().resolve_conj().resolve_neg()
+    # Copied also where it is on the CPU and contiguous already: training goes on while it is written.
+    return own.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def joined(plain: Any, tensors: Mapping[str, Tensor], device: torch.device | None = None) -> Any:
