@@ -13,9 +13,9 @@ from stalegrid.agents import Agent
 from stalegrid.engines.distributed.channels import Arrivals, Broken, Incoming, Link, Outgoing
 from stalegrid.engines.distributed.world import World
 from stalegrid.engines.network import Network, called, describe, stalled, waits_of
-from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, StalegridError, TrainingError, Wait
+from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, StalegridError, Wait
 from stalegrid.observe import Recorder
-from stalegrid.programs import Agenda, Edge, Layout, Message, Tag, Unit
+from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Message, Tag, Unit
 
 _PARTING = 1.0  # seconds that each channel has to send what is left, where a run ends with an error
 _GRACE = 5.0  # seconds that an agent has to end whom others can do without
@@ -125,10 +125,10 @@ def _in_turn(program: Agenda, links: Collection[Link]) -> list[list[Link]]:
 
 
 def _stepped(network: Network, unit: Unit, senders: Collection[Outgoing]) -> list[Message]:
-    """Step a unit; where its numbers go wrong, let what others were to be told leave first, as reports before it."""
+    """Step a unit; where that fails, let what others were to be told leave first, as reports before it."""
     try:
         return network.step(unit)
-    except TrainingError:
+    except Exception:
         for sender in senders:
             sender.close(over=False)
         for sender in senders:
@@ -185,10 +185,15 @@ def _receive(network: Network, arrivals: Arrivals, patience: float) -> None:
             if tensor.is_cuda:  # allocated on the receiving thread's stream, used on this one's
                 tensor.record_stream(torch.cuda.current_stream())
         network.deliver(arrived)
-    elif isinstance(arrived.reason, StalegridError):
-        raise arrived.reason
-    elif not _lose(network, arrived.edges):
-        raise _failure(network, arrived)
+    elif isinstance(arrived.reason, StalegridError) or not _lose(network, arrived.edges):
+        _watch_on(network)
+        raise arrived.reason if isinstance(arrived.reason, StalegridError) else _failure(network, arrived)
+
+
+def _watch_on(network: Network) -> None:
+    """Let the observer, if it lives here, deal with what came before: no result is lost that was told in time."""
+    while OBSERVER in network.ready():
+        network.step(OBSERVER)
 
 
 def _failure(network: Network, broken: Broken) -> PeerLost:

@@ -1,5 +1,6 @@
 """Whatever fails ends the whole run in time, says where, and leaves no process behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from torch.utils.data import TensorDataset
 import stalegrid
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, WorkerDied
+from stalegrid.observe import Callback, Record
 from stalegrid.observe.settings import OutputSettings
 from tests import cases
 
@@ -28,15 +30,18 @@ DATA = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
 class Trap(nn.Module):
     """A layer that does something in its n-th forward, kept whole because the tracer cannot follow it."""
 
-    def __init__(self, when: int, act: str) -> None:
+    def __init__(self, when: int, act: str, told: Path | None = None) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 4)
-        self.when, self.act, self.seen = when, act, 0
+        self.when, self.act, self.seen, self.told = when, act, 0, told
 
     def forward(self, x: Tensor) -> Tensor:
         if float(x.detach().sum()) < float("inf"):  # a value: not to be traced
             self.seen += 1
         if self.seen == self.when:
+            if self.told is not None:
+                self.told.with_suffix(".part").write_text(str(os.getpid()))
+                self.told.with_suffix(".part").replace(self.told)
             if self.act == "raise":
                 raise ValueError("the model gives up")
             os.kill(os.getpid(), {"die": signal.SIGKILL, "stall": signal.SIGSTOP}[self.act])
@@ -143,6 +148,44 @@ def test_an_error_of_the_model_comes_back_as_it_is() -> None:
         train("raise")
     notes = "".join(caught.value.__notes__)
     assert "unit (0,1), action F" in notes
+
+
+class UntilAlone(Callback):
+    """Keeps the observer from everything until somebody has given up and is gone."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+
+    def on_report(self, record: Record) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (self.told.exists() and self._ended(int(self.told.read_text()))):
+            time.sleep(0.02)
+
+    def _ended(self, pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+
+def test_what_was_told_before_an_error_is_dealt_with_though_its_sender_is_gone(tmp_path: Path) -> None:
+    told, out = tmp_path / "told", tmp_path / "out"
+    with pytest.raises(ValueError, match="gives up"):
+        stalegrid.train(
+            nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Trap(20, "raise", told), nn.Linear(4, 2)),
+            DATA,
+            loss=nn.CrossEntropyLoss(),
+            optimizer=partial(torch.optim.SGD, lr=0.1),
+            groups=1,
+            stages=1,
+            batch_size=4,
+            updates=200,
+            callbacks=[UntilAlone(told)],
+            output=OutputSettings(folder=out, log_every=1),
+            quiet=True,
+        )
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["update"] for record in records if record["kind"] == "train"] == list(range(1, 20))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_measured(tmp_path: Path) -> None:
