@@ -91,9 +91,8 @@ def work(
         readers = Readers(stack, engine.deadline)
 
         def build() -> dict[Unit, Agent]:
-            return paced(
-                plan, build_agents(job.task, plan, world.here, device, sink, readers, job.begins()), job.emulate
-            )
+            agents = build_agents(job.task, plan, world.here, device, sink, readers, job.begins(), job.save_part)
+            return paced(plan, agents, job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
