@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -25,6 +25,7 @@ from stalegrid.models.gpt import GPT
 from stalegrid.observe import Nowhere
 from stalegrid.plans import Task, plan_of
 from stalegrid.programs import OBSERVER, Unit
+from stalegrid.report import read_model
 from stalegrid.sources import Source, built
 from stalegrid.studies.loops import plain_loop
 from tests.cases import CPU, Net
@@ -270,10 +271,11 @@ def test_the_command_line_makes_a_model_stagewise_and_reads_files(
     assert main([*common, "--model.stagewise", "true", "--out", str(tmp_path / "one")]) == 0
     settings = yaml.safe_load((tmp_path / "one" / "config.yaml").read_text())
     assert settings["model"]["stagewise"] is True
-    first = load_file(tmp_path / "one" / "model.safetensors")
-    again = [*common, "--model.weights", str(tmp_path / "one" / "model.safetensors"), "--out", str(tmp_path / "two")]
+    assert settings["output"]["evaluation"] == "pipeline"
+    first, _ = read_model(tmp_path / "one")
+    again = [*common, "--model.weights", str(tmp_path / "one"), "--out", str(tmp_path / "two")]
     assert main([*again, "--optimizer.lr", "1e-30", "--optimizer.weight-decay", "0"]) == 0
-    second = load_file(tmp_path / "two" / "model.safetensors")
+    second, _ = read_model(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -283,13 +285,14 @@ import sys
 from pathlib import Path
 from tests.test_stagewise import make, trained
 
-result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1])
+result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1], evaluation=sys.argv[2])
 found = "empty" if all(p.is_meta for p in result.model.parameters()) else "whole"
 Path(os.environ["RANK"]).write_text(found)
 """
 
 
-def test_torchrun_processes_make_their_own_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("evaluation", ["whole", "pipeline"])
+def test_torchrun_processes_make_their_own_stages(evaluation: str, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     root = str(Path(__file__).parent.parent)
@@ -297,10 +300,12 @@ def test_torchrun_processes_make_their_own_stages(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     out = tmp_path / "out"
     made = subprocess.run(
-        [*command, str(out)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
+        [*command, str(out), evaluation], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert made.returncode == 0, made.stderr
-    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["whole", "empty"]
+    whole_in_first = evaluation == "whole"
+    said = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert said == ["whole" if whole_in_first else "empty", "empty"]
     expected = trained(whole(), 4).model.state_dict()
-    found = load_file(out / "model.safetensors")
+    found, _ = read_model(out)
     assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -20,8 +20,8 @@ from stalegrid.written import replace, write_text
 INDEX = "model.safetensors.index.json"
 UNSAVED_INDEX = "unsaved.safetensors.index.json"
 
-LARGEST = 1 << 27
-"""Bytes of a file from which on another one is begun: a file is made in memory before it is written."""
+LEAST, SHARE = 1 << 26, 16
+"""A file is made in memory before it is written: so none has more bytes than this, or than this part of its stage."""
 
 
 class Item(NamedTuple):
@@ -73,8 +73,9 @@ def save_part(folder: Path, version: int, stage: int, saved: Saved, tensors: Map
     """
     folder.mkdir(parents=True, exist_ok=True)  # on another host nobody else has made it
     for name, items in saved.files(version, stage):
-        # A copy of what is tied: safetensors refuses tensors that share memory, as the parameters of a stage do.
-        content = {item.key: tensors[item.name].detach().cpu().clone().contiguous() for item in items}
+        content = {item.key: tensors[item.name].detach().cpu().contiguous() for item in items}
+        for again in _again(items):  # safetensors refuses tensors that share memory, such as tied ones
+            content[again] = content[again].clone()
         replace(folder / name, lambda part, content=content: save_file(content, part, {"format": "pt"}))  # type: ignore[misc]
 
 
@@ -89,15 +90,12 @@ def index_parts(folder: Path, version: int, parts: Sequence[Saved]) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
-    where: dict[str, dict[str, str]] = {"model": {}, "unsaved": {}}
-    size = 0
-    for stage, saved in enumerate(parts):
-        for name, items in saved.files(version, stage):
-            where[name.partition("-")[0]].update((item.key, name) for item in items)
-            size += sum(item.nbytes for item in items)
+    files = [found for stage, saved in enumerate(parts) for found in saved.files(version, stage)]
     for kind, file in (("model", INDEX), ("unsaved", UNSAVED_INDEX)):
-        if kind == "model" or where[kind]:
-            found = {"metadata": {"total_size": size, "version": str(version)}, "weight_map": where[kind]}
+        of_kind = [(item, name) for name, items in files for item in items if name.startswith(kind)]
+        if kind == "model" or of_kind:
+            size, where = sum(item.nbytes for item, _ in of_kind), {item.key: name for item, name in of_kind}
+            found = {"metadata": {"total_size": size, "version": str(version)}, "weight_map": where}
             write_text(folder / file, json.dumps(found, indent=2) + "\n")
     forget_parts(folder, version)
 
@@ -111,10 +109,20 @@ def forget_parts(folder: Path, before: int | None = None, stage: int | str = "*"
                 file.unlink(missing_ok=True)
 
 
+def _again(items: Sequence[Item]) -> Iterator[str]:
+    """Yield the keys of tensors that have another one before."""
+    known: set[str] = set()
+    for item in items:
+        if item.name in known:
+            yield item.key
+        known.add(item.name)
+
+
 def _parted(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    largest = max(LEAST, sum(item.nbytes for item in items) // SHARE)
     part: list[Item] = []
     for item in items:
-        if part and sum(one.nbytes for one in part) + item.nbytes > LARGEST:
+        if part and sum(one.nbytes for one in part) + item.nbytes > largest:
             yield tuple(part)
             part = []
         part.append(item)
