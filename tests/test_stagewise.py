@@ -1,5 +1,6 @@
 """Models that are made stage by stage, where their stages are trained, train as whole ones do."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -190,10 +191,14 @@ def test_a_plan_tries_one_stage_after_the_other(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     options = {"checkpoint": 2, "engine": "simulator"}
-    expected = trained(make, 3, out=tmp_path / "whole", **options)
+    trained(make, 3, out=tmp_path / "whole", **options)
     trained(make, 3, out=tmp_path / "run", **options)
-    resumed = trained(make, 3, resume=tmp_path / "run" / "checkpoints" / "000000002", **options)
-    assert same(expected, resumed)
+    before = read_model(tmp_path / "run")[0]
+    for path in (tmp_path / "run").glob("model*"):
+        path.unlink()
+    trained(make, 3, resume=tmp_path / "run" / "checkpoints" / "000000002", **options)
+    for found in (before, read_model(tmp_path / "run")[0]):
+        assert all(torch.equal(found[name], value) for name, value in read_model(tmp_path / "whole")[0].items())
 
 
 def test_a_run_that_goes_on_with_other_frozen_values_is_refused(tmp_path: Path) -> None:
@@ -221,6 +226,26 @@ def test_files_are_read_stage_by_stage(tmp_path: Path) -> None:
     expected = trained(model, 3)
     assert same(expected, trained(make, 3, weights=tmp_path))
     assert same(expected, trained(make, 3, weights=tmp_path, engine="processes"))
+
+
+def test_files_of_several_parts_end_in_files_of_several_parts(tmp_path: Path) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    model = whole(seed=9)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "head.weight"}
+    names = list(state)
+    where = {name: f"model-{n % 3 + 1:05}-of-00003.safetensors" for n, name in enumerate(names)}
+    for file in set(where.values()):
+        save_file({name: state[name] for name in names if where[name] == file}, given / file)
+    (given / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    trained(make, 4, weights=given, engine="processes", out=out)
+    expected = trained(model, 4).model
+    files = sorted(out.glob("model-*.safetensors"))
+    assert {file.name.split("-")[3] for file in files} == {"0", "1", "2", "3"}
+    found = make()
+    found.load_state_dict({name: tensor for file in files for name, tensor in load_file(file).items()})
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in expected.state_dict().items())
+    assert same(trained(make, 4, weights=out), trained(found, 4))
 
 
 def test_learners_of_servers_make_the_whole() -> None:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from stalegrid.stages import StageLayout
 
+BLOCK = 1 << 20
+"""Elements that are looked at at once."""
+
 
 def mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:
     """Return the mean; a tensor that all replicas have alike stays as it is, which the sum of three would round."""
@@ -29,10 +32,15 @@ def mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:
 def squares(replicas: Sequence[Tensor], middle: Tensor, layout: StageLayout) -> list[float]:
     """Return ``||w_s - w_mean||^2`` of each replica, over parameters.
 
-    In double precision: differences of nearly equal replicas, summed over all parameters.
+    In double precision: differences of nearly equal replicas, summed over all parameters.  A block at a time, since a
+    vector may take most of the memory that there is.
     """
-    gaps = (vector[: layout.trained].double() - middle[: layout.trained].double() for vector in replicas)
-    return [float(gap.square().sum()) for gap in gaps]
+    blocks = torch.split(middle[: layout.trained], BLOCK)
+    return [sum(map(_square, torch.split(vector[: layout.trained], BLOCK), blocks)) for vector in replicas]
+
+
+def _square(vector: Tensor, middle: Tensor) -> float:
+    return float((vector.double() - middle.double()).square().sum())
 
 
 def unlike(layout: StageLayout, counters: Sequence[Tensor]) -> list[str]:
