@@ -68,6 +68,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] | None = None,
     costs: Path | str | None = None,
     out: Path | str | None = None,
+    evaluation: Literal["auto", "whole", "pipeline"] | None = None,
     grid: GridSettings | None = None,
     servers: int | ServerSettings | None = None,
     training: TrainingSettings | None = None,
@@ -132,6 +133,7 @@ def train(
         device: likewise.
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
+        evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
         grid: the units, and where the model is cut.
         servers: how many parameter servers, or all that is said of them.
         training: how much.

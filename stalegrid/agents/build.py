@@ -12,8 +12,10 @@ from torch import nn
 
 from stalegrid.agents.agent import Agent
 from stalegrid.agents.beginning import Beginning
+from stalegrid.agents.build_measuring import Measurers, SavePart
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
+from stalegrid.agents.listener import Listener
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
@@ -35,6 +37,7 @@ def build_agents(
     sink: Sink,
     readers: Readers | None = None,
     begins: Beginning = Beginning(),  # noqa: B008 - it has no state
+    save: SavePart = lambda version, stage, saved, tensors: None,
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -46,6 +49,7 @@ def build_agents(
         sink: where the observer writes.
         readers: what is asked of processes that read samples ahead for the agents; None if there shall be none.
         begins: what units begin with beside the task's model.
+        save: writes what a stage has of the model, where stages measure it; it is dropped if left out.
 
     Returns:
         The agents by unit, in the same order.
@@ -54,7 +58,7 @@ def build_agents(
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
             return build_served(task, plan, tuple(units), device, sink, readers)
-        return _build_grid(task, plan, tuple(units), device, sink, readers, begins)
+        return _build_grid(task, plan, tuple(units), device, sink, readers, begins, save)
 
 
 def _build_grid(
@@ -65,8 +69,11 @@ def _build_grid(
     sink: Sink,
     readers: Readers | None,
     begins: Beginning,
+    save: SavePart,
 ) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
+    staged = plan.staged
+    measurers = None if staged is None else Measurers(task, plan, staged, model, device, save)
     stages = plan.partition.stages(model)
     micro = plan.schedule.micro_batches
     firsts = [unit for unit in units if unit != OBSERVER and unit.stage == 0]
@@ -81,16 +88,26 @@ def _build_grid(
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
+        if unit == OBSERVER and staged is not None:
+            replicas, bare = len(plan.turns.members), cast_model(task, plan.training).to("meta")
+            tested = task.test is not None
+            return Listener(plan.stages, replicas, summarise, bare, staged.metrics, tested, plan.epochs, sink)
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
-        module = task.filled(stages[unit.stage], model).to(device)
+        stage = stages[unit.stage]
+        pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
+        module = task.filled(stage, model).to(device) if pair is None else pair.training
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)
+        if pair is not None:
+            assert measurers is not None
+            measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
+            parts = dataclasses.replace(parts, measuring=measuring)
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)

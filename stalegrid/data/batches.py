@@ -185,8 +185,15 @@ class Slices:
 
     def __getitem__(self, number: int) -> tuple[Tensors, Any]:
         """Return the inputs and targets of one slice; IndexError past the last."""
-        indices = self.indices(number)
-        return self._source.inputs(0, indices), self._source.targets(0, indices)
+        return self.inputs(number), self.targets(number)
+
+    def inputs(self, number: int) -> Tensors:
+        """Return the tensors of the model's arguments of one slice; IndexError past the last."""
+        return self._source.inputs(0, self.indices(number))
+
+    def targets(self, number: int) -> Any:
+        """Return what the loss gets beside outputs of one slice; IndexError past the last."""
+        return self._source.targets(0, self.indices(number))
 
     def indices(self, number: int) -> Tensor:
         """Return which samples a slice has, int64 (B,); IndexError past the last."""

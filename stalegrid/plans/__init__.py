@@ -19,6 +19,7 @@ from stalegrid.plans.served import (
     server_optimizer,
     updates_per_epoch,
 )
+from stalegrid.plans.staged import Staged, is_staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import facts, headline
 
@@ -31,6 +32,7 @@ __all__ = [
     "Membership",
     "Plan",
     "ServedPlan",
+    "Staged",
     "Task",
     "cast_model",
     "check_measured",
@@ -39,6 +41,7 @@ __all__ = [
     "fingerprint",
     "grid_of",
     "headline",
+    "is_staged",
     "make_batches",
     "make_plan",
     "make_served_plan",

@@ -17,7 +17,7 @@ from stalegrid.data import Batches, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
-from stalegrid.observe import Takes, check_saved
+from stalegrid.observe import Saved, Takes, check_saved
 from stalegrid.partition import Shard, partition, split
 from stalegrid.plans.choices import (
     C,
@@ -46,6 +46,7 @@ from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
+from stalegrid.plans.staged import PIPELINE
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
@@ -164,6 +165,11 @@ class ServedPlan:
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
     sums: bool = False
+
+    @property
+    def saves_parts(self) -> tuple[Saved, ...]:
+        """What each stage saves of the model: nothing, since the observer saves it."""
+        return ()
 
     @property
     def rules(self) -> Rules:
@@ -300,6 +306,11 @@ def make_served_plan(
     check_optimizer(task, model)
     check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)
+    if asked.output.evaluation == PIPELINE:
+        raise ConfigError(
+            f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
+            f"{PIPELINE}); leave evaluation out"
+        )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
     most = end if method.synchronous else end * rules.gather + 1

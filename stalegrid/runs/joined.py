@@ -47,8 +47,12 @@ def on_torchrun(asked: Asked) -> Result:
                 if peers.rank == 0:
                     asked.end(folder, summary)
                 first, alone = peers.rank == 0, task.source is not None
-                kept = models(task, settings, summary, empty=alone and not first)
+                staged = bool(plan.saves_parts)
+                kept = models(task, settings, summary, empty=staged or (alone and not first))
                 for which, model in kept.items():
+                    if staged:  # whose files may be on other hosts
+                        model.to("meta")
+                        continue
                     if first:
                         restore(model, *read_model(folder, which))
                     if not alone:

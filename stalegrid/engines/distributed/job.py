@@ -11,13 +11,14 @@ import mmap
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import cloudpickle
+from torch import Tensor
 
 from stalegrid.agents import Beginning
 from stalegrid.engines.distributed.packing import Packer
@@ -25,7 +26,7 @@ from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
-from stalegrid.observe import Sink, name_of_trace
+from stalegrid.observe import Saved, Sink, name_of_trace, save_part
 from stalegrid.plans import Plan, ServedPlan, Task
 
 
@@ -60,6 +61,10 @@ class Job:
         """The file of the trace: a run that goes on leaves what was traced before alone."""
         source = None if self.keeping is None else self.keeping.source
         return self.folder / name_of_trace(0 if source is None else source.version)
+
+    def save_part(self, version: int, stage: int, saved: Saved, tensors: Mapping[str, Tensor]) -> None:
+        """Write what a stage has of the model; see :func:`stalegrid.observe.save_part`."""
+        save_part(self.folder, version, stage, saved, tensors)
 
 
 def write_job(job: Job) -> IO[bytes]:
