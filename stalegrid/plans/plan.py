@@ -24,7 +24,7 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find_grid
 from stalegrid.methods import schedule as schedule_of
@@ -121,6 +121,8 @@ class Plan:
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
+        numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
+            itself can tell.
     """
 
     method: Method
@@ -142,6 +144,7 @@ class Plan:
     devices: Devices
     sums: bool = False
     membership: Membership = ALL
+    numbers: Numbers | Counted | None = None
 
     @property
     def grid(self) -> Grid:
@@ -442,6 +445,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
+        numbers=batches.numbers.apart(),
     )
 
 
