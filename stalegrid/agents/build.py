@@ -20,7 +20,7 @@ from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
-from stalegrid.data import Readers, feed
+from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
@@ -77,12 +77,15 @@ def _build_grid(
     stages = plan.partition.stages(model)
     micro = plan.schedule.micro_batches
     firsts = [unit for unit in units if unit != OBSERVER and unit.stage == 0]
-    batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
     travel = plan.program.targets_travel
     # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
     lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
     takers = _takers(plan, firsts, firsts if travel else lasts)
-    samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
+    # Who is sent the targets of a batch asks for no more than its numbers, which a sampler alone may know.
+    samples: Batches | Stream | Feed | Unread = Unread(plan.numbers)
+    if takers or (lasts and plan.numbers is None):
+        batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
+        samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
     targets = plan.targets.form if travel else None
 
     def build(unit: Unit) -> Agent:

@@ -94,11 +94,13 @@ class Measurers:
         """
         task, plan, staged = self._task.fresh(), self._plan, self._staged
         last = number == plan.grid.stages - 1
-        test = make_test(task, plan.training)
+        test = make_test(task, plan.training) if last or not number else None
         metrics = Metrics(task.metrics if last else {}, self._device)
         evaluation = Evaluation(test, loss_on(task, self._device), metrics)
+        watch = plan.program.watch
+        chunks = 0 if watch is None else watch.chunks
         form = None if staged.partition is None else staged.partition.form
-        found = Measured(pair.measuring, form, test, evaluation, precision_of(plan.training), staged.lent, last)
+        found = Measured(pair.measuring, form, chunks, test, evaluation, precision_of(plan.training), staged.lent, last)
         save = partial(self._saved, number, pair.tensors)
         return Measuring(number, weights, plan.stages[number], found, self._device, save)
 

@@ -32,7 +32,8 @@ class Measured:
     Args:
         module: of the stage in evaluation mode, with the parameters of that which trains; None without test data.
         form: of the arguments of the module; None where it takes tensors one by one.
-        test: data; None for none.
+        chunks: slices of the test data; 0 for none.
+        test: the data, of the first and the last stage.
         evaluation: of what the last stage makes.
         precision: what it computes in.
         lent: what it lends, and what it reads of others.
@@ -41,6 +42,7 @@ class Measured:
 
     module: nn.Module | None
     form: Form | None
+    chunks: int
     test: TestSet | None
     evaluation: Evaluation
     precision: Precision
@@ -119,7 +121,7 @@ class Measuring:
         self._save(action.index)
         self._measured.evaluation.begin()
         sent = [self._told(tag, report) for tag in action.sends]
-        if self._measured.test is None:
+        if not self._measured.chunks:
             self._end()
         return sent
 
@@ -133,26 +135,30 @@ class Measuring:
 
     def _evaluate(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         measured, chunk = self._measured, action.index
-        assert measured.test is not None
         named = {message.tag.edge: message.tensors for message in inbox}
         for edge, tensors in named.items():
             if edge.name == LENT:
                 self._borrow(edge.source.stage, tensors)
         given = next((tensors for edge, tensors in named.items() if edge.name == TESTED), None)
-        inputs = tuple(x.to(self._device) for x in (measured.test.inputs(chunk) if given is None else given))
+        inputs = tuple(x.to(self._device) for x in (self._test.inputs(chunk) if given is None else given))
         with measured.precision.on(self._device):
             outputs = spread(call(self._module, measured.form, inputs))
             if measured.last:
-                targets = mapped(lambda x: x.to(self._device), measured.test.targets(chunk))
+                targets = mapped(lambda x: x.to(self._device), self._test.targets(chunk))
                 measured.evaluation.add(chunk, outputs, targets)
         if measured.last:
             measured.evaluation.note(outputs, targets)
         # Copies: an output may be a view of the weights, or of an input.
         made = {TESTED: tuple(x.clone() for x in outputs) if not measured.last else ()}
-        if chunk + 1 == len(measured.test):
+        if chunk + 1 == measured.chunks:
             made[MEASURED] = (self._numbers(),) if measured.last else ()
             self._end()
         return [Message(tag, self._weights.version, made.get(tag.edge.name, ())) for tag in action.sends]
+
+    @property
+    def _test(self) -> TestSet:
+        assert self._measured.test is not None
+        return self._measured.test
 
     def _numbers(self) -> Tensor:
         found = self._measured.evaluation

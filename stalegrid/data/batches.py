@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.epochs import Division
+from stalegrid.data.numbers import Numbers
 from stalegrid.data.orders import InOrder, Shuffled
 from stalegrid.data.readings import reading_of
 from stalegrid.data.sources import Batch, ItemSource, source_of
-from stalegrid.errors import ConfigError, DataError
+from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
 
 
@@ -66,12 +67,12 @@ class Batches:
         self._reading = reading_of(dataset)
         together = batch_size // micro_batches
         self._source = source_of(self._reading, seed=seed, augment=augment, dtype=dtype, together=together)
-        self._order: tuple[int, Tensor] | None = None
+        order, size = self._reading.order, self._source.size
         self.seed = seed
-        self._samples: int | None = None  # of an epoch
-        self._samples = samples = len(self._permutation(0))
-        self.division = Division(samples, groups * batch_size, self._reading.drops_last(drop_last))
+        first = order.indices(size, seed, 0)
+        self.division = Division(len(first), groups * batch_size, self._reading.drops_last(drop_last))
         _check_division(self.division, groups, batch_size, micro_batches)
+        self.numbers = Numbers(order, size, seed, groups, micro_batches, self.division, (0, first))
         self.groups = groups
         self.batch_size = batch_size
         self.micro_batches = micro_batches
@@ -94,7 +95,7 @@ class Batches:
 
     def epoch(self, batch: int) -> int:
         """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
-        return batch // self.micro_batches // self.updates_per_epoch
+        return self.numbers.epoch(batch)
 
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples of the data set make up a batch.
@@ -109,16 +110,7 @@ class Batches:
         Raises:
             ConfigError: there is no such group or batch.
         """
-        if not 0 <= group < self.groups or batch < 0:
-            raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
-        update, part = divmod(batch, self.micro_batches)
-        # Groups lie within an update, not an update within a group's share: so S groups see what one group with a batch
-        # of S B sees.
-        start, samples = self.division.span(update)
-        size = samples // (self.groups * self.micro_batches)
-        start += (group * self.micro_batches + part) * size
-        # A slice would let whoever gets it change the order that is kept.
-        return self._permutation(self.epoch(batch))[start : start + size].clone()
+        return self.numbers.indices(group, batch)
 
     def inputs(self, group: int, batch: int) -> Tensors:
         """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""
@@ -135,17 +127,6 @@ class Batches:
     def checksum(self, group: int, batch: int) -> int:
         """Return 32 bits of what was just read of a batch, to hold against what another process has read of it."""
         return self._source.checksum(self.epoch(batch), self.indices(group, batch))
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
-            order = self._reading.order.indices(self._source.size, self.seed, epoch)
-            if len(order) != (len(order) if self._samples is None else self._samples):
-                raise DataError(
-                    f"the sampler gives another number of samples (epoch 0: {self._samples}, epoch {epoch}: "
-                    f"{len(order)}); let every epoch have as many"
-                )
-            self._order = epoch, order
-        return self._order[1]
 
 
 class Slices:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stalegrid.data.batches import check_sizes
+from stalegrid.data.numbers import Counted
 from stalegrid.data.passes import Passes, length_of
 from stalegrid.data.readings import Reading
 from stalegrid.data.sources import Source, source_of
@@ -63,6 +64,7 @@ class Stream:
         self.batch_size = batch_size
         self.micro_batches = micro_batches
         self.seed = seed
+        self.numbers = Counted(groups, batch_size, micro_batches)
         self.updates_per_epoch = None if length is None else length // (groups * batch_size)
         self._dataset = dataset
         self._dtype = dtype
@@ -91,10 +93,7 @@ class Stream:
         Returns:
             int64 (batch_size / micro_batches,).
         """
-        update, part = divmod(batch, self.micro_batches)
-        size = self.batch_size // self.micro_batches
-        start = (update * self.groups + group) * self.batch_size + part * size
-        return torch.arange(start, start + size)
+        return self.numbers.indices(group, batch)
 
     def inputs(self, group: int, batch: int) -> Tensors:
         """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""

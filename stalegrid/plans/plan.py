@@ -24,7 +24,7 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find_grid
 from stalegrid.methods import schedule as schedule_of
@@ -129,6 +129,8 @@ class Plan:
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
         staged: how stages measure and save the model; None where the observer does.
+        numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
+            itself can tell.
     """
 
     method: Method
@@ -151,6 +153,7 @@ class Plan:
     sums: bool = False
     membership: Membership = ALL
     staged: Staged | None = None
+    numbers: Numbers | Counted | None = None
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -483,6 +486,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         devices,
         sums,
         staged=staged,
+        numbers=batches.numbers.apart(),
     )
 
 

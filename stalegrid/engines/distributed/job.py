@@ -8,7 +8,6 @@ else can open, and never over a socket.
 
 import fcntl
 import mmap
-import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import cloudpickle
 from torch import Tensor
 
 from stalegrid.agents import Beginning
-from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.distributed import parts
 from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
@@ -78,7 +76,7 @@ def write_job(job: Job) -> IO[bytes]:
             file = _nameless()
             stack.callback(_close, file)
             pickle.dump(Surroundings.here(), file)
-            Packer(file).dump(job)
+            parts.write(job, file)
             file.flush()
         except OSError as problem:
             raise ConfigError(
@@ -106,10 +104,12 @@ def _nameless() -> IO[bytes]:
 
 
 def read_job(file: int) -> Job:
-    """Read a job that this process was given as an open file, and make what surrounds it as it was."""
+    """Read a job that this process was given as an open file, and make what surrounds it as it was.
+
+    The data is read where somebody asks for it; see :mod:`stalegrid.engines.distributed.parts`.
+    """
     # All workers share one position in the file; a map has its own.
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
-        os.close(file)
         pickle.load(content).apply()
-        job: Job = cloudpickle.load(content)
+        job: Job = parts.read(content, file)
     return job

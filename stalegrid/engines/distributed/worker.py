@@ -97,6 +97,7 @@ def work(
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
+        job.task.let_go()
         met()
         timeline = Timeline() if job.trace else None
         again = plan.program.saves.since > 0
