@@ -27,6 +27,7 @@ from stalegrid.data import (
     reading_of,
 )
 from stalegrid.errors import ConfigError, DataError
+from stalegrid.loading import loading
 from stalegrid.objects import (
     Form,
     call,
@@ -237,7 +238,8 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
         ConfigError: it reaches a module, parameter or buffer beside those that it is given.
     """
     kept: list[object] = []
-    with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
+    # The first optimizer of a process loads torch's compiler.  One that cannot be built is told of later.
+    with loading(), suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):
         optimizer = task.fresh().optimizer_of((n, p) for n, p in model.named_parameters() if p.requires_grad)
         for own in dict.fromkeys((optimizer, *parts_of(optimizer))):
             kept += [value for name, value in vars(own).items() if name not in ("param_groups", "state", "parts")]
