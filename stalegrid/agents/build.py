@@ -6,6 +6,7 @@ Does not know: engines, which process an agent lives in.
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -86,7 +87,11 @@ def _build_grid(
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
+            weights = plan.turns.weights
+            # Sums are weighed by what they count.
+            reported = partial(summarise, weights=dict.fromkeys(weights, 1.0) if plan.sums else weights)
+            weighed = list(weights.values())
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weighed)
         module = task.filled(stages[unit.stage], model).to(device)
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)

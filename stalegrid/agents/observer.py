@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stalegrid.consensus import weighed
 from stalegrid.errors import NonFiniteLoss, TrainingError
 from stalegrid.objects import Form, LossFunction, Memory, State, call, labels, losses, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink, count_correct
@@ -55,6 +56,7 @@ class Observer:
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
         precision: what model and loss compute in, as they do in training; metrics do not.
+        weights: of the replicas of a part in their mean, in the order of their owners; alike if left out.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Observer:
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
+        weights: Sequence[float] | None = None,
     ) -> None:
+        self._weights = [1.0] * len(owners[0]) if weights is None else weights
         self._owners = owners
         self._layouts = layouts
         self._summarise = summarise
@@ -126,7 +130,7 @@ class Observer:
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
         pairs = zip(self._owners, self._layouts, strict=True)
-        means = [_mean([vectors[unit] for unit in units], layout) for units, layout in pairs]
+        means = [_mean([vectors[unit] for unit in units], layout, self._weights) for units, layout in pairs]
         state = _tensors(self._model)
         for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
             for entry in layout.entries:
@@ -171,14 +175,14 @@ class Observer:
                 )
 
     def _distance(self, vectors: Mapping[Unit, Tensor], means: Sequence[Tensor]) -> float:
-        """Return sqrt(mean over replicas of ||w_s - w_mean||^2), over parameters."""
+        """Return sqrt(mean over replicas of ||w_s - w_mean||^2), over parameters, weighed as the mean is."""
         # In double precision: differences of nearly equal replicas, summed over all parameters.
         square = 0.0
         for units, layout, mean in zip(self._owners, self._layouts, means, strict=True):
-            for unit in units:
+            for unit, weight in zip(units, self._weights, strict=True):
                 gap = vectors[unit][: layout.trained].double() - mean[: layout.trained].double()
-                square += float(gap.square().sum())
-        return math.sqrt(square / len(self._owners[0]))
+                square += weight * float(gap.square().sum())
+        return math.sqrt(square / sum(self._weights))
 
     @torch.no_grad()
     def _evaluate(self, chunk: int) -> None:
@@ -217,13 +221,13 @@ class Observer:
                 )
 
 
-def _mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:
+def _mean(replicas: Sequence[Tensor], layout: StageLayout, weights: Sequence[float]) -> Tensor:
     """Return the mean; a tensor that all replicas have alike stays as it is, which the sum of three would round."""
     first, *others = replicas
-    total = first.clone()
-    for vector in others:
-        total += vector
-    total.div_(len(replicas))
+    total = first * weights[0]
+    for vector, weight in zip(others, weights[1:], strict=True):
+        total += weighed(vector, weight)
+    total.div_(sum(weights))
     for entry in layout.entries:
         own = entry.view(first)
         if all(torch.equal(entry.view(vector), own) for vector in others):
