@@ -340,9 +340,10 @@ def test_an_exported_model_is_the_weighted_mean_and_a_run_goes_on_from_there_in_
     for name, found in moments[-1].items():
         first, *others = (weight * own[name] for weight, own in zip(weights, moments, strict=False))
         assert torch.equal(found, sum(others, first) / sum(weights)), name
-    settings = settings_of(method="pham-ahn", groups=2, batch_size=[9, 3], folder=tmp_path / "other")
+    settings = settings_of(method="pham-ahn", groups=2, batch_size=[10, 2], folder=tmp_path / "other")
     result = execute(task_of(), settings, resume=tmp_path / "run", reshape=True, quiet=True)
     assert result.summary["version"] == UPDATES
+    assert records_of(tmp_path / "other")[0]["update"] == 6  # an update takes 12 samples in both
 
 
 def test_a_slow_group_that_takes_less_holds_nobody_up(tmp_path: Path) -> None:
@@ -461,8 +462,14 @@ def test_an_own_matrix_that_keeps_the_weighted_mean_is_taken() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"stages": 2, "cuts": ["2"]}], ids=str)
 def test_a_group_whose_batch_is_too_small_for_the_model_is_refused_before_the_start(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="more than 1 value"):
+    with pytest.raises(ConfigError, match="more than 1 value") as caught:
         train(task_of(Normed()), method="pham-ahn", batch_size=[6, 1, 4], **options)
+    assert "incomplete" not in str(caught.value)
+    training = stalegrid.TrainingSettings(drop_last=False)
+    with pytest.raises(ConfigError, match=r"incomplete last batch of an epoch \(samples: 1, of a whole batch: 4\)"):
+        train(
+            task_of(Normed(), data_of(27)), groups=2, method="pham-ahn", batch_size=[4, 8], training=training, **options
+        )
 
 
 def test_the_rest_of_an_epoch_is_shared_out_in_the_same_proportions_or_refused(tmp_path: Path) -> None:
