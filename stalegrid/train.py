@@ -68,7 +68,7 @@ def train(
     mixing: str | Mixing | type[Mixing] | MixingSettings | None = None,
     topology: Topology | None = None,
     learners: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | list[int] | None = None,
     test_batch_size: int | None = None,
     workers: int | None = None,
     epochs: float | None = None,
@@ -134,7 +134,7 @@ def train(
         mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
-        batch_size: samples of one group in one update; short for that of the training.
+        batch_size: samples of one group in one update, or one number for each group; short for that of the training.
         test_batch_size: samples that are measured at once; likewise.
         workers: processes that read samples ahead, for each group in each process; likewise.
         epochs: passes over the data; likewise.

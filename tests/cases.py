@@ -258,20 +258,24 @@ def run_reference(task: Task, settings: Settings, plan: Plan | None = None) -> O
     counters = {
         n: b for module in map(unwrapped, trained[0][0]) for n, b in module.named_buffers() if not b.is_floating_point()
     }
-    means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
+    sizes = settings.training.sizes(plan.grid.groups)
+    means = {
+        name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)], sizes) for _, name in made.parameters
+    }
     whole = cast_model(task, settings.training)
     for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:
         tensor.data.copy_(means.get(name, counters.get(name, tensor)).data)
     return Outcome(made.parameters, made.losses, whole.state_dict())
 
 
-def _mean(values: list[Tensor]) -> Tensor:
+def _mean(values: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
     if all(torch.equal(value, values[0]) for value in values):
         return values[0]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total / len(values)
+    weights = [size / max(sizes) for size in sizes]
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return total / sum(weights)
 
 
 def hold_to_the_loop(task: Task, settings: Settings) -> None:

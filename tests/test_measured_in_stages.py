@@ -125,6 +125,7 @@ def check_alike(one: Path, other: Path) -> None:
         (2, 2, {}),
         (3, 3, {"period": 2, "lag": 1}),
         (2, 1, {"method": "data-parallel"}),
+        (2, 2, {"batch_size": [4, 2]}),
         (1, 3, {"method": "dsp", "queues": [3, 2, 0]}),
         (2, 2, {"method": "gpipe", "micro_batches": 2}),
     ],

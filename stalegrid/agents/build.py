@@ -5,10 +5,11 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.agents.agent import Agent
 from stalegrid.agents.beginning import Beginning
@@ -22,7 +23,7 @@ from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
-from stalegrid.observe import Metrics, Sink, Tally, summarise
+from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
@@ -92,15 +93,16 @@ def _build_grid(
         own = task.fresh()
         loss = loss_on(own, device)
         if unit == OBSERVER and staged is not None:
-            replicas, bare = len(plan.turns.members), cast_model(task, plan.training).to("meta")
-            tested = task.test is not None
-            return Listener(plan.stages, replicas, summarise, bare, staged.metrics, tested, plan.epochs, sink)
+            reported, weights = _weighed(plan)
+            bare, tested = cast_model(task, plan.training).to("meta"), task.test is not None
+            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink)
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
+            reported, weights = _weighed(plan)
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)
         stage = stages[unit.stage]
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training
@@ -114,6 +116,14 @@ def _build_grid(
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], list[float]]:
+    """Return what makes a record of reports, and what groups weigh in means."""
+    weights = plan.turns.weights
+    # Sums are weighed by what they count.
+    reported = dict.fromkeys(weights, 1.0) if plan.sums else weights
+    return partial(summarise, weights=reported), list(weights.values())
 
 
 def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict[int, list[int]]:

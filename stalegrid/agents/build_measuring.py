@@ -100,7 +100,8 @@ class Measurers:
         watch = plan.program.watch
         chunks = 0 if watch is None else watch.chunks
         form = None if staged.partition is None else staged.partition.form
-        found = Measured(pair.measuring, form, chunks, test, evaluation, precision_of(plan.training), staged.lent, last)
+        weighed, precision = list(plan.turns.weights.values()), precision_of(plan.training)
+        found = Measured(pair.measuring, form, chunks, test, evaluation, precision, weighed, staged.lent, last)
         save = partial(self._saved, number, pair.tensors)
         return Measuring(number, weights, plan.stages[number], found, self._device, save)
 

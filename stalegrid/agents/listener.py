@@ -22,7 +22,7 @@ class Listener(Watching):
 
     Args:
         layouts: of the stages.
-        replicas: groups whose mean is measured.
+        weights: of the groups whose mean is measured.
         summarise: reports by unit -> what a record says of them.
         model: without values, which sinks are given in the place of the model.
         metrics: names of what is measured beside loss and accuracy.
@@ -34,7 +34,7 @@ class Listener(Watching):
     def __init__(
         self,
         layouts: Sequence[StageLayout],
-        replicas: int,
+        weights: Sequence[float],
         summarise: Callable[[Mapping[Unit, Tensor]], Record],
         model: nn.Module,
         metrics: Sequence[str],
@@ -44,7 +44,7 @@ class Listener(Watching):
     ) -> None:
         super().__init__(summarise, epochs, sink)
         self._layouts = layouts
-        self._replicas = replicas
+        self._weights = weights
         self._model = model
         self._metrics = metrics
         self._tested = tested
@@ -67,13 +67,13 @@ class Listener(Watching):
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:
         square, self._infinite = 0.0, None
         for message, layout in zip(inbox, self._layouts, strict=True):
-            told = MeanReport.read(message.tensors[0], self._replicas)
-            for one in told.squares:  # one by one, as whoever has all replicas adds them up
-                square += one
+            told = MeanReport.read(message.tensors[0], len(self._weights))
+            for weight, one in zip(self._weights, told.squares, strict=True):
+                square += weight * one  # one by one, as whoever has all replicas adds them up
             self._unlike.tell([name for (name, _), unlike in zip(layout.counters, told.unlike, strict=True) if unlike])
             if self._infinite is None and told.infinite is not None:
                 self._infinite = layout.entries[told.infinite].name
-        distance = math.sqrt(square / self._replicas)
+        distance = math.sqrt(square / sum(self._weights))
         self._record = {"version": version, "epoch": self._epochs(version), "consensus_distance": distance}
         if not self._tested:
             self._hand_over(self._record, self._model, self._infinite)

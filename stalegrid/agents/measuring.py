@@ -36,6 +36,7 @@ class Measured:
         test: the data, of the first and the last stage.
         evaluation: of what the last stage makes.
         precision: what it computes in.
+        weights: of the groups in their mean.
         lent: what it lends, and what it reads of others.
         last: whether it makes what the model returns.
     """
@@ -46,6 +47,7 @@ class Measured:
     test: TestSet | None
     evaluation: Evaluation
     precision: Precision
+    weights: Sequence[float]
     lent: Sequence[Lent]
     last: bool
 
@@ -109,7 +111,7 @@ class Measuring:
         weights, layout = self._weights, self._layout
         replicas = [weights.flat, *(message.tensors[0].to(self._device) for message in inbox)]
         counters = [weights.counted(), *(message.tensors[1] for message in inbox)]
-        middle = mean(replicas, layout) if inbox else weights.flat
+        middle = mean(replicas, layout, self._measured.weights) if inbox else weights.flat
         self._own = _Own.of(weights, self._module, mixed=bool(inbox))
         report = MeanReport(squares(replicas, middle, layout), self._flags(counters), self._infinite(middle))
         for module in (weights.module, self._module):

@@ -35,6 +35,7 @@ class Observer(Watching):
         sink: where observations go.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
         precision: what model and loss compute in, as they do in training; metrics do not.
+        weights: of the replicas of a part in their mean, in the order of their owners; alike if left out.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Observer(Watching):
         sink: Sink,
         averaged: Callable[[nn.Module], object] | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(summarise, epochs, sink)
+        self._weights = [1.0] * len(owners[0]) if weights is None else weights
         self._owners = owners
         self._layouts = layouts
         self._model = model.eval()
@@ -86,18 +89,18 @@ class Observer(Watching):
         state, square = _tensors(self._model), 0.0
         for units, layout in zip(self._owners, self._layouts, strict=True):
             replicas = [vectors[unit] for unit in units]
-            middle = mean(replicas, layout)
+            middle = mean(replicas, layout, self._weights)
             for entry in layout.entries:
                 state[entry.name].copy_(entry.view(middle))
             self._unlike.tell(unlike(layout, [counters[unit] for unit in units]))
             for name, value in counted(layout, counters[units[0]]).items():
                 state[name].copy_(value)
-            for one in squares(replicas, middle, layout):
-                square += one
+            for weight, one in zip(self._weights, squares(replicas, middle, layout), strict=True):
+                square += weight * one
         # What has no mean, as the vectors of spectral normalisation, is made anew for the mean of the weights.
         if self._averaged is not None:
             self._averaged(self._model)
-        distance = math.sqrt(square / len(self._owners[0]))  # sqrt(mean over replicas of ||w_s - w_mean||^2)
+        distance = math.sqrt(square / sum(self._weights))  # sqrt(mean over replicas of ||w_s - w_mean||^2)
         self._record = {"version": version, "epoch": self._epochs(version), "consensus_distance": distance}
         self._evaluation.begin()
         if self._test is None:

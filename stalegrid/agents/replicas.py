@@ -9,19 +9,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stalegrid.consensus import weighed
 from stalegrid.stages import StageLayout
 
 BLOCK = 1 << 20
 """Elements that are looked at at once."""
 
 
-def mean(replicas: Sequence[Tensor], layout: StageLayout) -> Tensor:
+def mean(replicas: Sequence[Tensor], layout: StageLayout, weights: Sequence[float]) -> Tensor:
     """Return the mean; a tensor that all replicas have alike stays as it is, which the sum of three would round."""
     first, *others = replicas
-    total = first.clone()
-    for vector in others:
-        total += vector
-    total.div_(len(replicas))
+    total = first * weights[0]
+    for vector, weight in zip(others, weights[1:], strict=True):
+        total += weighed(vector, weight)
+    total.div_(sum(weights))
     for entry in layout.entries:
         own = entry.view(first)
         if all(torch.equal(entry.view(vector), own) for vector in others):

@@ -43,6 +43,7 @@ def run(options: Namespace) -> int:
 
     config = config_of(options)
     devices = config.devices
+    config.training.check_alike("a plan compares grids of several numbers of groups")
     if options.measure and (devices.link or devices.lateral_link or devices.outages):
         raise ConfigError(
             f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stalegrid.data.epochs import Division
 from stalegrid.data.orders import InOrder, Order, Shuffled
+from stalegrid.data.sizes import Sizes
 from stalegrid.errors import ConfigError, DataError
 
 
@@ -24,8 +25,7 @@ class Numbers:
         order: in which samples are visited.
         size: samples of the data set.
         seed: keys the order.
-        groups: S.
-        micro_batches: M.
+        sizes: of the groups' batches.
         division: of an epoch into updates.
         kept: an epoch and its order, so that who asks for its batches does not draw it for each.
     """
@@ -33,14 +33,13 @@ class Numbers:
     order: Order
     size: int
     seed: int
-    groups: int
-    micro_batches: int
+    sizes: Sizes
     division: Division
     kept: tuple[int, Tensor] | None = field(default=None, repr=False, compare=False)
 
     def epoch(self, batch: int) -> int:
         """Return the epoch, from 0, to which a batch of any group belongs."""
-        return batch // self.micro_batches // self.division.updates
+        return batch // self.sizes.micro_batches // self.division.updates
 
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples of the data set make up a batch, int64 (B,).
@@ -49,14 +48,16 @@ class Numbers:
             ConfigError: there is no such group or batch.
             DataError: an epoch has another number of samples than the first one.
         """
-        if not 0 <= group < self.groups or batch < 0:
-            raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
-        update, part = divmod(batch, self.micro_batches)
+        groups, micro_batches = len(self.sizes.each), self.sizes.micro_batches
+        if not 0 <= group < groups or batch < 0:
+            raise ConfigError(f"no batch {batch} of group {group} among {groups} groups")
+        update, part = divmod(batch, micro_batches)
         # Groups lie within an update, not an update within a group's share: so S groups see what one group with a batch
         # of S B sees.
         start, samples = self.division.span(update)
-        size = samples // (self.groups * self.micro_batches)
-        start += (group * self.micro_batches + part) * size
+        share = self.sizes.share(group, samples)
+        size = len(share) // micro_batches
+        start += share.start + part * size
         # A slice would let whoever gets it change the order that is kept.
         return self._permutation(self.epoch(batch))[start : start + size].clone()
 
@@ -75,7 +76,7 @@ class Numbers:
         """Return them for those who have no data set; None where the order is that of a sampler, which may hold it."""
         if not isinstance(self.order, InOrder | Shuffled):
             return None
-        return Numbers(self.order, self.size, self.seed, self.groups, self.micro_batches, self.division)
+        return Numbers(self.order, self.size, self.seed, self.sizes, self.division)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "kept": None}  # drawn anew where it is needed
@@ -86,21 +87,24 @@ class Counted:
     """The samples of the batches of every group, counted over all passes of a stream without what is dropped.
 
     Args:
-        groups: S.
-        batch_size: samples per group and update.
-        micro_batches: M.
+        sizes: of the groups' batches.
     """
 
-    groups: int
-    batch_size: int
-    micro_batches: int
+    sizes: Sizes
 
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples make up a batch, int64 (B,)."""
-        update, part = divmod(batch, self.micro_batches)
-        size = self.batch_size // self.micro_batches
-        start = (update * self.groups + group) * self.batch_size + part * size
+        update, part = divmod(batch, self.sizes.micro_batches)
+        numbers = self.of(group, update)
+        size = len(numbers) // self.sizes.micro_batches
+        start = numbers.start + part * size
         return torch.arange(start, start + size)
+
+    def of(self, group: int, update: int) -> range:
+        """Return which samples a group takes in an update."""
+        share = self.sizes.share(group, self.sizes.together)
+        first = update * self.sizes.together
+        return range(first + share.start, first + share.stop)
 
     def apart(self) -> "Counted":
         """Return them for those who have no data set."""

@@ -68,12 +68,13 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None)
     # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
-    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True))
+    batch_size = asked.training.largest
+    whole_ones = dataclasses.replace(asked.training, batch_size=batch_size, drop_last=True)
+    asked = dataclasses.replace(asked, training=whole_ones)
     device = use_device(engine.device, 0)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)
         whole = _measured(task, chain, engine, device)
-        batch_size = asked.training.batch_size
         smaller = max(LEAST, batch_size // SMALLER)
         if smaller < batch_size:
             less = dataclasses.replace(chain, training=dataclasses.replace(chain.training, batch_size=smaller))

@@ -121,6 +121,7 @@ def candidates(question: Question, settings: Settings) -> list[Candidate]:
         ConfigError: none runs, or what is given makes no sense.
     """
     check_share(settings.method.within)
+    settings.training.check_alike("a plan compares grids of several numbers of groups")
     found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
     if not found:
         raise ConfigError(
@@ -194,7 +195,7 @@ def _method(candidate: Candidate) -> str:
 def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
     for grid in _grids(question, settings):
         disturbances = Disturbances.parse(settings.devices, grid, settings.training.seed)
-        table = question.table.of_batch(settings.training.batch_size)
+        table = question.table.of_batch(settings.training.largest)
         devices = Devices(disturbances, table.cut(grid.stages, settings.grid.cuts), table.handling)
         for name in question.names:
             method = find_grid(name)
@@ -285,7 +286,7 @@ def _of_method(
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
             memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(devices.costs)]
-            rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
+            rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cuts), made, tuple(memory), rate)
 
 
@@ -294,7 +295,8 @@ def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[i
         return (settings.method.micro_batches,)
     if method.stale or method.micro_batches == 1:
         return (method.micro_batches,)
-    whole = [m for m in range(1, settings.training.batch_size + 1) if settings.training.batch_size % m == 0]
+    size = settings.training.largest
+    whole = [m for m in range(1, size + 1) if size % m == 0]
     return [m for m in whole if grid.stages <= m <= 4 * grid.stages] or whole[-1:]
 
 

@@ -6,6 +6,7 @@ Does not know: tensors, engines.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stalegrid.consensus import weights_of
 from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method
@@ -38,11 +39,13 @@ class Devices:
         disturbances: what makes them unequal and late.
         costs: of each stage; None where none are known.
         handling: milliseconds of a unit's own time for each MB that it sends or receives.
+        portions: what part of the largest batch, which the costs are for, each group takes; all of it if left out.
     """
 
     disturbances: Disturbances
     costs: tuple[Cost, ...] | None
     handling: float = 0.0
+    portions: tuple[float, ...] = ()
 
     def time_model(self, program: Program, nbytes: Callable[[Edge], int] | None = None) -> TimeModel:
         """Return what a program's actions take and its messages weigh, where costs are known.
@@ -53,7 +56,8 @@ class Devices:
         """
         assert self.costs is not None
         weigh = message_bytes(self.costs, program) if nbytes is None else nbytes
-        return TimeModel(self.costs, program.schedule.micro_batches, self.handling, weigh, self.disturbances)
+        micro = program.schedule.micro_batches
+        return TimeModel(self.costs, micro, self.handling, weigh, self.disturbances, portions=self.portions)
 
     def enough_staleness(
         self,
@@ -148,11 +152,12 @@ def settle_devices(
     _check(asked, table, virtual)
     if table is None:
         return Devices(disturbances, None), cuts
-    table = table.of_batch(max(1, training.batch_size))
+    table = table.of_batch(max(1, training.largest))
+    portions = weights_of([max(1, size) for size in training.sizes(grid.groups)])
     if len(table.parts) == grid.stages and (cuts is not None or not table.named):
-        return Devices(disturbances, table.parts, table.handling), cuts
+        return Devices(disturbances, table.parts, table.handling, portions), cuts
     costs = table.cut(grid.stages, cuts)
-    return Devices(disturbances, costs, table.handling), [cost.name for cost in costs[1:]]
+    return Devices(disturbances, costs, table.handling, portions), [cost.name for cost in costs[1:]]
 
 
 def _check(asked: DeviceSettings, table: CostTable | None, virtual: bool) -> None:

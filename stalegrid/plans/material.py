@@ -177,19 +177,20 @@ def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream
         check_repeats(test, "test data", 0)
 
 
-def check_last(model: nn.Module, form: Form, each: Sequence[Example]) -> None:
+def check_last(model: nn.Module, form: Form, each: Sequence[Example], whole: Collection[int]) -> None:
     """Refuse an incomplete last batch of an epoch that a model does not take, though it takes a whole one.
 
     Args:
         model: that is trained.
         form: of its arguments.
         each: batches, the first a whole one.
+        whole: samples that whole ones have.
 
     Raises:
         ConfigError: it fails on fewer samples, as normalisation over the batch does on one.
     """
     first = len(each[0].samples())
-    last = next((one for one in each if len(one.samples()) < first), None)
+    last = next((one for one in each if len(one.samples()) not in whole), None)
     if last is None or (problem := _failure(model, form, last)) is None:
         return
     if _failure(model, form, each[0]) is None:  # else whoever tries the first batch says what is wrong

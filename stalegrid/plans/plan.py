@@ -271,7 +271,8 @@ class Plan:
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
-        return (version - self.membership.left_out(version) / self.grid.groups) / self.updates_per_epoch
+        sizes = self.turns.matrix.sizes
+        return (version - self.membership.left_out(version, sizes) / sum(sizes)) / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "Plan":
         """Return the plan of a run that was asked to end by the verdict of a version, if it was."""
@@ -402,8 +403,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
     travel = targets_travel(asked.training, batches) and grid.stages > 1
     end = end_of(asked.training, updates)
-    mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
-    turns = turns_of(asked.mixing, grid.groups, end)
+    sizes = batches.sizes.each
+    mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
+    turns = turns_of(asked.mixing, grid.groups, end, sizes)
     lateral = mixing.lateral(turns)
     staleness = asked.method.staleness
     if staleness == "auto":
@@ -423,7 +425,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     with precision.on(CPU):
-        check_last(tried, batches.form, each)
+        check_last(tried, batches.form, each, batches.sizes.whole)
         cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)

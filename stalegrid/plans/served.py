@@ -293,6 +293,7 @@ def make_served_plan(
     for name, fields in GRID.items():
         refuse(getattr(asked, name), why, fields)
     training = asked.training
+    training.check_alike(f"{why}: servers take every gradient for as much as any other")
     rules, splits = rules_of(asked.servers, method)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, training, rules.learners, 1)
@@ -335,7 +336,7 @@ def make_served_plan(
     shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
     known = table is not None or asked.devices.costs is not None
     if virtual and not known:
-        table = CostTable(max(1, training.batch_size), (NOMINAL,))
+        table = CostTable(max(1, training.largest), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
     times = _times(devices, shapes)
     blank = Served(rules, asked.servers.number, end, watch)
@@ -456,7 +457,7 @@ def _probe(
     each = examples(batches, training, most, cut=False, targets=False)
     precision = precision_of(training)
     with precision.on(CPU):
-        check_last(model, batches.form, each)
+        check_last(model, batches.form, each, batches.sizes.whole)
         stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
     program, form = Program(Grid(1, 1), gpipe(1, 1), updates), batches.form
     trial = partial(probe, task, program, Current, corrections, stages, form=form, learning=True, precision=precision)

@@ -270,8 +270,8 @@ def _scheduler(
         raise ConfigError(unknown("schedule", asked.name, list(SCHEDULES)))
     if asked.name == "constant":
         return None
-    if config.training.batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {config.training.batch_size}")
+    if config.training.largest < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {config.training.largest}")
     per_epoch = _updates_per_epoch(config, samples, drop_last)
     updates = updates_of(config.training, per_epoch)
     if asked.name == "cosine":
@@ -287,11 +287,11 @@ def _scheduler(
 def _updates_per_epoch(config: RunConfig, samples: int | None, drop_last: bool) -> float | None:
     if samples is None:
         return None
-    method, size = find(config.method.name), config.training.batch_size
+    method, training = find(config.method.name), config.training
     if not isinstance(method, ServerMethod):
-        return Division(samples, grid_of(method, config.grid).groups * size, drop_last).updates
+        return Division(samples, sum(training.sizes(grid_of(method, config.grid).groups)), drop_last).updates
     rules, _ = rules_of(config.servers, method)
-    return updates_per_epoch(rules, Division(samples, rules.learners * size, drop_last).updates)
+    return updates_per_epoch(rules, Division(samples, sum(training.sizes(rules.learners)), drop_last).updates)
 
 
 def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:

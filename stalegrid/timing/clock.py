@@ -57,11 +57,12 @@ class TimeModel:
     """What actions take and messages weigh.
 
     Args:
-        stages: costs of each stage, for the batch of an update.
+        stages: costs of each stage, for the batch of an update, the largest of any group.
         micro_batches: M, in which that batch is split.
         handling: milliseconds of a unit's own time for each MB that it sends or receives.
-        nbytes: of every message of an edge.
+        nbytes: of every message of an edge, likewise.
         disturbances: what happens to equal devices.
+        portions: what part of the largest batch each group takes; all of it if left out.
     """
 
     stages: tuple[Cost, ...]
@@ -69,11 +70,23 @@ class TimeModel:
     handling: float
     nbytes: Callable[[Edge], int]
     disturbances: Disturbances
+    portions: tuple[float, ...] = field(default=(), kw_only=True)
 
     def pace(self, unit: Unit) -> Pace:
         """Return what the actions of a unit take; the observer's take no time."""
-        usual = {} if unit == OBSERVER else durations(self.stages[unit.stage], self.micro_batches)
-        return Pace(unit, usual, self.disturbances)
+        if unit == OBSERVER:
+            return Pace(unit, {}, self.disturbances)
+        cost, portion = self.stages[unit.stage], self._portion(unit)
+        own = cost if portion == 1.0 else cost.of_batch(portion)
+        return Pace(unit, durations(own, self.micro_batches), self.disturbances)
+
+    def weight(self, edge: Edge) -> int:
+        """Return the bytes of every message of an edge, for the batch of its group."""
+        of_batch = edge.name in ("activation", "gradient", "target")
+        return round(self._portion(edge.source) * self.nbytes(edge)) if of_batch else self.nbytes(edge)
+
+    def _portion(self, unit: Unit) -> float:
+        return self.portions[unit.group] if self.portions else 1.0
 
 
 def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], int]:
@@ -258,6 +271,6 @@ def _line(edge: Edge, model: TimeModel) -> Line:
     disturbances = model.disturbances
     link = disturbances.link if edge.name in LINKED else disturbances.lateral_link
     outages = disturbances.delays(edge.source, edge.target)
-    nbytes = model.nbytes(edge)
+    nbytes = model.weight(edge)
     handled = round(nbytes / 1e6 * model.handling * NANOSECONDS)
     return Line(handled, link.occupied(nbytes), round(link.latency * NANOSECONDS), outages)

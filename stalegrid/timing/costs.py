@@ -74,6 +74,24 @@ class Cost:
                 f"a part is frozen or not (frozen: {self.frozen!r}, part: {self.name!r}); say true or false"
             )
 
+    def of_batch(self, ratio: float) -> "Cost":
+        """Return the cost of a batch of another size, so many times as large: all but what is fixed grows with it."""
+
+        def time(whole: float) -> float:
+            return whole if whole <= self.fixed else self.fixed + ratio * (whole - self.fixed)
+
+        # An optimizer's step and an exchange take the same for any batch.
+        return replace(
+            self,
+            forward=time(self.forward),
+            backward=time(self.backward),
+            recompute=None if self.recompute is None else time(self.recompute),
+            input=round(ratio * self.input),
+            output=round(ratio * self.output),
+            targets=round(ratio * self.targets),
+            graph=round(ratio * self.graph),
+        )
+
     @property
     def second_forward(self) -> float:
         """Milliseconds of a second forward."""
@@ -113,7 +131,7 @@ class CostTable:
         if batch_size == self.batch_size:
             return self
         ratio = batch_size / self.batch_size
-        return replace(self, batch_size=batch_size, parts=tuple(_scaled(part, ratio) for part in self.parts))
+        return replace(self, batch_size=batch_size, parts=tuple(part.of_batch(ratio) for part in self.parts))
 
     def cut(self, stages: int, cuts: Sequence[str] | None = None) -> tuple[Cost, ...]:
         """Return the costs of each stage.
@@ -203,23 +221,6 @@ def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
             f"a part does not say what it takes (part: {position}, missing: {', '.join(sorted(missing))})"
         )
     return Cost(**{**entry, "name": str(entry.get("name", position))})
-
-
-def _scaled(part: Cost, ratio: float) -> Cost:
-    def time(whole: float) -> float:
-        return whole if whole <= part.fixed else part.fixed + ratio * (whole - part.fixed)
-
-    # An optimizer's step and an exchange take the same for any batch.
-    return replace(
-        part,
-        forward=time(part.forward),
-        backward=time(part.backward),
-        recompute=None if part.recompute is None else time(part.recompute),
-        input=round(ratio * part.input),
-        output=round(ratio * part.output),
-        targets=round(ratio * part.targets),
-        graph=round(ratio * part.graph),
-    )
 
 
 def _merge(parts: Sequence[Cost]) -> Cost:

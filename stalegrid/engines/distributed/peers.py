@@ -194,7 +194,7 @@ class Measured:
         """Return what a plan has measured."""
         known = plan.devices.costs if plan.time_model is not None else None  # not such as an order was only drawn with
         settled = plan.settled(Choices())
-        size = max(1, plan.training.batch_size)
+        size = max(1, plan.training.largest)
         table = None if known is None else CostTable(size, known, plan.devices.handling).plain()
         staleness = settled.method.staleness
         assert staleness != "auto"
