@@ -42,7 +42,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
-from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -93,7 +93,7 @@ from stalegrid.stages import (
     name_of_view,
     parts_of,
 )
-from stalegrid.timing import CostTable, TimeModel
+from stalegrid.timing import CostTable, DeviceTable, TimeModel
 from stalegrid.written import text_of
 
 
@@ -341,7 +341,9 @@ class Plan:
 
 
 @drawing(CPU, 0, "plan")
-def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan:
+def make_plan(
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
+) -> Plan:
     """Settle and check every choice of a run.
 
     Args:
@@ -388,7 +390,8 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     with precision.on(CPU):
         check_last(tried, batches.form, each)
-        cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+        with cutting(asked.grid.cuts, cuts):
+            cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
