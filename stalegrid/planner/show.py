@@ -17,6 +17,9 @@ from stalegrid.planner.planning import Candidate
 from stalegrid.timing import CostTable, DeviceSettings, DeviceTable
 from stalegrid.written import groups, to_line
 
+SHOWN = 12
+"""Ways between hosts that are listed."""
+
 
 def costs(table: CostTable) -> Table:
     """Show what the parts of a model cost."""
@@ -39,8 +42,10 @@ def devices(table: DeviceTable) -> Table:
 
 
 def links(table: DeviceTable) -> list[str]:
-    """Say how hosts are linked."""
-    return [f"{a} > {b}: {link.latency:.3g} ms, {link.mbits:,.4g} Mbit/s" for (a, b), link in table.links.items()]
+    """Say how hosts are linked, the slowest ways first."""
+    slowest = sorted(table.links.items(), key=lambda way: way[1].mbits)
+    lines = [f"{a} > {b}: {link.latency:.3g} ms, {link.mbits:,.4g} Mbit/s" for (a, b), link in slowest[:SHOWN]]
+    return lines + ([f"and {len(slowest) - SHOWN} more, none slower"] if len(slowest) > SHOWN else [])
 
 
 def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, float]) -> Table:

@@ -1,5 +1,6 @@
 import shlex
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -68,6 +69,15 @@ def test_devices_are_shown_in_columns_and_their_links_in_lines() -> None:
     assert heads == ["part", "0 a ms", "1 b ms", "output kB", "parameters kB"]
     assert row == ["fc", "1.8", "0.75", "2", "2,000"]
     assert show.links(table) == ["a > b: 1.23 ms, 1,234 Mbit/s", "b > a: 0.5 ms, inf Mbit/s"]
+
+
+def test_the_slowest_of_many_links_are_shown() -> None:
+    names = "abcde"
+    links = {(a, b): Link(1.0, 10.0 * (i + 1)) for i, (a, b) in enumerate(permutations(names, 2))}
+    table = DeviceTable((CostTable(8, (Cost(forward=1, backward=1),)),) * 5, tuple(names), links)
+    shown = show.links(table)
+    assert (shown[0], shown[11]) == ("a > b: 1 ms, 10 Mbit/s", "c > e: 1 ms, 120 Mbit/s")
+    assert shown[12:] == ["and 8 more, none slower"]
 
 
 def test_candidates_are_shown_with_the_recommended_one_marked() -> None:

@@ -92,7 +92,7 @@ def test_more_stages_than_parts_are_refused() -> None:
         devices(1, 1, 1, parts=2).bounds(Grid(1, 3))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data(), groups=st.integers(1, 2), stages=st.integers(1, 3), parts=st.integers(3, 6))
 def test_the_clock_finds_no_faster_cut(data: st.DataObject, groups: int, stages: int, parts: int) -> None:
     grid, units = Grid(groups, stages), groups * stages
