@@ -272,12 +272,10 @@ def _of_method(
             if schedule in seen or not _allowed(view, schedule):
                 continue
             seen.add(schedule)
-            program = devices.program(grid, schedule, view, lateral, targets_travel=travel)
-            made = estimate(program, devices.time_model(program))
-            gain = None
-            if (alike := devices.alike) is not None:
-                other = alike.estimated(grid, schedule, view, lateral, targets_travel=travel)
-                gain = Gain(devices.cuts, alike.cuts, made.batch, other.batch)
+            cut = devices.faster(grid, schedule, view, lateral, targets_travel=travel)
+            assert cut.costs is not None
+            program = cut.program(grid, schedule, view, lateral, targets_travel=travel)
+            made = estimate(program, cut.time_model(program))
             chosen = replace(
                 settings,
                 method=replace(
@@ -287,12 +285,12 @@ def _of_method(
                     queues=None,
                     micro_batches=micro,
                 ),
-                grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=devices.cuts),
+                grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(devices.costs)]
+            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
             rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(devices.cuts), made, tuple(memory), rate, gain)
+            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:

@@ -5,7 +5,7 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
-from stalegrid.plans.gain import Gain, gain_of
+from stalegrid.plans.gain import Gain
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of, whole_model
 from stalegrid.plans.measured import check_measured
@@ -39,7 +39,6 @@ __all__ = [
     "check_share",
     "facts",
     "fingerprint",
-    "gain_of",
     "grid_of",
     "headline",
     "make_batches",

@@ -12,6 +12,7 @@ from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method
 from stalegrid.methods import schedule as schedule_of
+from stalegrid.plans.gain import Gain
 from stalegrid.programs import Edge, Grid, Lateral, Program, Schedule, Ties
 from stalegrid.stages import View
 from stalegrid.timing import (
@@ -45,7 +46,9 @@ class Devices:
         costs: of each stage, on a typical device; None where none are known.
         handling: milliseconds of a unit's own time for each MB that it sends or receives, likewise.
         unequal: what each unit's own device takes, its parts being the stages; None where all are alike.
-        alike: the same devices if the model were cut as for devices that are alike; None where it is.
+        alike: the same devices if the model were cut as for devices that are alike; None where it is, or it is settled
+            which cut is taken.
+        gain: of the cut that is taken, over that one; None where that is taken, or not settled.
     """
 
     disturbances: Disturbances
@@ -53,6 +56,7 @@ class Devices:
     handling: float = 0.0
     unequal: DeviceTable | None = None
     alike: Optional["Devices"] = None
+    gain: Gain | None = None
 
     @classmethod
     def of(cls, disturbances: Disturbances, stages: CostTable | DeviceTable) -> "Devices":
@@ -147,6 +151,29 @@ class Devices:
         """Return what a run takes on them; see :meth:`program`."""
         program = self.program(grid, schedule, view, lateral, targets_travel=targets_travel)
         return estimate(program, self.time_model(program))
+
+    def faster(
+        self,
+        grid: Grid,
+        schedule: Schedule,
+        view: type[View],
+        lateral: Callable[[int], Lateral],
+        *,
+        targets_travel: bool = False,
+    ) -> "Devices":
+        """Return the devices with whichever cut the clock finds faster, and what that gains; see :meth:`program`.
+
+        A cut looks at the slowest stage alone.  Second forwards, latency and flushes may make another one faster.
+        """
+        if self.alike is None:
+            return self
+        batch, other = (
+            devices.estimated(grid, schedule, view, lateral, targets_travel=targets_travel).batch
+            for devices in (self, self.alike)
+        )
+        if other < batch:
+            return self.alike
+        return replace(self, alike=None, gain=Gain(self.cuts, self.alike.cuts, batch, other))
 
     def enough_staleness(
         self,

@@ -371,12 +371,15 @@ def make_plan(
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
     turns = turns_of(asked.mixing, grid.groups, end)
     lateral = mixing.lateral(turns)
-    staleness = asked.method.staleness
+    staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
-        exchanging, within = partial(_lateral, mixing, turns), asked.method.within
+        within = asked.method.within
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
+    if devices.alike is not None:
+        devices = devices.faster(grid, schedule, view, exchanging, targets_travel=travel)
+        cuts = devices.cuts
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)

@@ -6,7 +6,7 @@ Does not know: how it is carried out.
 from pathlib import Path
 
 from stalegrid.observe import announce, tell
-from stalegrid.plans import Plan, ServedPlan, gain_of, headline
+from stalegrid.plans import Plan, ServedPlan, headline
 from stalegrid.runs.asked import Asked
 from stalegrid.transfer import sentence
 
@@ -16,7 +16,7 @@ def announce_run(asked: Asked, plan: Plan | ServedPlan, folder: Path) -> None:
     settings = asked.settings
     line = headline(plan, settings.engine.kind, settings.engine.threads)
     announce(line, plan.settled(settings).plain(), folder, asked.quiet)
-    if not asked.quiet and (gain := gain_of(plan)) is not None:
+    if not asked.quiet and (gain := plan.devices.gain) is not None:
         tell(str(gain))
     if asked.source is None and not asked.quiet and (begun := asked.start.told(plan)):
         tell(sentence(begun))
