@@ -23,6 +23,7 @@ from stalegrid.runs import Result, execute
 from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.whole import unwrapped
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import CostTable
 from stalegrid.written.groups import Group, groups_of, hints_of
 
@@ -178,14 +179,14 @@ def _place(kind: type[Settings], name: str) -> tuple[str, str]:
     return found, name
 
 
-def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
+def make_plan(task: Task, settings: Settings, table: CostTable | DeviceTable | None = None) -> Plan:
     """Return the plan of a grid."""
     plan = plan_of(task, settings, table)
     assert isinstance(plan, Plan)
     return plan
 
 
-def plan_of(task: Task, settings: Settings, table: CostTable | None = None) -> Plan | ServedPlan:
+def plan_of(task: Task, settings: Settings, table: CostTable | DeviceTable | None = None) -> Plan | ServedPlan:
     """Return the plan of a run on the engine of its settings."""
     return make.plan_of(task, settings, table, virtual=settings.engine.virtual)
 

@@ -5,6 +5,7 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.gain import Gain
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of, whole_model
 from stalegrid.plans.measured import check_measured
@@ -29,6 +30,7 @@ __all__ = [
     "RETURNED",
     "Choices",
     "Devices",
+    "Gain",
     "Membership",
     "Plan",
     "ServedPlan",

@@ -42,7 +42,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
-from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -100,7 +100,7 @@ from stalegrid.stages import (
     name_of_view,
     parts_of,
 )
-from stalegrid.timing import CostTable, TimeModel
+from stalegrid.timing import CostTable, DeviceTable, TimeModel
 from stalegrid.written import text_of
 
 
@@ -378,7 +378,9 @@ class Plan:
 
 
 @drawing(CPU, 0, "plan")
-def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan:
+def make_plan(
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
+) -> Plan:
     """Settle and check every choice of a run.
 
     Args:
@@ -407,12 +409,15 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
     turns = turns_of(asked.mixing, grid.groups, end, sizes)
     lateral = mixing.lateral(turns)
-    staleness = asked.method.staleness
+    staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
-        exchanging, within = partial(_lateral, mixing, turns), asked.method.within
+        within = asked.method.within
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
+    if devices.alike is not None:
+        devices = devices.faster(grid, schedule, view, exchanging, targets_travel=travel)
+        cuts = devices.cuts
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
@@ -426,7 +431,8 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     with precision.on(CPU):
         check_last(tried, batches.form, each, batches.sizes.whole)
-        cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+        with cutting(asked.grid.cuts, cuts):
+            cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)

@@ -71,7 +71,7 @@ from stalegrid.programs import (
 )
 from stalegrid.seeds import drawing
 from stalegrid.stages import Current, Maker, StageLayout, kinds_of, makers, parts_of
-from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
+from stalegrid.timing import Cost, CostTable, DeviceTable, ServedTimes, drawn
 
 LEARNERS = 4
 """As many as there are where the user names no number."""
@@ -282,7 +282,7 @@ class ServedPlan:
 
 @drawing(torch.device("cpu"), 0, "plan")
 def make_served_plan(
-    task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
 ) -> ServedPlan:
     """Settle and check every choice of a run; see :func:`stalegrid.plans.plan.make_plan`."""
     method = find(asked.method.name)
@@ -338,6 +338,11 @@ def make_served_plan(
     if virtual and not known:
         table = CostTable(max(1, training.largest), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
+    if devices.unequal is not None:
+        raise ConfigError(
+            f"a table of devices is for grids, and has no links to servers (method: {method.name}, devices: "
+            f"{rules.learners}); give the costs of one device, and --devices.slow for learners that are slower"
+        )
     times = _times(devices, shapes)
     blank = Served(rules, asked.servers.number, end, watch)
     program = _program(blank, asked.servers, method, times, virtual)

@@ -8,18 +8,20 @@ one take the same.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.partition import balance
-from stalegrid.programs import Tie
+from stalegrid.programs import Grid, Tie
 from stalegrid.written import finite, read_yaml, to_yaml, whole, write_text
 
 NANOSECONDS = 1_000_000
 """In a millisecond; costs are told in milliseconds, time is counted in whole nanoseconds."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,14 +145,28 @@ class CostTable:
         Raises:
             ConfigError: the table has fewer parts than that, or none of such a name.
         """
+        return self.joined(self.bounds(Grid(1, stages), cuts)).parts
+
+    def bounds(self, grid: Grid, cuts: Sequence[str] | None = None) -> list[int]:
+        """Return the places of the parts that begin stages 0..K-1, and the number of parts; see :meth:`cut`."""
+        stages = grid.stages
         if stages > len(self.parts):
             raise ConfigError(
                 f"the cost table has fewer parts than stages (parts: {len(self.parts)}, stages: {stages})"
             )
-        bounds = [0, *(self._balanced(stages) if cuts is None else map(self._find, cuts)), len(self.parts)]
-        if len(bounds) != stages + 1 or sorted(set(bounds)) != bounds:
+        found = [0, *(self._balanced(stages) if cuts is None else map(self._find, cuts)), len(self.parts)]
+        if len(found) != stages + 1 or sorted(set(found)) != found:
             raise ConfigError(f"{stages} stages need {stages - 1} cuts in the order of the table (cuts: {cuts})")
-        return tuple(_merge(self.parts[start:stop]) for start, stop in itertools.pairwise(bounds))
+        return found
+
+    def joined(self, bounds: Sequence[int]) -> "CostTable":
+        """Return the table whose parts are stages.
+
+        Args:
+            bounds: places of the parts that begin them, and the number of parts.
+        """
+        stages = tuple(_merge(self.parts[start:stop]) for start, stop in itertools.pairwise(bounds))
+        return replace(self, parts=stages)
 
     def _balanced(self, stages: int) -> list[int]:
         work = [part.forward + part.backward + part.update for part in self.parts]
@@ -181,14 +197,7 @@ class CostTable:
         Raises:
             ConfigError: it cannot be read, or says something that has no meaning.
         """
-        try:
-            content = read_yaml(path)
-        except DataError as problem:
-            raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
-        try:
-            return cls.parse(content)
-        except ConfigError as problem:
-            raise ConfigError(f"{problem} (costs: {path})") from problem
+        return parsed(path, cls.parse)
 
     @classmethod
     def parse(cls, content: Any) -> "CostTable":
@@ -207,6 +216,26 @@ class CostTable:
         if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
             raise ConfigError("parts is a list of entries with at least forward and backward")
         return cls(size, tuple(_cost(i, part) for i, part in enumerate(parts)), handling)
+
+
+def parsed(path: Path, parse: Callable[[Any], T]) -> T:
+    """Return what a file of costs says.
+
+    Args:
+        path: of the file.
+        parse: makes something of its plain values.
+
+    Raises:
+        ConfigError: it cannot be read, or says something that has no meaning.
+    """
+    try:
+        content = read_yaml(path)
+    except DataError as problem:
+        raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
+    try:
+        return parse(content)
+    except ConfigError as problem:
+        raise ConfigError(f"{problem} (costs: {path})") from problem
 
 
 def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
