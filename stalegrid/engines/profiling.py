@@ -68,7 +68,8 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None)
     # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
-    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True))
+    # Parts are not compiled: each would be by itself, and cost what it does in no stage.
+    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True, compile=False))
     device = use_device(engine.device, 0)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)

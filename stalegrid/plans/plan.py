@@ -42,6 +42,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
+from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import (
     cast_model,
@@ -121,6 +122,7 @@ class Plan:
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
+        given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
     """
 
     method: Method
@@ -142,6 +144,7 @@ class Plan:
     devices: Devices
     sums: bool = False
     membership: Membership = ALL
+    given: tuple[tuple[Layout, ...], ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -375,6 +378,7 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
+    check_compiling(asked.training, view, schedule)
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
@@ -393,9 +397,10 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
     planned, made = dataclasses.replace(program, updates=updates), partial(task.filled, model=model)
-    trying = partial(probe, form=cut.form, precision=precision, made=made)
+    trying = partial(probe, form=cut.form, precision=precision, compiles=asked.training.compile, made=made)
     trial = partial(trying, task, planned, view, makers(corrections), stages)
-    probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
+    trials = [trial(one.inputs, one.targets, one.samples) for one in each]
+    probed = widest(trials)
     check_saved(tried)
     with precision.on(CPU):
         check_test(task, tried, test)
@@ -442,7 +447,12 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
+        given=_given(trials) if asked.training.compile else (),
     )
+
+
+def _given(trials: Sequence[list[Probed]]) -> tuple[tuple[Layout, ...], ...]:
+    return tuple(tuple(dict.fromkeys(one.given for one in of_stage)) for of_stage in zip(*trials, strict=True))
 
 
 def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:
