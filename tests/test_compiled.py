@@ -1,6 +1,9 @@
 """Stages that are compiled: every engine has the same bits, and those of loops that are compiled alike."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from tests.test_resumed_grids import copied
 pytestmark = pytest.mark.usefixtures("compiler")
 
 UPDATES, BATCH = 8, 8
+ROOT = Path(__file__).parents[1]
+LATE: dict[str, Any] = {"method": "pipedream", "stages": 2, "cuts": ["3"], "staleness": [2, 0]}
 
 
 def layers() -> nn.Sequential:
@@ -66,8 +71,12 @@ def trained(folder: Path, **options: Any) -> tuple[nn.Module, list[float]]:
     result = run(folder, **options)
     assert result.folder is not None
     assert "compile: true" in (result.folder / "config.yaml").read_text()
-    lines = [json.loads(line) for line in (result.folder / METRICS).read_text().splitlines()]
-    return result.model, [line["loss"] for line in lines if line["kind"] == "train"]
+    return result.model, losses(result.folder)
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
 def test_one_stage_is_the_plain_loop_of_the_model_that_is_compiled(tmp_path: Path) -> None:
@@ -91,22 +100,44 @@ def test_two_stages_in_time_are_the_plain_loop_of_two_parts_that_are_compiled(tm
     check_same(trained(tmp_path, method="pipedream", stages=2, cuts=["3"], staleness=[0, 0]), plain(model, both))
 
 
-GRIDS: dict[str, dict[str, Any]] = {
-    "grid": {"groups": 2, "stages": 2, "lag": 1},
-    "two forwards in bf16": {"groups": 1, "stages": 2, "view": "recomputed", "precision": "bf16"},
-}
-
-
-@pytest.mark.parametrize("name", GRIDS)
-def test_processes_compute_what_the_simulator_does(name: str) -> None:
-    settings = make_settings(**GRIDS[name], cuts=["3"], compile=True)
-    (difference,) = verify(make_task(model=build(drawing)), settings)
+def test_processes_compute_what_the_simulator_does() -> None:
+    """With what is drawn, and two forwards, in a lower precision."""
+    options: dict[str, Any] = {"view": "recomputed", "precision": "bf16", "cuts": ["3"], "compile": True}
+    (difference,) = verify(make_task(model=build(drawing)), make_settings(1, 2, **options))
     assert difference.equal, difference
 
 
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from tests.test_compiled import LATE, run
+
+if __name__ == "__main__":
+    result = run(Path(sys.argv[1]), engine="processes", **LATE)
+    torch.save(result.model.state_dict(), Path(sys.argv[1]) / "model")
+"""
+
+
+def test_processes_of_torchrun_do_so_too(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = [str(tmp_path / "script.py"), str(tmp_path / "there")]
+    (tmp_path / "there").mkdir()
+    made = subprocess.run(torchrun + script, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert made.returncode == 0, made.stderr[-4000:]
+    expected, found = run(tmp_path, **LATE).model.state_dict(), torch.load(tmp_path / "there" / "model")
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    one, other = (losses(folder / "run") for folder in (tmp_path, tmp_path / "there"))
+    assert len(one) == UPDATES
+    assert one == other
+
+
 def test_it_is_what_is_computed_without_a_compiler_but_for_rounding() -> None:
-    settings = (make_settings(1, 2, cuts=["3"], staleness=[3, 0], compile=compiles) for compiles in (True, False))
-    one, other = (record_simulator(make_task(model=build(drawing)), chosen) for chosen in settings)
+    options: dict[str, Any] = {**LATE, "batch_size": BATCH}
+    settings = (make_settings(1, compile=compiles, **options) for compiles in (True, False))
+    one, other = (record_simulator(make_task(model=build(layers)), chosen) for chosen in settings)
     for found, expected in zip(one.records, other.records, strict=True):
         assert found["group_loss"] == pytest.approx(expected["group_loss"], rel=1e-4)
     for key, value in one.values[-1].items():
@@ -124,15 +155,14 @@ def test_the_model_that_is_measured_is_not_compiled(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     """Graphs of batches in flight are made again by what is compiled again."""
-    options = {"method": "pipedream", "stages": 2, "cuts": ["3"], "staleness": [2, 0]}
     checkpoints = stalegrid.CheckpointSettings(every=4, keep=9)
-    whole = run(tmp_path, checkpoint=checkpoints, **options)
+    whole = run(tmp_path, checkpoint=checkpoints, **LATE)
     with copied(tmp_path / "run", 4) as source:
-        again = run(source.parent.parent.parent, checkpoint=checkpoints, resume=source, **options)
+        again = run(source.parent.parent.parent, checkpoint=checkpoints, resume=source, **LATE)
         for (name, one), other in zip(whole.model.state_dict().items(), again.model.state_dict().values(), strict=True):
             assert torch.equal(one, other), name
     with copied(tmp_path / "run", 4) as source, pytest.raises(stalegrid.ConfigError, match=r"training.compile: "):
-        run(source.parent.parent.parent, checkpoint=checkpoints, resume=source, **options, compile=False)
+        run(source.parent.parent.parent, checkpoint=checkpoints, resume=source, **LATE, compile=False)
 
 
 class Tied(nn.Module):

@@ -12,6 +12,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.plans import compiling
 from tests.cases import build, flat, images, make_plan, make_settings, make_task, plan_of
 from tests.stages.test_compiled import Branching
+from tests.test_compiled import BATCH, layers
 
 
 def refused(why: str, task: Any = None, **options: Any) -> None:
@@ -74,17 +75,19 @@ def test_a_model_that_does_something_else_where_it_is_compiled() -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_a_plan_knows_what_is_compiled() -> None:
-    usual, plan = (make_plan(make_task(), make_settings(1, 2, compile=compiles)) for compiles in (False, True))
+    task, options = make_task(model=build(layers)), {"cuts": ["3"], "batch_size": BATCH}
+    usual, plan = (make_plan(task, make_settings(1, 2, compile=compiles, **options)) for compiles in (False, True))
     assert usual.given == ()
     assert [[[spec.shape for spec in layout] for layout in stage] for stage in plan.given] == [
-        [[(4, 2, 6, 6)]],
+        [[(BATCH, 2, 6, 6)]],
         [[spec.shape for spec in plan.partition.crossing(0)[0]]],
     ]
     assert all(one >= other for one, other in zip(plan.held, usual.held, strict=True))
-    assert plan.settled(make_settings(1, 2, compile=True)).training.compile
+    assert plan.settled(make_settings(1, 2, compile=True, **options)).training.compile
 
 
 @pytest.mark.usefixtures("compiler")
 def test_the_last_batch_of_an_epoch_has_a_shape_of_its_own() -> None:
-    plan = make_plan(make_task(data=images(10)), make_settings(1, 2, compile=True, drop_last=False))
-    assert [[layout[0].shape[0] for layout in stage] for stage in plan.given] == [[4, 2], [4, 2]]
+    task = make_task(model=build(layers), data=images(BATCH + 4))
+    plan = make_plan(task, make_settings(1, 2, cuts=["3"], batch_size=BATCH, compile=True, drop_last=False))
+    assert [[layout[0].shape[0] for layout in stage] for stage in plan.given] == [[BATCH, 4], [BATCH, 4]]

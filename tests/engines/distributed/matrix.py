@@ -3,11 +3,9 @@
 Starting a process costs far more than a run, so the whole matrix shares one world.
 """
 
-import os
 import sys
 from itertools import product
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import torch.distributed as dist
@@ -44,8 +42,6 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
-    if world == 2 and which(os.environ.get("CXX", "g++")):
-        found["2x2-compiled"] = make_settings(2, 2, compile=True)
     for method, k, dtype in product(OWN, DEPTHS[world], ("float32", "float64")):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
