@@ -8,6 +8,7 @@ gathering, and a tenth of that of the tests.
 import gc
 import os
 
+import pytest
 from hypothesis import settings
 
 # Runs take a GPU where there is one, and plain loops of tests have no device.
@@ -25,3 +26,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skip where torch can compile nothing."""
+    from stalegrid.stages import fault_of_compiler
+
+    if (why := fault_of_compiler()) is not None:
+        pytest.skip(f"torch compiles nothing here: {why}")

@@ -198,6 +198,7 @@ def test_every_short_name_gives_its_field() -> None:
         "blocks": ["layers.*"],
         "dtype": "float64",
         "precision": "bf16",
+        "compile": True,
         "epochs": 2.0,
         "lr": 0.5,
     }

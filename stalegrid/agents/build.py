@@ -27,7 +27,7 @@ from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
-from stalegrid.stages import Ledger, Site, kind_of_stage, makers, options_of
+from stalegrid.stages import Ledger, Site, Stage, kind_of_stage, makers, options_of
 
 
 def build_agents(
@@ -113,6 +113,7 @@ def _build_grid(
             assert measurers is not None
             measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
             parts = dataclasses.replace(parts, measuring=measuring)
+        _prepare(parts.stage, plan, unit, device)
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
@@ -124,6 +125,13 @@ def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], lis
     # Sums are weighed by what they count.
     reported = dict.fromkeys(weights, 1.0) if plan.sums else weights
     return partial(summarise, weights=reported), list(weights.values())
+
+
+def _prepare(stage: Stage, plan: Plan, unit: Unit, device: torch.device) -> None:
+    """Have a stage that is compiled compiled now, when nobody waits for its messages."""
+    for layout in plan.given[unit.stage] if plan.given else ():
+        empty = (torch.empty_strided(x.shape, x.stride, dtype=x.dtype, device=device) for x in layout)
+        stage.prepare(tuple(x.zero_() for x in empty))
 
 
 def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict[int, list[int]]:
@@ -152,7 +160,8 @@ def _parts(task: Task, plan: Plan, unit: Unit, module: nn.Module, begins: Beginn
     kind, form = kind_of_stage(plan.program, unit.stage), None if unit.stage else plan.partition.form
     anew = plan.view.casts_anew(site.schedule, unit.stage)
     precision = dataclasses.replace(precision_of(plan.training), anew=anew)
-    stage = kind(module, site.weights, plan.view(site), unit.stage <= plan.program.frozen, form, precision)
+    first, compiles = unit.stage <= plan.program.frozen, plan.training.compile
+    stage = kind(module, site.weights, plan.view(site), first, form, precision, compiles)
     trained = site.weights.trainable()
     momentum = Momentum(site.optimizer, trained) if plan.momentum and trained else None
     # Each unit has its own, as in processes of their own, also where one process has several.

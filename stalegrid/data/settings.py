@@ -29,6 +29,7 @@ class TrainingSettings(Group):
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
         precision: bf16 for forwards and losses under autocast to bfloat16, with parameters in float32; each operation
             computes in the type of what it is given if left out.
+        compile: whether torch's compiler makes code of the stages, which then compute the same but for rounding.
         targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
             they travel; if left out, those of a stream travel.
         shapes: of batches that there may be at most, where the model is cut: it is captured for each of them.  If left
@@ -50,6 +51,7 @@ class TrainingSettings(Group):
     test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     precision: Literal["bf16"] | None = None
+    compile: bool = False
     targets: Literal["read", "travel"] | None = None
     shapes: int | None = None
     drop_last: bool | None = None

@@ -70,8 +70,9 @@ def profile(
     task = dataclasses.replace(task, scheduler=None, test=None)
     # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
     batch_size = asked.training.largest
-    whole_ones = dataclasses.replace(asked.training, batch_size=batch_size, drop_last=True)
-    asked = dataclasses.replace(asked, training=whole_ones)
+    # Parts are not compiled: each would be by itself, and cost what it does in no stage.
+    plain = dataclasses.replace(asked.training, batch_size=batch_size, drop_last=True, compile=False)
+    asked = dataclasses.replace(asked, training=plain)
     device = use_device(engine.device, local_rank)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)

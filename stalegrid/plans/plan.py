@@ -42,6 +42,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
+from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
     cast_model,
@@ -131,6 +132,7 @@ class Plan:
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
+        given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
     """
 
     method: Method
@@ -154,6 +156,7 @@ class Plan:
     membership: Membership = ALL
     staged: Staged | None = None
     numbers: Numbers | Counted | None = None
+    given: tuple[tuple[Layout, ...], ...] = ()
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -418,6 +421,7 @@ def make_plan(
     if devices.alike is not None:
         devices = devices.faster(grid, schedule, view, exchanging, targets_travel=travel)
         cuts = devices.cuts
+    check_compiling(asked.training, view, schedule)
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
@@ -437,9 +441,10 @@ def make_plan(
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
     planned, made = dataclasses.replace(program, updates=updates), partial(task.filled, model=model)
-    trying = partial(probe, form=cut.form, precision=precision, made=made)
+    trying = partial(probe, form=cut.form, precision=precision, compiles=asked.training.compile, made=made)
     trial = partial(trying, task, planned, view, makers(corrections), stages)
-    probed = widest([trial(one.inputs, one.targets, one.samples) for one in each])
+    trials = [trial(one.inputs, one.targets, one.samples) for one in each]
+    probed = widest(trials)
     check_saved(tried)
     with precision.on(CPU):
         check_test(task, tried, test)
@@ -495,7 +500,12 @@ def make_plan(
         sums,
         staged=staged,
         numbers=batches.numbers.apart(),
+        given=_given(trials) if asked.training.compile else (),
     )
+
+
+def _given(trials: Sequence[list[Probed]]) -> tuple[tuple[Layout, ...], ...]:
+    return tuple(tuple(dict.fromkeys(one.given for one in of_stage)) for of_stage in zip(*trials, strict=True))
 
 
 def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:

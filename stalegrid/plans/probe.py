@@ -11,9 +11,11 @@ And it shows what training would change: a frozen parameter that the forward its
 
 import dataclasses
 import gc
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from stalegrid.errors import ConfigError, DataError, TrainingError
 from stalegrid.objects import Form, changes, copied, held, labels, leaves, losses, renewed, tensors_of
 from stalegrid.plans.sorting import Sorting
 from stalegrid.plans.task import Task
-from stalegrid.programs import Program, Unit
+from stalegrid.programs import Layout, Program, Unit, layout_of
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
     Correction,
@@ -56,6 +58,7 @@ class Probed:
         reads_forwarded: whether a correction reads the weights of every forward.
         sparse: a parameter whose gradient is sparse; None if there is none.
         sums: whether the loss is a sum and what it counts; of the last stage.
+        given: what its inputs are like.
     """
 
     weights: Weights
@@ -65,6 +68,7 @@ class Probed:
     reads_forwarded: bool
     sparse: str | None
     sums: bool
+    given: Layout
 
 
 def probe(
@@ -80,6 +84,7 @@ def probe(
     form: Form | None = None,
     learning: bool = False,
     precision: Precision = Precision(),  # noqa: B008 - it has no state
+    compiles: bool = False,
     made: Callable[[nn.Module], nn.Module] = copied,
 ) -> list[Probed]:
     """Try forward, loss, backward, view, corrections, optimizer and scheduler on copies of the stages.
@@ -96,6 +101,7 @@ def probe(
         form: of the arguments of the first stage; None where it takes the inputs one by one.
         learning: whether a learner forwards, at weights that are not its own.
         precision: what it computes in.
+        compiles: whether torch's compiler makes code of the stages.
         made: makes a copy of a stage in memory.
 
     Returns:
@@ -110,7 +116,7 @@ def probe(
         last, given = k == len(stages) - 1, None if k else form
         casting = dataclasses.replace(precision, anew=view.casts_anew(program.schedule, k))
         asked = _Asked(task, program, k, module, last, targets if last else None, samples, given, casting, made=made)
-        found, inputs = _probed(asked, view, corrections, inputs, sorting, learning=learning)
+        found, inputs = _probed(asked, view, corrections, inputs, sorting, learning=learning, compiles=compiles)
         probed.append(found)
         if task.source is not None:
             gc.collect()  # modules and what they are hooked with hold each other, and the next stage needs the room
@@ -125,6 +131,7 @@ def _probed(
     sorting: Sorting,
     *,
     learning: bool,
+    compiles: bool,
 ) -> tuple[Probed, tuple[Tensor, ...]]:
     """Try a stage, and return what came of it, and what it makes of its inputs."""
     task, program, k = asked.task, asked.program, asked.stage
@@ -149,6 +156,8 @@ def _probed(
         _check_repeats(k, _Trial(asked), inputs)
     elif sparse is None and view.late(program.schedule, k):
         _check_late(k, trial, _Trial(asked), inputs)
+    if compiles:
+        graph = max(graph, _compiled(dataclasses.replace(asked, compiles=True), view, trial, inputs, outputs))
     _try_view(view, trial.site)
     own = _corrections(trial.site, renewed(tuple(corrections)))
     if not asked.last:
@@ -159,7 +168,7 @@ def _probed(
     reads = any(c.needs_forwarded for c in own)
     nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
     site = trial.site if task.source is None else _without_memory(asked)
-    return Probed(site.weights, site.optimizer, graph, nbytes, reads, sparse, trial.sums), outputs
+    return Probed(site.weights, site.optimizer, graph, nbytes, reads, sparse, trial.sums, layout_of(inputs)), outputs
 
 
 def widest(trials: Iterable[list[Probed]]) -> list[Probed]:
@@ -212,6 +221,7 @@ class _Asked:
         form: of the arguments of the module; None where it takes the inputs one by one.
         precision: what it computes in.
         moving: frozen parameters that its forward changes.
+        compiles: whether torch's compiler makes code of the module.
         made: makes a copy of the module in memory.
     """
 
@@ -225,6 +235,7 @@ class _Asked:
     form: Form | None = None
     precision: Precision = field(default_factory=Precision)
     moving: frozenset[str] = frozenset()
+    compiles: bool = False
     made: Callable[[nn.Module], nn.Module] = copied
 
 
@@ -246,7 +257,8 @@ class _Trial:
             self.site = Site.build(Unit(0, stage), program, own, self.task.optimizer_of, asked.moving)
         view = View(self.site) if program.recomputes(stage) else Stashed(self.site)
         kind = kind_of_stage(program, stage)
-        self.stage = kind(own, self.site.weights, view, stage <= program.frozen, asked.form, asked.precision)
+        first, precision = stage <= program.frozen, asked.precision
+        self.stage = kind(own, self.site.weights, view, first, asked.form, precision, asked.compiles)
 
     def forward(self, inputs: tuple[Tensor, ...], batch: int = 0) -> tuple[Tensor, ...]:
         with drawing(CPU, 0, "probe", batch):
@@ -429,6 +441,56 @@ def _check_repeats(stage: int, trial: _Trial, inputs: tuple[Tensor, ...]) -> Non
             f"a second forward of the same batch would change an attribute once more (stage: {stage}, attribute: "
             f"{remembered[0]}); keep it in a buffer, which a second forward leaves as it is, or take view stashed"
         )
+
+
+def _compiled(
+    asked: _Asked, view: type[View], plain: _Trial, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+) -> int:
+    """Hold a compiled stage against the plain one, and return the bytes that a batch in flight holds with its graph."""
+    k, program, trial = asked.stage, asked.program, _Trial(asked)
+    with _said(f"a stage cannot be compiled (stage: {k})"):
+        made = trial.forward(inputs)
+        trial.recompute()
+        nbytes = trial.stage.nbytes
+        trial.backward(made)
+    alike = partial(_close, lower=asked.precision.lower)
+    buffers = (list(one.site.weights.module.buffers()) for one in (trial, plain))
+    same = layout_of(made) == layout_of(outputs) and alike(made, outputs)
+    if not (same and alike(trial.gradients(), plain.gradients()) and alike(*buffers)):
+        raise ConfigError(
+            f"a compiled stage computes something else than the plain one, by more than rounding (stage: {k}); leave "
+            "compile out"
+        )
+    if program.recomputes(k):
+        _check_repeats(k, _Trial(asked), inputs)
+    elif view.late(program.schedule, k):
+        _check_late(k, trial, _Trial(asked), inputs)
+    return nbytes
+
+
+def _close(found: Sequence[Tensor | None], expected: Sequence[Tensor | None], lower: torch.dtype | None) -> bool:
+    """Return whether tensors are alike but for rounding.
+
+    Args:
+        found: tensors, or none where nothing depends on one.
+        expected: likewise.
+        lower: a type to which something was rounded in between.
+    """
+    kinds, wanted = ([None if x is None else (x.shape, x.dtype) for x in those] for those in (found, expected))
+    if kinds != wanted:
+        return False
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
+    floating = {x.dtype for x in expected if x is not None and x.dtype.is_floating_point}
+    rounding: float = max(torch.finfo(kind).eps for kind in {*floating, lower or torch.float64}) ** 0.5
+    # All at once: a gradient by itself may be nothing but rounding, as that of a bias that a normalisation takes out.
+    apart = math.hypot(*(float((_wide(a) - _wide(b)).norm()) for a, b in pairs))
+    return apart <= rounding * math.hypot(*(float(_wide(b).norm()) for _, b in pairs))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return a tensor in which differences are finite; what is not stays different from all that it may be instead."""
+    kind = torch.complex128 if tensor.is_complex() else torch.float64
+    return tensor.detach().to_dense().to(kind).nan_to_num(nan=2.0, posinf=3.0, neginf=-3.0)
 
 
 def _same(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> bool:

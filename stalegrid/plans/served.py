@@ -30,6 +30,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
+from stalegrid.plans.compiling import refuse_compiling
 from stalegrid.plans.devices import Devices, settle_devices
 from stalegrid.plans.material import (
     check_data,
@@ -305,6 +306,7 @@ def make_served_plan(
     end = end_of(training, updates)
     model, test = whole_model(task, training), make_test(task, training)
     check_optimizer(task, model)
+    refuse_compiling(training, f"stages of a grid are compiled, and {method.name} has learners of the whole model")
     check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)
     if asked.output.evaluation == PIPELINE:

@@ -53,6 +53,7 @@ def _subtitle(run: Told) -> str:
     described = [grid if run.team is None else str(run.team)]
     told = (run.asked(path) for path in ("model.name", "engine.kind", "training.dtype", "training.precision"))
     described += [str(name) for name in told if name]
+    described += ["compiled"] if run.asked("training.compile") else []
     if not run.train:
         return f"{', '.join(described)}. Nothing has been reported yet."
     last, name = run.train[-1], "updates" if run.asked("training.updates") else "epochs"

@@ -32,7 +32,20 @@ from stalegrid.observe import (
     Timeline,
     read_trace,
 )
-from stalegrid.written import COUNT, NUMBER, TEXT, WHOLE, Kind, Maybe, checked, exists, read_json, read_lines, read_yaml
+from stalegrid.written import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    Kind,
+    Maybe,
+    checked,
+    exists,
+    read_json,
+    read_lines,
+    read_yaml,
+)
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,12 @@ _CONFIG: dict[Any, Any] = {
     "grid": Maybe({"groups": Maybe(WHOLE), "stages": Maybe(WHOLE)}),
     "servers": Maybe(dict.fromkeys(("learners", "number", "softsync"), Maybe(WHOLE))),
     "training": Maybe(
-        {"updates": Maybe(WHOLE), "epochs": Maybe(NUMBER), "dtype": Maybe(TEXT), "precision": Maybe(TEXT)}
+        {
+            "updates": Maybe(WHOLE),
+            "epochs": Maybe(NUMBER),
+            **dict.fromkeys(("dtype", "precision"), Maybe(TEXT)),
+            "compile": Maybe(FLAG),
+        }
     ),
 }
 

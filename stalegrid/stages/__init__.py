@@ -3,6 +3,7 @@
 Does not know: other units, schedules of others.
 """
 
+from stalegrid.stages.compiled import fault_of_compiler
 from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
 from stalegrid.stages.described import described
 from stalegrid.stages.kinds import kind_of_stage
@@ -62,6 +63,7 @@ __all__ = [
     "by_name",
     "by_names",
     "described",
+    "fault_of_compiler",
     "find_view",
     "kind_of_stage",
     "kinds_of",

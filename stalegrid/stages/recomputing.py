@@ -5,14 +5,13 @@ Does not know: other stages, schedules, when the second forward is due.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from stalegrid.objects import Form, State
 from stalegrid.stages.precision import Precision
-from stalegrid.stages.stage import Head, Stage, Tensors, size_of
+from stalegrid.stages.stage import Head, Stage, Tensors, forget, size_of
 from stalegrid.stages.views.named import View
 from stalegrid.stages.weights import Weights
 
@@ -40,8 +39,9 @@ class RecomputingStage(Stage):
         first: bool,
         form: Form | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
+        compiles: bool = False,
     ) -> None:
-        super().__init__(module, weights, view, first, form, precision)
+        super().__init__(module, weights, view, first, form, precision, compiles)
         self._elsewhere = False  # every graph is made where its backward is
         self._kept: dict[int, Waiting] = {}
 
@@ -59,7 +59,7 @@ class RecomputingStage(Stage):
         # Inputs that share memory with the message are kept, so a change in place would change what is forwarded again.
         modified = [x._version for x in leaves]
         # Not without gradients: some kernels then compute other bits than the second forward will.
-        with saved_tensors_hooks(_forget, _forget), self.weights.showing(vector):
+        with saved_tensors_hooks(forget, forget), self.weights.showing(vector):
             outputs = self._run(leaves, head)
             self._lend(lend)
             made = tuple(self._own(y) for y in outputs)
@@ -98,7 +98,3 @@ class RecomputingStage(Stage):
     def nbytes(self) -> int:
         """Bytes held for batches in flight, without copies of the weights."""
         return super().nbytes + sum(size_of(kept.inputs) for kept in self._kept.values())
-
-
-def _forget(saved: Any) -> Any:
-    """Keep nothing for a backward, which never comes."""

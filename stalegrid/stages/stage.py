@@ -12,6 +12,7 @@ Everything else that a graph saves is kept, and still checked against in-place c
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from stalegrid.errors import TrainingError
-from stalegrid.objects import Form, Memory, State, call, kept_apart, spread, tensors_held
+from stalegrid.objects import Form, Memory, State, call, kept_apart, recall, remembered, spread, tensors_held
+from stalegrid.stages.compiled import Compiled
 from stalegrid.stages.mirrors import Mirrors
 from stalegrid.stages.precision import Cast, Casts, Precision
 from stalegrid.stages.views.named import View
@@ -96,6 +98,7 @@ class Stage:
         first: whether the inputs are data or made by what is not trained, and so need no gradient.
         form: of the arguments of the module; None where it takes the inputs one by one.
         precision: what it computes in.
+        compiles: whether torch's compiler makes code of the module.
 
     Attributes:
         mirrors: of other stages' parameters.
@@ -111,8 +114,10 @@ class Stage:
         first: bool,
         form: Form | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
+        compiles: bool = False,
     ) -> None:
         self.module = module
+        self._called = Compiled(module, form) if compiles else partial(call, module, form)
         self._precision = precision
         self._casts: Casts | None = None  # of the forward under way
         self.mirrors = Mirrors(weights.mirrored, weights.version)
@@ -122,7 +127,6 @@ class Stage:
         self.weights = weights
         self.view = view
         self._first = first
-        self._form = form
         self._graphs: dict[int, Graph] = {}
         self._keeping: set[int] = set()  # batches whose forward is to be made again
         self._began: dict[int, Began] = {}
@@ -161,6 +165,21 @@ class Stage:
             outputs = self._make_graph(batch, inputs, head, version)
             self._lend(lend)
             return tuple(self._own(y) for y in outputs), version
+
+    def prepare(self, inputs: Tensors) -> None:
+        """Have a forward compiled before any batch comes, and leave all else as it was.
+
+        Args:
+            inputs: of whose shapes and types batches will be; the numbers do not matter.
+        """
+        weights, module = self.weights, self.module
+        given = [*module.parameters(), *module.buffers(), weights.flat]
+        present = weights.flat.clone(), {n: c.clone() for n, c in weights.counters().items()}
+        objects = remembered(module, given)
+        with saved_tensors_hooks(forget, forget):
+            self._run(self._cut(inputs), None)
+        self._set(*present)
+        recall(module, objects, given)
 
     def recompute(self, batch: int) -> None:
         """Do nothing: the graph is there."""
@@ -326,7 +345,7 @@ class Stage:
     def _run(self, inputs: Tensors, head: Head | None) -> Tensors:
         # On the inputs' device: a stage may have no parameter of its own.
         with self._precision.on(inputs[0].device):
-            outputs = spread(call(self.module, self._form, inputs))
+            outputs = spread(self._called(inputs))
             return outputs if head is None else (head(*outputs),)
 
     @contextmanager
@@ -390,6 +409,10 @@ def _no_forward() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def forget(saved: Any) -> Any:
+    """Keep nothing for a backward, which never comes."""
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

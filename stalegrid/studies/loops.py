@@ -67,6 +67,8 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     task = task.fresh()
     if isinstance(plan, ServedPlan):
         return _served(task, plan, device)
+    if plan.training.compile:
+        return None  # these loops have no compiled stages, which round otherwise
     if precision_of(plan.training).lower is not None and _casts_anew(plan):
         return None  # these loops write weights under a graph, which has casts of those that were there
     common = _common(task, plan, device)
