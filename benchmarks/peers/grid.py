@@ -8,7 +8,7 @@ in which the pipeline fills and drains.
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -20,10 +20,21 @@ from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
 from stalegrid import GridSettings, MixingSettings, OutputSettings
 
 
+class Noted(list[tuple[float, int]]):
+    """When updates were made, and the bytes sent until then.
+
+    A run has copies of all that a factory of optimizers reaches; these share one list.
+    """
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the same list."""
+        return self
+
+
 def main(name: str, timed: int, settings: dict[str, Any]) -> None:
     """Train and print."""
     dist.init_process_group("gloo")
-    noted: list[tuple[float, int]] = []
+    noted = Noted()
 
     def noting(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         made = optimizer()(parameters)
@@ -47,8 +58,8 @@ def main(name: str, timed: int, settings: dict[str, Any]) -> None:
         output=OutputSettings(log_every=updates, evaluate_every=0),
         quiet=True,
     )
-    noted = noted[-updates:]  # not those of a trial before
-    (start, before), (end, after) = noted[filling - 1], noted[filling + timed - 1]
+    of_run = noted[-updates:]  # not those of a trial before
+    (start, before), (end, after) = of_run[filling - 1], of_run[filling + timed - 1]
     sent = everybody(after - before) / timed
     if dist.get_rank() == 0:
         tell({"seconds": (end - start) / timed, "bytes": sent})
