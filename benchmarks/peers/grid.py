@@ -1,6 +1,6 @@
 """A grid under torchrun, on hosts that somebody else has made: ``grid WORKLOAD TIMED SETTINGS``.
 
-SETTINGS are in JSON: groups, stages and batch_size, and cuts, and period and lag of the mixing where they are unusual.
+SETTINGS are in JSON: groups, stages and batch_size; and cuts, staleness, period and lag of the mixing, if unusual.
 The first process prints seconds an update, and the bytes that all hosts have sent for one.  Not timed are the updates
 in which the pipeline fills and drains.
 """
@@ -41,7 +41,8 @@ def main(name: str, timed: int, settings: dict[str, Any]) -> None:
         made.register_step_post_hook(lambda *_: noted.append((time.perf_counter(), bytes_sent())))
         return made
 
-    filling = draining = 2 * settings["stages"]
+    staleness = settings.get("staleness")
+    filling = draining = 2 * max(settings["stages"], *(staleness or [0]))
     updates = filling + timed + draining
     samples = BATCHES * settings["groups"] * settings["batch_size"]
     stalegrid.train(
@@ -52,6 +53,7 @@ def main(name: str, timed: int, settings: dict[str, Any]) -> None:
         updates=updates,
         groups=settings["groups"],
         stages=settings["stages"],
+        staleness=staleness,
         grid=GridSettings(cuts=settings.get("cuts")),
         mixing=MixingSettings(period=settings.get("period", 1), lag=settings.get("lag", 0)),
         batch_size=settings["batch_size"],
