@@ -24,7 +24,7 @@ def test_stages_run_as_far_ahead_as_the_plan_says(
     link = f"{far.DELAY},{far.MBIT}"
     assert main(["plan", "--costs", str(costs), "--units", "4", "--devices.link", link]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "pipedream" in line and "1 x 4" in line]
-    assert f" {','.join(map(str, far.staleness(far.STALENESS[workload])))} " in line
+    assert f" {','.join(map(str, far.staleness(far.AHEAD[workload][0])))} " in line
 
 
 def test_an_ideal_is_a_device_that_never_waits_or_a_link_that_is_full() -> None:
@@ -58,7 +58,7 @@ def test_a_row_holds_pipelines_against_ideals_and_the_best_of_torch_and_the_firs
     row = far._row(figures)
     values = {r.what: r.values for r in row.ratios}
     assert len(row.ratios) == 2 * 4 + len(peers)
-    for limit, m in (("devices", 3), ("devices", 4), ("links", 2), ("links", 3)):
+    for limit, m in (("devices", 3), ("devices", 4), ("links", 2), ("links", 4)):
         ours = f"limited by {limit}: m = {m} (K-1-k), samples/s"
         assert values[f"{ours} / limited by {limit}: ideal, samples/s"] == pytest.approx((0.95, 0.8))
         assert values[f"{ours} / limited by {limit}: best torch pipeline, samples/s"] == pytest.approx((4.75, 4.0))
