@@ -48,11 +48,11 @@ class Watcher(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Write and pass on."""
         self.batches += 1
-        self.path.write_text(str(_peak()))
+        self.path.write_text(str(peak()))
         return x.view_as(x)
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return bytes that Linux tells of this process; getrusage would tell of what its starter occupied, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))

@@ -35,6 +35,7 @@ SHORT = {
     "device": "engine.device",
     "costs": "devices.costs",
     "out": "output.folder",
+    "evaluation": "output.evaluation",
     "lr": "optimizer.lr",
 }
 """The options that have a short name, in Python, in YAML and on the command line."""

@@ -15,7 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 from stalegrid.checkpoints import CheckpointSettings
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
-from stalegrid.data import Collate, CropAndFlip, Reading, TrainingSettings, check_size, given
+from stalegrid.data import (
+    Collate,
+    CropAndFlip,
+    Later,
+    Reading,
+    TrainingSettings,
+    check_size,
+    given,
+    is_stream,
+    opened,
+)
 from stalegrid.engines import EngineSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, MethodSettings, ServerMethod
@@ -30,15 +40,18 @@ from stalegrid.stages import Maker, OptimizerFactory, View
 from stalegrid.timing import DeviceSettings
 from stalegrid.written import groups_of
 
+Data = Dataset[Any] | DataLoader[Any]
+"""What is trained or measured on, as it is given."""
+
 
 def train(
     model: nn.Module | Callable[[], nn.Module],
-    data: Dataset[Any] | DataLoader[Any],
+    data: Data | Callable[[], Data],
     *,
     loss: LossFunction | None = None,
     optimizer: OptimizerFactory,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-    test: Dataset[Any] | DataLoader[Any] | None = None,
+    test: Data | Callable[[], Data] | None = None,
     augment: CropAndFlip | None = None,
     collate_fn: Collate | None = None,
     metrics: Mapping[str, Measure] | None = None,
@@ -55,7 +68,7 @@ def train(
     mixing: str | Mixing | type[Mixing] | MixingSettings | None = None,
     topology: Topology | None = None,
     learners: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | list[int] | None = None,
     test_batch_size: int | None = None,
     workers: int | None = None,
     epochs: float | None = None,
@@ -68,6 +81,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] | None = None,
     costs: Path | str | None = None,
     out: Path | str | None = None,
+    evaluation: Literal["auto", "whole", "pipeline"] | None = None,
     grid: GridSettings | None = None,
     servers: int | ServerSettings | None = None,
     training: TrainingSettings | None = None,
@@ -93,13 +107,14 @@ def train(
         data: map-style data set of (input, target) pairs, or a stream of them, such as an ``IterableDataset``; batches
             of any other kind, such as dictionaries, go whole to the model, ``model(**batch)``, and to the loss in the
             place of the targets.  A ``DataLoader`` in its place gives its data set, batch size, order, collate_fn and
-            workers.
+            workers.  Or a function without arguments that returns one, the same whenever it is called: then processes
+            of torchrun that do not read it do not keep it.
         loss: (outputs, targets) -> loss averaged over the samples, shape (), or its sum and what that counts, each
             shape (), which are added up over an update before they are divided; None for the one that the model
             computes itself, its output or ``output.loss``.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update.
-        test: map-style data set, or a loader of one, to measure the mean model on.
+        test: map-style data set, or a loader of one, to measure the mean model on; or a function that returns one.
         augment: crop and flip of the training images.
         collate_fn: list of items -> batch, a tree of tensors, of both data sets; they are stacked if left out.
         metrics: what is measured on the test data beside loss and accuracy, by name: functions of outputs and targets,
@@ -119,7 +134,7 @@ def train(
         mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
-        batch_size: samples of one group in one update; short for that of the training.
+        batch_size: samples of one group in one update, or one number for each group; short for that of the training.
         test_batch_size: samples that are measured at once; likewise.
         workers: processes that read samples ahead, for each group in each process; likewise.
         epochs: passes over the data; likewise.
@@ -132,6 +147,7 @@ def train(
         device: likewise.
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
+        evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
         grid: the units, and where the model is cut.
         servers: how many parameter servers, or all that is said of them.
         training: how much.
@@ -164,9 +180,9 @@ def train(
     named = model if isinstance(model, nn.Module) else nn.Module()  # before it is made, it has no modules to be named
     blocks = None if blocks is None else paths_of(named, blocks)
     options = {name: value for name, value in locals().items() if name in OPTIONS and value is not None}
-    trained, tested = given(data, collate_fn), None if test is None else given(test, collate_fn)
-    if isinstance(trained, Reading) and trained.batch_size is not None:
-        check_size(trained, options.setdefault("batch_size", trained.batch_size), "batch_size")
+    trained, tested = _set(data, collate_fn), None if test is None else _set(test, collate_fn)
+    if (size := _size(trained)) is not None:
+        check_size(opened(trained), options.setdefault("batch_size", size), "batch_size")
     own = own_loss if loss is None else loss
     settings = Settings.of(options)
     whole, source = _model(model, settings.training.seed, weights)
@@ -181,6 +197,19 @@ def train(
         loggers=loggers,
         quiet=quiet,
     )
+
+
+def _set(data: Data | Callable[[], Data], collate_fn: Collate | None) -> Dataset[Any]:
+    """Return a data set as a task holds it, or what opens it where a function makes it."""
+    if not callable(data) or isinstance(data, Dataset | DataLoader) or hasattr(data, "__getitem__") or is_stream(data):
+        return given(data, collate_fn)  # type: ignore[arg-type]
+    return Later(lambda: given(data(), collate_fn))
+
+
+def _size(data: Dataset[Any]) -> int | None:
+    """Return the batch size that a loader says."""
+    reading = opened(data)
+    return reading.batch_size if isinstance(reading, Reading) else None
 
 
 def _model(

@@ -23,6 +23,7 @@ from stalegrid.runs import Result, execute
 from stalegrid.studies import verifying
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.whole import unwrapped
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import CostTable
 from stalegrid.written.groups import Group, groups_of, hints_of
 
@@ -178,14 +179,14 @@ def _place(kind: type[Settings], name: str) -> tuple[str, str]:
     return found, name
 
 
-def make_plan(task: Task, settings: Settings, table: CostTable | None = None) -> Plan:
+def make_plan(task: Task, settings: Settings, table: CostTable | DeviceTable | None = None) -> Plan:
     """Return the plan of a grid."""
     plan = plan_of(task, settings, table)
     assert isinstance(plan, Plan)
     return plan
 
 
-def plan_of(task: Task, settings: Settings, table: CostTable | None = None) -> Plan | ServedPlan:
+def plan_of(task: Task, settings: Settings, table: CostTable | DeviceTable | None = None) -> Plan | ServedPlan:
     """Return the plan of a run on the engine of its settings."""
     return make.plan_of(task, settings, table, virtual=settings.engine.virtual)
 
@@ -258,20 +259,24 @@ def run_reference(task: Task, settings: Settings, plan: Plan | None = None) -> O
     counters = {
         n: b for module in map(unwrapped, trained[0][0]) for n, b in module.named_buffers() if not b.is_floating_point()
     }
-    means = {name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)]) for _, name in made.parameters}
+    sizes = settings.training.sizes(plan.grid.groups)
+    means = {
+        name: _mean([made.parameters[s, name] for s in range(plan.grid.groups)], sizes) for _, name in made.parameters
+    }
     whole = cast_model(task, settings.training)
     for name, tensor in [*whole.named_parameters(remove_duplicate=False), *whole.named_buffers(remove_duplicate=False)]:
         tensor.data.copy_(means.get(name, counters.get(name, tensor)).data)
     return Outcome(made.parameters, made.losses, whole.state_dict())
 
 
-def _mean(values: list[Tensor]) -> Tensor:
+def _mean(values: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
     if all(torch.equal(value, values[0]) for value in values):
         return values[0]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total / len(values)
+    weights = [size / max(sizes) for size in sizes]
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return total / sum(weights)
 
 
 def hold_to_the_loop(task: Task, settings: Settings) -> None:

@@ -31,11 +31,13 @@ def hold(groups: int, stages: int, task: dict[str, Any] | None = None, **changes
     hold_to_the_loop(make_task(**(task or {})), make_settings(groups, stages, **changes))
 
 
-@pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
-    ("dtype", "groups", "stages"),
-    [("float32", s, k) for s, k in SHAPES] + [("float64", s, k) for s, k in ((1, 1), (2, 2), (3, 3))],
+    ("dtype", "groups", "stages", "mixing"),
+    [("float32", 1, k, MIXINGS[k % 2]) for k in (1, 2, 3)]  # one group has nobody to mix with
+    + [("float32", s, k, mixing) for (s, k), mixing in product(SHAPES, MIXINGS) if s > 1]
+    + [("float64", s, k, mixing) for (s, k), mixing in product(((2, 2), (3, 3)), MIXINGS)]
+    + [("float64", 1, 1, MIXINGS[0])],
 )
 def test_grid(dtype: str, groups: int, stages: int, view: str, mixing: str) -> None:
     hold(groups, stages, view=view, mixing=mixing, dtype=dtype)

@@ -1,12 +1,11 @@
 """The examples run in a short form, on processes, as they are written."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import run_script
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
@@ -27,13 +26,11 @@ def test_every_example_is_here() -> None:
 
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("name", PRINTS)
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
+def test_an_example_runs(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for package in NEEDS.get(name, ["sklearn"]):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--updates", "3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=250)
-    assert made.returncode == 0, made.stderr[-3000:]
-    assert re.search(PRINTS[name], made.stdout), made.stdout[-3000:]
-    assert "Warning" not in made.stderr, made.stderr[-3000:]
+    run_script(EXAMPLES / f"{name}.py", tmp_path, "--updates", "3")
+    out, err = capfd.readouterr()
+    assert re.search(PRINTS[name], out), out[-3000:]
+    assert "Warning" not in err, err[-3000:]
     assert not list(tmp_path.iterdir())

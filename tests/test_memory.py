@@ -22,6 +22,7 @@ from torch.utils.data import TensorDataset
 from stalegrid.agents.build import build_agents
 from stalegrid.agents.pipeline import PipelineUnit
 from stalegrid.config import Settings
+from stalegrid.plans import make_batches
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
@@ -179,7 +180,8 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
     unit = build_agents(task, plan, [where], CPU, None)[where].agent  # type: ignore
     assert isinstance(unit, PipelineUnit)
     parts = unit._parts
-    unit._samples = Handmade(unit._samples.inputs(0, 0), unit._samples.targets(0, 0))
+    samples = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
+    unit._samples = Handmade(samples.inputs(0, 0), samples.targets(0, 0))
     accounted, apart = [], []
     with without_collector(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         for action in plan.program.actions(where):

@@ -14,14 +14,15 @@ from stalegrid.timing.costs import CostTable
 PAGE = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
-    return str(found)
+def block(language: str, number: int = 0) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(found) == {"yaml": 2, "python": 1}[language]
+    return str(found[number])
 
 
-def blocks() -> str:
-    """Return the table of the page's one block, eight times."""
-    head, part = block("yaml").split("parts:\n")
+def blocks(number: int = 0) -> str:
+    """Return a table of the page with its one block eight times."""
+    head, part = block("yaml", number).split("parts:\n")
     return head + "parts:\n" + "".join(part.replace("block0", f"block{i}") for i in range(8))
 
 
@@ -35,10 +36,11 @@ def test_the_example_measures_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_plans_are_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "blocks.yaml").write_text(blocks())
-    shown = re.findall(r"\$ stalegrid (plan --costs blocks.yaml.*?)\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(shown) == 2
-    for command, output in shown:
-        assert main(command.replace("blocks.yaml", str(tmp_path / "blocks.yaml")).split()) == 0
+    (tmp_path / "devices.yaml").write_text(blocks(1))
+    shown = re.findall(r"\$ stalegrid plan --costs (\w+.yaml)(.*?)\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert [table for table, _, _ in shown] == ["blocks.yaml"] * 2 + ["devices.yaml"]
+    for table, options, output in shown:
+        assert main(["plan", "--costs", str(tmp_path / table), *options.split()]) == 0
         printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         for line in output.splitlines():
             if line.strip() and "..." not in line:

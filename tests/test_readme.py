@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stalegrid.cli import main
+from tests.scripts import run_script
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -38,16 +39,14 @@ def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_pa
     assert float(scores[0]) > 90
 
 
-def test_the_example_of_hugging_face_trains(tmp_path: Path) -> None:
+def test_the_example_of_hugging_face_trains(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     path = tmp_path / "example.py"
     path.write_text(scripts()[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(path)]
-    made = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert made.returncode == 0, made.stderr[-3000:]
-    found = re.search(r"([\d.]+)% with BertForSequenceClassification, cut before (.*)", made.stdout)
-    assert found, made.stdout[-3000:]
+    run_script(path, tmp_path)
+    out = capfd.readouterr().out
+    found = re.search(r"([\d.]+)% with BertForSequenceClassification, cut before (.*)", out)
+    assert found, out[-3000:]
     assert float(found[1]) > 50
     assert found[2] == "bert.encoder.layer.1"
 

@@ -262,7 +262,7 @@ def test_who_comes_back_counts_once_what_it_sent_is_there() -> None:
 def test_what_was_left_out_is_counted() -> None:
     twice = AWAY.losing([1, 2], 30, "").returning({1: 0}, 33)
     assert (twice.gone, dict(twice.back)) == (frozenset({2}), {1: Back(33, 0)})
-    assert [twice.left_out(version) for version in (5, 15, 25, 31, 40)] == [0, 5, 10, 12, 10 + 3 + 10]
+    assert [twice.left_out(version, (1, 1, 1, 1)) for version in (5, 15, 25, 31, 40)] == [0, 5, 10, 12, 10 + 3 + 10]
     assert twice.until(25) == AWAY
     assert Membership.of(twice.plain()) == twice
     assert ALL.plain() == {}

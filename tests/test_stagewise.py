@@ -1,5 +1,6 @@
 """Models that are made stage by stage, where their stages are trained, train as whole ones do."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from stalegrid.models.gpt import GPT
 from stalegrid.observe import Nowhere
 from stalegrid.plans import Task, plan_of
 from stalegrid.programs import OBSERVER, Unit
+from stalegrid.report import read_model
 from stalegrid.sources import Source, built
 from stalegrid.studies.loops import plain_loop
 from tests.cases import CPU, Net
@@ -189,10 +191,14 @@ def test_a_plan_tries_one_stage_after_the_other(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     options = {"checkpoint": 2, "engine": "simulator"}
-    expected = trained(make, 3, out=tmp_path / "whole", **options)
+    trained(make, 3, out=tmp_path / "whole", **options)
     trained(make, 3, out=tmp_path / "run", **options)
-    resumed = trained(make, 3, resume=tmp_path / "run" / "checkpoints" / "000000002", **options)
-    assert same(expected, resumed)
+    before = read_model(tmp_path / "run")[0]
+    for path in (tmp_path / "run").glob("model*"):
+        path.unlink()
+    trained(make, 3, resume=tmp_path / "run" / "checkpoints" / "000000002", **options)
+    for found in (before, read_model(tmp_path / "run")[0]):
+        assert all(torch.equal(found[name], value) for name, value in read_model(tmp_path / "whole")[0].items())
 
 
 def test_a_run_that_goes_on_with_other_frozen_values_is_refused(tmp_path: Path) -> None:
@@ -220,6 +226,26 @@ def test_files_are_read_stage_by_stage(tmp_path: Path) -> None:
     expected = trained(model, 3)
     assert same(expected, trained(make, 3, weights=tmp_path))
     assert same(expected, trained(make, 3, weights=tmp_path, engine="processes"))
+
+
+def test_files_of_several_parts_end_in_files_of_several_parts(tmp_path: Path) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    given.mkdir()
+    model = whole(seed=9)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "head.weight"}
+    names = list(state)
+    where = {name: f"model-{n % 3 + 1:05}-of-00003.safetensors" for n, name in enumerate(names)}
+    for file in set(where.values()):
+        save_file({name: state[name] for name in names if where[name] == file}, given / file)
+    (given / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    trained(make, 4, weights=given, engine="processes", out=out)
+    expected = trained(model, 4).model
+    files = sorted(out.glob("model-*.safetensors"))
+    assert {file.name.split("-")[3] for file in files} == {"0", "1", "2", "3"}
+    found = make()
+    found.load_state_dict({name: tensor for file in files for name, tensor in load_file(file).items()})
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in expected.state_dict().items())
+    assert same(trained(make, 4, weights=out), trained(found, 4))
 
 
 def test_learners_of_servers_make_the_whole() -> None:
@@ -270,10 +296,11 @@ def test_the_command_line_makes_a_model_stagewise_and_reads_files(
     assert main([*common, "--model.stagewise", "true", "--out", str(tmp_path / "one")]) == 0
     settings = yaml.safe_load((tmp_path / "one" / "config.yaml").read_text())
     assert settings["model"]["stagewise"] is True
-    first = load_file(tmp_path / "one" / "model.safetensors")
-    again = [*common, "--model.weights", str(tmp_path / "one" / "model.safetensors"), "--out", str(tmp_path / "two")]
+    assert settings["output"]["evaluation"] == "pipeline"
+    first, _ = read_model(tmp_path / "one")
+    again = [*common, "--model.weights", str(tmp_path / "one"), "--out", str(tmp_path / "two")]
     assert main([*again, "--optimizer.lr", "1e-30", "--optimizer.weight-decay", "0"]) == 0
-    second = load_file(tmp_path / "two" / "model.safetensors")
+    second, _ = read_model(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -283,13 +310,14 @@ import sys
 from pathlib import Path
 from tests.test_stagewise import make, trained
 
-result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1])
+result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1], evaluation=sys.argv[2])
 found = "empty" if all(p.is_meta for p in result.model.parameters()) else "whole"
 Path(os.environ["RANK"]).write_text(found)
 """
 
 
-def test_torchrun_processes_make_their_own_stages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("evaluation", ["whole", "pipeline"])
+def test_torchrun_processes_make_their_own_stages(evaluation: str, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     root = str(Path(__file__).parent.parent)
@@ -297,10 +325,12 @@ def test_torchrun_processes_make_their_own_stages(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     out = tmp_path / "out"
     made = subprocess.run(
-        [*command, str(out)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
+        [*command, str(out), evaluation], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert made.returncode == 0, made.stderr
-    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["whole", "empty"]
+    whole_in_first = evaluation == "whole"
+    said = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert said == ["whole" if whole_in_first else "empty", "empty"]
     expected = trained(whole(), 4).model.state_dict()
-    found = load_file(out / "model.safetensors")
+    found, _ = read_model(out)
     assert all(torch.equal(found[name], value) for name, value in expected.items())

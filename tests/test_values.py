@@ -1,8 +1,6 @@
 """Values of one's own wherever there are names: in Python, by path on the command line, refused where wrong."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.written.groups import text_of
 from stalegrid.written.kept import read_yaml
 from tests.cases import CPU, compare, images, make_plan, make_settings, make_task, run_simulator, train
+from tests.scripts import run_script
 
 Rows = list[list[float]]
 
@@ -609,9 +608,7 @@ print("alike")
 """
 
 
-def test_parts_that_a_script_defines_work_on_processes(tmp_path: Path) -> None:
+def test_parts_that_a_script_defines_work_on_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["alike"]), done.stderr
+    run_script(tmp_path / "script.py", tmp_path)
+    assert capsys.readouterr().out.split()[-1:] == ["alike"]

@@ -5,22 +5,25 @@ Does not know: engines, which process an agent lives in.
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stalegrid.agents.agent import Agent
 from stalegrid.agents.beginning import Beginning
+from stalegrid.agents.build_measuring import Measurers, SavePart
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.keyed import keyed
+from stalegrid.agents.listener import Listener
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Momentum
-from stalegrid.data import Readers, feed
+from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
-from stalegrid.observe import Metrics, Sink, Tally, summarise
+from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
@@ -35,6 +38,7 @@ def build_agents(
     sink: Sink,
     readers: Readers | None = None,
     begins: Beginning = Beginning(),  # noqa: B008 - it has no state
+    save: SavePart = lambda version, stage, saved, tensors: None,
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -46,6 +50,7 @@ def build_agents(
         sink: where the observer writes.
         readers: what is asked of processes that read samples ahead for the agents; None if there shall be none.
         begins: what units begin with beside the task's model.
+        save: writes what a stage has of the model, where stages measure it; it is dropped if left out.
 
     Returns:
         The agents by unit, in the same order.
@@ -54,7 +59,7 @@ def build_agents(
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
             return build_served(task, plan, tuple(units), device, sink, readers)
-        return _build_grid(task, plan, tuple(units), device, sink, readers, begins)
+        return _build_grid(task, plan, tuple(units), device, sink, readers, begins, save)
 
 
 def _build_grid(
@@ -65,35 +70,60 @@ def _build_grid(
     sink: Sink,
     readers: Readers | None,
     begins: Beginning,
+    save: SavePart,
 ) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
+    staged = plan.staged
+    measurers = None if staged is None else Measurers(task, plan, staged, model, device, save)
     stages = plan.partition.stages(model)
     micro = plan.schedule.micro_batches
     firsts = [unit for unit in units if unit != OBSERVER and unit.stage == 0]
-    batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
     travel = plan.program.targets_travel
     # The first stage wants the inputs of a batch, the last one its targets, which the first one may hand on to it.
     lasts = [unit for unit in units if unit != OBSERVER and unit.stage == plan.grid.stages - 1]
     takers = _takers(plan, firsts, firsts if travel else lasts)
-    samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
+    # Who is sent the targets of a batch asks for no more than its numbers, which a sampler alone may know.
+    samples: Batches | Stream | Feed | Unread = Unread(plan.numbers)
+    if takers or (lasts and plan.numbers is None):
+        batches = make_batches(task, plan.training, plan.grid.groups, micro, {unit.group for unit in firsts})
+        samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
     targets = plan.targets.form if travel else None
 
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
+        if unit == OBSERVER and staged is not None:
+            reported, weights = _weighed(plan)
+            bare, tested = cast_model(task, plan.training).to("meta"), task.test is not None
+            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink)
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.grid.groups > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
-            return Observer(plan.owners, plan.stages, summarise, plain, loss, test, *told, precision)
-        module = task.filled(stages[unit.stage], model).to(device)
+            reported, weights = _weighed(plan)
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)
+        stage = stages[unit.stage]
+        pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
+        module = task.filled(stage, model).to(device) if pair is None else pair.training
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)
+        if pair is not None:
+            assert measurers is not None
+            measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
+            parts = dataclasses.replace(parts, measuring=measuring)
         return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], list[float]]:
+    """Return what makes a record of reports, and what groups weigh in means."""
+    weights = plan.turns.weights
+    # Sums are weighed by what they count.
+    reported = dict.fromkeys(weights, 1.0) if plan.sums else weights
+    return partial(summarise, weights=reported), list(weights.values())
 
 
 def _takers(plan: Plan, inputs: Iterable[Unit], targets: Iterable[Unit]) -> dict[int, list[int]]:

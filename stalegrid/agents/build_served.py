@@ -13,7 +13,7 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.server import Parts, Server
-from stalegrid.data import Readers, feed
+from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import LossFunction, copied, renew
 from stalegrid.observe import Metrics, Record, Sink, Takes
 from stalegrid.partition import shard_of
@@ -37,10 +37,12 @@ def build_served(
     """Build some agents of a run; see :func:`stalegrid.agents.build.build_agents`."""
     model = whole_model(task, plan.training)
     groups = {unit.group for unit in units if unit in plan.program.learners}
-    batches = make_batches(task, plan.training, plan.grid.groups, 1, groups)
     # A learner wants both inputs and targets; when the run ends it may have one batch that no server took.
     takers = {number: (begun, begun) for number in groups for begun in [plan.program.cut.given(number)]}
-    samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, readers)
+    samples: Batches | Stream | Feed | Unread = Unread(None)
+    if groups:
+        batches = make_batches(task, plan.training, plan.grid.groups, 1, groups)
+        samples = feed(batches, takers, plan.program.updates * plan.rules.gather + 1, plan.training.workers, readers)
     shards = plan.shapes.shards
     moving, precision = plan.stages[0].names, precision_of(plan.training)
 

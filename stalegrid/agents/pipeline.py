@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.agents.measuring import Measuring
 from stalegrid.agents.tied import TIED, Tied
 from stalegrid.consensus import Exchange
 from stalegrid.errors import TrainingError
@@ -123,6 +124,7 @@ class Parts:
         exchange: with other groups, if there is any.
         tied: parameters that other stages use too.
         made: options of the optimizer's groups when it was made.
+        measuring: what it does for evaluations; None where the observer does all.
     """
 
     stage: Stage
@@ -135,6 +137,7 @@ class Parts:
     exchange: Exchange | None
     tied: Tied
     made: Sequence[State]
+    measuring: Measuring | None = None
 
 
 class PipelineUnit:
@@ -193,6 +196,8 @@ class PipelineUnit:
                 made = (self._parts.tally.close(self._lr).vector(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
+            case Kind.COLLECT | Kind.EVALUATE:
+                return self._measure(action, inbox)
             case Kind.HEED:
                 made = ()
             case Kind.KEEP:
@@ -209,6 +214,8 @@ class PipelineUnit:
     def remember(self) -> None:
         """Look at the objects of the unit; see :class:`stalegrid.agents.Agent`."""
         self._objects, self.stage.memory, self._of_batches = self._memories()
+        if self._parts.measuring is not None:
+            self._parts.measuring.remember()
 
     def state_dict(self) -> State:
         """Return all that the unit needs to go on from here; see :class:`stalegrid.agents.Agent`."""
@@ -224,6 +231,7 @@ class PipelineUnit:
             "tally": parts.tally.state_dict(),
             "objects": self._objects.state_dict(),
             "own": (self._lr, self._version, self._sums, self._counts, self._sent_targets),
+            "measuring": None if parts.measuring is None else parts.measuring.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -247,6 +255,8 @@ class PipelineUnit:
         parts.ledger.load_state_dict(state["ledger"])
         parts.tally.load_state_dict(state["tally"])
         self._lr, self._version, self._sums, self._counts, self._sent_targets = state["own"]
+        if parts.measuring is not None and state["measuring"] is not None:
+            parts.measuring.load_state_dict(state["measuring"])
 
     def _memories(self) -> tuple[Memory, Memory, Memory]:
         """Return what the objects of the unit remember, those that a forward calls, and those that keep batches."""
@@ -429,10 +439,19 @@ class PipelineUnit:
     def _weigh(self) -> None:
         self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
 
-    def _snapshot(self) -> Tensors:
+    def _measure(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        assert self._parts.measuring is not None
+        if action.kind is Kind.COLLECT:
+            self._check()
+        return self._parts.measuring.step(action, inbox)
+
+    def _check(self) -> None:
         # Here and not after every update: the one waits for a GPU, the other walks through all modules.
         self._parts.tally.check()
         self.stage.weights.check()
+
+    def _snapshot(self) -> Tensors:
+        self._check()
         return self.stage.weights.flat.clone(), self.stage.weights.counted()
 
 

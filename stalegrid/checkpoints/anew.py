@@ -13,11 +13,37 @@ from stalegrid.checkpoints.compared import unlike
 from stalegrid.checkpoints.layout import FOLDER
 from stalegrid.checkpoints.taken import check_free, end_of, forget_after
 from stalegrid.errors import ConfigError
-from stalegrid.observe import BEST, CONFIG, METRICS, MODEL, SUMMARY, TRACE, UNITS, UNSAVED, UNSAVED_BEST
+from stalegrid.observe import (
+    BEST,
+    CONFIG,
+    INDEX,
+    METRICS,
+    MODEL,
+    SUMMARY,
+    TRACE,
+    UNITS,
+    UNSAVED,
+    UNSAVED_BEST,
+    UNSAVED_INDEX,
+    forget_parts,
+)
 from stalegrid.programs import DELIVERIES
 from stalegrid.written import exists, is_folder, read_yaml, writing
 
-_WRITTEN = (METRICS, SUMMARY, MODEL, BEST, UNSAVED, UNSAVED_BEST, UNITS, TRACE, CONFIG, DELIVERIES)
+_WRITTEN = (
+    METRICS,
+    SUMMARY,
+    MODEL,
+    INDEX,
+    BEST,
+    UNSAVED,
+    UNSAVED_BEST,
+    UNSAVED_INDEX,
+    UNITS,
+    TRACE,
+    CONFIG,
+    DELIVERIES,
+)
 
 
 def check_left(run: Path) -> None:
@@ -89,3 +115,4 @@ def clear(run: Path) -> None:
     with writing(run):
         for name in _WRITTEN:
             (run / name).unlink(missing_ok=True)
+        forget_parts(run)

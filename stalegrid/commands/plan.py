@@ -12,7 +12,7 @@ from stalegrid.observe import wide
 from stalegrid.planner import Candidate, planning, show
 from stalegrid.programs import MOST
 from stalegrid.recipes import RunConfig
-from stalegrid.timing import CostTable
+from stalegrid.timing import CostTable, DeviceTable, read_costs
 
 ABOUT = "estimate which grid, method and staleness suit given devices"
 USAGE = "--units N [options]"
@@ -43,6 +43,7 @@ def run(options: Namespace) -> int:
 
     config = config_of(options)
     devices = config.devices
+    config.training.check_alike("a plan compares grids of several numbers of groups")
     if options.measure and (devices.link or devices.lateral_link or devices.outages):
         raise ConfigError(
             f"links and outages are in virtual time only (measure: {options.measure}); leave out --measure, or them"
@@ -54,9 +55,14 @@ def run(options: Namespace) -> int:
     if config.devices.costs is None:
         # As many at once as there will be here: they compete for caches and memory as the units of a run do.
         copies = options.copies or min(options.units, max(1, (os.cpu_count() or 1) // config.engine.threads))
-        table = profile(make_task(config), config, config.engine, options.parts, copies)
+        table: CostTable | DeviceTable = profile(make_task(config), config, config.engine, options.parts, copies)
     else:
-        table = CostTable.read(config.devices.costs)
+        table = read_costs(config.devices.costs)
+        if options.measure and isinstance(table, DeviceTable) and table.links:
+            raise ConfigError(
+                f"links are in virtual time only, and the table has some (measure: {options.measure}, costs: "
+                f"{config.devices.costs}); leave out --measure"
+            )
         training = dataclasses.replace(config.training, batch_size=table.batch_size)
         config = dataclasses.replace(config, training=training)
     memory = None if options.memory is None else round(options.memory * 1e9)
@@ -70,12 +76,13 @@ def run(options: Namespace) -> int:
     measured = {i: _measured(config, shown[i], table, options.measure_updates) for i in chosen}
     console = wide()
     console.print(show.candidates(shown, best, measured))
-    for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}"):
+    gain = [] if best.gain is None else [f"  {best.gain}"]
+    for line in (_PLANNED, f"* {why}:", f"  {show.command(best)}", *gain):
         console.print(line, soft_wrap=True)
     return 0
 
 
-def _measured(config: RunConfig, candidate: Candidate, table: CostTable, updates: int) -> float:
+def _measured(config: RunConfig, candidate: Candidate, table: CostTable | DeviceTable, updates: int) -> float:
     """Return milliseconds a batch on real processes: of the model, or of sleep where only its costs are known."""
     from stalegrid.recipes import make_task
     from stalegrid.studies import emulate, rehearse

@@ -11,6 +11,7 @@ from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.own import check_mixing
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.weighing import weighed, weights_of
 
 __all__ = [
     "NONE",
@@ -30,4 +31,6 @@ __all__ = [
     "has_name",
     "kind_of",
     "turns_of",
+    "weighed",
+    "weights_of",
 ]

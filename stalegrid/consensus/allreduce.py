@@ -7,15 +7,21 @@ is not updated, not even by weight decay.  So a parameter that no group has used
 one that somebody has used gets the mean in every group, be it 0.  A gradient of zeros would be the cheaper sign and is
 none: dead units have gradients of exactly 0, which decay and momentum must see.
 
+Each group's gradient is a mean over its batch.  Where batches have unlike sizes the mean is weighed by them, so that it
+is that over the samples of all batches::
+
+    g = (sum_s B_s/B g_s) / (sum_s B_s/B),      B the largest of the B_s, and sums in the order of the groups
+
 Gradients that are sums stay sums, over all groups, and what they count is added up too: they are divided once, by
 whoever updates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.weighing import weighed
 from stalegrid.objects import State
 from stalegrid.programs import Action, Kind, Message
 from stalegrid.stages import Weights
@@ -25,14 +31,14 @@ class GradientAveraging:
     """The exchange of one unit: mean (or sum) of the gradients, each group averaging its part.
 
     Args:
-        groups: S.
+        shares: what each group that is there weighs, in the order of the groups.
         group: s of this unit.
         weights: of this unit, whose gradients are replaced by the mean.
-        gone: groups that are there no more.
     """
 
-    def __init__(self, groups: int, group: int, weights: Weights, gone: frozenset[int] = frozenset()) -> None:
-        self._groups = [s for s in range(groups) if s not in gone]
+    def __init__(self, shares: Mapping[int, float], group: int, weights: Weights) -> None:
+        self._shares = shares
+        self._groups = list(shares)
         self._group = group
         self._weights = weights
         self._parts: dict[int, Tensor] = {}  # of the current round, by the group that owns them
@@ -78,11 +84,11 @@ class GradientAveraging:
 
     def _mean(self, others: dict[int, Tensor]) -> Tensor:
         by_group = {**others, self._group: self._parts[self._group]}
-        total = torch.zeros_like(by_group[self._group])
+        total, sums = torch.zeros_like(by_group[self._group]), self._weights.divisor is not None
         # In the order of the groups, whoever's part came first: a sum in another order has other bits.
-        for s in self._groups:
-            total += by_group[s]
-        return total if self._weights.divisor is not None else total.div_(len(self._groups))
+        for s, share in self._shares.items():
+            total += weighed(by_group[s], 1.0 if sums else share)
+        return total if sums else total.div_(sum(self._shares.values()))
 
     def _take(self, others: dict[int, Tensor]) -> None:
         means = {**others, self._group: self._parts[self._group]}

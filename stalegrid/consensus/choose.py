@@ -3,6 +3,8 @@
 Does not know: methods, stages' tensors, engines.
 """
 
+from collections.abc import Sequence
+
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
@@ -67,7 +69,7 @@ def kind_of(mixing: Mixing, asked: MixingSettings, usual: Kind) -> Kind:
     return mixing.name if has_name(mixing) else usual if asked.kind is None else asked.kind
 
 
-def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) -> Mixing:
+def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, sizes: Sequence[int] = ()) -> Mixing:
     """Return the mixing of a run, none for a single group.
 
     Args:
@@ -75,9 +77,11 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) 
         usual: the method's.
         method: its name.
         groups: S.
+        sizes: samples of each group's batch; alike if left out.
 
     Raises:
-        ConfigError: the method needs one to be named, or there is none of that name.
+        ConfigError: the method needs one to be named, there is none of that name, or it does not know what groups
+            weigh.
     """
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
@@ -85,13 +89,24 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int) 
         raise ConfigError(
             f"{method} says nothing of groups (groups: {groups}); train one group, or name a mixing: {names}"
         )
+    if len(set(sizes)) > 1 and not has_name(chosen):
+        raise ConfigError(
+            f"a mixing of your own does not know that groups weigh unlike much (mixing: {text_of(chosen)}, batch_size: "
+            f"{','.join(map(str, sizes))}); take one by name, or batches of one size"
+        )
     return NONE if groups == 1 else chosen
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int) -> Turns:
+def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
+
+    Args:
+        asked: by the user.
+        groups: S.
+        updates: N.
+        sizes: samples of each group's batch; alike if left out.
 
     Raises:
         ConfigError: the topology makes no sense.
     """
-    return Turns(mixing_matrix(asked.topology, groups), asked.period, asked.lag, updates)
+    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)

@@ -4,6 +4,11 @@ Does not know: torch, messages, how the weighted sum is carried out.
 
 Metropolis weights: Xiao, Boyd and Lall 2005.  One-peer exponential graph: Ying et al. 2021
 (arXiv 2110.13363).
+
+Where groups have batches of unlike sizes B_s, mixing keeps the mean that is weighed by them, p_s = B_s / sum B: P has
+rows that sum to 1, and p is its left Perron vector, p P = p.  A step of all groups by the mean gradient of their own
+batches then moves that mean by the mean gradient of all samples, as all-reduce would.  Static matrices are reversible,
+p_s P_sr = p_r P_rs, which is symmetry where all sizes are one.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,7 +40,7 @@ _LEAST_GAP = 10 * _SUMS  # sums that are off by _SUMS can make a split matrix lo
 
 @dataclass(frozen=True, eq=False)
 class MixingMatrix:
-    """Mixing matrices, one a mixing turn, repeated in a cycle; checked doubly stochastic and contracting.
+    """Mixing matrices, one a mixing turn, repeated in a cycle; checked to keep the groups' mean, and to contract.
 
     Row s holds the shares that group s takes, so ``matrices[t][s, r]`` is the weight of group r's parameters
     in group s's.  Entries within 1e-12 of zero become zero; the arrays are read-only copies.
@@ -43,32 +48,36 @@ class MixingMatrix:
     Attributes:
         matrices: T arrays (S, S) of float64; one for a static topology, which must be symmetric, several for
             a time-varying one.
+        sizes: samples of each group's batch, which weigh the mean; alike if left out.
 
     Raises:
         ConfigError: a matrix is not square or not of the others' size, an entry is not finite or negative, a
-            row or column does not sum to 1 within 1e-9, a static matrix is not symmetric, or a cycle does not
-            bring every group closer to the mean.
+            row or column, weighed by the sizes, does not sum to 1 within 1e-9, a static matrix, weighed likewise, is
+            not symmetric, or a cycle does not bring every group closer to the mean.
     """
 
     matrices: tuple[Matrix, ...]
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.matrices:
             raise ConfigError("mixing needs at least one matrix; give one of groups x groups")
         object.__setattr__(self, "matrices", tuple(map(_frozen, self.matrices)))
         size = len(self.matrices[0])
+        object.__setattr__(self, "sizes", self.sizes or (1,) * size)
         static = len(self.matrices) == 1
         for turn, matrix in enumerate(self.matrices):
             name = "the mixing matrix" if static else f"the mixing matrix of turn {turn}"
             _check_entries(matrix, size, name)
-            _check_sums(matrix, name)
+            _check_groups(size, len(self.sizes))
+            _check_sums(matrix, self.sizes, name)
         if static:
-            _check_symmetric(self.matrices[0])
+            _check_symmetric(self.matrices[0], self.sizes)
         self._check_contracting()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Unpickled arrays are writable; the constructor makes them read-only again.
-        return MixingMatrix, (self.matrices,)
+        return MixingMatrix, (self.matrices, self.sizes)
 
     def weights(self, turn: int) -> Matrix:
         """Return the matrix (S, S) of a mixing turn, read-only."""
@@ -99,9 +108,10 @@ class MixingMatrix:
     def spectral_gap(self) -> float:
         """How much closer to their mean the groups come in a turn: 0 never, 1 at once.
 
-        For a cycle of T matrices 1 - sigma^(1/T), where sigma = || P_T ... P_1 - 11^T/S ||_2 bounds what a
-        whole cycle leaves of the distance to the mean.  For one symmetric matrix this is 1 - abs(lambda_2),
-        with lambda_2 the eigenvalue of second largest magnitude.  One group: 1.
+        For a cycle of T matrices 1 - sigma^(1/T), where sigma = || P_T ... P_1 - 1p ||_2 bounds what a whole cycle
+        leaves of the distance to the mean, p = 1/S where all sizes are one, and the norm is that in which distances
+        are weighed by p.  For one matrix this is 1 - abs(lambda_2), with lambda_2 the eigenvalue of second largest
+        magnitude.  One group: 1.
         """
         return float(1.0 - self._left_by_cycle ** (1.0 / len(self.matrices)))
 
@@ -109,7 +119,9 @@ class MixingMatrix:
     def _left_by_cycle(self) -> float:
         product = reduce(lambda before, matrix: matrix @ before, self.matrices)
         # The norm and not an eigenvalue: a product of a cycle need not be symmetric.
-        left = float(np.linalg.norm(product - 1.0 / len(product), 2))
+        sizes = np.array(self.sizes, dtype=np.float64)
+        scale = np.sqrt(_ratios(self.sizes))
+        left = float(np.linalg.norm((product - sizes / sizes.sum()) * scale, 2))
         return left if left > _NOTHING else 0.0  # the T-th root would make much of a rounding error
 
     def without(self, gone: Collection[int]) -> "MixingMatrix":
@@ -132,8 +144,8 @@ class MixingMatrix:
         graph = nx.from_numpy_array(self.matrices[0][np.ix_(kept, kept)] > 0)
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
         whole = np.eye(len(self.matrices[0]))
-        whole[np.ix_(kept, kept)] = metropolis(graph).matrices[0]
-        return Remaining((whole,), tuple(kept))
+        whole[np.ix_(kept, kept)] = metropolis(graph, [self.sizes[s] for s in kept]).matrices[0]
+        return Remaining((whole,), self.sizes, tuple(kept))
 
     def _check_contracting(self) -> None:
         if self._left_by_cycle < 1.0 - _LEAST_GAP:
@@ -160,12 +172,13 @@ class Remaining(MixingMatrix):
     kept: tuple[int, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Remaining, (self.matrices, self.kept)
+        return Remaining, (self.matrices, self.sizes, self.kept)
 
     @cached_property
     def spectral_gap(self) -> float:
         """How much closer to their mean the groups that are left come in a turn."""
-        return MixingMatrix((self.matrices[0][np.ix_(self.kept, self.kept)],)).spectral_gap
+        own = self.matrices[0][np.ix_(self.kept, self.kept)]
+        return MixingMatrix((own,), tuple(self.sizes[s] for s in self.kept)).spectral_gap
 
     def _check_contracting(self) -> None:
         """Check nothing: those who are gone are never brought closer to anybody."""
@@ -201,11 +214,16 @@ class Widening:
         return next((mixing for first, mixing in reversed(self.phases) if first <= turn), self.phases[0][1])
 
 
-def metropolis(graph: graphs.Graph) -> MixingMatrix:
+def metropolis(graph: graphs.Graph, sizes: Sequence[int] = ()) -> MixingMatrix:
     """Weigh every edge 1 / (1 + the larger degree of its ends); a group keeps the rest.
+
+    With unlike sizes group s takes B_r / max(N_s, N_r) of group r, where N_s counts the samples of s and all its
+    neighbours: as if each sample were a node, joined to those of its group and of the neighbours.  So all have the mean
+    in a turn where all are joined, and p is kept, since B_s P_sr = B_r P_rs.
 
     Args:
         graph: undirected, with nodes 0..S-1.
+        sizes: samples of each group's batch; alike if left out.
 
     Raises:
         ConfigError: nodes that are not 0..S-1, or a graph that is not connected.
@@ -213,12 +231,13 @@ def metropolis(graph: graphs.Graph) -> MixingMatrix:
     size = len(graph)
     if set(graph) != set(range(size)):
         raise ConfigError(f"the graph's nodes must be the groups 0 to {size - 1}, not {list(graph)}; relabel them")
-    matrix = np.zeros((size, size))
+    matrix, own = np.zeros((size, size)), list(sizes) or [1] * size
+    around = [own[s] + sum(own[r] for r in graph[s] if r != s) for s in range(size)]
     for s, r in graph.edges:
-        matrix[s, r] = matrix[r, s] = 1.0 / (1 + max(graph.degree[s], graph.degree[r]))
+        matrix[s, r], matrix[r, s] = (own[other] / max(around[s], around[r]) for other in (r, s))
     np.fill_diagonal(matrix, 0.0)
     np.fill_diagonal(matrix, 1.0 - matrix.sum(axis=1))
-    return MixingMatrix((matrix,))
+    return MixingMatrix((matrix,), tuple(own))
 
 
 def one_peer_exponential(groups: int) -> MixingMatrix:
@@ -251,11 +270,12 @@ def uniform(groups: int) -> MixingMatrix:
     return MixingMatrix((np.full((groups, groups), 1.0 / groups),))
 
 
-def from_rows(rows: Sequence[Sequence[float]] | Matrix) -> MixingMatrix:
+def from_rows(rows: Sequence[Sequence[float]] | Matrix, sizes: Sequence[int] = ()) -> MixingMatrix:
     """Take the user's own matrix.
 
     Args:
         rows: S rows of S shares; row s is what group s takes of each group.
+        sizes: samples of each group's batch; alike if left out.
 
     Raises:
         ConfigError: not a rectangle of numbers, or whatever :class:`MixingMatrix` refuses.
@@ -264,19 +284,21 @@ def from_rows(rows: Sequence[Sequence[float]] | Matrix) -> MixingMatrix:
         matrix = np.array(rows, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"a mixing matrix must be rows of numbers of one length: {error}") from None
-    return MixingMatrix((matrix,))
+    return MixingMatrix((matrix,), tuple(sizes))
 
 
-def mixing_matrix(topology: Topology, groups: int) -> MixingMatrix:
+def mixing_matrix(topology: Topology, groups: int, sizes: Sequence[int] = ()) -> MixingMatrix:
     """Return the mixing matrix of a topology; graphs get Metropolis weights.
 
     Args:
         topology: a name of :data:`TOPOLOGIES`; an edge list such as ``0-1,1-2``; a graph; rows of a matrix; or the path
             ``PACKAGE.MODULE:NAME`` of one of these.
         groups: S, at least 1.
+        sizes: samples of each group's batch; alike if left out.
 
     Raises:
-        ConfigError: an unknown name, a graph or a matrix of another number of groups, or whatever these refuse.
+        ConfigError: an unknown name, a graph or a matrix of another number of groups, one that cannot keep a mean that
+            is weighed by unlike sizes, or whatever these refuse.
     """
     if is_path(topology):
         path, topology = topology, value_of(topology, "topology")
@@ -287,19 +309,32 @@ def mixing_matrix(topology: Topology, groups: int) -> MixingMatrix:
                 "an edge list or the rows of a matrix"
             )
     if isinstance(topology, nx.Graph):
-        return metropolis(graphs.checked(topology, groups))
+        return metropolis(graphs.checked(topology, groups), sizes)
     if not isinstance(topology, str):
-        return _of_groups(from_rows(topology), groups)
+        return from_rows(topology, sizes or [1] * groups)
     if topology == ONE_PEER:
+        _check_alike(sizes)
         return one_peer_exponential(groups)
-    return metropolis(graphs.build(topology, groups))
+    return metropolis(graphs.build(topology, groups), sizes)
 
 
-def _of_groups(own: MixingMatrix, groups: int) -> MixingMatrix:
-    size = len(own.weights(0))
+def _check_alike(sizes: Sequence[int]) -> None:
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"with {ONE_PEER} every group takes half of one other, which keeps no mean that is weighed by unlike sizes "
+            f"(batch_size: {','.join(map(str, sizes))}); take another topology, such as exponential"
+        )
+
+
+def _check_groups(size: int, groups: int) -> None:
     if size != groups:
         raise ConfigError(f"the mixing matrix is {size} x {size} but there are {groups} groups; make them agree")
-    return own
+
+
+def _ratios(sizes: Sequence[int]) -> Matrix:
+    """Return B_s / B_r, which is 1 to the bit where all are alike."""
+    own = np.array(sizes, dtype=np.float64)
+    return own[:, None] / own[None, :]
 
 
 def _frozen(matrix: Matrix) -> Matrix:
@@ -322,21 +357,29 @@ def _check_entries(matrix: Matrix, size: int, name: str) -> None:
             raise ConfigError(f"{name}: entry [{s}, {r}] = {matrix[s, r]} is {fault}; shares lie between 0 and 1")
 
 
-def _check_sums(matrix: Matrix, name: str) -> None:
-    for line, sums in (("row", matrix.sum(axis=1)), ("column", matrix.sum(axis=0))):
+def _check_sums(matrix: Matrix, sizes: Sequence[int], name: str) -> None:
+    given = matrix * _ratios(sizes)
+    for line, how, sums in (("row", "", matrix.sum(axis=1)), ("column", _by(sizes), given.sum(axis=0))):
         worst = int(np.abs(sums - 1.0).argmax())
         if abs(sums[worst] - 1.0) > _SUMS:
             raise ConfigError(
-                f"{name}: {line} {worst} sums to {sums[worst]:.12g}, not 1; rows and columns must, or the "
+                f"{name}: {line} {worst}{how} sums to {sums[worst]:.12g}, not 1; rows and columns must, or the "
                 "groups' mean drifts"
             )
 
 
-def _check_symmetric(matrix: Matrix) -> None:
-    difference = np.abs(matrix - matrix.T)
+def _check_symmetric(matrix: Matrix, sizes: Sequence[int]) -> None:
+    given = (matrix * _ratios(sizes)).T
+    difference = np.abs(matrix - given)
     s, r = np.unravel_index(difference.argmax(), difference.shape)
     if difference[s, r] > _SUMS:
         raise ConfigError(
-            f"the mixing matrix is not symmetric: entry [{s}, {r}] = {matrix[s, r]} but [{r}, {s}] = "
-            f"{matrix[r, s]}; make them equal"
+            f"the mixing matrix is not symmetric: entry [{s}, {r}] = {matrix[s, r]} but [{r}, {s}]{_by(sizes)} = "
+            f"{given[s, r]}; make them equal"
         )
+
+
+def _by(sizes: Sequence[int]) -> str:
+    """Say by what entries are weighed, where they are."""
+    shown = ",".join(map(str, sizes))
+    return "" if len(set(sizes)) == 1 else f" times the ratio of the groups' samples (batch_size: {shown})"

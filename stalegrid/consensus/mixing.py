@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.weighing import weights_of
 from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
 from stalegrid.stages import StageLayout, Weights
 from stalegrid.written import name_of
@@ -26,7 +27,7 @@ class Turns:
     """When groups mix, and who takes how much of whom.
 
     Args:
-        matrix: over the groups.
+        matrix: over the groups, of which it knows the sizes of their batches.
         period: H, updates from one mixing to the next.
         lag: c, updates by which the neighbours' vectors are late.
         updates: N.
@@ -47,6 +48,12 @@ class Turns:
     def members(self) -> tuple[int, ...]:
         """The groups that are there, ascending."""
         return tuple(s for s in range(self.groups) if s not in self.gone)
+
+    @property
+    def weights(self) -> dict[int, float]:
+        """What each group that is there weighs in their mean, ascending by group."""
+        sizes = self.matrix.sizes
+        return dict(zip(self.members, weights_of([sizes[s] for s in self.members]), strict=True))
 
     @property
     def mixing(self) -> MixingMatrix | Widening:

@@ -66,7 +66,7 @@ class AdaptThenCombine(CombineWhileAdapt):
 
 
 class GradientMean(Mixing):
-    """Every update takes the mean gradient of all groups."""
+    """Every update takes the mean gradient of all groups, weighed by the sizes of their batches."""
 
     name: ClassVar[str] = "all-reduce"
     averages_gradients: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class GradientMean(Mixing):
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's gradients."""
-        return GradientAveraging(turns.groups, unit.group, weights, turns.gone)
+        return GradientAveraging(turns.weights, unit.group, weights)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
         """Return the part of the gradient, and of what says which parameters have one, that a group owns."""

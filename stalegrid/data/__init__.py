@@ -4,7 +4,8 @@ Does not know: stages, processes, models.
 
 :class:`Batches` says what each group trains on at each batch and :class:`Slices` walks a data set in order;
 both take any map-style data set, or a ``DataLoader``, and read an :class:`ArrayDataset` fastest.  :class:`Stream`
-has the batches of data that can only be gone through.  :func:`feed` hands batches out in a process of a run.
+has the batches of data that can only be gone through.  :func:`feed` hands batches out in a process of a run;
+:class:`Later` is a data set that processes open only where they read it.
 """
 
 from stalegrid.data.arrays import ArrayDataset, Normalise
@@ -13,9 +14,11 @@ from stalegrid.data.batches import Batches, Slices
 from stalegrid.data.cifar10 import load_cifar10
 from stalegrid.data.digits import load_digits
 from stalegrid.data.epochs import Division
-from stalegrid.data.feeds import Feed, Readers, feed
+from stalegrid.data.feeds import Feed, Readers, Unread, feed
+from stalegrid.data.later import Later, inside, opened
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
+from stalegrid.data.numbers import Counted, Numbers
 from stalegrid.data.padding import pad_to
 from stalegrid.data.passes import is_stream
 from stalegrid.data.readings import Collate, Reading, check_size, given, reading_of
@@ -29,16 +32,20 @@ __all__ = [
     "ArrayDataset",
     "Batches",
     "Collate",
+    "Counted",
     "CropAndFlip",
     "Division",
     "Example",
     "Feed",
+    "Later",
     "Normalise",
+    "Numbers",
     "Readers",
     "Reading",
     "Slices",
     "Stream",
     "TrainingSettings",
+    "Unread",
     "bytes_of",
     "check_repeats",
     "check_size",
@@ -46,11 +53,13 @@ __all__ = [
     "examples",
     "feed",
     "given",
+    "inside",
     "is_stream",
     "load",
     "load_cifar10",
     "load_digits",
     "load_mnist",
+    "opened",
     "pad_to",
     "reading_of",
 ]

@@ -6,7 +6,7 @@ A batch is a pure function of (seed, group, batch): the stage that needs the inp
 the targets, in different processes, agree without talking.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.epochs import Division
+from stalegrid.data.numbers import Numbers
 from stalegrid.data.orders import InOrder, Shuffled
 from stalegrid.data.readings import reading_of
+from stalegrid.data.sizes import Sizes, check_positive, sizes_of
 from stalegrid.data.sources import Batch, ItemSource, source_of
-from stalegrid.errors import ConfigError, DataError
+from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
 
 
@@ -27,9 +29,9 @@ class Batches:
 
     Each epoch permutes the whole data set.  Each update takes the next ``groups * batch_size`` samples and
     each group has its slice of them, so one group with a batch of ``S * B`` sees at each update the samples
-    that ``S`` groups with batches of ``B`` see.  The rest of an epoch that fills no update is dropped, or is an update
-    of its own, of which all parts of all groups have equally many samples.  A loader's order, if it has one of its own,
-    takes the place of the permutation.
+    that ``S`` groups with batches of ``B`` see; groups may have batches of unlike sizes, which are added up then.  The
+    rest of an epoch that fills no update is dropped, or is an update of its own, which is shared out in the same
+    proportions.  A loader's order, if it has one of its own, takes the place of the permutation.
 
     With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
 
@@ -37,7 +39,7 @@ class Batches:
         dataset: a map-style data set whose items are trees of tensors: pairs (input, target), or anything else; or a
             ``DataLoader``, of which the batch size is not looked at.
         groups: number of groups S.
-        batch_size: samples per group and update.
+        batch_size: samples per group and update, one number or one for each group.
         micro_batches: parts M into which a group's samples of one update are cut.
         seed: keys the order, the augmentation and the draws of the data set itself.
         augment: random crop and flip; only for images in an :class:`~stalegrid.data.ArrayDataset`.
@@ -46,7 +48,7 @@ class Batches:
 
     Raises:
         ConfigError: a number is too small or too large, the micro-batches do not divide the batch, groups and
-            micro-batches do not divide the rest of an epoch, or the data set has no length or no indices.
+            micro-batches cannot share the rest of an epoch, or the data set has no length or no indices.
         DataError: the items of the data set are no trees of tensors.
     """
 
@@ -55,25 +57,25 @@ class Batches:
         dataset: Dataset[Any] | DataLoader[Any],
         *,
         groups: int,
-        batch_size: int,
+        batch_size: int | Sequence[int],
         micro_batches: int = 1,
         seed: int = 0,
         augment: CropAndFlip | None = None,
         dtype: torch.dtype | None = None,
         drop_last: bool | None = None,
     ) -> None:
-        check_sizes(groups, batch_size, micro_batches)
+        check_positive(groups=groups)
+        self.sizes = Sizes(sizes_of(batch_size, groups), micro_batches)
         self._reading = reading_of(dataset)
-        together = batch_size // micro_batches
+        together = self.sizes.largest // micro_batches
         self._source = source_of(self._reading, seed=seed, augment=augment, dtype=dtype, together=together)
-        self._order: tuple[int, Tensor] | None = None
+        order, size = self._reading.order, self._source.size
         self.seed = seed
-        self._samples: int | None = None  # of an epoch
-        self._samples = samples = len(self._permutation(0))
-        self.division = Division(samples, groups * batch_size, self._reading.drops_last(drop_last))
-        _check_division(self.division, groups, batch_size, micro_batches)
+        first = order.indices(size, seed, 0)
+        self.division = Division(len(first), self.sizes.together, self._reading.drops_last(drop_last))
+        _check_division(self.division, self.sizes)
+        self.numbers = Numbers(order, size, seed, self.sizes, self.division, (0, first))
         self.groups = groups
-        self.batch_size = batch_size
         self.micro_batches = micro_batches
         self.updates_per_epoch = self.division.updates
 
@@ -94,7 +96,7 @@ class Batches:
 
     def epoch(self, batch: int) -> int:
         """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
-        return batch // self.micro_batches // self.updates_per_epoch
+        return self.numbers.epoch(batch)
 
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples of the data set make up a batch.
@@ -104,21 +106,12 @@ class Batches:
             batch: (micro-)batch within the group, from 0, without end.
 
         Returns:
-            int64 (batch_size / micro_batches,), or fewer at the end of an epoch.
+            int64 (samples of the group / micro_batches,), or fewer at the end of an epoch.
 
         Raises:
             ConfigError: there is no such group or batch.
         """
-        if not 0 <= group < self.groups or batch < 0:
-            raise ConfigError(f"no batch {batch} of group {group} among {self.groups} groups")
-        update, part = divmod(batch, self.micro_batches)
-        # Groups lie within an update, not an update within a group's share: so S groups see what one group with a batch
-        # of S B sees.
-        start, samples = self.division.span(update)
-        size = samples // (self.groups * self.micro_batches)
-        start += (group * self.micro_batches + part) * size
-        # A slice would let whoever gets it change the order that is kept.
-        return self._permutation(self.epoch(batch))[start : start + size].clone()
+        return self.numbers.indices(group, batch)
 
     def inputs(self, group: int, batch: int) -> Tensors:
         """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""
@@ -135,17 +128,6 @@ class Batches:
     def checksum(self, group: int, batch: int) -> int:
         """Return 32 bits of what was just read of a batch, to hold against what another process has read of it."""
         return self._source.checksum(self.epoch(batch), self.indices(group, batch))
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
-            order = self._reading.order.indices(self._source.size, self.seed, epoch)
-            if len(order) != (len(order) if self._samples is None else self._samples):
-                raise DataError(
-                    f"the sampler gives another number of samples (epoch 0: {self._samples}, epoch {epoch}: "
-                    f"{len(order)}); let every epoch have as many"
-                )
-            self._order = epoch, order
-        return self._order[1]
 
 
 class Slices:
@@ -167,7 +149,7 @@ class Slices:
     def __init__(
         self, dataset: Dataset[Any] | DataLoader[Any], batch_size: int, dtype: torch.dtype | None = None
     ) -> None:
-        _check_positive(batch_size=batch_size)
+        check_positive(batch_size=batch_size)
         reading = reading_of(dataset)
         self._source = source_of(reading, seed=0, augment=None, dtype=dtype, together=batch_size)
         order = InOrder() if isinstance(reading.order, Shuffled) else reading.order
@@ -185,8 +167,15 @@ class Slices:
 
     def __getitem__(self, number: int) -> tuple[Tensors, Any]:
         """Return the inputs and targets of one slice; IndexError past the last."""
-        indices = self.indices(number)
-        return self._source.inputs(0, indices), self._source.targets(0, indices)
+        return self.inputs(number), self.targets(number)
+
+    def inputs(self, number: int) -> Tensors:
+        """Return the tensors of the model's arguments of one slice; IndexError past the last."""
+        return self._source.inputs(0, self.indices(number))
+
+    def targets(self, number: int) -> Any:
+        """Return what the loss gets beside outputs of one slice; IndexError past the last."""
+        return self._source.targets(0, self.indices(number))
 
     def indices(self, number: int) -> Tensor:
         """Return which samples a slice has, int64 (B,); IndexError past the last."""
@@ -197,35 +186,19 @@ class Slices:
         return (self[number] for number in range(len(self)))
 
 
-def check_sizes(groups: int, batch_size: int, micro_batches: int) -> None:
-    """Refuse numbers that make no batches.
-
-    Raises:
-        ConfigError: one is smaller than 1, or the micro-batches do not divide the batch.
-    """
-    _check_positive(groups=groups, batch_size=batch_size, micro_batches=micro_batches)
-    if batch_size % micro_batches:
-        raise ConfigError(f"{micro_batches} micro-batches do not divide a batch of {batch_size} samples")
-
-
-def _check_division(division: Division, groups: int, batch_size: int, micro_batches: int) -> None:
-    samples = division.samples
+def _check_division(division: Division, sizes: Sizes) -> None:
+    groups, samples = len(sizes.each), division.samples
     if not division.updates:
         raise ConfigError(
-            f"a batch of {batch_size} samples is more than a group's share of {samples // groups} "
-            f"({samples} samples in {groups} groups); take a smaller batch, fewer groups or more data, or let the "
-            "incomplete batch be trained too (training.drop_last: false)"
+            f"a batch of {sizes.largest} samples is more than a group's share of "
+            f"{samples * sizes.largest // sizes.together} ({samples} samples in {groups} groups); take a smaller "
+            "batch, fewer groups or more data, or let the incomplete batch be trained too (training.drop_last: false)"
         )
-    if division.rest % (groups * micro_batches):
+    if division.rest % sizes.step:
+        how = "equally" if len(sizes.unlike) == 1 else f"as {' to '.join(map(str, sizes.each))}"
         raise ConfigError(
-            f"the incomplete last batch of an epoch cannot be parted equally (samples: {division.rest}, groups: "
-            f"{groups}, micro-batches: {micro_batches}), and an update averages over its parts with equal weights; "
-            "drop it (drop_last=True in the DataLoader, or training.drop_last: true), or take a batch_size that "
-            "divides the data"
+            f"the incomplete last batch of an epoch cannot be parted {how} (samples: {division.rest}, groups: "
+            f"{groups}, micro-batches: {sizes.micro_batches}), and an update averages over its parts with the weights "
+            "of whole ones; drop it (drop_last=True in the DataLoader, or training.drop_last: true), or take a "
+            "batch_size that divides the data"
         )
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")

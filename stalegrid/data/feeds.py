@@ -16,8 +16,10 @@ from torch import Tensor
 
 from stalegrid.data.ahead import Ahead
 from stalegrid.data.batches import Batches
+from stalegrid.data.numbers import Counted, Numbers
 from stalegrid.data.sources import Batch, ItemSource
 from stalegrid.data.streams import Stream
+from stalegrid.errors import ProtocolError
 from stalegrid.objects import Form, Tensors
 
 
@@ -63,6 +65,44 @@ def feed(
     made = Feed(batches, source, takers, number, workers, readers.patience)
     readers.stack.callback(made.close)
     return made
+
+
+class Unread:
+    """What takes the place of batches that nobody here reads: which samples they are made of, at most.
+
+    Args:
+        numbers: of the samples; None for who does not ask for them either.
+    """
+
+    def __init__(self, numbers: Numbers | Counted | None) -> None:
+        self._numbers = numbers
+
+    @property
+    def form(self) -> Form:
+        """Nobody asks for it."""
+        raise _unread()
+
+    def indices(self, group: int, batch: int) -> Tensor:
+        """Return which samples make up a batch; see :class:`~stalegrid.data.Batches`."""
+        if self._numbers is None:
+            raise _unread()
+        return self._numbers.indices(group, batch)
+
+    def inputs(self, group: int, batch: int) -> Tensors:
+        """Nobody asks for them."""
+        raise _unread()
+
+    def targets(self, group: int, batch: int) -> Any:
+        """Nobody asks for them."""
+        raise _unread()
+
+    def checksum(self, group: int, batch: int) -> int:
+        """Nobody asks for it."""
+        raise _unread()
+
+
+def _unread() -> ProtocolError:
+    return ProtocolError("a batch is asked for where nobody was to read one; this is an error of the library")
 
 
 class Feed:

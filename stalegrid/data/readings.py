@@ -103,7 +103,7 @@ def given(data: Dataset[Any] | DataLoader[Any], collate_fn: Collate | None = Non
     return data
 
 
-def check_size(reading: Dataset[Any], batch_size: int, option: str) -> None:
+def check_size(reading: Dataset[Any], batch_size: int | list[int], option: str) -> None:
     """Refuse another batch size than that of the loader.
 
     Args:
@@ -117,7 +117,7 @@ def check_size(reading: Dataset[Any], batch_size: int, option: str) -> None:
     if isinstance(reading, Reading) and reading.batch_size not in (None, batch_size):
         raise ConfigError(
             f"the DataLoader has batches of another size ({option}: {batch_size}, in the loader: {reading.batch_size})"
-            "; say the same in both"
+            "; say the same in both, or give the data set itself"
         )
 
 

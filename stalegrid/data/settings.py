@@ -6,6 +6,8 @@ Does not know: which samples, what is trained on them.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from stalegrid.data.sizes import sizes_of
+from stalegrid.errors import ConfigError
 from stalegrid.written import Group
 
 
@@ -14,7 +16,8 @@ class TrainingSettings(Group):
     """How much is trained.
 
     Args:
-        batch_size: samples of one group in one update, or of one gradient of a learner.
+        batch_size: samples of one group in one update, or of one gradient of a learner; one number for each group, such
+            as 64,32, where slow ones shall do less.
         epochs: passes over the training data; 10 if left out.  A stream without a length needs updates; a run with it
             counts as one epoch.
         updates: number of updates, instead of epochs.
@@ -30,15 +33,15 @@ class TrainingSettings(Group):
             they travel; if left out, those of a stream travel.
         shapes: of batches that there may be at most, where the model is cut: it is captured for each of them.  If left
             out, those of a collate_fn that knows them, as that of ``pad_to`` does, else one.  If it is more than one
-            and nobody knows them, the first epoch is read before the run.  As many again may be those of the
-            incomplete last batch of an epoch.
+            and nobody knows them, the first epoch is read before the run.  As many again may be those of groups with
+            batches of another size, and of the incomplete last batch of an epoch.
         drop_last: whether the samples at the end of an epoch that are too few for an update are left out; if not, they
             are an update of their own.  If left out, as a DataLoader says, else they are.
     """
 
     NAME: ClassVar[str] = "training"
 
-    batch_size: int = 32
+    batch_size: int | list[int] = 32
     epochs: float | None = None
     updates: int | None = None
     until: int | None = None
@@ -50,3 +53,32 @@ class TrainingSettings(Group):
     targets: Literal["read", "travel"] | None = None
     shapes: int | None = None
     drop_last: bool | None = None
+
+    def sizes(self, groups: int) -> tuple[int, ...]:
+        """Return the samples of each group in one update.
+
+        Args:
+            groups: S.
+
+        Raises:
+            ConfigError: there are other groups than numbers.
+        """
+        return sizes_of(self.batch_size, groups)
+
+    @property
+    def largest(self) -> int:
+        """Samples of the largest batch of any group."""
+        return self.batch_size if isinstance(self.batch_size, int) else max(self.batch_size, default=1)
+
+    def check_alike(self, why: str) -> None:
+        """Refuse batches of unlike sizes.
+
+        Args:
+            why: said with the error.
+
+        Raises:
+            ConfigError: there are some.
+        """
+        if not isinstance(self.batch_size, int) and len(set(self.batch_size)) != 1:
+            shown = ",".join(map(str, self.batch_size))
+            raise ConfigError(f"{why} (training.batch_size: {shown}); give one number")

@@ -43,8 +43,9 @@ def examples(
 ) -> list[Example]:
     """Return the first batch, and one of every other shape that there may be, if the shape matters.
 
-    The incomplete last batch of an epoch has a shape of its own.  It comes after the others, and also where no shape
-    matters, since a model or a loss may not take so few samples.
+    Groups with batches of unlike sizes have shapes of their own, and so has the incomplete last batch of an epoch,
+    which comes after the others.  They come also where no shape matters, since a model or a loss may not take so few
+    samples.
 
     Args:
         batches: of all groups.
@@ -61,29 +62,37 @@ def examples(
         raise ConfigError(f"batches have a shape at least (training.shapes: {most}); take 1 or more")
     if isinstance(batches, Stream):
         if not cut or most in (None, 1):
-            return [_example(batches, 0, 0)]
+            return [_example(batches, group, 0) for group in batches.sizes.unlike]
         raise ConfigError(
             f"the batches of a stream cannot be looked at before the run (training.shapes: {most}); let all have the "
             "same shape, or take data that has indices"
         )
     matters = cut and most != 1
     parts = batches.division.of_a_size(updates)
-    return [one for those in parts for one in _of_a_size(batches, training, those, matters=matters, targets=targets)]
+    return [
+        one
+        for those in parts
+        for group in batches.sizes.unlike
+        for one in _of_a_size(batches, training, group, those, matters=matters, targets=targets)
+    ]
 
 
 def _of_a_size(
-    batches: Batches, training: TrainingSettings, updates: range, *, matters: bool, targets: bool
+    batches: Batches, training: TrainingSettings, group: int, updates: range, *, matters: bool, targets: bool
 ) -> list[Example]:
-    """Return the first batch of some updates, which take equally many samples, and one of every other shape."""
+    """Return a group's first batch of some updates, which take equally many samples, and one of every other shape.
+
+    Groups whose batches are as large have the same shapes.
+    """
     most, number = training.shapes, updates[0] * batches.micro_batches
-    first = _example(batches, 0, number)
+    first = _example(batches, group, number)
     if not matters:
         return [first]
-    said = [Example(b.inputs(), b.targets(), first.samples) for b in batches.of_each_shape(0, number)]
+    said = [Example(b.inputs(), b.targets(), first.samples) for b in batches.of_each_shape(group, number)]
     if not said and (most is None or batches.items is None):  # what lies in memory as it is trained on is alike
         return [first]
     found: dict[Shapes, Example] = {}
-    for example in [first, *said] if said else _read(batches, updates, training.workers):
+    for example in [first, *said] if said else _read(batches, group, updates, training.workers):
         shapes = example.shapes(targets=targets)
         if shapes not in found and len(found) == most:
             raise ConfigError(
@@ -100,13 +109,15 @@ def _example(batches: Batches | Stream | Feed, group: int, batch: int) -> Exampl
     return Example(inputs, batches.targets(group, batch), partial(batches.indices, group, batch))
 
 
-def _read(batches: Batches, updates: range, workers: int | None) -> Iterator[Example]:
+def _read(batches: Batches, group: int, updates: range, workers: int | None) -> Iterator[Example]:
+    """Read some updates, of all groups whose batches are as large as those of one."""
+    alike = [s for s, size in enumerate(batches.sizes.each) if size == batches.sizes.each[group]]
     micro = batches.micro_batches
     numbers = [number for update in updates for number in range(update * micro, (update + 1) * micro)]
     # Readers read one batch after another, from the first on; the last ones of epochs are few, and read here.
     ahead = workers if numbers == list(range(len(numbers))) else 0
     with ExitStack() as stack:
-        read = feed(batches, dict.fromkeys(range(batches.groups), (0, 0)), len(numbers), ahead, Readers(stack))
+        read = feed(batches, dict.fromkeys(alike, (0, 0)), len(numbers), ahead, Readers(stack))
         for batch in numbers:
-            for group in range(batches.groups):
-                yield _example(read, group, batch)
+            for s in alike:
+                yield _example(read, s, batch)

@@ -4,10 +4,10 @@ Does not know: stages, processes, models, files.
 
 Whoever reads goes through the whole stream and keeps the share of its own groups, so S groups in S processes read it S
 times.  In exchange nothing is assumed of a stream but that going through it again gives the same, and S groups see what
-one group with S times the batch sees.
+one group with a batch as large as all of theirs sees.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stalegrid.data.batches import check_sizes
+from stalegrid.data.numbers import Counted
 from stalegrid.data.passes import Passes, length_of
 from stalegrid.data.readings import Reading
+from stalegrid.data.sizes import Sizes, check_positive, sizes_of
 from stalegrid.data.sources import Source, source_of
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
@@ -26,8 +27,8 @@ from stalegrid.objects import Form, Tensors
 class Stream:
     """The batches of every group from a stream, in its own order; as :class:`~stalegrid.data.Batches` has them.
 
-    Each update takes the next ``groups * batch_size`` samples, and each group has its slice of them.  A stream that
-    ends begins anew; the rest of a pass that fills no update is dropped.
+    Each update takes the next samples for the batches of all groups, and each group has its slice of them.  A stream
+    that ends begins anew; the rest of a pass that fills no update is dropped.
 
     The batches of a group are to be asked for in order, those of the same update again as long as no later one was.
     Nothing is read before.  A run that goes on goes through what it has trained on once more: a state that a stream
@@ -36,7 +37,7 @@ class Stream:
     Args:
         dataset: what has ``__iter__``, whose items are trees of tensors.
         groups: number of groups S.
-        batch_size: samples per group and update.
+        batch_size: samples per group and update, one number or one for each group.
         micro_batches: parts M into which a group's samples of one update are cut.
         seed: keys the draws of the data set.
         dtype: type to which floating inputs and targets are cast; None to leave them as they are.
@@ -51,19 +52,20 @@ class Stream:
         dataset: Dataset[Any],
         *,
         groups: int,
-        batch_size: int,
+        batch_size: int | Sequence[int],
         micro_batches: int = 1,
         seed: int = 0,
         dtype: torch.dtype | None = None,
         here: Collection[int] | None = None,
     ) -> None:
-        check_sizes(groups, batch_size, micro_batches)
+        check_positive(groups=groups)
+        self.sizes = Sizes(sizes_of(batch_size, groups), micro_batches)
         length = length_of(dataset)
         self.groups = groups
-        self.batch_size = batch_size
         self.micro_batches = micro_batches
         self.seed = seed
-        self.updates_per_epoch = None if length is None else length // (groups * batch_size)
+        self.numbers = Counted(self.sizes)
+        self.updates_per_epoch = None if length is None else length // self.sizes.together
         self._dataset = dataset
         self._dtype = dtype
         self._done = dict.fromkeys(range(groups) if here is None else here, 0)
@@ -89,12 +91,9 @@ class Stream:
             batch: (micro-)batch within the group, from 0, without end.
 
         Returns:
-            int64 (batch_size / micro_batches,).
+            int64 (samples of the group / micro_batches,).
         """
-        update, part = divmod(batch, self.micro_batches)
-        size = self.batch_size // self.micro_batches
-        start = (update * self.groups + group) * self.batch_size + part * size
-        return torch.arange(start, start + size)
+        return self.numbers.indices(group, batch)
 
     def inputs(self, group: int, batch: int) -> Tensors:
         """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""
@@ -128,7 +127,7 @@ class Stream:
 
     @cached_property
     def _due(self) -> "_Due":
-        return _Due(Passes(self._dataset, self.seed), self.groups, self.batch_size, self._start)
+        return _Due(Passes(self._dataset, self.seed), self.sizes, self._start)
 
     @cached_property
     def _source(self) -> Source:
@@ -140,22 +139,21 @@ class _Due(Dataset[Any]):
 
     Args:
         passes: where they come from.
-        groups: S.
-        batch_size: samples per group and update.
+        sizes: of the groups' batches.
         start: update from which on samples are due; those before are read, and dropped.
 
     Attributes:
         read: updates whose samples were read.
     """
 
-    def __init__(self, passes: Passes, groups: int, batch_size: int, start: int) -> None:
+    def __init__(self, passes: Passes, sizes: Sizes, start: int) -> None:
         self._passes = passes
-        self._groups = groups
-        self._batch_size = batch_size
+        self._sizes = sizes
+        self._numbers = Counted(sizes)
         self._samples: dict[int, Any] = {}
         self.read = start
         for _ in range(start):
-            passes.take(groups * batch_size)
+            passes.take(sizes.together)
 
     def __len__(self) -> int:
         return 0  # nobody counts a stream
@@ -165,18 +163,14 @@ class _Due(Dataset[Any]):
 
     def read_on(self, groups: Collection[int]) -> None:
         """Read the samples of the next update, and keep those of some groups."""
-        size = self._batch_size
-        found = self._passes.take(self._groups * size)
+        together = self._sizes.together
+        found = self._passes.take(together)
         for group in groups:
-            share = found[group * size : (group + 1) * size]
-            self._samples.update(zip(self._numbers(group, self.read), share, strict=True))
+            numbers, share = self._numbers.of(group, self.read), self._sizes.share(group, together)
+            self._samples.update(zip(numbers, found[share.start : share.stop], strict=True))
         self.read += 1
 
     def forget(self, group: int, update: int) -> None:
         """Forget the samples of a group for an update."""
-        for number in self._numbers(group, update):
+        for number in self._numbers.of(group, update):
             del self._samples[number]
-
-    def _numbers(self, group: int, update: int) -> range:
-        start = (update * self._groups + group) * self._batch_size
-        return range(start, start + self._batch_size)

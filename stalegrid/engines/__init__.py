@@ -3,6 +3,7 @@
 Does not know: what the actions compute.
 """
 
+from stalegrid.engines.devices import profile_devices
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.greeting import Greeting
 from stalegrid.engines.distributed.job import Job
@@ -47,6 +48,7 @@ __all__ = [
     "noted",
     "private_folder",
     "profile",
+    "profile_devices",
     "recorded",
     "refuse_contexts",
     "simulate",

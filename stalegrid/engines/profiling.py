@@ -46,7 +46,9 @@ WARM_UP, REPEATS = 3, 9
 """Updates that are not timed, and that are."""
 
 
-def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PARTS, copies: int = 1) -> CostTable:
+def profile(
+    task: Task, asked: Choices, engine: EngineSettings, parts: int = PARTS, copies: int = 1, local_rank: int = 0
+) -> CostTable:
     """Measure a model, cut into parts, on batches of its data.
 
     Args:
@@ -55,6 +57,7 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
         engine: device and threads are used.
         parts: how many at most.
         copies: processes that do the same at once; 1 for this process alone.
+        local_rank: number of this process on its host, which says the device where there are several.
 
     Returns:
         The median cost of every part.
@@ -62,24 +65,50 @@ def profile(task: Task, asked: Choices, engine: EngineSettings, parts: int = PAR
     Raises:
         ConfigError: something cannot be run.
     """
-    if parts < 1:
-        raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
     if copies < 1:
         raise ConfigError(f"a model is measured by at least one process (copies: {copies})")
     task = dataclasses.replace(task, scheduler=None, test=None)
     # What is measured is a whole batch; another size of it would leave another rest, which the model may not take.
-    asked = dataclasses.replace(asked, training=dataclasses.replace(asked.training, drop_last=True))
-    device = use_device(engine.device, 0)
+    batch_size = asked.training.largest
+    whole_ones = dataclasses.replace(asked.training, batch_size=batch_size, drop_last=True)
+    asked = dataclasses.replace(asked, training=whole_ones)
+    device = use_device(engine.device, local_rank)
     with computing(engine.threads), kept(device):
         chain = _chain(task, asked, parts, copies)
         whole = _measured(task, chain, engine, device)
-        batch_size = asked.training.batch_size
         smaller = max(LEAST, batch_size // SMALLER)
         if smaller < batch_size:
             less = dataclasses.replace(chain, training=dataclasses.replace(chain.training, batch_size=smaller))
             some, ratio = _measured(task, less, engine, device), smaller / batch_size
             whole = [dataclasses.replace(a, fixed=_fixed(a, b, ratio)) for a, b in zip(whole, some, strict=True)]
     return CostTable(batch_size, tuple(whole), measure_handling() if device.type == "cpu" else 0.0)
+
+
+def places(task: Task, asked: Choices, engine: EngineSettings, parts: int = PARTS) -> list[str]:
+    """Return the names of what begins the parts but the first, for processes that measure the same ones.
+
+    Args:
+        task: as for :func:`profile`.
+        asked: likewise.
+        engine: threads are used.
+        parts: how many at most.
+
+    Raises:
+        ConfigError: the model cannot be cut.
+    """
+    with computing(engine.threads), kept(torch.device("cpu")):
+        return _places(task, asked, parts)
+
+
+def _places(task: Task, asked: Choices, parts: int) -> list[str]:
+    if parts < 1:
+        raise ConfigError(f"a model is measured in at least one part (parts: {parts})")
+    if asked.grid.cuts is not None:
+        return asked.grid.cuts
+    batches = make_batches(task, asked.training, 1, 1)
+    model, apart = task.tried(cast_model(task, asked.training)), asked.grid.tied == "mirror"
+    with precision_of(asked.training).on(torch.device("cpu")):
+        return list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
 
 
 def _fixed(whole: Cost, some: Cost, ratio: float) -> float:
@@ -110,12 +139,7 @@ def _at_once(task: Task, plan: Plan, engine: EngineSettings) -> Timeline:
 
 def _chain(task: Task, asked: Choices, parts: int, copies: int) -> Choices:
     """Return what runs the parts one after another, in each of some groups that do not talk."""
-    cuts = asked.grid.cuts
-    if cuts is None:
-        batches = make_batches(task, asked.training, 1, 1)
-        model, apart = task.tried(cast_model(task, asked.training)), asked.grid.tied == "mirror"
-        with precision_of(asked.training).on(torch.device("cpu")):
-            cuts = list(finest(model, batches.inputs(0, 0), parts, batches.form, asked.grid.blocks, apart=apart))
+    cuts = _places(task, asked, parts)
     updates = WARM_UP + REPEATS
     return Choices(
         method=MethodSettings(name="gpipe", micro_batches=1),

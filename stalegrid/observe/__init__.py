@@ -10,9 +10,11 @@ from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.displays import in_notebook
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
 from stalegrid.observe.loggers import Logger, find_loggers
+from stalegrid.observe.means import SUMS, MeanReport, measurement
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
+from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
 from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
 from stalegrid.observe.results import announce, make_sink, open_folder
@@ -32,23 +34,28 @@ from stalegrid.observe.wandb import WeightsAndBiases
 __all__ = [
     "BEST",
     "CONFIG",
+    "INDEX",
     "METRICS",
     "MODEL",
     "PREFIX",
     "SUMMARY",
+    "SUMS",
     "TRACE",
     "UNITS",
     "UNSAVED",
     "UNSAVED_BEST",
+    "UNSAVED_INDEX",
     "VERSION",
     "VIRTUAL",
     "Best",
     "Callback",
     "Dated",
     "EarlyStopping",
+    "Item",
     "Logger",
     "Loss",
     "MLflow",
+    "MeanReport",
     "Measure",
     "Metric",
     "Metrics",
@@ -58,6 +65,7 @@ __all__ = [
     "Record",
     "Recorder",
     "Report",
+    "Saved",
     "Sink",
     "Span",
     "Staleness",
@@ -76,9 +84,12 @@ __all__ = [
     "cursor_kept",
     "find_callbacks",
     "find_loggers",
+    "forget_parts",
     "in_notebook",
+    "index_parts",
     "make_console",
     "make_sink",
+    "measurement",
     "name_of_trace",
     "names",
     "open_folder",
@@ -87,6 +98,7 @@ __all__ = [
     "plain",
     "read_trace",
     "restore",
+    "save_part",
     "saved",
     "shares",
     "summarise",

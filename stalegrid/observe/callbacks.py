@@ -61,7 +61,8 @@ class Callback:
 
         Args:
             record: as a line of ``metrics.jsonl`` with ``kind: test`` has it, but for times.
-            model: a copy of the mean model, in evaluation mode.
+            model: a copy of the mean model, in evaluation mode; without values, on the device ``meta``, where stages
+                measure it.
         """
         return None
 

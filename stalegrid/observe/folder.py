@@ -15,6 +15,7 @@ from stalegrid.objects import State
 from stalegrid.observe.best import Best
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
+from stalegrid.observe.parts import Saved, index_parts
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
@@ -46,6 +47,7 @@ class Folder:
         best: by which number of an evaluation the best model is kept too; None for none.
         loggers: that are given every record, beside the metrics; started already.
         again: whether the folder is that of a run that goes on, and holds metrics of it.
+        parts: what of the model each stage has saved before it is told of; none where the model is told as a whole.
 
     Attributes:
         summary: of the run so far, as it was written last.
@@ -65,7 +67,9 @@ class Folder:
         loggers: Sequence[Logger] = (),
         *,
         again: bool = False,
+        parts: Sequence[Saved] = (),
     ) -> None:
+        self._parts = parts
         self._folder = folder
         self._metrics = Jsonl(folder / METRICS, again=again)
         self._loggers = [self._metrics, *loggers]
@@ -157,6 +161,9 @@ class Folder:
                 ending.callback(logger.finish, self.summary)
 
     def _save(self, model: nn.Module, record: Record, name: str, name_of_rest: str) -> None:
+        if self._parts:
+            index_parts(self._folder, record[VERSION], self._parts)
+            return
         metadata = {VERSION: str(record[VERSION])}
         replace(self._folder / name, lambda part: save_file(saved(model), part, metadata))
         if rest := unsaved(model):

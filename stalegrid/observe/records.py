@@ -94,20 +94,26 @@ class Report:
 _NUMBERS = tuple(f.name for f in fields(Report) if f.name != "histogram")
 
 
-def summarise(vectors: Mapping[Unit, Tensor]) -> "Record":
-    """Return what a record says of the reports of a grid: losses are those of the last stages."""
+def summarise(vectors: Mapping[Unit, Tensor], weights: Mapping[int, float] | None = None) -> "Record":
+    """Return what a record says of the reports of a grid: losses are those of the last stages.
+
+    Args:
+        vectors: of the reports, by unit.
+        weights: of what a group's batch counts, by group: its samples, beside those of others; alike if left out.
+    """
     reports = {unit: Report.read(vector) for unit, vector in vectors.items()}
     top = max(unit.stage for unit in reports)
-    last = [report for unit, report in reports.items() if unit.stage == top]
+    last = {unit.group: report for unit, report in reports.items() if unit.stage == top}
+    own = dict.fromkeys(last, 1.0) if weights is None else weights
     _check_data(reports, top)
-    samples = sum(r.samples for r in last)
-    correct = sum(r.correct for r in last)
+    samples = sum(r.samples for r in last.values())
+    correct = sum(r.correct for r in last.values())
     return {
-        "loss": sum(r.loss_sum for r in last) / sum(r.losses for r in last),
+        "loss": sum(own[s] * r.loss_sum for s, r in last.items()) / sum(own[s] * r.losses for s, r in last.items()),
         "train_accuracy": None if math.isnan(correct) else correct / samples,
-        "lr": last[0].lr,
+        "lr": next(iter(last.values())).lr,
         "samples": int(samples),
-        "group_loss": [r.loss_sum / r.losses if r.losses else math.nan for r in last],
+        "group_loss": [r.loss_sum / r.losses if r.losses else math.nan for r in last.values()],
         "staleness": {str(unit): report.staleness() for unit, report in reports.items()},
     }
 

@@ -16,6 +16,7 @@ from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.displays import display_of
 from stalegrid.observe.folder import CONFIG, METRICS, Folder
 from stalegrid.observe.loggers import Logger, spared
+from stalegrid.observe.parts import Saved
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dispensable, Several
@@ -98,6 +99,7 @@ def make_sink(
     notebook: bool,
     keep_units: bool,
     again: bool = False,
+    parts: Sequence[Saved] = (),
 ) -> Sink:
     """Make the sink of a run, in whichever process the observer lives.
 
@@ -114,10 +116,11 @@ def make_sink(
         notebook: whether what is shown is read in one.
         keep_units: whether the parameters of every unit are kept.
         again: whether the run goes on in the folder.
+        parts: what of the model each stage saves; none where the observer saves it.
     """
     say = (lambda line: None) if quiet else partial(tell, name="stderr")
     kept = spared(loggers, say)
-    files = Folder(folder, facts, keep_units, limit, output.best, kept, again=again)
+    files = Folder(folder, facts, keep_units, limit, output.best, kept, again=again, parts=parts)
     for logger in kept:
         logger.start(settings)
     sinks: list[Sink] = [files]

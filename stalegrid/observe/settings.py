@@ -18,6 +18,9 @@ class OutputSettings(Group):
         folder: new folder for results.
         log_every: updates between two reports.
         evaluate_every: epochs between two evaluations; 0 for the end only.
+        evaluation: who measures and saves the model: whole, the observer, which has all of it; pipeline, the stages
+            themselves, each of which saves its part; auto, the stages of a model that is made stage by stage, where a
+            folder is named.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
             where the view keeps none.
         best: by what the best model is kept, in model-best.safetensors: test_accuracy, test_NAME of a metric, or with a
@@ -34,6 +37,7 @@ class OutputSettings(Group):
     folder: Path | None = None
     log_every: int = 10
     evaluate_every: float = 1.0
+    evaluation: str = "auto"
     gap: bool = True
     best: str | None = None
     loggers: list[str] | None = None

@@ -4,7 +4,7 @@ Does not know: groups, methods, engines.
 """
 
 from stalegrid.partition.asking import Otherwise
-from stalegrid.partition.balancing import balance
+from stalegrid.partition.balancing import balance, divide
 from stalegrid.partition.blocks import paths_of
 from stalegrid.partition.cutting import Partition, finest, partition
 from stalegrid.partition.elsewhere import check_on
@@ -20,6 +20,7 @@ __all__ = [
     "Shard",
     "balance",
     "check_on",
+    "divide",
     "finest",
     "partition",
     "paths_of",

@@ -64,6 +64,7 @@ class Partition:
         ties: trained parameters that several stages use.
         places: at which it could have been cut; 0 for one stage.
         others: the same for batches of other shapes.
+        training: whether it was cut as it trains, and not as it is evaluated.
     """
 
     cuts: tuple[int, ...]
@@ -77,6 +78,7 @@ class Partition:
     ties: tuple[Tie, ...] = ()
     places: int = field(default=0, compare=False)
     others: tuple[Variant, ...] = ()
+    training: bool = True
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -98,9 +100,9 @@ class Partition:
         """Build the stage modules, which share their parameters with the model; one stage is the model itself.
 
         Args:
-            model: a copy of the one that was cut; put into training mode, as a whole.
+            model: a copy of the one that was cut; put into the mode in which it was, as a whole.
         """
-        model.train()
+        model.train(self.training)
         if self.operations is None:
             return [model]
         pairs = zip(self.variants, _kinds(self.variants), strict=True)
@@ -117,6 +119,7 @@ def partition(
     *,
     apart: bool = True,
     more: Sequence[Tensors] = (),
+    training: bool = True,
 ) -> Partition:
     """Cut a model into stages.
 
@@ -130,15 +133,16 @@ def partition(
         blocks: paths of parts that are called in turn, each kept whole; None to follow the model's forward.
         apart: whether cuts may lie between the uses of a parameter; balanced ones do only where there is no other way.
         more: batches of other shapes, each a shape of its own; they are cut at the same names.
+        training: whether it is cut as it trains, and not as it is evaluated.
 
     Raises:
         ConfigError: there are fewer places to cut than asked for, the cuts are no good, or the stages would compute
             something else than the model.
     """
-    model = in_training(model)
+    model = in_training(model) if training else copied(model).eval()
     if stages == 1 and not cuts:
         check(model, inputs, form)
-        return Partition((), (), (), form)
+        return Partition((), (), (), form, training=training)
     if cuts is not None and len(cuts) != stages - 1:
         raise ConfigError(f"{stages} stages need {stages - 1} cuts (cuts: {', '.join(cuts) or 'none'})")
     check(copied(model), inputs, form)  # before capturing, which would take the blame
@@ -162,7 +166,7 @@ def partition(
         except ConfigError as problem:
             (following if coarse(capture, stages) else problems).append(problem)
             continue
-        made = _partition(capture, variants, cutter.costs, [*refused, *problems, *following], ties)
+        made = _partition(capture, variants, cutter.costs, [*refused, *problems, *following], ties, training)
         if cuts is None:
             warn_unfair(made.shares, sum(cutter.costs), capture.whole)
         return made
@@ -286,6 +290,7 @@ def _partition(
     seconds: list[float],
     problems: Sequence[ConfigError],
     ties: tuple[Tie, ...],
+    training: bool,
 ) -> Partition:
     (first, *others), chain, cuts = variants, capture.chain, variants[0].cuts
     kept = [f"{path} is kept whole{_why(chain.opaque.get(path))}" for path in capture.whole]
@@ -302,6 +307,7 @@ def _partition(
         ties,
         len(capture.places),
         tuple(Variant(v.cuts, v.layouts, v.chain.operations) for v in others),
+        training,
     )
 
 

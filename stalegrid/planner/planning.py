@@ -12,19 +12,17 @@ from stalegrid.consensus import NONE, choose_mixing, find_mixing, kind_of, turns
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.plans import ESTIMATED, Devices, check_share
-from stalegrid.programs import Grid, Lateral, Program, Schedule, Ties
+from stalegrid.plans import Devices, Gain, check_share
+from stalegrid.programs import Grid, Lateral, Program, Schedule
 from stalegrid.stages import View, find_view
 from stalegrid.timing import (
     Cost,
     CostTable,
+    DeviceTable,
     Disturbances,
     Estimate,
     estimate,
-    frozen_stages,
     has_units,
-    long_enough,
-    ties_of,
 )
 from stalegrid.written import text_of
 
@@ -53,6 +51,7 @@ class Candidate:
         estimate: what it takes.
         memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
         samples_per_second: of all groups together.
+        gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """
 
     settings: Settings
@@ -62,6 +61,7 @@ class Candidate:
     estimate: Estimate
     memory: tuple[int, ...]
     samples_per_second: float
+    gain: Gain | None = None
 
     @property
     def staleness(self) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ class Question:
         ConfigError: a number has no meaning.
     """
 
-    table: CostTable
+    table: CostTable | DeviceTable
     devices: int
     names: tuple[Named, ...] = USUAL
     memory: int | None = None
@@ -100,6 +100,11 @@ class Question:
     def __post_init__(self) -> None:
         if self.devices < 1:
             raise ConfigError(f"a plan is for at least one device (devices: {self.devices})")
+        if isinstance(self.table, DeviceTable) and len(self.table.columns) != self.devices:
+            raise ConfigError(
+                f"a plan is for all devices of a table (units: {self.devices}, devices: {len(self.table.columns)}); "
+                "profile as many, or leave out columns"
+            )
         if self.memory is not None and self.memory < 1:
             raise ConfigError(f"a device needs memory (memory: {self.memory} bytes)")
         for name in self.names:
@@ -121,6 +126,7 @@ def candidates(question: Question, settings: Settings) -> list[Candidate]:
         ConfigError: none runs, or what is given makes no sense.
     """
     check_share(settings.method.within)
+    settings.training.check_alike("a plan compares grids of several numbers of groups")
     found = sorted(_all(question, settings), key=lambda c: -c.samples_per_second)
     if not found:
         raise ConfigError(
@@ -194,8 +200,8 @@ def _method(candidate: Candidate) -> str:
 def _all(question: Question, settings: Settings) -> Iterator[Candidate]:
     for grid in _grids(question, settings):
         disturbances = Disturbances.parse(settings.devices, grid, settings.training.seed)
-        table = question.table.of_batch(settings.training.batch_size)
-        devices = Devices(disturbances, table.cut(grid.stages, settings.grid.cuts), table.handling)
+        table = question.table.of_batch(settings.training.largest)
+        devices = Devices.cut(disturbances, table, grid, settings.grid.cuts)
         for name in question.names:
             method = find_grid(name)
             if _runs(method, grid, settings):
@@ -253,7 +259,6 @@ def _of_method(
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
-    frozen, ties = frozen_stages(devices.costs), Ties(ties_of(devices.costs), always=view.elsewhere and not view.delay)
     seen: set[Schedule] = set()
     for micro in _micro_batches(method, grid, settings):
         for staleness in _vectors(method, grid, settings):
@@ -268,10 +273,10 @@ def _of_method(
             if schedule in seen or not _allowed(view, schedule):
                 continue
             seen.add(schedule)
-            updates = long_enough(schedule, ESTIMATED)
-            program = Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, travel, ties)
-            made = estimate(program, devices.time_model(program))
-            cuts = [cost.name for cost in devices.costs[1:]]
+            cut = devices.faster(grid, schedule, view, lateral, targets_travel=travel)
+            assert cut.costs is not None
+            program = cut.program(grid, schedule, view, lateral, targets_travel=travel)
+            made = estimate(program, cut.time_model(program))
             chosen = replace(
                 settings,
                 method=replace(
@@ -281,12 +286,12 @@ def _of_method(
                     queues=None,
                     micro_batches=micro,
                 ),
-                grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cuts),
+                grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(devices.costs)]
-            rate = 1000 * grid.groups * settings.training.batch_size / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(cuts), made, tuple(memory), rate)
+            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
+            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:
@@ -294,7 +299,8 @@ def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[i
         return (settings.method.micro_batches,)
     if method.stale or method.micro_batches == 1:
         return (method.micro_batches,)
-    whole = [m for m in range(1, settings.training.batch_size + 1) if settings.training.batch_size % m == 0]
+    size = settings.training.largest
+    whole = [m for m in range(1, size + 1) if size % m == 0]
     return [m for m in whole if grid.stages <= m <= 4 * grid.stages] or whole[-1:]
 
 

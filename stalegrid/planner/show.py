@@ -14,8 +14,11 @@ from stalegrid.config import option_of
 from stalegrid.methods import find_grid
 from stalegrid.observe import plain
 from stalegrid.planner.planning import Candidate
-from stalegrid.timing import CostTable, DeviceSettings
+from stalegrid.timing import CostTable, DeviceSettings, DeviceTable
 from stalegrid.written import groups, to_line
+
+SHOWN = 12
+"""Ways between hosts that are listed."""
 
 
 def costs(table: CostTable) -> Table:
@@ -26,6 +29,23 @@ def costs(table: CostTable) -> Table:
         sizes = (part.output, part.parameters, part.graph)
         shown.add_row(part.name, *(f"{ms:.3g}" for ms in times), *(f"{size / 1000:,.0f}" for size in sizes))
     return shown
+
+
+def devices(table: DeviceTable) -> Table:
+    """Show what the parts of a model cost on each device: a batch's forward, backward and update together."""
+    shown = plain("part", *(f"{i} {host} ms" for i, host in enumerate(table.hosts)), "output kB", "parameters kB")
+    for i, part in enumerate(table.parts):
+        costs = (column.parts[i] for column in table.columns)
+        times = (f"{cost.forward + cost.backward + cost.update:.3g}" for cost in costs)
+        shown.add_row(part.name, *times, *(f"{size / 1000:,.0f}" for size in (part.output, part.parameters)))
+    return shown
+
+
+def links(table: DeviceTable) -> list[str]:
+    """Say how hosts are linked, the slowest ways first."""
+    slowest = sorted(table.links.items(), key=lambda way: way[1].mbits)
+    lines = [f"{a} > {b}: {link.latency:.3g} ms, {link.mbits:,.4g} Mbit/s" for (a, b), link in slowest[:SHOWN]]
+    return lines + ([f"and {len(slowest) - SHOWN} more, none slower"] if len(slowest) > SHOWN else [])
 
 
 def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, float]) -> Table:

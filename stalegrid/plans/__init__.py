@@ -5,6 +5,7 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.gain import Gain
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of, whole_model
 from stalegrid.plans.measured import check_measured
@@ -19,6 +20,7 @@ from stalegrid.plans.served import (
     server_optimizer,
     updates_per_epoch,
 )
+from stalegrid.plans.staged import Staged, is_staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import facts, headline
 
@@ -28,9 +30,11 @@ __all__ = [
     "RETURNED",
     "Choices",
     "Devices",
+    "Gain",
     "Membership",
     "Plan",
     "ServedPlan",
+    "Staged",
     "Task",
     "cast_model",
     "check_measured",
@@ -39,6 +43,7 @@ __all__ = [
     "fingerprint",
     "grid_of",
     "headline",
+    "is_staged",
     "make_batches",
     "make_plan",
     "make_served_plan",

@@ -8,10 +8,12 @@ from stalegrid.plans.choices import Choices
 from stalegrid.plans.plan import Plan, make_plan
 from stalegrid.plans.served import ServedPlan, make_served_plan
 from stalegrid.plans.task import Task
-from stalegrid.timing import CostTable
+from stalegrid.timing import CostTable, DeviceTable
 
 
-def plan_of(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan | ServedPlan:
+def plan_of(
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
+) -> Plan | ServedPlan:
     """Settle and check every choice of a run; arguments and errors as for :func:`stalegrid.plans.plan.make_plan`."""
     served = isinstance(find(asked.method.name), ServerMethod)
     return (make_served_plan if served else make_plan)(task, asked, table, virtual=virtual)

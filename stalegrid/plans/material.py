@@ -6,12 +6,15 @@ Does not know: grids, stages, methods, engines.
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from stalegrid.data import (
     Batches,
+    CropAndFlip,
     Example,
     Slices,
     Stream,
@@ -20,9 +23,11 @@ from stalegrid.data import (
     check_size,
     check_stream,
     is_stream,
+    opened,
     reading_of,
 )
 from stalegrid.errors import ConfigError, DataError
+from stalegrid.loading import loading
 from stalegrid.objects import (
     Form,
     call,
@@ -56,10 +61,11 @@ def make_batches(
         micro_batches: M.
         here: groups whose batches will be asked for; all if left out.
     """
-    if is_stream(task.data):
-        return _stream(task, training, groups, micro_batches, here)
+    data = opened(task.data)
+    if is_stream(data):
+        return _stream(data, task.augment, training, groups, micro_batches, here)
     return Batches(
-        task.data,
+        data,
         groups=groups,
         batch_size=training.batch_size,
         micro_batches=micro_batches,
@@ -71,11 +77,16 @@ def make_batches(
 
 
 def _stream(
-    task: Task, training: TrainingSettings, groups: int, micro_batches: int, here: Collection[int] | None
+    data: Dataset[Any],
+    augment: CropAndFlip | None,
+    training: TrainingSettings,
+    groups: int,
+    micro_batches: int,
+    here: Collection[int] | None,
 ) -> Stream:
-    if task.augment is not None:
+    if augment is not None:
         raise ConfigError(
-            f"augment needs an ArrayDataset, not {type(task.data).__name__}; let the stream transform its own items"
+            f"augment needs an ArrayDataset, not {type(data).__name__}; let the stream transform its own items"
         )
     if training.drop_last is False:
         raise ConfigError(
@@ -83,7 +94,7 @@ def _stream(
             "shapes are known (training.drop_last: false); leave it out, or take data that has indices"
         )
     return Stream(
-        task.data,
+        data,
         groups=groups,
         batch_size=training.batch_size,
         micro_batches=micro_batches,
@@ -99,14 +110,15 @@ def make_test(task: Task, training: TrainingSettings) -> Slices | None:
     Raises:
         ConfigError: it has no samples by index, or the samples in a slice are said twice.
     """
-    if task.test is None:
+    test = opened(task.test)
+    if test is None:
         return None
-    if is_stream(task.test):
+    if is_stream(test):
         raise ConfigError(
-            f"the test data is a stream (it is: {type(task.test).__name__}), and every evaluation measures the same "
+            f"the test data is a stream (it is: {type(test).__name__}), and every evaluation measures the same "
             "samples; give as many of them as you like, as in test=list(itertools.islice(stream, 1000))"
         )
-    reading, asked = reading_of(task.test), training.test_batch_size
+    reading, asked = reading_of(test), training.test_batch_size
     if asked is None:
         return Slices(reading, reading.batch_size or TEST_BATCH, dtype_of(training))
     check_size(reading, asked, "test_batch_size")
@@ -157,26 +169,28 @@ def check_data(task: Task, training: TrainingSettings, batches: Batches | Stream
     if isinstance(batches, Stream):
         if training.workers:
             raise ConfigError(f"a stream is not read ahead (workers: {training.workers}); leave workers out")
-        check_stream(task.data, training.seed, batches.groups)
+        check_stream(opened(task.data), training.seed, batches.groups)
     else:
-        check_repeats(task.data, "training data", training.seed)
-    if task.test is not None and not is_stream(task.test):  # which is told of where slices are made
-        check_repeats(task.test, "test data", 0)
+        check_repeats(opened(task.data), "training data", training.seed)
+    test = opened(task.test)
+    if test is not None and not is_stream(test):  # which is told of where slices are made
+        check_repeats(test, "test data", 0)
 
 
-def check_last(model: nn.Module, form: Form, each: Sequence[Example]) -> None:
+def check_last(model: nn.Module, form: Form, each: Sequence[Example], whole: Collection[int]) -> None:
     """Refuse an incomplete last batch of an epoch that a model does not take, though it takes a whole one.
 
     Args:
         model: that is trained.
         form: of its arguments.
         each: batches, the first a whole one.
+        whole: samples that whole ones have.
 
     Raises:
         ConfigError: it fails on fewer samples, as normalisation over the batch does on one.
     """
     first = len(each[0].samples())
-    last = next((one for one in each if len(one.samples()) < first), None)
+    last = next((one for one in each if len(one.samples()) not in whole), None)
     if last is None or (problem := _failure(model, form, last)) is None:
         return
     if _failure(model, form, each[0]) is None:  # else whoever tries the first batch says what is wrong
@@ -225,7 +239,8 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
         ConfigError: it reaches a module, parameter or buffer beside those that it is given.
     """
     kept: list[object] = []
-    with suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):  # one that cannot be built is told of later
+    # The first optimizer of a process loads torch's compiler.  One that cannot be built is told of later.
+    with loading(), suppress(Exception), drawing(torch.device("cpu"), 0, "optimizer"):
         optimizer = task.fresh().optimizer_of((n, p) for n, p in model.named_parameters() if p.requires_grad)
         for own in dict.fromkeys((optimizer, *parts_of(optimizer))):
             kept += [value for name, value in vars(own).items() if name not in ("param_groups", "state", "parts")]

@@ -8,7 +8,7 @@ what the group would have trained of every update is left out.  A return is reco
 begins with the state of another one and with nothing in flight, and from then on it trains what is its own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,15 +105,20 @@ class Membership:
         """The groups that are there again in the end, and how they came back last."""
         return {b.group: Back(b.version, b.donor) for b in self.returned if b.group not in self.gone}
 
-    def left_out(self, version: int) -> int:
-        """Return how many updates up to a version went without a group, of all groups together."""
+    def left_out(self, version: int, sizes: Sequence[int]) -> int:
+        """Return how many samples up to a version were left out with groups that were not there.
+
+        Args:
+            version: from 0.
+            sizes: samples of each group's batch.
+        """
         out = 0
         for group in {loss.group for loss in self.lost}:
             ends = [back.version for back in self.returned if back.group == group]
             losses = [loss.version for loss in self.lost if loss.group == group]
             for number, begin in enumerate(losses):
                 end = ends[number] if number < len(ends) else version
-                out += max(0, min(end, version) - begin)
+                out += sizes[group] * max(0, min(end, version) - begin)
         return out
 
 

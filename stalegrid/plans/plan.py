@@ -24,12 +24,12 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
-from stalegrid.observe import Report, check_saved
+from stalegrid.observe import MeanReport, Report, Saved, check_saved, measurement
 from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
     C,
@@ -42,7 +42,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
-from stalegrid.plans.devices import Devices, settle_devices
+from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -57,12 +57,19 @@ from stalegrid.plans.material import (
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
+from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
     ASKED,
     GRADIENT,
+    LENT,
+    MEAN,
+    MEASURED,
+    REPLICA,
+    TAKEN,
+    TESTED,
     VERDICT,
     WEIGHTS,
     Edge,
@@ -75,7 +82,7 @@ from stalegrid.programs import (
     Schedule,
     Stoppable,
     TensorSpec,
-    Tie,
+    Through,
     Ties,
     Unit,
     flat_layout,
@@ -93,7 +100,7 @@ from stalegrid.stages import (
     name_of_view,
     parts_of,
 )
-from stalegrid.timing import CostTable, TimeModel
+from stalegrid.timing import CostTable, DeviceTable, TimeModel
 from stalegrid.written import text_of
 
 
@@ -121,6 +128,9 @@ class Plan:
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
+        staged: how stages measure and save the model; None where the observer does.
+        numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
+            itself can tell.
     """
 
     method: Method
@@ -142,6 +152,13 @@ class Plan:
     devices: Devices
     sums: bool = False
     membership: Membership = ALL
+    staged: Staged | None = None
+    numbers: Numbers | Counted | None = None
+
+    @property
+    def saves_parts(self) -> tuple[Saved, ...]:
+        """What each stage saves of the model; none where the observer saves it."""
+        return () if self.staged is None else self.staged.saved
 
     @property
     def grid(self) -> Grid:
@@ -254,7 +271,8 @@ class Plan:
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
-        return (version - self.membership.left_out(version) / self.grid.groups) / self.updates_per_epoch
+        sizes = self.turns.matrix.sizes
+        return (version - self.membership.left_out(version, sizes) / sum(sizes)) / self.updates_per_epoch
 
     def ended_at(self, version: int | None) -> "Plan":
         """Return the plan of a run that was asked to end by the verdict of a version, if it was."""
@@ -281,6 +299,10 @@ class Plan:
                 return tuple(dict.fromkeys(map(self._gradient, self.partition.crossing(stage - 1))))
             case "target":
                 return self.targets.layouts
+            case name if name == TESTED:
+                assert self.staged is not None
+                assert self.staged.partition is not None
+                return self.staged.partition.crossing(stage)
         return (self._layout(edge),)
 
     def _gradient(self, above: Layout) -> Layout:
@@ -302,7 +324,16 @@ class Plan:
                 return flat_layout(1, torch.uint8)
             case name if name == ASKED:
                 return flat_layout(2, torch.uint8)
-            case "snapshot":
+            case name if name == TAKEN:
+                return ()
+            case name if name == MEAN:
+                return MeanReport.layout(len(self.turns.members), len(read.counters))
+            case name if name == MEASURED:
+                assert self.staged is not None
+                return measurement(len(self.staged.metrics))
+            case name if name == LENT:
+                return tuple(_spec(one.name, read) for one in self._through.along(edge))
+            case name if name in ("snapshot", REPLICA):
                 counters = sum(math.prod(shape) for _, shape in read.counters)
                 return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
             case name if name == WEIGHTS:
@@ -313,14 +344,19 @@ class Plan:
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
         return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
 
+    @property
+    def _through(self) -> Through:
+        assert isinstance(self.program.watch, Through)
+        return self.program.watch
+
     def tied_bytes(self, stage: int) -> dict[str, int]:
         """Return the bytes of what a stage shares with others, by the owners' names."""
         ties = self.program.ties
         used = [*ties.owned(stage), *ties.mirrored(stage)]
-        return {tie.names[0]: _spec(tie, self.stages[tie.owner]).nbytes for tie in used}
+        return {tie.names[0]: _spec(tie.names[0], self.stages[tie.owner]).nbytes for tie in used}
 
     def _tied(self, edge: Edge) -> Layout:
-        return tuple(_spec(tie, self.stages[tie.owner]) for tie in self.program.ties.along(edge))
+        return tuple(_spec(tie.names[0], self.stages[tie.owner]) for tie in self.program.ties.along(edge))
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
@@ -337,11 +373,14 @@ class Plan:
             common,
             grid=dataclasses.replace(asked.grid, groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
             mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
+            output=asked.output if self.staged is None else dataclasses.replace(asked.output, evaluation=PIPELINE),
         )
 
 
 @drawing(CPU, 0, "plan")
-def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False) -> Plan:
+def make_plan(
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
+) -> Plan:
     """Settle and check every choice of a run.
 
     Args:
@@ -366,15 +405,19 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     per_epoch = updates if batches.updates_per_epoch is None else batches.updates_per_epoch
     travel = targets_travel(asked.training, batches) and grid.stages > 1
     end = end_of(asked.training, updates)
-    mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups)
-    turns = turns_of(asked.mixing, grid.groups, end)
+    sizes = batches.sizes.each
+    mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
+    turns = turns_of(asked.mixing, grid.groups, end, sizes)
     lateral = mixing.lateral(turns)
-    staleness = asked.method.staleness
+    staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
-        exchanging, within = partial(_lateral, mixing, turns), asked.method.within
+        within = asked.method.within
         staleness = devices.enough_staleness(method, grid, view, micro, exchanging, within, targets_travel=travel)
     schedule = schedule_of(method, grid.stages, staleness, asked.method.queues, micro, view.delay)
     view.check(schedule)
+    if devices.alike is not None:
+        devices = devices.faster(grid, schedule, view, exchanging, targets_travel=travel)
+        cuts = devices.cuts
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
@@ -387,8 +430,9 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     each = examples(batches, asked.training, end, cut=grid.stages > 1, targets=travel)
     first, *more = {shapes_of(one.inputs): one.inputs for one in each}.values()
     with precision.on(CPU):
-        check_last(tried, batches.form, each)
-        cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
+        check_last(tried, batches.form, each, batches.sizes.whole)
+        with cutting(asked.grid.cuts, cuts):
+            cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
     program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
@@ -420,6 +464,13 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
     trainable = tuple(sum(p.numel() for p in w.trainable()) for w in weights)
     layouts = tuple(StageLayout.of(w) for w in weights)
     _check_owned_once(model, layouts)
+    staged = None
+    if is_staged(asked.output, made=task.source is not None, stages=grid.stages):
+        with precision.on(CPU):
+            measuring = None if test is None else cut_measured(tried, test, cut, blocks, apart=apart)
+        staged = make_staged(model, stages, layouts, measuring, tuple(task.metrics))
+        own = watch.report_every, watch.snapshot_every, watch.chunks
+        program = dataclasses.replace(program, watch=Through(*own, grid.stages, staged.lent))
     if not has_name(mixing):
         vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
         check_mixing(mixing, turns, program, vectors, weights)
@@ -442,6 +493,8 @@ def make_plan(task: Task, asked: Choices, table: CostTable | None = None, *, vir
         tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
+        staged=staged,
+        numbers=batches.numbers.apart(),
     )
 
 
@@ -470,8 +523,8 @@ def _frozen(stages: Sequence[nn.Module]) -> int:
     return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
 
 
-def _spec(tie: Tie, read: StageLayout) -> TensorSpec:
-    entry = next(entry for entry in read.entries if entry.name == tie.names[0])
+def _spec(name: str, read: StageLayout) -> TensorSpec:
+    entry = next(entry for entry in read.entries if entry.name == name)
     return TensorSpec(entry.shape, entry.stride, read.dtype)
 
 

@@ -17,7 +17,7 @@ from stalegrid.data import Batches, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
-from stalegrid.observe import Takes, check_saved
+from stalegrid.observe import Saved, Takes, check_saved
 from stalegrid.partition import Shard, partition, split
 from stalegrid.plans.choices import (
     C,
@@ -46,6 +46,7 @@ from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
+from stalegrid.plans.staged import PIPELINE
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
@@ -70,7 +71,7 @@ from stalegrid.programs import (
 )
 from stalegrid.seeds import drawing
 from stalegrid.stages import Current, Maker, StageLayout, kinds_of, makers, parts_of
-from stalegrid.timing import Cost, CostTable, ServedTimes, drawn
+from stalegrid.timing import Cost, CostTable, DeviceTable, ServedTimes, drawn
 
 LEARNERS = 4
 """As many as there are where the user names no number."""
@@ -164,6 +165,11 @@ class ServedPlan:
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
     sums: bool = False
+
+    @property
+    def saves_parts(self) -> tuple[Saved, ...]:
+        """What each stage saves of the model: nothing, since the observer saves it."""
+        return ()
 
     @property
     def rules(self) -> Rules:
@@ -276,7 +282,7 @@ class ServedPlan:
 
 @drawing(torch.device("cpu"), 0, "plan")
 def make_served_plan(
-    task: Task, asked: Choices, table: CostTable | None = None, *, virtual: bool = False
+    task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
 ) -> ServedPlan:
     """Settle and check every choice of a run; see :func:`stalegrid.plans.plan.make_plan`."""
     method = find(asked.method.name)
@@ -287,6 +293,7 @@ def make_served_plan(
     for name, fields in GRID.items():
         refuse(getattr(asked, name), why, fields)
     training = asked.training
+    training.check_alike(f"{why}: servers take every gradient for as much as any other")
     rules, splits = rules_of(asked.servers, method)
     grid = Grid(rules.learners, 1)
     batches = make_batches(task, training, rules.learners, 1)
@@ -300,6 +307,11 @@ def make_served_plan(
     check_optimizer(task, model)
     check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)
+    if asked.output.evaluation == PIPELINE:
+        raise ConfigError(
+            f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
+            f"{PIPELINE}); leave evaluation out"
+        )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
     most = end if method.synchronous else end * rules.gather + 1
@@ -324,8 +336,13 @@ def make_served_plan(
     shapes = Shapes(shards, weights.counted().numel(), reported, weights.flat.dtype)
     known = table is not None or asked.devices.costs is not None
     if virtual and not known:
-        table = CostTable(max(1, training.batch_size), (NOMINAL,))
+        table = CostTable(max(1, training.largest), (NOMINAL,))
     devices, _ = settle_devices(asked.devices, grid, None, training, table, virtual=virtual)
+    if devices.unequal is not None:
+        raise ConfigError(
+            f"a table of devices is for grids, and has no links to servers (method: {method.name}, devices: "
+            f"{rules.learners}); give the costs of one device, and --devices.slow for learners that are slower"
+        )
     times = _times(devices, shapes)
     blank = Served(rules, asked.servers.number, end, watch)
     program = _program(blank, asked.servers, method, times, virtual)
@@ -445,7 +462,7 @@ def _probe(
     each = examples(batches, training, most, cut=False, targets=False)
     precision = precision_of(training)
     with precision.on(CPU):
-        check_last(model, batches.form, each)
+        check_last(model, batches.form, each, batches.sizes.whole)
         stages = partition(model, each[0].inputs, 1, form=batches.form).stages(copied(model))
     program, form = Program(Grid(1, 1), gpipe(1, 1), updates), batches.form
     trial = partial(probe, task, program, Current, corrections, stages, form=form, learning=True, precision=precision)

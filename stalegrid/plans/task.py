@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from stalegrid.data import CropAndFlip, repeating
+from stalegrid.data import CropAndFlip, Later, inside, opened, repeating
 from stalegrid.errors import ConfigError
 from stalegrid.objects import LossFunction, attach, copied, hooks_of, renewed
 from stalegrid.observe import Measure
@@ -27,12 +27,13 @@ class Task:
 
     Args:
         model: maps a batch of inputs to tensors.
-        data: map-style training data of (input, target) pairs, or of other trees of tensors; or a stream of such.
+        data: map-style training data of (input, target) pairs, or of other trees of tensors; or a stream of such; or
+            what opens it where it is read.
         loss: (outputs, targets) -> loss averaged over the samples, shape (); or its sum and what that counts (tokens,
             samples), each shape (), which are added up over an update before they are divided.
         optimizer: parameters, or named ones if its argument is called so -> a torch optimizer; called once a unit.
         scheduler: optimizer -> a torch scheduler, stepped once an update; None for a constant rate.
-        test: map-style test data; None for none.
+        test: map-style test data, or what opens it; None for none.
         augment: drawn anew for every epoch and sample; None for none.
         metrics: what is measured on the test data beside loss and accuracy, by name.
         source: where values of the model are that has none, see :func:`stalegrid.sources.built`; None where it has.
@@ -71,7 +72,7 @@ class Task:
         Model and data are shared.
         """
         own = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
-        sets = [part for data in (self.data, self.test) for part in (data, getattr(data, "dataset", None))]
+        sets = [*inside(self.data), *inside(self.test)]
         functions = renewed((self.loss, self.optimizer, self.scheduler), (*own, *sets))
         loss, optimizer, scheduler = functions
         return dataclasses.replace(self, loss=loss, optimizer=optimizer, scheduler=scheduler)
@@ -126,14 +127,21 @@ class Task:
         return None if self.scheduler is None else make_scheduler(self.scheduler, optimizer)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "hooks": hooks_of(self.model)}  # pickling a parameter drops them
+        sets = {"data": Later.of(self.data), "test": None if self.test is None else Later.of(self.test)}
+        return {**vars(self), **sets, "hooks": hooks_of(self.model)}  # pickling a parameter drops them
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         hooks = state.pop("hooks")
         vars(self).update(state)
         attach(self.model, hooks)
 
+    def let_go(self) -> None:
+        """Forget data that can be opened again: those who read it have it now."""
+        for data in (self.data, self.test):
+            if isinstance(data, Later):
+                data.let_go()
+
 
 def fingerprint(task: Task) -> str:
     """Summarise a task's data: sizes and some of the samples, drawn alike in every process."""
-    return " ".join(map(repeating.fingerprint, (task.data, task.test)))
+    return " ".join(repeating.fingerprint(opened(data)) for data in (task.data, task.test))

@@ -3,7 +3,7 @@
 Does not know: stages, how gradients are averaged.
 
 A loss that ignores some targets, or weighs them by class, averages over those that count.  Micro-batches and groups are
-averaged with equal weights, whatever counts in each, so the update is another than that of a loop over whole batches.
+averaged as they have samples, whatever counts in each, so the update is another than that of a loop over whole batches.
 A loss that returns a sum and what it counts is not.
 """
 
@@ -63,7 +63,7 @@ def _tell_means(loss: LossFunction, parts: Sequence[Tensor]) -> None:
             f"the loss ignores every target of a batch of the first update (ignore_index: {ignored_by(loss)}): its "
             "mean over none is not a number; take larger batches or fewer micro-batches"
         )
-    if len(set(counts)) > 1:
+    if len({count / len(targets) for count, targets in zip(counts, parts, strict=True)}) > 1:
         _tell(
             "micro-batches and groups are averaged with equal weights, but not equally many of their targets count in "
             f"the loss (from {min(counts):g} to {max(counts):g} in the first update, weighted by class): the update is "

@@ -19,6 +19,7 @@ from stalegrid.programs.settings import GridSettings, ServerSettings
 from stalegrid.programs.softsync import Delivery, Rules
 from stalegrid.programs.stopping import ASKED, END_RUN, VERDICT, Stoppable
 from stalegrid.programs.table import closed_form, ticks, tied_form
+from stalegrid.programs.through import LENT, MEAN, MEASURED, REPLICA, TAKEN, TESTED, Lent, Through
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 
@@ -32,9 +33,15 @@ __all__ = [
     "GONE",
     "GRADIENT",
     "LEAVE",
+    "LENT",
+    "MEAN",
+    "MEASURED",
     "MOST",
     "OBSERVER",
+    "REPLICA",
     "SAVE",
+    "TAKEN",
+    "TESTED",
     "VERDICT",
     "WEIGHTS",
     "Action",
@@ -49,6 +56,7 @@ __all__ = [
     "Lateral",
     "Layout",
     "Led",
+    "Lent",
     "Live",
     "Message",
     "NoLateral",
@@ -62,6 +70,7 @@ __all__ = [
     "Stoppable",
     "Tag",
     "TensorSpec",
+    "Through",
     "Tie",
     "Ties",
     "Unit",

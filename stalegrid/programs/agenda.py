@@ -79,8 +79,10 @@ class Agenda:
 
     def silence(self, agents: Collection[Unit]) -> int:
         """Return for how many steps of others agents may rightly hear nothing."""
+        if self.watch is None:
+            return 1
         # The observer alone hears nothing for as long as units take to their next report.
-        return self.watch.report_every if self.watch and set(agents) == {OBSERVER} else 1
+        return (self.watch.report_every if set(agents) == {OBSERVER} else 1) + self.watch.pause
 
     def expendable(self, unit: Unit) -> bool:
         """Return whether the others can go on without an agent: they cannot."""

@@ -13,7 +13,7 @@ runs, with ``w`` batches in flight before the first backward::
             [G(b)]                                forward again, where the view makes graphs late
             B(b)
         [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
-        [L(n)] [V(n+1)]                           report, snapshot
+        [L(n)] [V(n+1)]                           report, snapshot, or what :mod:`stalegrid.programs.through` says
         [P(n+1)]                                  save; see :mod:`stalegrid.programs.saving`
 
 A forward or backward may also carry what stages share that use the same parameter; :mod:`stalegrid.programs.ties` says
@@ -33,8 +33,9 @@ from stalegrid.programs.grid import OBSERVER, Grid, Unit
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.saving import Saves, resumed
 from stalegrid.programs.schedules import Schedule
+from stalegrid.programs.through import THROUGH
 from stalegrid.programs.ties import GRADIENT, WEIGHTS, Ties
-from stalegrid.programs.watch import Watch, watched
+from stalegrid.programs.watch import Watch
 
 
 class Back(NamedTuple):
@@ -132,17 +133,18 @@ class Program(Agenda):
         if edge.name in ("activation", "target", WEIGHTS):
             last = (tag.index + 1 - windows[edge.target.stage]) // self.schedule.micro_batches
             return self._versions(edge.source, tag.index, last)
-        # A gradient is taken in the update that it was sent in; the observer has heard all of a version when it saves.
-        if edge.name in ("gradient", GRADIENT) or OBSERVER in (edge.source, edge.target):
+        # A gradient is taken in the update that it was sent in; all is measured of a version when it is saved.
+        if edge.name in ("gradient", GRADIENT, *THROUGH) or OBSERVER in (edge.source, edge.target):
             return range(0)
         return self.lateral.crossing(tag)
 
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives, in canonical order."""
+        watched = [] if self.watch is None else self.watch.inbound(self.units, agent)
         if agent == OBSERVER:
-            return watched(self.units)
+            return watched
         s, k = agent.group, agent.stage
-        edges = list(self.lateral.edges(agent))
+        edges = [*self.lateral.edges(agent), *watched]
         if k > 0:
             edges.append(Edge("activation", Unit(s, k - 1), agent))
         if k < self.grid.stages - 1:
@@ -210,7 +212,7 @@ class Program(Agenda):
             yield Action(Kind.UPDATE, n)
             yield from self.lateral.after_update(unit, n)
             if self.watch is not None:
-                yield from self.watch.seen(unit, n, self.updates)
+                yield from self.watch.seen(unit, self.units, n, self.updates)
             if self.saved(n + 1):
                 yield Action(Kind.SAVE, n + 1)
 

@@ -39,7 +39,7 @@ from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.grid import OBSERVER, Unit, learner, server
 from stalegrid.programs.saving import Saves
 from stalegrid.programs.softsync import Delivery, Rules, Turns
-from stalegrid.programs.watch import Watch, watched
+from stalegrid.programs.watch import Watch
 
 DOOR = server(0)
 """The server that decides whose gradient is next."""
@@ -101,7 +101,7 @@ class Served(Agenda):
     def inbound(self, agent: Unit) -> list[Edge]:
         """Return every edge on which the agent ever receives, in canonical order."""
         if agent == OBSERVER:
-            return watched(self.shards)
+            return [] if self.watch is None else self.watch.inbound(self.shards, agent)
         if agent in self.shards:
             pushes = [Edge("push", unit, agent) for unit in self.learners]
             return [*pushes, *([] if agent == DOOR else [Edge("turn", DOOR, agent)])]
@@ -278,7 +278,7 @@ class Service:
             yield from self.answer()
         # Where the run leaves, whoever goes on does all that comes after the save.
         if updated and program.watch is not None and turns.version != program.left:
-            yield from program.watch.seen(self._unit, turns.version - 1, program.updates)
+            yield from program.watch.seen(self._unit, program.shards, turns.version - 1, program.updates)
 
     def lose(self, number: int) -> Iterator[Action]:
         """Yield what is due when a learner was found to be gone."""

@@ -3,7 +3,7 @@
 Does not know: what a report or a snapshot says.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
@@ -24,6 +24,11 @@ class Watch:
     snapshot_every: int | None = None
     chunks: int = 0
 
+    @property
+    def pause(self) -> int:
+        """Steps for which units do something else than to train, at most: none."""
+        return 0
+
     def reports(self, update: int, updates: int) -> bool:
         """Return whether units report after this update of so many."""
         return update + 1 == updates or (update + 1) % self.report_every == 0
@@ -32,10 +37,16 @@ class Watch:
         """Return whether units send their parameters at this version."""
         return version == updates or (self.snapshot_every is not None and version % self.snapshot_every == 0)
 
-    def seen(self, unit: Unit, update: int, updates: int) -> Iterator[Action]:
-        """Yield what a unit tells the observer after an update."""
-        if self.reports(update, updates):
-            yield Action(Kind.REPORT, update, sends=(Tag(Edge("report", unit, OBSERVER), update),))
+    def seen(self, unit: Unit, units: Sequence[Unit], update: int, updates: int) -> Iterator[Action]:
+        """Yield what a unit tells the observer after an update.
+
+        Args:
+            unit: that tells.
+            units: all of them.
+            update: that it has made.
+            updates: of the run.
+        """
+        yield from self._reported(unit, update, updates)
         if self.snapshots(update + 1, updates):
             yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
 
@@ -64,12 +75,20 @@ class Watch:
         if self.reports(update, updates):
             yield Action(Kind.REPORT, update, tuple(Tag(Edge("report", u, OBSERVER), update) for u in units))
         if self.snapshots(update + 1, updates):
-            needs = tuple(Tag(Edge("snapshot", u, OBSERVER), update + 1) for u in units)
-            yield Action(Kind.COLLECT, update + 1, needs)
-            for chunk in range(self.chunks):
-                yield Action(Kind.EVALUATE, chunk)
+            yield from self.told(units, update + 1)
 
+    def told(self, units: Sequence[Unit], version: int) -> Iterator[Action]:
+        """Yield what the observer does with what it is told of a version."""
+        yield Action(Kind.COLLECT, version, tuple(Tag(Edge("snapshot", u, OBSERVER), version) for u in units))
+        for chunk in range(self.chunks):
+            yield Action(Kind.EVALUATE, chunk)
 
-def watched(units: Iterable[Unit]) -> list[Edge]:
-    """Return every edge on which the observer receives from units, in canonical order."""
-    return sorted(Edge(name, unit, OBSERVER) for unit in units for name in ("report", "snapshot"))
+    def inbound(self, units: Sequence[Unit], agent: Unit) -> list[Edge]:
+        """Return the edges on which an agent receives for what the observer sees, in canonical order."""
+        if agent != OBSERVER:
+            return []
+        return sorted(Edge(name, unit, OBSERVER) for unit in units for name in ("report", "snapshot"))
+
+    def _reported(self, unit: Unit, update: int, updates: int) -> Iterator[Action]:
+        if self.reports(update, updates):
+            yield Action(Kind.REPORT, update, sends=(Tag(Edge("report", unit, OBSERVER), update),))

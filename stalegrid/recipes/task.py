@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from stalegrid.data import CropAndFlip, Division, Reading, check_size, given, is_stream, load
+from stalegrid.data import CropAndFlip, Division, Later, Reading, check_size, given, is_stream, load
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.models import build
@@ -58,11 +58,12 @@ def make_task(config: RunConfig) -> Task:
     model, source = _model(config, train.dataset if isinstance(train, Reading) else train)
     return Task(
         model=model,
-        data=train,
+        # Who has compared it with others, and does not read it, need not keep it.
+        data=Later(partial(_again, config.data, config.training.seed, 0), train),
         loss=_loss(config.loss),
         optimizer=_optimizer(config),
         scheduler=_scheduler(config, _size(train, config.training.seed), drop_last),
-        test=test,
+        test=None if test is None else Later(partial(_again, config.data, config.training.seed, 1), test),
         augment=CropAndFlip() if augment else None,
         metrics=_metrics(config.metrics.names),
         source=source,
@@ -84,6 +85,13 @@ def _data(asked: DataSettings, seed: int) -> tuple[Dataset[Any], Dataset[Any] | 
     for data in found[: 1 if found[1] is None else 2]:
         _check_set(data, asked.name)
     return given(found[0]), None if found[1] is None else given(found[1])
+
+
+def _again(asked: DataSettings, seed: int, which: int) -> Dataset[Any]:
+    """Make the training (0) or the test (1) set once more."""
+    found = _data(asked, seed)[which]
+    assert found is not None  # else there would be nothing to ask for
+    return found
 
 
 def _check_set(data: object, path: str) -> None:
@@ -262,8 +270,8 @@ def _scheduler(
         raise ConfigError(unknown("schedule", asked.name, list(SCHEDULES)))
     if asked.name == "constant":
         return None
-    if config.training.batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {config.training.batch_size}")
+    if config.training.largest < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {config.training.largest}")
     per_epoch = _updates_per_epoch(config, samples, drop_last)
     updates = updates_of(config.training, per_epoch)
     if asked.name == "cosine":
@@ -279,11 +287,11 @@ def _scheduler(
 def _updates_per_epoch(config: RunConfig, samples: int | None, drop_last: bool) -> float | None:
     if samples is None:
         return None
-    method, size = find(config.method.name), config.training.batch_size
+    method, training = find(config.method.name), config.training
     if not isinstance(method, ServerMethod):
-        return Division(samples, grid_of(method, config.grid).groups * size, drop_last).updates
+        return Division(samples, sum(training.sizes(grid_of(method, config.grid).groups)), drop_last).updates
     rules, _ = rules_of(config.servers, method)
-    return updates_per_epoch(rules, Division(samples, rules.learners * size, drop_last).updates)
+    return updates_per_epoch(rules, Division(samples, sum(training.sizes(rules.learners)), drop_last).updates)
 
 
 def _one_cycle(optimizer: Optimizer, updates: int) -> lr_scheduler.LRScheduler:

@@ -17,6 +17,7 @@ from stalegrid.methods import SERVER_METHODS
 from stalegrid.observe import (
     BEST,
     CONFIG,
+    INDEX,
     METRICS,
     MODEL,
     PREFIX,
@@ -24,6 +25,7 @@ from stalegrid.observe import (
     TRACE,
     UNSAVED,
     UNSAVED_BEST,
+    UNSAVED_INDEX,
     VERSION,
     VIRTUAL,
     Record,
@@ -162,17 +164,30 @@ def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dic
     Raises:
         DataError: a file cannot be read, or holds something else.
     """
+    if which == MODEL and not exists(folder / MODEL) and exists(folder / INDEX):
+        return _of_parts(folder, INDEX), _of_parts(folder, UNSAVED_INDEX) if exists(folder / UNSAVED_INDEX) else {}
     rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
     return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
 
 
 def interrupted_whole(folder: Path) -> bool:
     """Return whether a run that was interrupted left a summary and the mean model that it speaks of."""
-    if not exists(folder / SUMMARY) or not exists(folder / MODEL):
+    if not exists(folder / SUMMARY):
+        return False
+    if exists(folder / INDEX):
+        return bool(read_json(folder / INDEX, _INDEX)["metadata"][VERSION] == str(read_summary(folder).get(VERSION)))
+    if not exists(folder / MODEL):
         return False
     with safe_open(folder / MODEL, framework="pt") as file:
         # They are written one after the other.
         return bool((file.metadata() or {}).get(VERSION) == str(read_summary(folder).get(VERSION)))
+
+
+def _of_parts(folder: Path, index: str) -> dict[str, Tensor]:
+    """Read the tensors that an index names, a file at a time."""
+    where: dict[str, str] = read_json(folder / index, _INDEX)["weight_map"]
+    found = {name: _tensors(folder / Path(name).name) for name in sorted(set(where.values()))}
+    return {key: found[name][key] for key, name in where.items()}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -181,6 +196,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as problem:
         raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
 
+
+_NAME = Kind("a text", lambda name: isinstance(name, str))
+
+_INDEX: dict[Any, Any] = {"metadata": {VERSION: TEXT}, "weight_map": {_NAME: TEXT}}
 
 _CONFIG: dict[Any, Any] = {
     Kind("the name of a group", lambda name: isinstance(name, str)): {},

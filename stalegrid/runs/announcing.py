@@ -16,5 +16,7 @@ def announce_run(asked: Asked, plan: Plan | ServedPlan, folder: Path) -> None:
     settings = asked.settings
     line = headline(plan, settings.engine.kind, settings.engine.threads)
     announce(line, plan.settled(settings).plain(), folder, asked.quiet)
+    if not asked.quiet and (gain := plan.devices.gain) is not None:
+        tell(str(gain))
     if asked.source is None and not asked.quiet and (begun := asked.start.told(plan)):
         tell(sentence(begun))

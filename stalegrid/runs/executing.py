@@ -4,6 +4,7 @@ Does not know: who asks, how any part works.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stalegrid.config import Settings
@@ -46,6 +47,8 @@ def execute(
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
+    if keep_units:  # which the observer alone has
+        settings = replace(settings, output=replace(settings.output, evaluation="whole"))
     start = start_of(settings.output.folder, resume if reshape else None, start_from)
     settings, source = goes_on(settings, None if reshape else resume)
     check_start(source, start)

@@ -66,7 +66,7 @@ def donors(settings: Settings, membership: Membership, groups: int, wanted: list
     if not wanted or set(wanted) - membership.gone:
         asked, lost = (", ".join(map(str, sorted(some))) or "none" for some in (wanted, membership.gone))
         raise ConfigError(f"no such group is lost (asked for: {asked}, lost: {lost})")
-    turns = turns_of(settings.mixing, groups, 1)
+    turns = turns_of(settings.mixing, groups, 1, settings.training.sizes(groups))
     turns.only(membership.gone - set(wanted))
     there = [s for s in range(groups) if s not in membership.gone]
     return {s: next((r for r in turns.matrix.neighbours(s) if r in there), there[0]) for s in wanted}

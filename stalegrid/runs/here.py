@@ -41,8 +41,9 @@ def on_this_host(asked: Asked) -> Result:
                 raise
             warnings.warn("interrupted: the result is the model as it was measured last", stacklevel=4)
         summary = read_summary(folder)
-        kept = models(task, settings, summary)
-        for which, model in kept.items():
+        empty = bool(plan.saves_parts) and task.source is not None
+        kept = models(task, settings, summary, empty=empty)
+        for which, model in () if empty else kept.items():
             restore(model, *read_model(folder, which))
         return result(kept, task, settings, summary)
 

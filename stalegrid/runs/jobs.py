@@ -23,7 +23,7 @@ def job_of(asked: Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     again = asked.source is not None
     begun = asked.begun_with(plan)
     told_of_plan = {**facts(plan), **({"start": begun} if begun else {})}
-    sink = partial(make_sink, folder, told_of_plan, limit, plan.program.updates, *told, again)
+    sink = partial(make_sink, folder, told_of_plan, limit, plan.program.updates, *told, again, plan.saves_parts)
     kept = keeping(asked, plan, folder, written)
     trace = settings.output.trace
     start = asked.start if asked.source is None else ANEW

@@ -6,9 +6,9 @@ Does not know: how a run is planned, how the processes speak with each other.
 from dataclasses import replace
 from functools import partial
 
-from stalegrid.engines import Surroundings, layout_of_state, torchrun
+from stalegrid.engines import Surroundings, torchrun
 from stalegrid.observe import restore, tell
-from stalegrid.plans import Plan, ServedPlan, fingerprint
+from stalegrid.plans import Plan, ServedPlan
 from stalegrid.report import read_model, read_summary
 from stalegrid.runs.announcing import announce_run
 from stalegrid.runs.asked import Asked
@@ -24,9 +24,7 @@ def on_torchrun(asked: Asked) -> Result:
     task, settings = asked.task, asked.settings
     with torchrun.joined(settings.engine.deadline) as peers:
         peers.check_same("switches of torch", lambda: Surroundings.here().text())
-        peers.check_same("models", lambda: layout_of_state(task.model))
-        peers.check_same("initial values", lambda: "" if task.source is None else task.source.text())
-        peers.check_same("data", lambda: fingerprint(task))
+        peers.check_task(task)
         peers.check_same("checkpoints", lambda: "" if asked.source is None else asked.source.folder.name)
         say = partial(tell, name="stderr") if peers.rank == 0 else str
         asked = by_hosts(asked, torchrun.hosts(), say)
@@ -47,8 +45,12 @@ def on_torchrun(asked: Asked) -> Result:
                 if peers.rank == 0:
                     asked.end(folder, summary)
                 first, alone = peers.rank == 0, task.source is not None
-                kept = models(task, settings, summary, empty=alone and not first)
+                staged = bool(plan.saves_parts)
+                kept = models(task, settings, summary, empty=staged or (alone and not first))
                 for which, model in kept.items():
+                    if staged:  # whose files may be on other hosts
+                        model.to("meta")
+                        continue
                     if first:
                         restore(model, *read_model(folder, which))
                     if not alone:

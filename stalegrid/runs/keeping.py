@@ -10,7 +10,7 @@ import torch
 
 from stalegrid.checkpoints import FOLDER, ORIGIN
 from stalegrid.config import Settings
-from stalegrid.data import is_stream
+from stalegrid.data import is_stream, opened
 from stalegrid.engines import Keeping, Measured, use_device
 from stalegrid.observe import Record
 from stalegrid.plans import Plan, ServedPlan, cast_model, origin_of
@@ -29,7 +29,7 @@ def keeping(asked: Asked, plan: Plan | ServedPlan, folder: Path, written: Record
         warnings.warn(
             f"virtual time begins at 0 (checkpoint: {source.folder}): the run has had none before", stacklevel=4
         )
-    if source is not None and is_stream(asked.task.data):
+    if source is not None and is_stream(opened(asked.task.data)):
         warnings.warn(
             f"the stream is gone through once more, from its beginning to version {source.version}, without training",
             stacklevel=4,

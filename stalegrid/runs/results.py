@@ -20,8 +20,9 @@ class Result:
     """What came of a run.
 
     Attributes:
-        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode; under
-            torchrun, of a model that was given as a function, in the first process alone: in others without values.
+        model: a copy of the user's model with the mean parameters and buffers over groups, in evaluation mode; without
+            values, on the device ``meta``, where stages have saved a model that was made stage by stage, or any under
+            torchrun; and of one that was made so under torchrun in all processes but the first.
         summary: the content of ``summary.json``.
         folder: where the results are; None if no folder was asked for.
         best: a copy with the parameters and buffers of the best evaluation; None where ``output.best`` says nothing, or

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 
-from stalegrid.agents import build_agents
+from stalegrid.agents import Agent, build_agents
 from stalegrid.data import Readers
 from stalegrid.engines import Job, computing, kept_by, noted, recorded, simulate, use_device
-from stalegrid.observe import Dated, Timeline, write_trace
+from stalegrid.observe import Dated, Sink, Timeline, write_trace
+from stalegrid.programs import Unit
 from stalegrid.seeds import kept
 from stalegrid.timing import NANOSECONDS, Clock
 
@@ -20,18 +21,26 @@ def simulated(job: Job, leaving: Callable[[], bool]) -> bool:
     device = use_device(job.engine.device, 0)
     program, model, traced = job.plan.program, job.plan.time_model, job.trace
     timeline = Timeline(virtual=model is not None)
+
+    def build(sink: Sink, readers: Readers) -> dict[Unit, Agent]:
+        return build_agents(job.task, job.plan, program.agents, device, sink, readers, job.begins(), job.save_part)
+
     noting = partial(noted, folder=job.folder, again=program.saves.since > 0)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(job.task, job.plan, program.agents, device, sink, readers, job.begins())
+            agents = build_agents(
+                job.task, job.plan, program.agents, device, sink, readers, job.begins(), job.save_part
+            )
             with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(job.task, job.plan, program.agents, device, dated, readers, job.begins())
+            agents = build_agents(
+                job.task, job.plan, program.agents, device, dated, readers, job.begins(), job.save_part
+            )
             with noting(agents) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:

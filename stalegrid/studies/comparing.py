@@ -118,10 +118,17 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
         method=own,
         grid=replace(whole, groups=groups, stages=stages, cuts=whole.cuts if stages == whole.stages else None),
         mixing=mixing,
-        training=replace(base.training, batch_size=base.training.batch_size * (whole.groups // groups)),
+        training=replace(base.training, batch_size=_merged(base.training.sizes(whole.groups), groups)),
         engine=replace(base.engine, processes=processes),
         output=replace(base.output, folder=None),
     )
+
+
+def _merged(sizes: Sequence[int], groups: int) -> int | list[int]:
+    """Return the batches of fewer groups, each of which takes what several took."""
+    several = len(sizes) // groups
+    found = [sum(sizes[s : s + several]) for s in range(0, len(sizes), several)]
+    return found[0] if len(set(found)) == 1 else found
 
 
 def _check(base: RunConfig, methods: Sequence[str], seeds: int) -> None:

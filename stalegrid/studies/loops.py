@@ -162,7 +162,8 @@ def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | 
     """Return the loop of exact gradients, which averages over groups or has one."""
     if plan.corrections or (plan.grid.groups > 1 and not _all_reduce(plan)):
         return None
-    return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, **common)
+    sizes = plan.turns.matrix.sizes
+    return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, B=sizes, **common)
 
 
 def _all_reduce(plan: Plan) -> bool:

@@ -22,7 +22,7 @@ from stalegrid.planner import Candidate
 from stalegrid.plans import Task
 from stalegrid.programs import Kind, Unit
 from stalegrid.runs import execute
-from stalegrid.timing import NANOSECONDS, Cost, CostTable, long_enough, steady
+from stalegrid.timing import NANOSECONDS, Cost, CostTable, DeviceTable, long_enough, steady
 
 
 def rehearse(task: Task, candidate: Candidate, updates: int) -> float:
@@ -38,7 +38,7 @@ def rehearse(task: Task, candidate: Candidate, updates: int) -> float:
     return _run(task, settings, long_enough(candidate.schedule, updates))
 
 
-def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
+def emulate(candidate: Candidate, table: CostTable | DeviceTable, updates: int) -> float:
     """Let real processes sleep for what the costs say, and return milliseconds a batch.
 
     Args:
@@ -50,8 +50,10 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
     batch = candidate.schedule.micro_batches
     with tempfile.TemporaryDirectory(prefix="stalegrid-costs-") as folder:
         path = Path(folder) / "costs.yaml"
-        costs = table.cut(grid.stages, candidate.cuts)
-        CostTable(batch, costs).write(path)
+        stages = table.joined(table.bounds(grid, candidate.cuts))
+        # What handling costs, these processes spend by themselves.
+        alone = partial(dataclasses.replace, batch_size=batch, handling=0.0)
+        (stages.each(alone) if isinstance(stages, DeviceTable) else alone(stages)).write(path)
         asked = candidate.settings
         settings = dataclasses.replace(
             asked,
@@ -59,7 +61,7 @@ def emulate(candidate: Candidate, table: CostTable, updates: int) -> float:
             devices=dataclasses.replace(asked.devices, costs=path, emulate=True),
             training=dataclasses.replace(asked.training, batch_size=batch),
         )
-        task = _small(candidate, costs, batch * grid.groups)
+        task = _small(candidate, stages.parts, batch * grid.groups)
         return _run(task, settings, long_enough(candidate.schedule, updates))
 
 

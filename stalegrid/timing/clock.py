@@ -30,7 +30,10 @@ from stalegrid.observe import Recorder
 from stalegrid.programs import (
     ASKED,
     GRADIENT,
+    LENT,
     OBSERVER,
+    TAKEN,
+    TESTED,
     VERDICT,
     WEIGHTS,
     Action,
@@ -41,11 +44,13 @@ from stalegrid.programs import (
     Tag,
     Unit,
 )
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import NANOSECONDS, Cost
 from stalegrid.timing.disturbances import Disturbances, Outage
+from stalegrid.timing.links import Link
 from stalegrid.timing.pace import Pace, durations
 
-LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn")
+LINKED = ("activation", "gradient", "target", WEIGHTS, GRADIENT, "push", "weights", "turn", TESTED, TAKEN, LENT)
 """Edges within a group, or between learners and servers; all others, but those to the observer, are lateral."""
 
 TIMELESS = (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE, Kind.DISCARD, Kind.STOP)
@@ -57,11 +62,14 @@ class TimeModel:
     """What actions take and messages weigh.
 
     Args:
-        stages: costs of each stage, for the batch of an update.
+        stages: costs of each stage, for the batch of an update, the largest of any group.
         micro_batches: M, in which that batch is split.
         handling: milliseconds of a unit's own time for each MB that it sends or receives.
-        nbytes: of every message of an edge.
+        nbytes: of every message of an edge, likewise.
         disturbances: what happens to equal devices.
+        portions: what part of the largest batch each group takes; all of it if left out.
+        unequal: what each unit's own device takes, its parts being the stages, and how hosts are linked; None where all
+            are alike.
     """
 
     stages: tuple[Cost, ...]
@@ -69,11 +77,36 @@ class TimeModel:
     handling: float
     nbytes: Callable[[Edge], int]
     disturbances: Disturbances
+    portions: tuple[float, ...] = field(default=(), kw_only=True)
+    unequal: DeviceTable | None = field(default=None, kw_only=True)
 
     def pace(self, unit: Unit) -> Pace:
         """Return what the actions of a unit take; the observer's take no time."""
-        usual = {} if unit == OBSERVER else durations(self.stages[unit.stage], self.micro_batches)
-        return Pace(unit, usual, self.disturbances)
+        if unit == OBSERVER:
+            return Pace(unit, {}, self.disturbances)
+        stages, portion = self.stages if self.unequal is None else self.unequal.of(unit).parts, self._portion(unit)
+        cost = stages[unit.stage]
+        own = cost if portion == 1.0 else cost.of_batch(portion)
+        return Pace(unit, durations(own, self.micro_batches), self.disturbances)
+
+    def weight(self, edge: Edge) -> int:
+        """Return the bytes of every message of an edge, for the batch of its group."""
+        of_batch = edge.name in ("activation", "gradient", "target")
+        return round(self._portion(edge.source) * self.nbytes(edge)) if of_batch else self.nbytes(edge)
+
+    def handled(self, unit: Unit, nbytes: int) -> int:
+        """Return the nanoseconds of a unit's own time that a message of so many bytes takes."""
+        each = self.handling if self.unequal is None else self.unequal.of(unit).handling
+        return round(nbytes / 1e6 * each * NANOSECONDS)
+
+    def link(self, edge: Edge) -> Link:
+        """Return how the messages of an edge travel."""
+        if self.unequal is not None and self.unequal.links:
+            return self.unequal.link(edge.source, edge.target)
+        return self.disturbances.link if edge.name in LINKED else self.disturbances.lateral_link
+
+    def _portion(self, unit: Unit) -> float:
+        return self.portions[unit.group] if self.portions else 1.0
 
 
 def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], int]:
@@ -126,14 +159,16 @@ class Line:
     """What the clock knows of one edge.
 
     Attributes:
-        handled: nanoseconds that a message takes of its sender's and of its receiver's own time.
+        sent: nanoseconds that a message takes of its sender's own time.
+        taken: likewise of its receiver's.
         occupied: nanoseconds that a message keeps its sender's port busy.
         latency: nanoseconds.
         outages: in which nothing leaves.
         arrivals: of messages that have been sent and not been used.
     """
 
-    handled: int
+    sent: int
+    taken: int
     occupied: int
     latency: int
     outages: tuple[Outage, ...]
@@ -169,7 +204,7 @@ class Clock:
         start, handled, travelled = lane.free, 0, 0
         for tag in action.needs:
             line = lines[tag.edge]
-            handled += line.handled
+            handled += line.taken
             arrival = line.arrivals.popleft()
             if arrival > start:
                 start, travelled = arrival, line.occupied + line.latency
@@ -188,9 +223,9 @@ class Clock:
             self._recorder.executed(unit, action, start, end)
         for tag in action.sends:
             line = lines[tag.edge]
-            if line.handled:
-                lane.sending += line.handled
-                lane.free = end = end + line.handled
+            if line.sent:
+                lane.sending += line.sent
+                lane.free = end = end + line.sent
             left = _depart(lane, line, end) if line.occupied or line.outages else end
             arrival = left + line.occupied + line.latency
             # A verdict holds nobody up, whenever the last of those whom it judges came so far.
@@ -254,10 +289,12 @@ def _lane(unit: Unit, model: TimeModel) -> Lane:
 def _line(edge: Edge, model: TimeModel) -> Line:
     if OBSERVER in (edge.source, edge.target) or edge.name == ASKED:
         # Neither measuring nor asking takes virtual time, so that watching a run does not change its dates.
-        return Line(0, 0, 0, ())
-    disturbances = model.disturbances
-    link = disturbances.link if edge.name in LINKED else disturbances.lateral_link
-    outages = disturbances.delays(edge.source, edge.target)
-    nbytes = model.nbytes(edge)
-    handled = round(nbytes / 1e6 * model.handling * NANOSECONDS)
-    return Line(handled, link.occupied(nbytes), round(link.latency * NANOSECONDS), outages)
+        return Line(0, 0, 0, 0, ())
+    link, nbytes = model.link(edge), model.weight(edge)
+    return Line(
+        model.handled(edge.source, nbytes),
+        model.handled(edge.target, nbytes),
+        link.occupied(nbytes),
+        round(link.latency * NANOSECONDS),
+        model.disturbances.delays(edge.source, edge.target),
+    )

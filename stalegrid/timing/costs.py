@@ -8,18 +8,20 @@ one take the same.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.partition import balance
-from stalegrid.programs import Tie
+from stalegrid.programs import Grid, Tie
 from stalegrid.written import finite, read_yaml, to_yaml, whole, write_text
 
 NANOSECONDS = 1_000_000
 """In a millisecond; costs are told in milliseconds, time is counted in whole nanoseconds."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,24 @@ class Cost:
                 f"a part is frozen or not (frozen: {self.frozen!r}, part: {self.name!r}); say true or false"
             )
 
+    def of_batch(self, ratio: float) -> "Cost":
+        """Return the cost of a batch of another size, so many times as large: all but what is fixed grows with it."""
+
+        def time(whole: float) -> float:
+            return whole if whole <= self.fixed else self.fixed + ratio * (whole - self.fixed)
+
+        # An optimizer's step and an exchange take the same for any batch.
+        return replace(
+            self,
+            forward=time(self.forward),
+            backward=time(self.backward),
+            recompute=None if self.recompute is None else time(self.recompute),
+            input=round(ratio * self.input),
+            output=round(ratio * self.output),
+            targets=round(ratio * self.targets),
+            graph=round(ratio * self.graph),
+        )
+
     @property
     def second_forward(self) -> float:
         """Milliseconds of a second forward."""
@@ -113,7 +133,7 @@ class CostTable:
         if batch_size == self.batch_size:
             return self
         ratio = batch_size / self.batch_size
-        return replace(self, batch_size=batch_size, parts=tuple(_scaled(part, ratio) for part in self.parts))
+        return replace(self, batch_size=batch_size, parts=tuple(part.of_batch(ratio) for part in self.parts))
 
     def cut(self, stages: int, cuts: Sequence[str] | None = None) -> tuple[Cost, ...]:
         """Return the costs of each stage.
@@ -125,14 +145,28 @@ class CostTable:
         Raises:
             ConfigError: the table has fewer parts than that, or none of such a name.
         """
+        return self.joined(self.bounds(Grid(1, stages), cuts)).parts
+
+    def bounds(self, grid: Grid, cuts: Sequence[str] | None = None) -> list[int]:
+        """Return the places of the parts that begin stages 0..K-1, and the number of parts; see :meth:`cut`."""
+        stages = grid.stages
         if stages > len(self.parts):
             raise ConfigError(
                 f"the cost table has fewer parts than stages (parts: {len(self.parts)}, stages: {stages})"
             )
-        bounds = [0, *(self._balanced(stages) if cuts is None else map(self._find, cuts)), len(self.parts)]
-        if len(bounds) != stages + 1 or sorted(set(bounds)) != bounds:
+        found = [0, *(self._balanced(stages) if cuts is None else map(self._find, cuts)), len(self.parts)]
+        if len(found) != stages + 1 or sorted(set(found)) != found:
             raise ConfigError(f"{stages} stages need {stages - 1} cuts in the order of the table (cuts: {cuts})")
-        return tuple(_merge(self.parts[start:stop]) for start, stop in itertools.pairwise(bounds))
+        return found
+
+    def joined(self, bounds: Sequence[int]) -> "CostTable":
+        """Return the table whose parts are stages.
+
+        Args:
+            bounds: places of the parts that begin them, and the number of parts.
+        """
+        stages = tuple(_merge(self.parts[start:stop]) for start, stop in itertools.pairwise(bounds))
+        return replace(self, parts=stages)
 
     def _balanced(self, stages: int) -> list[int]:
         work = [part.forward + part.backward + part.update for part in self.parts]
@@ -163,14 +197,7 @@ class CostTable:
         Raises:
             ConfigError: it cannot be read, or says something that has no meaning.
         """
-        try:
-            content = read_yaml(path)
-        except DataError as problem:
-            raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
-        try:
-            return cls.parse(content)
-        except ConfigError as problem:
-            raise ConfigError(f"{problem} (costs: {path})") from problem
+        return parsed(path, cls.parse)
 
     @classmethod
     def parse(cls, content: Any) -> "CostTable":
@@ -191,6 +218,26 @@ class CostTable:
         return cls(size, tuple(_cost(i, part) for i, part in enumerate(parts)), handling)
 
 
+def parsed(path: Path, parse: Callable[[Any], T]) -> T:
+    """Return what a file of costs says.
+
+    Args:
+        path: of the file.
+        parse: makes something of its plain values.
+
+    Raises:
+        ConfigError: it cannot be read, or says something that has no meaning.
+    """
+    try:
+        content = read_yaml(path)
+    except DataError as problem:
+        raise DataError(f"the cost table cannot be read (costs: {path}): {problem}") from problem
+    try:
+        return parse(content)
+    except ConfigError as problem:
+        raise ConfigError(f"{problem} (costs: {path})") from problem
+
+
 def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
     known = {field.name for field in fields(Cost)}
     if unknown := set(map(str, entry)) - known:
@@ -203,23 +250,6 @@ def _cost(position: int, entry: Mapping[str, Any]) -> Cost:
             f"a part does not say what it takes (part: {position}, missing: {', '.join(sorted(missing))})"
         )
     return Cost(**{**entry, "name": str(entry.get("name", position))})
-
-
-def _scaled(part: Cost, ratio: float) -> Cost:
-    def time(whole: float) -> float:
-        return whole if whole <= part.fixed else part.fixed + ratio * (whole - part.fixed)
-
-    # An optimizer's step and an exchange take the same for any batch.
-    return replace(
-        part,
-        forward=time(part.forward),
-        backward=time(part.backward),
-        recompute=None if part.recompute is None else time(part.recompute),
-        input=round(ratio * part.input),
-        output=round(ratio * part.output),
-        targets=round(ratio * part.targets),
-        graph=round(ratio * part.graph),
-    )
 
 
 def _merge(parts: Sequence[Cost]) -> Cost:

@@ -14,47 +14,13 @@ from stalegrid.errors import ConfigError
 from stalegrid.programs import Grid, Unit
 from stalegrid.seeds import derive
 from stalegrid.timing.costs import NANOSECONDS
+from stalegrid.timing.links import Link
 from stalegrid.timing.settings import DeviceSettings
 
 LARGEST_SIGMA = 10
 """With more, single actions would take longer than the universe has."""
 
 _DRAWN_AHEAD = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """How messages travel.
-
-    Args:
-        latency: milliseconds from the last byte sent to its arrival.
-        mbits: bandwidth in Mbit/s; infinite for none that counts.
-    """
-
-    latency: float = 0.0
-    mbits: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.latency < math.inf and self.mbits > 0):
-            raise ConfigError(
-                f"a link has a latency of 0 ms or more and a bandwidth above 0 Mbit/s (latency: {self.latency}, "
-                f"bandwidth: {self.mbits})"
-            )
-
-    @classmethod
-    def parse(cls, numbers: Sequence[float] | None) -> "Link":
-        """Return the link of the numbers that a user wrote: latency, or latency and bandwidth.
-
-        Raises:
-            ConfigError: they have no meaning.
-        """
-        if numbers is not None and len(numbers) not in (1, 2):
-            raise ConfigError(f"a link is LATENCY or LATENCY,BANDWIDTH in ms and Mbit/s (link: {list(numbers)})")
-        return cls(*numbers or ())
-
-    def occupied(self, nbytes: int) -> int:
-        """Return for how many nanoseconds a message keeps its sender's port busy."""
-        return round(nbytes * 8000 / self.mbits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +96,8 @@ class Disturbances:
         seed: of what is drawn.
     """
 
-    link: Link = Link()
-    lateral_link: Link = Link()
+    link: Link = field(default_factory=Link)
+    lateral_link: Link = field(default_factory=Link)
     jitter: Jitter = Jitter()
     slow: Mapping[Unit, float] = field(default_factory=dict)
     outages: tuple[Outage, ...] = ()

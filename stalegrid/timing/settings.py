@@ -15,8 +15,8 @@ class DeviceSettings(Group):
     """What the devices and links are like, or shall be taken to be like.
 
     Args:
-        costs: YAML table of what the parts of the model cost, as ``stalegrid profile`` writes it; gives the simulator
-            a clock.
+        costs: YAML table of what the parts of the model cost, on one device or on each of several, as ``stalegrid
+            profile`` writes it; gives the simulator a clock, and faster devices more parts.
         emulate: let processes sleep until every action has taken as long as the costs say.
         slow: units whose every action takes so many times as long, such as 1,2=3.0 for unit (1,2), several with ;
             between; 3=3.0 is the device with that number, counted group by group, on any grid.

@@ -32,7 +32,7 @@ class Position:
             plan: of the run.
             update: that is next.
         """
-        return cls(update, plan.grid.groups * plan.training.batch_size, plan.updates_per_epoch)
+        return cls(update, sum(plan.training.sizes(plan.grid.groups)), plan.updates_per_epoch)
 
     def plain(self) -> State:
         """Return it as plain values."""

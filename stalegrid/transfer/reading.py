@@ -12,6 +12,8 @@ from functools import partial
 from torch import nn
 
 from stalegrid.checkpoints import Checkpoint, name_of_part, unit_of_part
+from stalegrid.consensus import weights_of
+from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError, DataError
 from stalegrid.objects import State, first_names, joined, tensors_of
 from stalegrid.programs import OBSERVER, Unit
@@ -103,7 +105,15 @@ def _stage(checkpoint: Checkpoint, units: Sequence[Unit], first: "partial[str]")
     agents = [_agent(checkpoint, unit) for unit in units]
     reads = agents[0]["reads"]
     alone = [first(entry[0]) for entry in reads["entries"] if entry[1] >= reads["mixed"]]
-    return mean_of_groups([_unit(agent, checkpoint.version, first) for agent in agents], alone)
+    sizes = _sizes(checkpoint)
+    weights = weights_of([sizes[unit.group] for unit in units])
+    return mean_of_groups([_unit(agent, checkpoint.version, first) for agent in agents], alone, weights)
+
+
+def _sizes(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Return the samples of each group's batch, as the run was asked for."""
+    settings = checkpoint.manifest["settings"]
+    return TrainingSettings(**settings["training"]).sizes(settings["grid"]["groups"])
 
 
 def _unit(agent: State, version: int, first: "partial[str]") -> Whole:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stalegrid.consensus import weighed
 from stalegrid.errors import ConfigError
 from stalegrid.objects import first_names, renew, tensors_of
 from stalegrid.stages import NamedGroup, NamedState, alike
@@ -33,7 +34,7 @@ class Whole:
     unaveraged: tuple[str, ...] = field(default=())
 
 
-def mean_of_groups(groups: Sequence[Whole], unaveraged: Iterable[str]) -> Whole:
+def mean_of_groups(groups: Sequence[Whole], unaveraged: Iterable[str], weights: Sequence[float]) -> Whole:
     """Return the mean of what groups have.
 
     What is no floating tensor has none, nor has a single number, such as the count of steps, of which all groups have
@@ -42,35 +43,39 @@ def mean_of_groups(groups: Sequence[Whole], unaveraged: Iterable[str]) -> Whole:
     Args:
         groups: of the same stages.
         unaveraged: names of tensors that have no mean.
+        weights: of the groups.
     """
     first, own = groups[0], set(unaveraged)
     if len(groups) == 1:
         return first
     tensors = {
-        name: tensor if name in own else mean([group.tensors[name] for group in groups])
+        name: tensor if name in own else mean([group.tensors[name] for group in groups], weights)
         for name, tensor in first.tensors.items()
     }
-    states = [group.training.state for group in groups]
-    state = {name: _mean_entry([s[name] for s in states if name in s]) for s in states for name in s}
+    states = [(group.training.state, weight) for group, weight in zip(groups, weights, strict=True)]
+    state = {
+        name: _mean_entry([(s[name], weight) for s, weight in states if name in s]) for own, _ in states for name in own
+    }
     return replace(first, tensors=tensors, training=replace(first.training, state=state), unaveraged=tuple(own))
 
 
-def mean(values: Sequence[Any]) -> Any:
+def mean(values: Sequence[Any], weights: Sequence[float]) -> Any:
     """Return the mean of tensors; what all have alike stays as it is, which the sum of three would round."""
     first, *others = values
     if not isinstance(first, Tensor) or not first.is_floating_point() or not first.dim():
         return first
     if all(torch.equal(first, other) for other in others):
         return first
-    total = first.clone()
-    for other in others:
-        total += other
-    return total.div_(len(values))
+    total = first * weights[0]
+    for other, weight in zip(others, weights[1:], strict=True):
+        total += weighed(other, weight)
+    return total.div_(sum(weights))
 
 
-def _mean_entry(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _mean_entry(entries: Sequence[tuple[dict[str, Any], float]]) -> dict[str, Any]:
     """Return the mean of what an optimizer keeps for a parameter, of those groups that keep it."""
-    return {key: mean([entry[key] for entry in entries if key in entry]) for key in entries[0]}
+    found = {key: [(entry[key], weight) for entry, weight in entries if key in entry] for key in entries[0][0]}
+    return {key: mean([value for value, _ in pairs], [weight for _, weight in pairs]) for key, pairs in found.items()}
 
 
 def joined_stages(stages: Sequence[Whole]) -> Whole:

@@ -74,7 +74,7 @@ def test_every_option_is_shown_once_under_the_name_that_people_use(
         "--devices.slow TEXT ",
         "--output.gap [true|false] ",
         "--model.args.NAME VALUE ",
-        "samples of one group in one update, or of one gradient of a learner (default: 32)",
+        "of a learner; one number for each group, such as 64,32, where slow ones shall do less (default: 32)",
         "(default: true)",
         "(default: mlp)",
     ],

@@ -23,7 +23,7 @@ class Member:
 
     def __init__(self, groups: int, group: int, module: nn.Module, gradients: dict[int, list[Tensor | None]]) -> None:
         self.weights = Weights(module)
-        self.exchange = GradientAveraging(groups, group, self.weights)
+        self.exchange = GradientAveraging(dict.fromkeys(range(groups), 1.0), group, self.weights)
         self.gradients = gradients
         self.means: dict[int, list[Tensor | None]] = {}
         self.sent: list[Message] = []
@@ -166,7 +166,7 @@ def test_frozen_parameters_get_no_gradient() -> None:
 def test_messages_do_not_change_when_their_sender_goes_on() -> None:
     weights = Weights(module())
     unit, peer = Unit(0, 0), Unit(1, 0)
-    averaging = GradientAveraging(2, 0, weights)
+    averaging = GradientAveraging({0: 1.0, 1: 1.0}, 0, weights)
     for p in weights.trainable():
         p.grad = torch.ones_like(p)
     (share,) = averaging.step(Action(Kind.SHARE, 0, sends=(Tag(Edge(PART, unit, peer), 0),)), [])

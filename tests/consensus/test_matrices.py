@@ -295,3 +295,81 @@ def test_a_topology_is_the_same_in_whichever_form_it_is_given(topology: Any) -> 
 def test_no_groups_are_refused(build: Callable[[int], MixingMatrix]) -> None:
     with pytest.raises(ConfigError, match=r"at least one group \(groups: 0\)"):
         build(0)
+
+
+@st.composite
+def weighed(draw: st.DrawFn) -> MixingMatrix:
+    """Draw a graph and batches of any sizes."""
+    groups = draw(st.integers(1, 12))
+    sizes = draw(st.lists(st.integers(1, 500), min_size=groups, max_size=groups))
+    parents = [draw(st.integers(0, s - 1)) for s in range(1, groups)]
+    tree = ",".join(f"{s}-{r}" for s, r in enumerate(parents, start=1)) or "ring"
+    return mixing_matrix(draw(st.sampled_from(["ring", "star", "exponential", "complete", tree])), groups, sizes)
+
+
+@given(weighed(), st.data())
+def test_the_mean_that_is_weighed_by_samples_is_kept_and_approached(mix: MixingMatrix, data: st.DataObject) -> None:
+    p, matrix = np.array(mix.sizes) / sum(mix.sizes), mix.weights(0)
+    assert (matrix >= 0).all()
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(p @ matrix, p, atol=1e-12)
+    np.testing.assert_allclose(p[:, None] * matrix, (p[:, None] * matrix).T, atol=1e-12)
+    assert 0 < mix.spectral_gap <= 1
+    x = data.draw(arrays(np.float64, len(p), elements=st.floats(-100, 100)))
+    before, after = (np.sqrt(p @ (values - p @ x) ** 2) for values in (x, matrix @ x))
+    assert after <= (1 - mix.spectral_gap) * before + 1e-9
+
+
+@given(weighed())
+def test_the_gap_is_that_of_the_second_eigenvalue(mix: MixingMatrix) -> None:
+    moduli = sorted(np.abs(np.linalg.eigvals(mix.weights(0))))
+    second = moduli[-2] if len(moduli) > 1 else 0.0
+    assert mix.spectral_gap == pytest.approx(1 - second, abs=1e-6)  # eigenvalues of several are found so well
+
+
+def test_groups_of_unlike_sizes_by_hand() -> None:
+    path = mixing_matrix("0-1,1-2", 3, [6, 2, 4])  # 8, 12 and 6 samples around
+    expected = [[10 / 12, 2 / 12, 0], [6 / 12, 2 / 12, 4 / 12], [0, 2 / 12, 10 / 12]]
+    np.testing.assert_allclose(path.weights(0), expected, rtol=1e-15)
+    for topology in ("complete", "ring"):  # where all are joined all have the mean in one turn
+        np.testing.assert_allclose(mixing_matrix(topology, 3, [6, 2, 4]).weights(0), [[1 / 2, 1 / 6, 1 / 3]] * 3)
+    assert mixing_matrix("complete", 3, [6, 2, 4]).spectral_gap == pytest.approx(1)
+    left = mixing_matrix("complete", 3, [6, 2, 4]).without([1])
+    np.testing.assert_allclose(left.weights(0), [[0.6, 0, 0.4], [0, 1, 0], [0.6, 0, 0.4]])
+    assert left.spectral_gap == pytest.approx(1)
+    assert pickle.loads(pickle.dumps(left)).sizes == path.sizes == (6, 2, 4)
+
+
+@given(mixings(), st.integers(1, 999))
+def test_sizes_that_are_one_change_no_bit(mix: MixingMatrix, size: int) -> None:
+    if len(mix.matrices) > 1:
+        return
+    graph = nx.from_numpy_array(mix.weights(0) > 0)
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    same = metropolis(graph, [size] * len(graph))
+    np.testing.assert_array_equal(same.weights(0), mix.weights(0))
+    assert same.spectral_gap == mix.spectral_gap
+
+
+@pytest.mark.parametrize(
+    ("topology", "said"),
+    [
+        ([[0.5, 0.5], [0.5, 0.5]], r"column 1 times the ratio .*\(batch_size: 3,1\) sums to 2, not 1"),
+        ([[0.75, 0.25], [0.25, 0.75]], r"column 1 times .*sums to 1.5, not 1"),
+        ("one-peer-exponential", r"keeps no mean .*\(batch_size: 3,1\); take another topology"),
+        ([[1.0]], "1 x 1 but there are 2 groups"),
+    ],
+)
+def test_what_does_not_keep_the_weighed_mean_is_refused(topology: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        mixing_matrix(topology, 2, [3, 1])
+
+
+def test_a_matrix_that_keeps_the_weighed_mean_in_circles_is_not_symmetric() -> None:
+    rows = np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]])
+    with pytest.raises(ConfigError, match=r"not symmetric: entry \[0, 1\] = 0.5 but \[1, 0\] = 0.0; make"):
+        from_rows(rows)
+    # Half of the same flow, from groups of 1, 2 and 2 samples.
+    flow = np.array([[0.6, 0.4, 0], [0, 1.6, 0.4], [0.4, 0, 1.6]])
+    with pytest.raises(ConfigError, match=r"entry \[0, 1\] = 0.4 but \[1, 0\] times the ratio .*1,2,2\) = 0.0; make"):
+        from_rows(flow / np.array([[1], [2], [2]]), [1, 2, 2])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from stalegrid.data import ArrayDataset, Batches, Feed, Readers, feed, reading_of
-from stalegrid.errors import DataError
+from stalegrid.data import ArrayDataset, Batches, Feed, Readers, Unread, feed, reading_of
+from stalegrid.errors import DataError, ProtocolError
 
 GROUPS, BATCHES = 2, 6
 
@@ -131,3 +131,12 @@ def test_a_function_that_takes_too_long_to_make_a_batch_is_told_of(stack: ExitSt
     fed = feed(batches, {0: (0,)}, BATCHES, 1, Readers(stack, 0.5))
     with pytest.raises(DataError, match=r"the collate_fn fails \(samples: .*TimeoutError: it took longer than 0.5 s"):
         fed.inputs(0, 0)
+
+
+def test_of_batches_that_nobody_reads_no_more_than_the_numbers_is_known() -> None:
+    batches = made(Counted())
+    unread, nothing = Unread(batches.numbers.apart()), Unread(None)
+    assert torch.equal(unread.indices(1, 3), batches.indices(1, 3))
+    for ask in (unread.inputs, unread.targets, unread.checksum, nothing.indices):
+        with pytest.raises(ProtocolError, match="nobody was to read one"):
+            ask(0, 0)

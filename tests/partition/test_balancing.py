@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalegrid.partition.balancing import balance
+from stalegrid.partition.balancing import balance, divide
 
 
 def free(cut: int) -> float:
@@ -69,3 +69,32 @@ def test_the_worst_part_is_as_cheap_as_brute_force_finds(data: Any, costs: list[
         assert set(found) <= set(cuts)
         assert found == sorted(set(found))
         assert worst(tuple(found)) == min(options)
+
+
+def test_a_part_that_is_three_times_as_fast_has_three_times_as_much() -> None:
+    def cost(part: int, start: int, stop: int) -> float:
+        return (stop - start) * (1, 3)[part]
+
+    assert divide(8, 2, range(1, 8), cost, anything) == [6]
+    assert divide(8, 2, range(1, 8), lambda part, start, stop: cost(1 - part, start, stop), anything) == [2]
+
+
+@settings(deadline=None)
+@given(data=st.data(), length=st.integers(1, 8), parts=st.integers(1, 4))
+def test_the_worst_of_unequal_parts_is_as_cheap_as_brute_force_finds(data: Any, length: int, parts: int) -> None:
+    positions = list(range(1, length))
+    cuts = sorted(data.draw(st.sets(st.sampled_from(positions)))) if positions else []
+    spans = list(combinations(range(length + 1), 2))
+    # Any price at all: of a part, its place and both of its ends.
+    prices = {(part, *span): data.draw(st.integers(0, 30)) for part in range(parts) for span in spans}
+    forbidden = data.draw(st.sets(st.sampled_from(spans), max_size=4))
+    options: dict[tuple[int, ...], int] = {}
+    for chosen in combinations(cuts, parts - 1):
+        pairs = list(pairwise([0, *chosen, length]))
+        if not forbidden.intersection(pairs):
+            options[chosen] = max(prices[part, *span] for part, span in enumerate(pairs))
+    found = divide(length, parts, cuts, lambda *of: prices[of], lambda start, stop: (start, stop) not in forbidden)
+    if found is None:
+        assert not options
+    else:
+        assert options[tuple(found)] == min(options.values())

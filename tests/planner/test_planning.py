@@ -20,6 +20,7 @@ from stalegrid.planner.planning import (
 )
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, gpipe, stale
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.estimating import Estimate
 from tests.cases import flat
@@ -380,3 +381,41 @@ def test_a_slow_device_may_be_named_by_its_number_on_every_shape() -> None:
 def test_a_stale_schedule_is_the_one_of_its_staleness() -> None:
     (found,) = planned(2, ("pipedream",))
     assert found.schedule == stale([1, 0])
+
+
+def unequal(*times: int) -> DeviceTable:
+    """Return devices of which each takes so many times as long for each of six parts."""
+    columns = (
+        replace(table(6), parts=tuple(replace(p, forward=t, backward=2 * t) for p in table(6).parts)) for t in times
+    )
+    return DeviceTable(tuple(columns), ("a",) * len(times))
+
+
+def test_a_faster_device_is_given_more_parts_and_the_clock_says_what_that_gains() -> None:
+    asked = flat(Settings, batch_size=BATCH)
+    found = candidates(Question(unequal(1, 2), 2, ("pipedream", "data-parallel")), asked)
+    stale_one = next(c for c in found if c.grid == Grid(1, 2))
+    assert stale_one.cuts == ("p4",)
+    assert stale_one.settings.grid.cuts == ["p4"]
+    assert stale_one.estimate.batch == 12
+    assert stale_one.gain is not None
+    assert (stale_one.gain.cuts, stale_one.gain.alike) == (["p4"], ["p3"])
+    assert (stale_one.gain.batch, stale_one.gain.alike_batch) == (12, 18)
+    whole = next(c for c in found if c.grid == Grid(2, 1))
+    assert whole.gain is None
+    assert whole.estimate.batch == 36, "the slower one of the two"
+
+
+def test_cuts_of_the_user_and_equal_devices_gain_nothing() -> None:
+    (kept,) = candidates(
+        Question(unequal(1, 2), 2, ("pipedream",)), flat(Settings, batch_size=BATCH, cuts=["p3"], staleness=[1, 0])
+    )
+    assert (kept.cuts, kept.gain, kept.estimate.batch) == (("p3",), None, 18)
+    found = candidates(Question(unequal(2, 2), 2, ("pipedream",)), flat(Settings, batch_size=BATCH))
+    assert {c.gain for c in found} == {None}
+
+
+@pytest.mark.parametrize("devices", [1, 2, 6])
+def test_a_plan_is_for_all_devices_of_a_table(devices: int) -> None:
+    with pytest.raises(ConfigError, match=rf"all devices of a table \(units: {devices}, devices: 3\)"):
+        Question(unequal(1, 2, 3), devices, ("pipedream",))

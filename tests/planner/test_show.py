@@ -1,5 +1,6 @@
 import shlex
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from stalegrid.programs.grid import Grid
 from stalegrid.programs.schedules import Schedule, stale
 from stalegrid.recipes.settings import DataSettings, ModelSettings, RunConfig
 from stalegrid.stages.views.named import find_view
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.estimating import Estimate
+from stalegrid.timing.links import Link
 from tests.cases import changed, flat
 
 
@@ -55,6 +58,26 @@ def test_costs_are_shown_part_by_part() -> None:
         "parameters kB",
         "graph kB",
     ]
+
+
+def test_devices_are_shown_in_columns_and_their_links_in_lines() -> None:
+    slow = Cost(forward=1.23456, backward=0.5, update=0.0625, output=1500, parameters=2_000_400, name="fc")
+    fast = Cost(forward=0.5, backward=0.25, output=1500, parameters=2_000_400, name="fc")
+    links = {("a", "b"): Link(1.23456, 1234.5), ("b", "a"): Link(0.5)}
+    table = DeviceTable((CostTable(8, (slow,)), CostTable(8, (fast,))), ("a", "b"), links)
+    heads, row = written(show.devices(table))
+    assert heads == ["part", "0 a ms", "1 b ms", "output kB", "parameters kB"]
+    assert row == ["fc", "1.8", "0.75", "2", "2,000"]
+    assert show.links(table) == ["a > b: 1.23 ms, 1,234 Mbit/s", "b > a: 0.5 ms, inf Mbit/s"]
+
+
+def test_the_slowest_of_many_links_are_shown() -> None:
+    names = "abcde"
+    links = {(a, b): Link(1.0, 10.0 * (i + 1)) for i, (a, b) in enumerate(permutations(names, 2))}
+    table = DeviceTable((CostTable(8, (Cost(forward=1, backward=1),)),) * 5, tuple(names), links)
+    shown = show.links(table)
+    assert (shown[0], shown[11]) == ("a > b: 1 ms, 10 Mbit/s", "c > e: 1 ms, 120 Mbit/s")
+    assert shown[12:] == ["and 8 more, none slower"]
 
 
 def test_candidates_are_shown_with_the_recommended_one_marked() -> None:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import stale
 from stalegrid.stages.views.named import find_view
 from stalegrid.timing.clock import TimeModel
+from stalegrid.timing.columns import DeviceTable
 from stalegrid.timing.costs import Cost, CostTable, frozen_stages
-from stalegrid.timing.disturbances import Disturbances, Link
+from stalegrid.timing.disturbances import Disturbances
 from stalegrid.timing.estimating import Estimate, estimate
+from stalegrid.timing.links import Link
 from tests.cases import flat
 
 COST = Cost(forward=1, backward=2)
@@ -41,7 +44,9 @@ def settings(**more: Any) -> Settings:
     return flat(Settings, **({"engine": "simulator", "batch_size": 32} | more))
 
 
-def settle_devices(asked: Settings, grid: Grid, table: CostTable | None) -> tuple[Devices, list[str] | None]:
+def settle_devices(
+    asked: Settings, grid: Grid, table: CostTable | DeviceTable | None
+) -> tuple[Devices, list[str] | None]:
     return settled(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=asked.engine.virtual)
 
 
@@ -228,3 +233,83 @@ def test_an_estimate_at_the_longest_staleness_is_not_faster_than_the_slowest_sta
 def test_of_ten_stages_of_which_the_first_is_slowest_none_needs_much_staleness() -> None:
     devices = Devices(Disturbances(), (Cost(forward=2, backward=4), *(COST,) * 9))
     assert enough(devices, 10)[0] <= 9
+
+
+WAYS = {("a", "b"): Link(1.0, 100.0), ("b", "a"): Link(1.0, 100.0)}
+
+
+def unequal(*times: float, hosts: str = "", links: bool = False) -> DeviceTable:
+    """Return devices of which each is so many times as slow as that of :func:`table`."""
+    columns = tuple(
+        replace(table(), parts=tuple(replace(p, forward=time, backward=2 * time) for p in table().parts))
+        for time in times
+    )
+    return DeviceTable(columns, tuple(hosts) or ("a",) * len(times), WAYS if links else {})
+
+
+def test_a_faster_device_has_more_parts_and_what_equal_cuts_would_be_is_known() -> None:
+    devices, cuts = settle_devices(settings(), Grid(1, 2), unequal(3, 1))
+    assert cuts == ["p1"]
+    assert devices.cuts == ["p1"]
+    assert devices.unequal == unequal(3, 1).joined([0, 1, 4])
+    assert devices.costs == devices.unequal.parts
+    assert devices.alike is not None
+    assert devices.alike.cuts == ["p2"]
+    assert devices.alike.unequal == unequal(3, 1).joined([0, 2, 4])
+
+
+@pytest.mark.parametrize(("times", "cuts"), [((1, 1), None), ((3, 1), ["p2"]), ((3, 1), ["p3"])])
+def test_there_is_nothing_to_compare_with_where_cuts_are_equal_or_the_users(
+    times: tuple[int, int], cuts: list[str] | None
+) -> None:
+    devices, found = settle_devices(settings(cuts=cuts), Grid(1, 2), unequal(*times))
+    assert (devices.alike, found) == (None, cuts or ["p2"])
+    assert devices.unequal is not None
+
+
+def test_staleness_is_what_unequal_devices_need() -> None:
+    slow, _ = settle_devices(settings(), Grid(1, 4), unequal(1, 1, 1, 40))
+    even, _ = settle_devices(settings(), Grid(1, 4), unequal(1, 1, 1, 1))
+    assert enough(even, 4) == [3, 2, 1, 0]
+    # The last stage takes 120 ms; without a batch ahead the one before keeps it waiting for 3, more than two percent.
+    assert enough(slow, 4) == [1, 1, 1, 0]
+
+
+def test_the_named_table_may_be_one_of_several_devices(tmp_path: Path) -> None:
+    unequal(3, 1).write(tmp_path / "costs.yaml")
+    devices, cuts = settle_devices(settings(costs=tmp_path / "costs.yaml", batch_size=16), Grid(1, 2), None)
+    assert devices.unequal == unequal(3, 1).of_batch(16).joined([0, 1, 4])
+    assert cuts == ["p1"]
+
+
+@pytest.mark.parametrize("cuts", [None, ["p2"], ["p1", "p2", "p3"]])
+def test_a_table_of_another_number_of_devices_is_refused(cuts: list[str] | None) -> None:
+    for grid in (Grid(1, 3), Grid(2, 4), Grid(1, 4)):
+        with pytest.raises(ConfigError, match=rf"\(devices: 2, groups: {grid.groups}, stages: {grid.stages}\)"):
+            settle_devices(settings(cuts=cuts), grid, unequal(1, 2))
+
+
+@pytest.mark.parametrize(("name", "given"), [("link", [1.0]), ("lateral_link", [0.0, 10.0])])
+def test_links_are_told_once(name: str, given: list[float]) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"(devices.{name}: {given}); leave it out")):
+        settle_devices(settings(**{name: given}), Grid(1, 2), unequal(1, 2, hosts="ab", links=True))
+    devices, _ = settle_devices(settings(**{name: given}), Grid(1, 2), unequal(1, 2))
+    assert devices.disturbances != Disturbances(), "hosts of a table without links have those of the settings"
+
+
+def test_links_of_a_table_are_not_emulated() -> None:
+    asked = settings(engine="processes", emulate=True)
+    with pytest.raises(ConfigError, match="links are not emulated on processes, and the table of devices has some"):
+        settle_devices(asked, Grid(1, 2), unequal(1, 2, hosts="ab", links=True))
+    assert settle_devices(asked, Grid(1, 2), unequal(1, 2))[0].unequal is not None
+    devices, _ = settle_devices(settings(engine="processes"), Grid(1, 2), unequal(1, 2, hosts="ab", links=True))
+    assert devices.unequal is not None, "real processes have real links, and the table says where to cut"
+
+
+def test_links_between_hosts_are_those_of_the_table() -> None:
+    devices, _ = settle_devices(settings(), Grid(1, 2), unequal(1, 1, hosts="ab", links=True))
+    model = devices.time_model(Program(Grid(1, 2), stale([1, 0]), 1))
+    assert model.link(Edge("activation", Unit(0, 0), Unit(0, 1))) == WAYS["a", "b"]
+    near, _ = settle_devices(settings(link=[3.0]), Grid(1, 2), unequal(1, 1))
+    model = near.time_model(Program(Grid(1, 2), stale([1, 0]), 1))
+    assert model.link(Edge("activation", Unit(0, 0), Unit(0, 1))) == Link(3.0)

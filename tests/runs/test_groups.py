@@ -27,6 +27,12 @@ def test_a_group_takes_the_state_of_a_neighbour_and_would_not_be_alone() -> None
             donors(PATH, away, 4, wanted)
 
 
+def test_a_group_comes_back_to_others_with_unlike_batches() -> None:
+    rows = [[10 / 12, 2 / 12, 0], [6 / 12, 2 / 12, 4 / 12], [0, 2 / 12, 10 / 12]]
+    settings = replace(settings_of(batch_size=[6, 2, 4]), mixing=replace(settings_of().mixing, topology=rows))
+    assert donors(settings, ALL.losing([2], 10, ""), 3, [2]) == {2: 1}
+
+
 def test_there_are_as_many_groups_as_hosts(tmp_path: Path) -> None:
     out = tmp_path / "run"
     output = replace(settings_of().output, folder=out)

@@ -1,5 +1,6 @@
 """A comparison: fair, complete, kept when interrupted, and counted right."""
 
+import dataclasses
 import json
 import shutil
 import statistics
@@ -110,6 +111,14 @@ def test_every_method_sees_the_same_samples_at_every_update() -> None:
         batches = Batches(data, groups=groups, batch_size=size, seed=seed)
         seen.append([torch.cat([batches.indices(s, n) for s in range(groups)]).tolist() for n in range(30)])
     assert all(samples == seen[0] for samples in seen)
+
+
+def test_groups_of_unlike_sizes_are_merged_into_larger_ones() -> None:
+    grid = dataclasses.replace(BASE.grid, groups=4)
+    training = dataclasses.replace(BASE.training, batch_size=[8, 2, 4, 2])
+    base = dataclasses.replace(BASE, grid=grid, training=training)
+    assert configuration(base, "sgd").training.batch_size == 16
+    assert configuration(base, "data-parallel").training.batch_size == [8, 2, 4, 2]
 
 
 def test_every_method_starts_from_the_same_weights_and_every_seed_from_others() -> None:

@@ -16,13 +16,14 @@ from stalegrid.programs.settings import GridSettings
 from stalegrid.runs import execute
 from stalegrid.studies import rehearsal
 from stalegrid.studies.rehearsal import emulate, rehearse
+from stalegrid.timing.columns import DeviceTable, read_costs
 from stalegrid.timing.costs import Cost, CostTable
 from stalegrid.timing.settings import DeviceSettings
 from tests.cases import changed, make_plan, make_settings, make_task
 
 MS = 1_000_000
 
-costs: list[CostTable] = []
+costs: list[CostTable | DeviceTable] = []
 """What runs that were only asked for would have cost."""
 
 
@@ -30,7 +31,7 @@ def table(*names: str) -> CostTable:
     return CostTable(4, tuple(Cost(forward=10, backward=20, update=1, name=name) for name in names), 0.5)
 
 
-def planned(method: str, settings: Settings, costs: CostTable) -> Candidate:
+def planned(method: str, settings: Settings, costs: CostTable | DeviceTable) -> Candidate:
     devices = (settings.grid.groups or 1) * (settings.grid.stages or 1)
     return candidates(Question(costs, devices, (method,)), settings)[0]
 
@@ -74,7 +75,7 @@ def recorded_as(monkeypatch: pytest.MonkeyPatch, ends: dict[Unit, list[int]]) ->
         folder.mkdir()
         write_trace(folder / "trace.json", timeline)
         if settings.devices.costs is not None:
-            costs.append(CostTable.read(settings.devices.costs))
+            costs.append(read_costs(settings.devices.costs))
 
     monkeypatch.setattr(rehearsal, "execute", run)
     costs.clear()
@@ -136,6 +137,23 @@ def test_emulation_runs_a_small_model_cut_like_the_candidate(
     assert plan.schedule == candidate.schedule
     assert plan.devices.costs == used.parts
     assert all(len(stage.entries) == 2 for stage in plan.stages)  # a layer's weight and bias
+
+
+def test_emulation_gives_each_unit_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = recorded_as(monkeypatch, {Unit(0, 0): [1, 2]})
+    fast = table("a", "b", "c", "d")
+    slow = CostTable(4, tuple(Cost(forward=30, backward=60, update=1, name=part.name) for part in fast.parts), 0.5)
+    whole = DeviceTable((fast, slow), ("here", "here"))
+    candidate = planned("pipedream", make_settings(1, 2, cuts=None), whole)
+    assert candidate.cuts == ("d",)
+    emulate(candidate, whole, 4)
+    ((task, settings),) = asked
+    (used,) = costs
+    plan = make_plan(task, changed(settings, costs=None, emulate=False, out=None), used)
+    assert plan.time_model is not None
+    paces = [plan.time_model.pace(unit).of(Kind.FORWARD) for unit in plan.grid]
+    assert paces == [3 * 10 * MS, 30 * MS]
+    assert used.handling == 0
 
 
 @pytest.mark.parametrize("method", [m.name for m in METHODS if m.max_stages is None and m.name != "sgd"])

@@ -20,7 +20,8 @@ from stalegrid.programs.watch import Watch
 from stalegrid.timing.arrivals import ServedTimes, drawn, lasting
 from stalegrid.timing.clock import Clock
 from stalegrid.timing.costs import Cost
-from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage
+from stalegrid.timing.disturbances import Disturbances, Jitter, Outage
+from stalegrid.timing.links import Link
 
 MS = 1_000_000
 USUAL, STEADY = Cost(forward=1, backward=2), Disturbances()

@@ -25,8 +25,9 @@ from stalegrid.programs.ties import GRADIENT, WEIGHTS, Tie, Ties
 from stalegrid.programs.watch import Watch
 from stalegrid.timing.clock import Clock, TimeModel, message_bytes
 from stalegrid.timing.costs import Cost, ties_of
-from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage
+from stalegrid.timing.disturbances import Disturbances, Jitter, Outage
 from stalegrid.timing.estimating import estimate
+from stalegrid.timing.links import Link
 from tests.programs.walking import needed
 
 MS = 1_000_000

@@ -7,7 +7,8 @@ import pytest
 
 from stalegrid.errors import ConfigError
 from stalegrid.programs.grid import Grid, Unit
-from stalegrid.timing.disturbances import Disturbances, Jitter, Link, Outage, parse_outages, parse_slow
+from stalegrid.timing.disturbances import Disturbances, Jitter, Outage, parse_outages, parse_slow
+from stalegrid.timing.links import Link
 from stalegrid.timing.settings import DeviceSettings
 
 UNIT = Unit(0, 1)
@@ -48,22 +49,6 @@ def test_a_link_is_one_number_or_two(numbers: list[float]) -> None:
     for name in ("link", "lateral_link"):
         with pytest.raises(ConfigError, match=re.escape(f"in ms and Mbit/s (link: {numbers})")):
             parse(**{name: numbers})
-
-
-@pytest.mark.parametrize(
-    ("latency", "mbits"), [(-1.0, 1.0), (math.nan, 1.0), (math.inf, 1.0), (0.0, 0.0), (0.0, -5.0), (0.0, math.nan)]
-)
-def test_a_link_that_has_no_meaning_is_refused(latency: float, mbits: float) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"(latency: {latency}, bandwidth: {mbits})")):
-        Link(latency, mbits)
-
-
-def test_a_message_keeps_a_port_busy_for_its_bits_over_the_bandwidth() -> None:
-    assert Link(9.0).occupied(10**12) == 0
-    assert Link(0.0, 100.0).occupied(0) == 0
-    assert Link(0.0, 8.0).occupied(1) == 1000  # 8 bits at 8 bits a microsecond
-    assert Link(0.0, 100.0).occupied(1_000_000) == 80_000_000
-    assert Link(0.0, 16_000.0).occupied(3) == 2  # 1.5 ns
 
 
 @pytest.mark.parametrize("stalls", [[0.5], [0.1, 0.2, 0.3]])

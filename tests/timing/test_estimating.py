@@ -17,8 +17,9 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, one_f_one_b, stale
 from stalegrid.programs.watch import Watch
 from stalegrid.timing.costs import Cost
-from stalegrid.timing.disturbances import Disturbances, Jitter, Link
+from stalegrid.timing.disturbances import Disturbances, Jitter
 from stalegrid.timing.estimating import Estimate, estimate, long_enough, steady
+from stalegrid.timing.links import Link
 from stalegrid.timing.tune import scaled
 from tests.timing.test_clock import MS, model_in, model_of, programs, worlds
 

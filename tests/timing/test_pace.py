@@ -3,7 +3,7 @@ from statistics import median
 
 import pytest
 
-from stalegrid.programs.actions import Kind
+from stalegrid.programs.actions import Edge, Kind
 from stalegrid.programs.grid import OBSERVER, Unit
 from stalegrid.timing.clock import TimeModel
 from stalegrid.timing.costs import Cost
@@ -112,3 +112,16 @@ def test_a_unit_is_paced_by_the_costs_of_its_stage_and_its_own_draws() -> None:
     model = TimeModel(costs, 2, 0.0, lambda edge: 0, Disturbances(slow={Unit(1, 1): 2.0}))
     found = {(s, k): model.pace(Unit(s, k)).of(Kind.FORWARD) for s, k in itertools.product((0, 1), (0, 1))}
     assert found == {(0, 0): 500_000, (1, 0): 500_000, (0, 1): 1_500_000, (1, 1): 3_000_000}
+
+
+def test_a_group_with_a_smaller_batch_takes_less_and_its_messages_weigh_less() -> None:
+    costs = (Cost(forward=1, backward=2, update=4, fixed=0.5), Cost(forward=3, backward=4))
+    model = TimeModel(costs, 2, 0.0, lambda edge: 60, Disturbances(), portions=(1.0, 1 / 3))
+    found = {
+        s: [model.pace(Unit(s, 0)).of(kind) for kind in (Kind.FORWARD, Kind.BACKWARD, Kind.UPDATE)] for s in (0, 1)
+    }
+    assert found == {0: [750_000, 1_250_000, 4_000_000], 1: [583_333, 750_000, 4_000_000]}
+    weights = [model.weight(Edge(name, Unit(1, 0), Unit(1, 1))) for name in ("activation", "gradient", "target")]
+    assert weights == [20, 20, 20]
+    assert model.weight(Edge("activation", Unit(0, 0), Unit(0, 1))) == 60
+    assert model.weight(Edge("gradient-part", Unit(1, 0), Unit(0, 0))) == 60

@@ -56,6 +56,7 @@ class Files:
         lifeline: their standard input, which closes when their starter is gone.
         out: their standard output.
         err: their standard error.
+        here: their current folder.
     """
 
     reports: int
@@ -63,6 +64,7 @@ class Files:
     lifeline: int
     out: int
     err: int
+    here: int
 
 
 class Brood:
@@ -162,7 +164,7 @@ def _fork_all(files: Files, broods: list[Brood], ours: Sequence[socket.socket]) 
             brood.tell("unborn", problem.strerror)
     else:  # whoever asked is gone
         reports.close()
-    for number in (files.job, files.lifeline, files.out, files.err):
+    for number in (files.job, files.lifeline, files.out, files.err, files.here):
         os.close(number)
 
 
@@ -200,6 +202,8 @@ def _work(order: Order, rank: int, files: Files, foreign: Sequence[socket.socket
         for number, file in enumerate((files.lifeline, files.out, files.err)):
             os.dup2(file, number)
             os.close(file)
+        os.fchdir(files.here)
+        os.close(files.here)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
         sys.path[:] = order.path

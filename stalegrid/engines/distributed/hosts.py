@@ -26,11 +26,13 @@ class Hosts:
         firsts: ranks of those.
         sizes: how many processes each has.
         names: of each; with the address where several have the same.
+        places: of every process, its host's in that order.
     """
 
     firsts: list[int]
     sizes: list[int]
     names: list[str]
+    places: list[int]
 
     @classmethod
     def of(cls, greetings: Sequence[Greeting]) -> Self:
@@ -40,7 +42,8 @@ class Hosts:
         hosts = [greetings[rank] for rank in firsts]
         named = [one.host for one in hosts]
         names = [one.host if named.count(one.host) == 1 else f"{one.host} {one.address}" for one in hosts]
-        return cls(firsts, [places.count(places[rank]) for rank in firsts], names)
+        order = [places[rank] for rank in firsts]
+        return cls(firsts, [places.count(place) for place in order], names, [order.index(place) for place in places])
 
 
 def check_ways(met: Met, greetings: Sequence[Greeting], steps: Steps, over: Event) -> None:

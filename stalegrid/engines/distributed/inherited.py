@@ -24,13 +24,11 @@ class Inherited:
     Args:
         command: the interpreter and its flags: it is as optimised, isolated or verbose as this one.
         environment: its variables, since libraries read some of them when they are loaded, and never again.
-        folder: the current one, whatever it is called.
         system: limits, rights, cores and the like, as far as the system tells them.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    folder: tuple[int, int]
     system: tuple[str, ...]
 
     @classmethod
@@ -38,8 +36,7 @@ class Inherited:
         """Return what a process that is started now, by this thread, would get."""
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         environment = {name: value for name, value in os.environ.items() if name not in _PASSING}
-        here = os.stat(".")
-        return cls((sys.executable, *flags), environment, (here.st_dev, here.st_ino), tuple(_system()))
+        return cls((sys.executable, *flags), environment, tuple(_system()))
 
 
 def _system() -> list[str]:

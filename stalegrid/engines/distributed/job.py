@@ -8,24 +8,23 @@ else can open, and never over a socket.
 
 import fcntl
 import mmap
-import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import cloudpickle
+from torch import Tensor
 
 from stalegrid.agents import Beginning
-from stalegrid.engines.distributed.packing import Packer
+from stalegrid.engines.distributed import parts
 from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.engines.surroundings import Surroundings
 from stalegrid.errors import ConfigError
-from stalegrid.observe import Sink, name_of_trace
+from stalegrid.observe import Saved, Sink, name_of_trace, save_part
 from stalegrid.plans import Plan, ServedPlan, Task
 
 
@@ -61,6 +60,10 @@ class Job:
         source = None if self.keeping is None else self.keeping.source
         return self.folder / name_of_trace(0 if source is None else source.version)
 
+    def save_part(self, version: int, stage: int, saved: Saved, tensors: Mapping[str, Tensor]) -> None:
+        """Write what a stage has of the model; see :func:`stalegrid.observe.save_part`."""
+        save_part(self.folder, version, stage, saved, tensors)
+
 
 def write_job(job: Job) -> IO[bytes]:
     """Write a job, and what surrounds it here, to a file without a name, of which nothing can stay behind.
@@ -73,7 +76,7 @@ def write_job(job: Job) -> IO[bytes]:
             file = _nameless()
             stack.callback(_close, file)
             pickle.dump(Surroundings.here(), file)
-            Packer(file).dump(job)
+            parts.write(job, file)
             file.flush()
         except OSError as problem:
             raise ConfigError(
@@ -101,10 +104,12 @@ def _nameless() -> IO[bytes]:
 
 
 def read_job(file: int) -> Job:
-    """Read a job that this process was given as an open file, and make what surrounds it as it was."""
+    """Read a job that this process was given as an open file, and make what surrounds it as it was.
+
+    The data is read where somebody asks for it; see :mod:`stalegrid.engines.distributed.parts`.
+    """
     # All workers share one position in the file; a map has its own.
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
-        os.close(file)
         pickle.load(content).apply()
-        job: Job = cloudpickle.load(content)
+        job: Job = parts.read(content, file)
     return job

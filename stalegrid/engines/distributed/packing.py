@@ -28,11 +28,17 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: to which it writes.
+        beside: what writes another part of the same, with which this one has memory and globals of functions in common.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    globals_ref: dict[int, Any]
+    """Cloudpickle's: what functions of one module have for its globals."""
+
+    def __init__(self, file: IO[bytes], beside: "Packer | None" = None) -> None:
         super().__init__(file)
-        self._memory: dict[int, torch.storage.TypedStorage] = {}
+        self._memory: dict[int, torch.storage.TypedStorage] = {} if beside is None else beside._memory
+        if beside is not None:
+            self.globals_ref = beside.globals_ref
 
     def reducer_override(self, obj: Any) -> Any:
         """Write an object by its name where it has one in every process; see :class:`pickle.Pickler`."""
@@ -50,10 +56,14 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]
             if getattr(obj, "__self__", None) is generator and getattr(module, obj.__name__, None) == obj:
                 return _named, (module, obj.__name__)
         if isinstance(obj, torch.storage.TypedStorage):
-            first = self._memory.setdefault(obj._untyped_storage._cdata, obj)
+            first = self._first_of(obj)
             if first is not obj:
                 return _again, (first, obj.dtype)
         return by_path(obj) or super().reducer_override(obj)
+
+    def _first_of(self, wrapper: torch.storage.TypedStorage) -> torch.storage.TypedStorage:
+        """Return the wrapper of its memory that was written first."""
+        return self._memory.setdefault(wrapper._untyped_storage._cdata, wrapper)
 
 
 def _again(first: torch.storage.TypedStorage, dtype: torch.dtype) -> torch.storage.TypedStorage:

@@ -28,8 +28,8 @@ from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe import Record
 from stalegrid.partition import Made, Operations
-from stalegrid.plans import Choices, Plan, ServedPlan
-from stalegrid.timing import CostTable
+from stalegrid.plans import Choices, Plan, ServedPlan, Task, fingerprint
+from stalegrid.timing import CostTable, DeviceTable, parse_costs
 
 P = TypeVar("P", Plan, ServedPlan, Plan | ServedPlan)
 C = TypeVar("C", bound=Choices)
@@ -71,6 +71,12 @@ class Peers:
                 f"processes have different {what} (process 0 and processes: {others}); let the script do the same in "
                 "all of them, and seed what it draws, such as a split"
             )
+
+    def check_task(self, task: Task) -> None:
+        """Check that all processes have the same model, initial values and data; see :meth:`check_same`."""
+        self.check_same("models", lambda: layout_of_state(task.model))
+        self.check_same("initial values", lambda: "" if task.source is None else task.source.text())
+        self.check_same("data", lambda: fingerprint(task))
 
     def take_state(self, model: nn.Module) -> None:
         """Let all processes have the parameters and buffers that the model of the first one has."""
@@ -194,11 +200,13 @@ class Measured:
         """Return what a plan has measured."""
         known = plan.devices.costs if plan.time_model is not None else None  # not such as an order was only drawn with
         settled = plan.settled(Choices())
-        size = max(1, plan.training.batch_size)
-        table = None if known is None else CostTable(size, known, plan.devices.handling).plain()
+        size = max(1, plan.training.largest)
+        table: CostTable | DeviceTable | None = None
+        if known is not None:
+            table = plan.devices.unequal or CostTable(size, known, plan.devices.handling)
         staleness = settled.method.staleness
         assert staleness != "auto"
-        return cls(settled.grid.cuts, staleness, table)
+        return cls(settled.grid.cuts, staleness, None if table is None else table.plain())
 
     def into(self, asked: C) -> C:
         """Write it into what was asked for, which then is not measured again."""
@@ -207,9 +215,9 @@ class Measured:
         return dataclasses.replace(asked, grid=grid, method=method)
 
     @property
-    def table(self) -> CostTable | None:
+    def table(self) -> CostTable | DeviceTable | None:
         """What stages cost."""
-        return None if self.costs is None else CostTable.parse(self.costs)
+        return None if self.costs is None else parse_costs(self.costs)
 
     def text(self) -> bytes:
         """Return it as text."""

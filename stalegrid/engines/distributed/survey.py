@@ -6,7 +6,8 @@ All of it goes through the store through which processes meet, so that it works 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from threading import Event
 
@@ -16,6 +17,7 @@ from stalegrid.engines.distributed.hosts import REACH, Hosts
 from stalegrid.engines.distributed.interfaces import loopback, named
 from stalegrid.engines.distributed.links import Link, measure
 from stalegrid.engines.distributed.meeting import Met, Steps, attended, await_keys, part
+from stalegrid.engines.distributed.peers import Peers
 from stalegrid.errors import ProtocolError
 from stalegrid.observe import Record
 
@@ -46,10 +48,12 @@ class Survey:
     Args:
         hosts: in the order of their first processes.
         links: from one to another, by their places in that order; a text where there is no way, which says why.
+        places: of every process, its host's in that order.
     """
 
     hosts: list[Surveyed]
     links: dict[tuple[int, int], Link | str]
+    places: list[int]
 
 
 def survey(deadline: float, look: Callable[[Greeting, bytes], Record]) -> tuple[int, Survey]:
@@ -78,6 +82,25 @@ def survey(deadline: float, look: Callable[[Greeting, bytes], Record]) -> tuple[
         )
 
 
+@contextmanager
+def joined(deadline: float) -> Iterator[tuple[Peers, Survey]]:
+    """Join the other processes, and survey their hosts, which tell nothing of themselves, on the way.
+
+    Args:
+        deadline: seconds that a process may give no sign of life.
+
+    Raises:
+        StalegridError: as :func:`stalegrid.engines.distributed.torchrun.joined`.
+    """
+    found: list[Survey] = []
+
+    def look(met: Met, greetings: list[Greeting], steps: Steps, over: Event) -> None:
+        found.append(_Surveying(met, greetings, deadline, steps, over).all(lambda own: {}))
+
+    with torchrun.joined(deadline, look) as peers:
+        yield peers, found[0]
+
+
 def survey_alone(look: Callable[[Greeting, bytes], Record]) -> Survey:
     """Return the same of this host alone, whose processes are not started yet.
 
@@ -88,7 +111,7 @@ def survey_alone(look: Callable[[Greeting, bytes], Record]) -> Survey:
         ConfigError: it has no loopback interface that is up.
     """
     greeting = Greeting.here(named(loopback()))
-    return Survey([Surveyed(greeting.host, look(greeting, b""), 1)], {})
+    return Survey([Surveyed(greeting.host, look(greeting, b""), 1)], {}, [0])
 
 
 class _Surveying:
@@ -114,6 +137,7 @@ class _Surveying:
                 for turn in range(1, len(self._hosts.firsts))
                 for a, rank in enumerate(self._heard(f"link {turn}", self._hosts.firsts, "has not measured a link"))
             },
+            self._hosts.places,
         )
         part(self._met, self._over)
         return found

@@ -33,6 +33,9 @@ from stalegrid.errors import ConfigError, DeadlineExceeded
 
 T = TypeVar("T")
 
+Look = Callable[[Met, list[Greeting], Steps, Event], object]
+"""Takes where processes have met and what each has said; is given what :class:`Hear` is."""
+
 HOSTS = "GROUP_WORLD_SIZE"
 """What torchrun calls their number."""
 
@@ -51,11 +54,12 @@ def active() -> bool:
 
 
 @contextmanager
-def joined(deadline: float) -> Iterator[Peers]:
+def joined(deadline: float, look: Look | None = None) -> Iterator[Peers]:
     """Join the other processes.
 
     Args:
         deadline: seconds that one may give no sign of life.
+        look: called once all are there, before they are connected.
 
     Raises:
         ConfigError: what the environment says cannot be, the script's own group cannot carry tensors of the CPU, or the
@@ -66,8 +70,12 @@ def joined(deadline: float) -> Iterator[Peers]:
         stack.enter_context(_ending_with_launcher())
         if dist.is_initialized():
             _check_group()
+            if look is not None:
+                raise ConfigError(
+                    "processes that a script has connected do not meet any more (init_process_group); leave that out"
+                )
         else:
-            stack.enter_context(_met(deadline))
+            stack.enter_context(_met(deadline, look))
         # A group of the user's own may be older than the others' arrival here.
         prove(common_secret(patience_of(deadline)), patience_of(deadline))
         rank = dist.get_rank()
@@ -95,13 +103,15 @@ def gathered(deadline: float) -> Iterator[Met]:
 
 
 @contextmanager
-def _met(deadline: float) -> Iterator[None]:
+def _met(deadline: float, look: Look | None) -> Iterator[None]:
     launched, patience = Launched.here(), patience_of(deadline)
 
     def hear(met: Met, steps: Steps, over: Event) -> None:
         greetings = Greeting.all(met.said)
         check_alike(greetings)
         check_ways(met, greetings, steps, over)
+        if look is not None:
+            look(met, greetings, steps, over)
 
     with _kept(GLOO, NCCL):
         with ExitStack() as stack:

@@ -229,7 +229,9 @@ def _ordered(order: Order, job: int, stack: ExitStack) -> Reports:
         stack.callback(os.close, held)
         theirs.callback(os.close, lifeline)
         out, err = (theirs.enter_context(_shared(s, n)) for n, s in ((1, sys.__stdout__), (2, sys.__stderr__)))
-        process = KEPT.order(order, [reports.fileno(), job, lifeline, out, err])
+        here = os.open(".", os.O_PATH)
+        theirs.callback(os.close, here)
+        process = KEPT.order(order, [reports.fileno(), job, lifeline, out, err, here])
         with suppress(BrokenPipeError):
             ours.sendall(json.dumps(asdict(order)).encode() + b"\n")
         return Reports(ours, process)

@@ -87,16 +87,17 @@ def work(
     device = use_device(engine.device, local_rank)
     world = enter(homes(plan.program, dist.get_world_size(), spare=spare), device, engine.deadline)
     made = job.sink() if OBSERVER in world.here else Nowhere()
-    with computing(engine.threads), kept(device), closing(made) as sink, ExitStack() as stack:
+    sparing = job.task.source is not None
+    with computing(engine.threads, sparing=sparing), kept(device), closing(made) as sink, ExitStack() as stack:
         readers = Readers(stack, engine.deadline)
 
         def build() -> dict[Unit, Agent]:
-            return paced(
-                plan, build_agents(job.task, plan, world.here, device, sink, readers, job.begins()), job.emulate
-            )
+            agents = build_agents(job.task, plan, world.here, device, sink, readers, job.begins(), job.save_part)
+            return paced(plan, agents, job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
         agents = talk.everybody(build, engine.deadline)
+        job.task.let_go()
         met()
         timeline = Timeline() if job.trace else None
         again = plan.program.saves.since > 0

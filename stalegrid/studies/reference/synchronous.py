@@ -7,7 +7,7 @@ the exact gradient, so its stages are simply composed here and autograd runs thr
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -32,6 +32,7 @@ def synchronous(
     optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
+    B: Sequence[int] | None = None,
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N updates, each with the mean gradient of all groups and micro-batches.
 
@@ -46,6 +47,7 @@ def synchronous(
         optimizer: named parameters of a unit -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
         drawing: (s, k, b) -> the context in which a forward draws.
+        B: samples of each group in an update, which weigh the mean over groups; alike if left out.
 
     Returns:
         The trained stages [s][k] and the losses [s][n], averaged over micro-batches.
@@ -54,6 +56,7 @@ def synchronous(
     steps = [optimizer(own) for group in w for own in _owned(group)]
     rates = [scheduler(step) for step in steps] if scheduler else []
     losses: list[list[float]] = [[] for _ in range(S)]
+    q = [1.0] * S if B is None else [size / max(B) for size in B]
     for n in range(N):
         for s in range(S):
             total = 0.0
@@ -64,7 +67,7 @@ def synchronous(
             losses[s].append(total / M)
         if S > 1:
             for replicas in zip(*([p for own in _owned(group) for _, p in own] for group in w), strict=True):
-                _average(replicas)
+                _average(replicas, q)
         for step in steps:
             step.step()
             step.zero_grad()
@@ -96,15 +99,15 @@ def _forward(
     return loss(*x, target)
 
 
-def _average(replicas: tuple[nn.Parameter, ...]) -> None:
-    """Replace the gradients of one parameter in all groups by their mean."""
-    found = [p.grad for p in replicas if p.grad is not None]
+def _average(replicas: tuple[nn.Parameter, ...], q: Sequence[float]) -> None:
+    """Replace the gradients of one parameter in all groups by their mean, to which group s gives q_s."""
+    found = [(p.grad, w) for p, w in zip(replicas, q, strict=True) if p.grad is not None]
     if not found:
         return
     # From zeros, one group after the other: a sum in another order has other bits.
-    mean = torch.zeros_like(found[0])
-    for g in found:
-        mean = mean + g
-    mean = mean / len(replicas)
+    mean = torch.zeros_like(found[0][0])
+    for g, w in found:
+        mean = mean + w * g
+    mean = mean / sum(q)
     for p in replicas:
         p.grad = mean.clone()

@@ -20,19 +20,21 @@ from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_tas
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
-DEPTHS = {2: (2, 4), 3: (3,)}
-"""K of the methods that have a plain loop of their own, by world."""
+PERIODS = (1, 2)
+LAGS = (0, 1, 2)
+TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
+"""The type in which methods that have a plain loop of their own are run, by world and K."""
 
 
 def configurations(world: int) -> dict[str, Settings]:
     """Return every configuration whose units a world of so many processes can share."""
     found: dict[str, Settings] = {}
     grids = [(s, k) for s, k in product(SIDES, SIDES) if (s * k) % world == 0]
-    for (s, k), view, mixing in product(grids, VIEWS, MIXINGS):
-        for period, lag in product((1, 2), (0, 1, 2)) if s > 1 else [(1, 0)]:
-            changes = {"view": view, "mixing": mixing, "period": period, "lag": lag}
-            found[f"{s}x{k}-{view}-{mixing}-{period}-{lag}"] = make_settings(s, k, **changes)
     for s, k in grids:
+        if s > 1:
+            found |= averaging(s, k)
+        else:
+            found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
         if k > 1:
             found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
             found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
@@ -42,8 +44,19 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
-    for method, k, dtype in product(OWN, DEPTHS[world], ("float32", "float64")):
+    for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
+    return found
+
+
+def averaging(s: int, k: int) -> dict[str, Settings]:
+    """Return ways to average on a grid, a third of all: any two choices meet on each grid, and all four on some."""
+    ways = list(product(*map(enumerate, (VIEWS, MIXINGS, PERIODS, LAGS))))
+    found = {}
+    for (v, view), (m, mixing), (p, period), (n, lag) in ways:
+        if (v + m + p + n + s + k) % 3 == 0:
+            changes = {"view": view, "mixing": mixing, "period": period, "lag": lag}
+            found[f"{s}x{k}-{view}-{mixing}-{period}-{lag}"] = make_settings(s, k, **changes)
     return found
 
 

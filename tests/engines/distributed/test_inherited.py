@@ -22,7 +22,6 @@ def _limit(patch: Patch) -> None:
 CHANGES: dict[str, Callable[[Patch], object]] = {
     "a variable": lambda patch: patch.setenv("OMP_NUM_THREADS", "3"),
     "one variable less": lambda patch: patch.delenv("PATH"),
-    "the current folder": lambda patch: patch.chdir("/"),
     "a flag": lambda patch: patch.setattr(sys, "warnoptions", ["ignore"]),
     "the interpreter": lambda patch: patch.setattr(sys, "executable", "/bin/true"),
     "a limit": _limit,
@@ -42,11 +41,3 @@ def test_a_change_is_noticed(name: str, monkeypatch: Patch) -> None:
         CHANGES[name](monkeypatch)
         os._exit(Inherited.now() == before)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_the_current_folder_is_the_same_whatever_it_is_called(tmp_path: Path, monkeypatch: Patch) -> None:
-    (tmp_path / "old").mkdir()
-    monkeypatch.chdir(tmp_path / "old")
-    before = Inherited.now()
-    (tmp_path / "old").rename(tmp_path / "new")
-    assert Inherited.now() == before

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from stalegrid.engines.distributed.job import Job, read_job, write_job
+from stalegrid.engines.distributed.warm import KEPT
 from stalegrid.errors import ConfigError, EngineError
 from stalegrid.observe.records import Nowhere
 from tests import cases
@@ -59,6 +60,7 @@ def test_modules_hooks_and_the_default_type_are_those_of_the_starter(
         (current / f"{name}.py").write_text("raise RuntimeError('the wrong one')")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(current)
+    KEPT.end()  # so that libraries are loaded there
     ours = importlib.import_module("module_of_a_user")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))

@@ -134,6 +134,17 @@ def test_a_group_of_the_script_that_cannot_carry_tensors_of_the_cpu_is_refused(t
     assert together(tmp_path, 1, act)[0].startswith(told)
 
 
+def test_processes_that_a_script_has_connected_cannot_be_looked_at_as_they_meet(tmp_path: Path) -> None:
+    def act(rank: int) -> str:
+        with joined(10.0, lambda *of: None):
+            return "joined"
+
+    told = (
+        "ConfigError: processes that a script has connected do not meet any more (init_process_group); leave that out"
+    )
+    assert together(tmp_path, 1, act)[0].startswith(told)
+
+
 def test_leftovers_of_torchrun_are_recognised_and_the_wait_is_ended_by_a_signal(tmp_path: Path) -> None:
     script = tmp_path / "alone.py"
     script.write_text(SCRIPT)
