@@ -26,8 +26,8 @@ LIMITS = {"far-sleepers": "devices", "far-sleepers-wide": "links"}
 AHEAD = {"far-sleepers": (3, 4), "far-sleepers-wide": (2, 4)}
 """Batches by which a stage runs ahead of the next one: as ``stalegrid plan`` says, and more.
 
-Plans take what arrives at a host for free.  Full links to an inner host, whose neighbours both send to it at once, are
-not: each then sends at half the speed of its own link, and needs another message that goes the other way meanwhile.
+Plans take what arrives at a host for free.  Both neighbours of an inner host may send to it at once, each then at half
+the speed of its own link: likely why links that are the limit were seen to be fuller with more batches under way.
 """
 
 UPDATES, PEER_UPDATES = 100, 20
