@@ -20,6 +20,8 @@ from benchmarks import (
     cuda,
     data,
     emulated,
+    far,
+    far_loss,
     frontier,
     large,
     memory,
@@ -43,6 +45,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "cpu": cpu.run,
     "breakdown": breakdown.run,
     "slow-link": slow_link.run,
+    "far": far.run,
     "simulator": simulator.run,
     "memory": memory.run,
     "large": large.run,
@@ -59,7 +62,10 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "checkpoint": checkpoint.run,
 }
 
-TRAINED: dict[str, Callable[[Path, int], Row]] = {"time-to-accuracy": time_to_accuracy.run}
+TRAINED: dict[str, Callable[[Path, int], Row]] = {
+    "time-to-accuracy": time_to_accuracy.run,
+    "far-loss": far_loss.run,
+}
 """Rows on real data, which want to know where it is."""
 
 

@@ -24,12 +24,15 @@ class _Sleep(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, forward: float, backward: float) -> Tensor:
         ctx.backward_seconds = backward * len(x)
         _sleep(forward * len(x))
-        return x * scale
+        ctx.size = len(scale)
+        return x * scale[0, 0]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         _sleep(ctx.backward_seconds)
-        return gradient, gradient.sum().reshape(1), None, None
+        of_scale = gradient.new_zeros(ctx.size, ctx.size)
+        of_scale[0, 0] = gradient.sum()
+        return gradient, of_scale, None, None
 
 
 class Sleeper(nn.Module):
@@ -38,11 +41,12 @@ class Sleeper(nn.Module):
     Args:
         forward: seconds a sample.
         backward: seconds a sample.
+        size: its parameters are a matrix of so many rows and columns, for those who send them.
     """
 
-    def __init__(self, forward: float, backward: float) -> None:
+    def __init__(self, forward: float, backward: float, size: int = 1) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
+        self.scale = nn.Parameter(torch.ones(size, size))
         self.seconds = (forward, backward)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,12 +55,13 @@ class Sleeper(nn.Module):
         return slept
 
 
-def sleepers(layers: int, forward: float, backward: float) -> nn.Sequential:
+def sleepers(layers: int, forward: float, backward: float, size: int = 1) -> nn.Sequential:
     """Build a chain of sleeping layers.
 
     Args:
         layers: how many.
         forward: seconds a sample, of all layers together.
         backward: likewise.
+        size: rows and columns of the parameters of each.
     """
-    return nn.Sequential(*(Sleeper(forward / layers, backward / layers) for _ in range(layers)))
+    return nn.Sequential(*(Sleeper(forward / layers, backward / layers, size) for _ in range(layers)))

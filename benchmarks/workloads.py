@@ -27,10 +27,17 @@ BATCHES = 4
 WIDTH = 832
 """Of the layers of a model that is slow to average."""
 
+FAR, FAR_SIZE = 4, 448
+"""Devices that are far apart; rows and columns of each of the eight matrices of parameters, 1.6 million in all."""
+
+FAR_WIDTHS = {"far-sleepers": 2048, "far-sleepers-wide": 8192}
+"""Numbers of a sample between two layers: devices are the limit, and links of 100 Mbit/s are."""
+
 PLACES, FEATURES, HEADS = 64, 256, 4
 """Of the attention of a transformer."""
 
-_SLEPT = 32  # samples of such a batch
+SLEPT = 32
+"""Samples of such a batch."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +158,16 @@ def _half(depth: int) -> nn.Sequential:
 
 
 def _sleepers(devices: int, layers: int, slower: int = 1) -> Workload:
-    each = slower * devices / _SLEPT
+    each = slower * devices / SLEPT
     model = partial(sleepers, layers, each * FORWARD, each * BACKWARD)
-    return Workload(model, partial(vectors, 16), _SLEPT)
+    return Workload(model, partial(vectors, 16), SLEPT)
+
+
+def _far(width: int) -> Workload:
+    each = FAR / SLEPT
+    return Workload(
+        partial(sleepers, 2 * FAR, each * FORWARD, each * BACKWARD, FAR_SIZE), partial(vectors, width), SLEPT
+    )
 
 
 WORKLOADS = {
@@ -167,6 +181,7 @@ WORKLOADS = {
     "two-sleepers": _sleepers(2, 2),
     "sleepers": _sleepers(STAGES, STAGES),
     "half-sleepers": _sleepers(STAGES, 2 * STAGES),  # for schedules that give a device two parts of the model
+    **{name: _far(width) for name, width in FAR_WIDTHS.items()},
     **{f"slow-sleepers-{n}": _sleepers(n, n, SLOWER) for n in (2, 4, 8, 16, LONGEST)},
 }
 

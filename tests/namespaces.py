@@ -16,10 +16,10 @@ SECRET = "a long random text of a test"
 
 
 @contextmanager
-def network(number: int, mbit: float = 100.0) -> Iterator[list[Host]]:
+def network(number: int, mbit: float = 100.0, delay: float = 0.0) -> Iterator[list[Host]]:
     """Make hosts, or skip the test and say why."""
     try:
-        with hosts(number, mbit) as found:
+        with hosts(number, mbit, delay) as found:
             yield found
     except Skipped as why:
         pytest.skip(str(why))
