@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 import stalegrid
 from stalegrid.config import ALWAYS, SHORT, Settings, option_of
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.data import opened
 from stalegrid.engines.settings import EngineSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods.published import METHODS
@@ -283,7 +284,7 @@ def narrow(width: int = 8) -> nn.Module:
 
 
 def some_digits(samples: int) -> tuple[TensorDataset, TensorDataset]:
-    train, test = make_task(RunConfig()).data, make_task(RunConfig()).test
+    train, test = opened(make_task(RunConfig()).data), opened(make_task(RunConfig()).test)
     return _first(train, samples), _first(test, 32)
 
 
