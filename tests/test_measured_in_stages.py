@@ -166,6 +166,35 @@ def test_files_are_those_that_others_read(tmp_path: Path) -> None:
     assert list(json.loads((out / UNSAVED_INDEX).read_text())["weight_map"]) == ["scale"]
 
 
+@pytest.mark.filterwarnings("ignore")  # of what transformers thinks of its own calls
+def test_transformers_reads_what_stages_have_saved(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.LlamaConfig(WORDS, 16, 32, 2, 2, tie_word_embeddings=True)
+    tokens = torch.randint(0, WORDS, (8, 6), generator=torch.Generator().manual_seed(0))
+    rows = [{"input_ids": row, "labels": row} for row in tokens]
+    results = {}
+    for evaluation in ("whole", "pipeline"):
+        results[evaluation] = stalegrid.train(
+            lambda: transformers.AutoModelForCausalLM.from_config(config),
+            rows,
+            loss=None,
+            optimizer=partial(torch.optim.AdamW, lr=1e-3),
+            test=rows,
+            stages=2,
+            cuts=["model.layers.1"],
+            batch_size=4,
+            updates=2,
+            engine="simulator",
+            out=tmp_path / evaluation,
+            evaluation=evaluation,
+            quiet=True,
+        )
+    assert results["whole"].summary["test_loss"] == results["pipeline"].summary["test_loss"]
+    config.save_pretrained(tmp_path / "pipeline")
+    found = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "pipeline").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in results["whole"].model.state_dict().items())
+
+
 def test_a_run_that_goes_on_tells_and_saves_the_same(tmp_path: Path) -> None:
     whole, part = tmp_path / "whole", tmp_path / "part"
     checkpoint = stalegrid.CheckpointSettings(every=2, keep=9)

@@ -110,7 +110,7 @@ class Measuring:
     def _collect(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         weights, layout = self._weights, self._layout
         replicas = [weights.flat, *(message.tensors[0].to(self._device) for message in inbox)]
-        counters = [weights.counted(), *(message.tensors[1] for message in inbox)]
+        counters = [weights.counted(), *(message.tensors[1].to(self._device) for message in inbox)]
         middle = mean(replicas, layout, self._measured.weights) if inbox else weights.flat
         self._own = _Own.of(weights, self._module, mixed=bool(inbox))
         report = MeanReport(squares(replicas, middle, layout), self._flags(counters), self._infinite(middle))
