@@ -169,7 +169,14 @@ def test_files_are_those_that_others_read(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # of what transformers thinks of its own calls
 def test_transformers_reads_what_stages_have_saved(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = transformers.LlamaConfig(WORDS, 16, 32, 2, 2, tie_word_embeddings=True)
+    config = transformers.LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
     tokens = torch.randint(0, WORDS, (8, 6), generator=torch.Generator().manual_seed(0))
     rows = [{"input_ids": row, "labels": row} for row in tokens]
     results = {}
