@@ -120,7 +120,8 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
         mixing=mixing,
         training=replace(base.training, batch_size=_merged(base.training.sizes(whole.groups), groups)),
         engine=replace(base.engine, processes=processes),
-        output=replace(base.output, folder=None),
+        # Numbers are compared, and some methods have no stages to measure.
+        output=replace(base.output, folder=None, evaluation="whole"),
     )
 
 

@@ -71,6 +71,7 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
         The difference of the processes, and of the plain loops where there are such, from the simulator's run.
     """
     output = dataclasses.replace(settings.output, folder=None, log_every=1, loggers=[], callbacks=[])
+    output = dataclasses.replace(output, evaluation="whole")  # every unit's numbers are read, which one process has
     settings = dataclasses.replace(settings, output=output)
     if isinstance(find(settings.method.name), ServerMethod):
         return _verify_served(task, settings)
