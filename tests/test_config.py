@@ -63,6 +63,7 @@ def test_the_fields_that_are_choices() -> None:
         "training.precision",
         "training.targets",
         "servers.momentum_at",
+        "output.evaluation",
     }
 
 
@@ -199,6 +200,7 @@ def test_every_short_name_gives_its_field() -> None:
         "blocks": ["layers.*"],
         "dtype": "float64",
         "precision": "bf16",
+        "evaluation": "pipeline",
         "compile": True,
         "epochs": 2.0,
         "lr": 0.5,

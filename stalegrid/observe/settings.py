@@ -5,7 +5,7 @@ Does not know: what is trained.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from stalegrid.written import Group
 
@@ -37,7 +37,7 @@ class OutputSettings(Group):
     folder: Path | None = None
     log_every: int = 10
     evaluate_every: float = 1.0
-    evaluation: str = "auto"
+    evaluation: Literal["auto", "whole", "pipeline"] = "auto"
     gap: bool = True
     best: str | None = None
     loggers: list[str] | None = None

@@ -8,6 +8,7 @@ statistics.  So it is captured a second time, in that mode and for slices of the
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ from stalegrid.partition import Partition, partition
 from stalegrid.programs import Lent
 from stalegrid.stages import StageLayout
 
-AUTO, WHOLE, PIPELINE = "auto", "whole", "pipeline"
+AUTO: Literal["auto"] = "auto"
+PIPELINE: Literal["pipeline"] = "pipeline"
 
 REMEDY = "let the observer measure it (output.evaluation: whole)"
 
@@ -60,11 +62,6 @@ def is_staged(output: OutputSettings, *, made: bool, stages: int) -> bool:
     Raises:
         ConfigError: nobody would have the model that is asked for.
     """
-    if output.evaluation not in (AUTO, WHOLE, PIPELINE):
-        raise ConfigError(
-            f"there is no such evaluation (output.evaluation: {output.evaluation}); there are: {AUTO}, {WHOLE}, "
-            f"{PIPELINE}"
-        )
     if output.evaluation != PIPELINE:
         return output.evaluation == AUTO and made and stages > 1 and output.folder is not None and output.best is None
     if output.best is not None:

@@ -47,7 +47,8 @@ def execute(
         keep_units: whether to keep the parameters of every unit in the folder too.
     """
     refuse_contexts()
-    if keep_units:  # which the observer alone has
+    if keep_units and (task.source is not None or settings.output.evaluation == "pipeline"):
+        # The observer alone has those of every unit.
         settings = replace(settings, output=replace(settings.output, evaluation="whole"))
     start = start_of(settings.output.folder, resume if reshape else None, start_from)
     settings, source = goes_on(settings, None if reshape else resume)

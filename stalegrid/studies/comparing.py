@@ -120,8 +120,8 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
         mixing=mixing,
         training=replace(base.training, batch_size=_merged(base.training.sizes(whole.groups), groups)),
         engine=replace(base.engine, processes=processes),
-        # Numbers are compared, and some methods have no stages to measure.
-        output=replace(base.output, folder=None, evaluation="whole"),
+        # Some methods have no stages to measure, and the numbers are the same.
+        output=replace(base.output, folder=None, evaluation="auto"),
     )
 
 

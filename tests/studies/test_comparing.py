@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 from safetensors.torch import load_file
 
-from stalegrid.data import Batches
+from stalegrid.data import Batches, opened
 from stalegrid.errors import ConfigError, NonFiniteLoss
 from stalegrid.methods.choose import find_grid
 from stalegrid.methods.settings import MethodSettings
@@ -102,7 +102,7 @@ def test_a_run_of_a_comparison_is_the_plain_run(finished: Path, tmp_path: Path) 
 
 
 def test_every_method_sees_the_same_samples_at_every_update() -> None:
-    data = make_task(BASE).data
+    data = opened(make_task(BASE).data)
     seen = []
     for name in (*METHODS, "data-parallel", "gpipe"):
         config = configuration(BASE, name)

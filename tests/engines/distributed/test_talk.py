@@ -156,4 +156,4 @@ def test_no_call_of_torch_that_unpickles_what_arrives_is_left() -> None:
     assert not any(found.values()), found
     # Pickled are files of this user alone: the job, and the errors of workers.
     users = {path.name for path in ENGINE.glob("*.py") if re.search(r"^import (cloud)?pickle", path.read_text(), re.M)}
-    assert users == {"job.py", "launch.py", "packing.py", "worker.py"}
+    assert users == {"job.py", "launch.py", "packing.py", "parts.py", "worker.py"}
