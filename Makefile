@@ -1,5 +1,6 @@
 # make train   the main job on an embedded data set: S=2 x K=2, four processes
-# make test    all tests (real data sets are used where DATA holds them)
+# make test    tests, but for wide matrices (real data sets are used where DATA holds them)
+# make test-all  all of them
 # make check   ruff, mypy --strict (alone: make types), import layers
 # make bench   speed, as ratios (see docs/performance.md)
 
@@ -8,14 +9,19 @@ BIN := .venv/bin
 DATA ?= data
 SHARED := ../shared/data/unpack.py
 
-.PHONY: train test check types bench clean
+.PHONY: train test test-all check types bench clean
 
 train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
 
 # Some hundred processes are started, which would each compile the package anew where bytecode is not kept.
+PYTEST = PYTHONDONTWRITEBYTECODE= STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
 test: .venv/ready $(DATA)
-	PYTHONDONTWRITEBYTECODE= STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not thorough"
+
+test-all: .venv/ready $(DATA)
+	$(PYTEST)
 
 check: types
 	$(BIN)/ruff check .

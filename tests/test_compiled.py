@@ -23,7 +23,7 @@ from tests.cases import build, images, make_settings, make_task, record_simulato
 from tests.test_precision import check_same, sgd
 from tests.test_resumed_grids import copied
 
-pytestmark = pytest.mark.usefixtures("compiler")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("compiler")]
 
 UPDATES, BATCH = 8, 8
 ROOT = Path(__file__).parents[1]

@@ -18,6 +18,8 @@ from stalegrid.data import Batches
 from stalegrid.engines.settings import EngineSettings
 from tests import cases
 
+pytestmark = pytest.mark.thorough
+
 torch.set_num_threads(1)
 
 WIDTH, BATCH, UPDATES = 6, 4, 5

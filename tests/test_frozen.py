@@ -34,6 +34,8 @@ from tests.cases import (
 from tests.engines.distributed.matrix import task_of
 from tests.sites import noise
 
+pytestmark = pytest.mark.thorough
+
 SIZE, UPDATES = 4, 8
 PLACES = {2: ["5"], 3: ["3", "7"], 4: ["3", "5", "7"]}
 """Where :func:`chain` is cut, by K; its layers are in modules 0, 3, 5 and 7."""

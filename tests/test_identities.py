@@ -38,6 +38,8 @@ from tests.cases import (
     run_simulator,
 )
 
+pytestmark = pytest.mark.thorough
+
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
 

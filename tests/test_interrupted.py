@@ -18,6 +18,8 @@ from torch.utils.data import TensorDataset
 
 import stalegrid
 
+pytestmark = pytest.mark.thorough
+
 
 class Interrupt(stalegrid.Callback):
     def __init__(self, at):

@@ -25,6 +25,8 @@ from stalegrid.written.groups import grouped
 from tests.cases import CUTS, Net, build, images
 from tests.test_stopped import check_same
 
+pytestmark = pytest.mark.thorough
+
 
 class Trap(nn.Module):
     """Ends or stops the first process that comes to a forward of this number, whichever group that is of."""

@@ -24,6 +24,8 @@ from stalegrid.report import read_model
 from stalegrid.runs import execute
 from tests.cases import flat
 
+pytestmark = pytest.mark.thorough
+
 WORDS = 11
 REAL = ("seconds", "samples_per_second", "evaluation", "shares")
 

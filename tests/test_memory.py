@@ -31,6 +31,8 @@ from stalegrid.stages.views.named import VIEWS
 from tests.cases import CPU, CUTS, build, make_plan, make_settings, make_task, record_simulator
 from tests.sites import noise
 
+pytestmark = pytest.mark.thorough
+
 STAGES = 4
 UPDATES = 16
 """Enough for the stage with the largest staleness, 6, to have all the versions there are."""

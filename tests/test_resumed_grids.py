@@ -22,6 +22,8 @@ from stalegrid.stages.views.named import VIEWS
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images
 from tests.test_stopped import check_same
 
+pytestmark = pytest.mark.thorough
+
 UPDATES = 17
 
 

@@ -28,6 +28,8 @@ from tests.programs.test_softsync import orders
 from tests.test_metrics import lines, same
 from tests.test_stopped import check_same
 
+pytestmark = pytest.mark.thorough
+
 UPDATES = 17
 Servers = stalegrid.ServerSettings
 

@@ -34,6 +34,8 @@ from tests.test_lost_groups import Trap, settings_of
 from tests.test_lost_groups import task_of as trapped
 from tests.test_stopped import check_same
 
+pytestmark = pytest.mark.thorough
+
 LOST, BACK, END, LATER = 10, 20, 30, 25
 AWAY = Membership((LostGroup(1, LOST, "gone"),), (ReturnedGroup(1, BACK, 0),))
 

@@ -28,6 +28,8 @@ from stalegrid.studies.verifying import LOOPS, run_engine, verify
 from tests.cases import UPDATES, build, changed, make_plan, make_settings, make_task, record_simulator, run_simulator
 from tests.tied import CUTS, WIDTH, WORDS, Block, Writer, sentences, writer
 
+pytestmark = pytest.mark.thorough
+
 ADAM = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
 NADAM = partial(torch.optim.NAdam, lr=0.01, betas=(0.99, 0.999), decoupled_weight_decay=True)
 

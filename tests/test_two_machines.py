@@ -116,6 +116,8 @@ SRUN = """#!{python}
 # Starts the tasks of a job, and sends them SIGTERM when it is time, which is after the second checkpoint.
 import os, signal, subprocess, sys, time
 from pathlib import Path
+
+pytestmark = pytest.mark.thorough
 tasks = [
     subprocess.Popen(sys.argv[1:], env={{**os.environ, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}})
     for i in range(int(os.environ["SLURM_NTASKS"]))

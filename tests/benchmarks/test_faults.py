@@ -15,6 +15,8 @@ from benchmarks.disturbing import DAMAGES, FAULTS, KILLED
 from benchmarks.started import Failed
 from benchmarks.trials import WAYS, Outcome, Trial, run, undisturbed
 
+pytestmark = pytest.mark.thorough
+
 CHOSEN = (0, 5, 9, 11, 12, 13, 18, 22, 28, 43, 62, 70)
 
 Reference = Callable[[str], Path]

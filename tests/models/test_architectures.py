@@ -27,6 +27,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from tests.models import architectures  # noqa: E402  (made of transformers)
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.filterwarnings("ignore"),  # of what transformers and torch.export think of their own calls
     pytest.mark.timeout(120),
 ]

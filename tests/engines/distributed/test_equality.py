@@ -18,6 +18,8 @@ from stalegrid.studies.verifying import Outcome, compare, outcome_of, read_outco
 from tests.cases import CPU, changed, images, make_plan, make_settings, make_task, run_simulator
 from tests.engines.distributed import matrix
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[3]
 WORLDS = (2, 3)
 
