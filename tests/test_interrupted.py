@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = """
 import os
 import signal
@@ -17,8 +19,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import stalegrid
-
-pytestmark = pytest.mark.thorough
 
 
 class Interrupt(stalegrid.Callback):

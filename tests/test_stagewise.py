@@ -31,6 +31,8 @@ from stalegrid.sources import Source, built
 from stalegrid.studies.loops import plain_loop
 from tests.cases import CPU, Net
 
+pytestmark = pytest.mark.thorough
+
 CUTS = {1: [], 2: ["blocks.1.expand"], 3: ["blocks.0.norm2", "norm"], 4: ["blocks.0", "blocks.1", "blocks.2"]}
 
 
@@ -310,7 +312,6 @@ import sys
 from pathlib import Path
 from tests.test_stagewise import make, trained
 
-pytestmark = pytest.mark.thorough
 
 result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1], evaluation=sys.argv[2])
 found = "empty" if all(p.is_meta for p in result.model.parameters()) else "whole"

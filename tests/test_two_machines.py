@@ -12,6 +12,8 @@ from stalegrid.cli import main
 from tests.engines.distributed.test_failures import wait_until
 from tests.namespaces import cut_off, end, network, start
 
+pytestmark = pytest.mark.thorough
+
 PAGE = (Path(__file__).parents[1] / "docs" / "two-machines.md").read_text()
 (RUN,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 FIRST = "10.0.0.1"
@@ -117,7 +119,6 @@ SRUN = """#!{python}
 import os, signal, subprocess, sys, time
 from pathlib import Path
 
-pytestmark = pytest.mark.thorough
 tasks = [
     subprocess.Popen(sys.argv[1:], env={{**os.environ, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}})
     for i in range(int(os.environ["SLURM_NTASKS"]))
