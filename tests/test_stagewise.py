@@ -312,7 +312,6 @@ import sys
 from pathlib import Path
 from tests.test_stagewise import make, trained
 
-
 result = trained(make, 4, engine="processes", processes=None, out=sys.argv[1], evaluation=sys.argv[2])
 found = "empty" if all(p.is_meta for p in result.model.parameters()) else "whole"
 Path(os.environ["RANK"]).write_text(found)
