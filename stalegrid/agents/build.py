@@ -99,7 +99,7 @@ def _build_grid(
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
-            mean = renew if plan.grid.groups > 1 else None
+            mean = renew if len(plan.turns.members) > 1 else None
             told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             reported, weights = _weighed(plan)
             return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)

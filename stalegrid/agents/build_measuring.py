@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from stalegrid.agents.build_served import loss_on
 from stalegrid.agents.evaluation import Evaluation
 from stalegrid.agents.measuring import Measured, Measuring
-from stalegrid.objects import tensors_of
+from stalegrid.objects import by_every_name, tensors_of
 from stalegrid.observe import Metrics, Saved
 from stalegrid.plans import Plan, Staged, Task, make_test, precision_of
-from stalegrid.programs import Unit
+from stalegrid.programs import Through, Unit
 from stalegrid.stages import Weights
 
 SavePart = Callable[[int, int, Saved, Mapping[str, Tensor]], object]
@@ -75,13 +75,13 @@ class Measurers:
         """
         modules = [stage, *([] if self._modules is None else [self._modules[number]])]
         both = nn.ModuleList([*modules, self._others(modules, number)])
-        paths = {path: self._names[id(t)] for path, t in _named(both).items() if id(t) in self._names}
+        paths = {path: self._names[id(t)] for path, t in by_every_name(both).items() if id(t) in self._names}
         own = self._task.filled(both, self._model).to(self._device)
         training = own.get_submodule("0")
         measuring = None if self._modules is None else own.get_submodule("1")
         if measuring is not None:
             _share_buffers(training, measuring)
-        tensors = {paths[path]: tensor for path, tensor in _named(own).items() if path in paths}
+        tensors = {paths[path]: tensor for path, tensor in by_every_name(own).items() if path in paths}
         return Pair(training, measuring, tensors)
 
     def measuring(self, pair: Pair, number: int, weights: Weights) -> Measuring:
@@ -98,10 +98,10 @@ class Measurers:
         metrics = Metrics(task.metrics if last else {}, self._device)
         evaluation = Evaluation(test, loss_on(task, self._device), metrics)
         watch = plan.program.watch
-        chunks = 0 if watch is None else watch.chunks
+        assert isinstance(watch, Through)
         form = None if staged.partition is None else staged.partition.form
         weighed, precision = list(plan.turns.weights.values()), precision_of(plan.training)
-        found = Measured(pair.measuring, form, chunks, test, evaluation, precision, weighed, staged.lent, last)
+        found = Measured(pair.measuring, form, watch, test, evaluation, precision, weighed, last)
         save = partial(self._saved, number, pair.tensors)
         return Measuring(number, weights, plan.stages[number], found, self._device, save)
 
@@ -120,11 +120,6 @@ class Measurers:
             else:
                 others.register_buffer(f"other{n}", tensor)
         return others
-
-
-def _named(module: nn.Module) -> dict[str, Tensor]:
-    parameters = module.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def _share_buffers(training: nn.Module, measuring: nn.Module) -> None:

@@ -19,7 +19,7 @@ from stalegrid.agents.evaluation import Evaluation, TestSet
 from stalegrid.agents.replicas import mean, squares, unlike
 from stalegrid.objects import Form, Memory, State, call, kept_apart, mapped, renew, spread
 from stalegrid.observe import MeanReport
-from stalegrid.programs import LENT, MEAN, MEASURED, TESTED, Action, Kind, Lent, Message, Tag
+from stalegrid.programs import LENT, MEAN, MEASURED, TESTED, Action, Edge, Kind, Lent, Message, Tag, Through
 from stalegrid.stages import Precision, StageLayout, Weights
 
 Tensors = tuple[Tensor, ...]
@@ -32,23 +32,21 @@ class Measured:
     Args:
         module: of the stage in evaluation mode, with the parameters of that which trains; None without test data.
         form: of the arguments of the module; None where it takes tensors one by one.
-        chunks: slices of the test data; 0 for none.
+        through: how many slices of test data there are, and what stages lend each other.
         test: the data, of the first and the last stage.
         evaluation: of what the last stage makes.
         precision: what it computes in.
         weights: of the groups in their mean.
-        lent: what it lends, and what it reads of others.
         last: whether it makes what the model returns.
     """
 
     module: nn.Module | None
     form: Form | None
-    chunks: int
+    through: Through
     test: TestSet | None
     evaluation: Evaluation
     precision: Precision
     weights: Sequence[float]
-    lent: Sequence[Lent]
     last: bool
 
 
@@ -73,7 +71,6 @@ class Measuring:
         device: torch.device,
         save: Callable[[int], object],
     ) -> None:
-        self._stage = stage
         self._weights = weights
         self._layout = layout
         self._measured = measured
@@ -82,7 +79,7 @@ class Measuring:
         self._own: _Own | None = None
         module = measured.module
         self._module = weights.module if module is None else module
-        self._borrowed = {} if module is None else _borrowed(module, measured.lent, stage)
+        self._borrowed = {} if module is None else _borrowed(module, measured.through.lent, stage)
         self._objects: Memory | None = None
 
     def remember(self) -> None:
@@ -123,7 +120,7 @@ class Measuring:
         self._save(action.index)
         self._measured.evaluation.begin()
         sent = [self._told(tag, report) for tag in action.sends]
-        if not self._measured.chunks:
+        if not self._measured.through.chunks:
             self._end()
         return sent
 
@@ -131,7 +128,7 @@ class Measuring:
         if tag.edge.name == MEAN:
             return Message(tag, tag.index, (report.vector(),))
         assert tag.edge.name == LENT
-        lent = (one for one in self._measured.lent if (one.owner, one.reader) == (self._stage, tag.edge.target.stage))
+        lent = self._measured.through.along(tag.edge)
         entries = {entry.name: entry for entry in self._layout.entries}
         return Message(tag, tag.index, tuple(entries[one.name].view(self._weights.flat).clone() for one in lent))
 
@@ -140,7 +137,7 @@ class Measuring:
         named = {message.tag.edge: message.tensors for message in inbox}
         for edge, tensors in named.items():
             if edge.name == LENT:
-                self._borrow(edge.source.stage, tensors)
+                self._borrow(edge, tensors)
         given = next((tensors for edge, tensors in named.items() if edge.name == TESTED), None)
         inputs = tuple(x.to(self._device) for x in (self._test.inputs(chunk) if given is None else given))
         with measured.precision.on(self._device):
@@ -152,7 +149,7 @@ class Measuring:
             measured.evaluation.note(outputs, targets)
         # Copies: an output may be a view of the weights, or of an input.
         made = {TESTED: tuple(x.clone() for x in outputs) if not measured.last else ()}
-        if chunk + 1 == measured.chunks:
+        if chunk + 1 == measured.through.chunks:
             made[MEASURED] = (self._numbers(),) if measured.last else ()
             self._end()
         return [Message(tag, self._weights.version, made.get(tag.edge.name, ())) for tag in action.sends]
@@ -175,10 +172,9 @@ class Measuring:
         trained = enumerate(self._layout.entries[: self._layout.parameters])
         return next((n for n, entry in trained if not entry.view(vector).isfinite().all()), None)
 
-    def _borrow(self, owner: int, tensors: Tensors) -> None:
+    def _borrow(self, edge: Edge, tensors: Tensors) -> None:
         assert self._own is not None
-        mine = [one for one in self._measured.lent if (one.owner, one.reader) == (owner, self._stage)]
-        for one, tensor in zip(mine, tensors, strict=True):
+        for one, tensor in zip(self._measured.through.along(edge), tensors, strict=True):
             parameter = self._borrowed[one.known]
             self._own.borrowed.append((parameter, parameter.data))
             parameter.data = tensor.to(self._device)

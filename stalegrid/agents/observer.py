@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stalegrid.agents.evaluation import Evaluation, TestSet, measured
 from stalegrid.agents.replicas import Unlike, counted, mean, squares, unlike
 from stalegrid.agents.watching import Watching
-from stalegrid.objects import LossFunction, Memory, State, call, mapped, spread
+from stalegrid.objects import LossFunction, Memory, State, by_every_name, call, mapped, spread
 from stalegrid.observe import Metrics, Record, Sink
 from stalegrid.programs import Message, Unit
 from stalegrid.stages import Precision, StageLayout
@@ -86,7 +86,7 @@ class Observer(Watching):
         vectors = {m.tag.edge.source: m.tensors[0].to(self._device) for m in inbox}
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
-        state, square = _tensors(self._model), 0.0
+        state, square = by_every_name(self._model), 0.0
         for units, layout in zip(self._owners, self._layouts, strict=True):
             replicas = [vectors[unit] for unit in units]
             middle = mean(replicas, layout, self._weights)
@@ -123,9 +123,3 @@ class Observer(Watching):
     def _infinite(self) -> str | None:
         trained = ((name, p) for name, p in self._model.named_parameters() if p.requires_grad)
         return next((name for name, p in trained if not p.isfinite().all()), None)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by every name they have, those that are not saved included."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}

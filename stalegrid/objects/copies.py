@@ -34,9 +34,13 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def first_names(model: nn.Module) -> dict[str, str]:
     """Return for every name of a parameter or buffer the first name of the same tensor, which tied ones share."""
     first = {id(tensor): name for name, tensor in tensors_of(model).items()}
+    return {name: first[id(tensor)] for name, tensor in by_every_name(model).items()}
+
+
+def by_every_name(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by every name that they have, of which tied ones have several."""
     parameters = model.named_parameters(remove_duplicate=False)
-    every = {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
-    return {name: first[id(tensor)] for name, tensor in every.items()}
+    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def copied(model: nn.Module, memo: Memo | None = None) -> nn.Module:

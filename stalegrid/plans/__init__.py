@@ -20,7 +20,7 @@ from stalegrid.plans.served import (
     server_optimizer,
     updates_per_epoch,
 )
-from stalegrid.plans.staged import Staged, is_staged
+from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import facts, headline
 
@@ -43,7 +43,6 @@ __all__ = [
     "fingerprint",
     "grid_of",
     "headline",
-    "is_staged",
     "make_batches",
     "make_plan",
     "make_served_plan",

@@ -6,7 +6,7 @@ A model in evaluation mode is another list of operations: what drops values is n
 statistics.  So it is captured a second time, in that mode and for slices of the test data, and cut at the same names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stalegrid.data import Slices
 from stalegrid.errors import ConfigError
-from stalegrid.objects import shapes_of, tensors_of
+from stalegrid.objects import by_every_name, shapes_of, tensors_of
 from stalegrid.observe import Item, OutputSettings, Saved
 from stalegrid.partition import Partition, partition
 from stalegrid.programs import Lent
@@ -135,7 +135,7 @@ Owners = dict[int, tuple[int, str]]
 
 
 def _owners(model: nn.Module, layouts: Sequence[StageLayout]) -> Owners:
-    known = _named(model)
+    known = by_every_name(model)
     found: Owners = {}
     for stage, layout in enumerate(layouts):
         for name in (*(entry.name for entry in layout.entries), *(name for name, _ in layout.counters)):
@@ -185,9 +185,3 @@ def _held(stages: Sequence[nn.Module], parts: Sequence[nn.Module]) -> Iterator[t
     for modules in (parts, stages):
         for stage in reversed(range(len(modules))):
             yield from ((tensor, stage) for tensor in tensors_of(modules[stage]).values())
-
-
-def _named(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return parameters and buffers by every name that they have."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
