@@ -15,10 +15,12 @@ class UsualTurns:
     Args:
         period: H, updates from one mixing to the next.
         lag: c, updates by which the neighbours' vectors are late.
+        fragments: whether stages take turns within a period.
     """
 
     period: int = 1
     lag: int = 0
+    fragments: bool = False
 
     def of(self, asked: MixingSettings) -> "UsualTurns":
         """Return what the user has asked for, and these where that is left out."""
@@ -29,4 +31,4 @@ class UsualTurns:
     def text(self) -> str:
         """What is not as it is if left out, such as ``period 4, lag 1``; nothing if all is."""
         own = [f for f in fields(self) if getattr(self, f.name) != f.default]
-        return ", ".join(f"{f.name} {getattr(self, f.name)}" for f in own)
+        return ", ".join(f.name if f.type is bool else f"{f.name} {getattr(self, f.name)}" for f in own)

@@ -145,6 +145,7 @@ def test_turns_that_are_left_out_are_the_methods_one_by_one(
 
 def test_usual_turns_say_what_is_not_as_if_left_out() -> None:
     assert UsualTurns(period=4).text == "period 4"
+    assert UsualTurns(period=4, fragments=True).text == "period 4, fragments"
     assert UsualTurns(period=4, lag=2).text == "period 4, lag 2"
     assert UsualTurns().text == ""
 
