@@ -84,6 +84,54 @@ def test_mixed_momentum_of_adam() -> None:
     hold(3, 2, {"optimizer": adam, "scheduler": None}, momentum=True, lag=1)
 
 
+OUTER = [
+    ("outer", {"period": 2}),
+    ("outer,rate=0.5,momentum=0.5,keep=0.5", {"period": 3, "lag": 2, "fragments": True}),
+    ("noloco", {"period": 2}),
+    ("noloco,rate=0.5,momentum=0.3", {"period": 3, "fragments": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("groups", "stages", "kind", "changes"),
+    [(s, k, *way) for (s, k), way in zip([(1, 2), (3, 3), (2, 1), (3, 2)], OUTER, strict=True)],
+)
+def test_outer_optimizer(groups: int, stages: int, kind: str, changes: dict[str, Any]) -> None:
+    hold(groups, stages, mixing=kind, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("groups", "stages"), SHAPES)
+@pytest.mark.parametrize(("kind", "changes"), OUTER)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outer_optimizers_on_every_grid(
+    groups: int, stages: int, kind: str, changes: dict[str, Any], dtype: str
+) -> None:
+    hold(groups, stages, mixing=kind, dtype=dtype, view=VIEWS[(groups + stages) % 2], **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("topology", ["ring", "star", "one-peer-exponential", "random-pairs", "complete"])
+@pytest.mark.parametrize("kind", ["outer", "noloco", "adapt-then-combine"])
+@pytest.mark.parametrize("groups", [3, 4])
+def test_outer_optimizers_of_those_who_are_joined(groups: int, topology: str, kind: str) -> None:
+    hold(groups, 2, mixing=kind, topology=topology, period=2, fragments=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["outer", "outer,momentum=0.0,keep=1.0"])
+def test_outer_optimizers_of_groups_of_unlike_speed(kind: str) -> None:
+    hold(3, 2, mixing=kind, period=3, lag=1, batch_size=[6, 2, 4])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize(("period", "lag"), [(3, 0), (3, 1), (2, 3)])
+@pytest.mark.parametrize("stages", [2, 3])
+def test_stages_that_take_turns(stages: int, period: int, lag: int, mixing: str) -> None:
+    hold(3, stages, mixing=mixing, period=period, lag=lag, fragments=True)
+
+
 def test_groups_that_do_not_mix() -> None:
     hold(2, 3, mixing="none", view="current")
 

@@ -20,6 +20,7 @@ from stalegrid.cli import main
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Turns
+from stalegrid.consensus.rounds import Averaging
 from stalegrid.observe.folder import UNITS
 from stalegrid.plans.material import make_batches
 from stalegrid.plans.membership import ALL, LostGroup, Membership, ReturnedGroup
@@ -259,6 +260,16 @@ def test_who_comes_back_counts_once_what_it_sent_is_there() -> None:
     assert [turns.mixing.sources(0, turn) for turn in (4, 5, 6, 7)] == [(2,), (2,), (1, 2), (1, 2)]
     assert [turns.mixing.sources(1, turn) for turn in (4, 5, 6)] == [(), (), (0, 2)]
     assert turns.mixing.neighbours(0) == (1, 2)
+
+
+def test_who_comes_back_counts_once_what_it_sent_is_there_in_every_stage() -> None:
+    turns = Turns(mixing_matrix("complete", 3), period=4, lag=1, updates=40, fragments=2)
+    back = turns.only(frozenset(), ((1, 10),))
+    # Stage 0 mixes in updates 11, 15 and so on, stage 1 in updates 9, 13: both for the first time in turn 3.
+    rounds = Averaging(back.mixing, True, 4, 1, 40, fragments=2)
+    first = {k: next(n for n in range(40) if (rounds.turn(n, k) or 0) >= 3) for k in (0, 1)}
+    assert first == {0: 15, 1: 13}
+    assert [back.mixing.sources(0, turn) for turn in (2, 3)] == [(2,), (1, 2)]
 
 
 def test_what_was_left_out_is_counted() -> None:

@@ -357,6 +357,10 @@ class NoExchange(Ring):
     exchange = stalegrid.Mixing.exchange
 
 
+class Silent(stalegrid.AdaptThenCombine):
+    tells = ("moved",)
+
+
 class Deaf(Around):
     def after_update(self, unit: stalegrid.Unit, update: int) -> Iterator[stalegrid.Action]:
         yield next(super().after_update(unit, update))
@@ -399,6 +403,7 @@ def of(lateral: type[Around]) -> type[stalegrid.Mixing]:
     [
         (NoLayout, r"must say what every message.*NoLayout, edge: around .*override layout"),
         (NoExchange, r"must say what they do.*NoExchange, exchange returned: NoneType"),
+        (Silent, r"as many numbers as its mixing names.*Silent, tells: moved, told: 0\)"),
         (of(Deaf), r"a message would never be taken.*around"),
         (of(Unsent), r"groups would wait for each other.*around"),
         (of(Nameless), r"a message travels on an edge that its target does not name"),

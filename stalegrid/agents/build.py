@@ -124,7 +124,7 @@ def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], lis
     weights = plan.turns.weights
     # Sums are weighed by what they count.
     reported = dict.fromkeys(weights, 1.0) if plan.sums else weights
-    return partial(summarise, weights=reported), list(weights.values())
+    return partial(summarise, weights=reported, tells=plan.mixing.tells), list(weights.values())
 
 
 def _prepare(stage: Stage, plan: Plan, unit: Unit, device: torch.device) -> None:

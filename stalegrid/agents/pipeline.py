@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.agents.measuring import Measuring
 from stalegrid.agents.tied import TIED, Tied
-from stalegrid.consensus import Exchange
+from stalegrid.consensus import Exchange, Telling
 from stalegrid.errors import TrainingError
 from stalegrid.objects import (
     Form,
@@ -193,7 +193,7 @@ class PipelineUnit:
             case Kind.UPDATE:
                 made = self._update(action.index)
             case Kind.REPORT:
-                made = (self._parts.tally.close(self._lr).vector(),)
+                made = (self._report(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
             case Kind.COLLECT | Kind.EVALUATE:
@@ -449,6 +449,12 @@ class PipelineUnit:
         # Here and not after every update: the one waits for a GPU, the other walks through all modules.
         self._parts.tally.check()
         self.stage.weights.check()
+
+    def _report(self) -> Tensor:
+        exchange, report = self._parts.exchange, self._parts.tally.close(self._lr).vector()
+        if not isinstance(exchange, Telling):
+            return report
+        return torch.cat([report, torch.tensor(exchange.told(), dtype=report.dtype)])
 
     def _snapshot(self) -> Tensors:
         self._check()

@@ -38,6 +38,7 @@ class ParameterAveraging:
         weights: of this unit; what is trained and running statistics are mixed alike.
         momentum: the unit's momentum buffers, to mix them too; None to keep them local.
         pull: (gap to a neighbour, its share) -> what is added for it; the gap may be changed.
+        stage: k of the unit.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class ParameterAveraging:
         weights: Weights,
         momentum: Momentum | None = None,
         pull: Callable[[Tensor, float], Tensor] = Tensor.mul_,
+        stage: int = 0,
     ) -> None:
         self._rounds = rounds
         self._weights = weights
         self._momentum = momentum
         self._pull = pull
+        self._stage = stage
         self._own = torch.empty(0)  # this unit's vector and version when it last shared
         self._own_version = 0
         self._past: dict[int, Tensor] = {}  # statistics as they were shared, by round, as long as a neighbour's come
@@ -73,7 +76,7 @@ class ParameterAveraging:
         self._own, self._own_version, self._past = state["own"], state["version"], state["past"]
 
     def _mix(self, update: int, inbox: Sequence[Message]) -> None:
-        turn = self._rounds.turn(update)
+        turn = self._rounds.turn(update, self._stage)
         assert turn is not None
         matrix = self._rounds.mixing.weights(turn)
         # One's own of the time that the neighbours' are from.

@@ -7,14 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stalegrid.consensus.matrices import mixing_matrix
+from stalegrid.consensus.matrices import MixingMatrix, Topology, mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
+from stalegrid.consensus.pairs import RANDOM_PAIRS, RandomPairs
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.written import is_path, name_of, said, text_of, unknown, value_of
 
 Kind = str | Mixing | type[Mixing]
+
+USUAL = UsualTurns()
 
 
 def find_mixing(kind: Kind) -> Mixing:
@@ -99,7 +103,7 @@ def kind_of(mixing: Mixing, asked: MixingSettings, usual: Kind) -> Kind:
 
 
 def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, sizes: Sequence[int] = ()) -> Mixing:
-    """Return the mixing of a run, none for a single group.
+    """Return the mixing of a run, none for a single group but where one has it for itself.
 
     Args:
         asked: by the user.
@@ -109,8 +113,8 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
         sizes: samples of each group's batch; alike if left out.
 
     Raises:
-        ConfigError: the method needs one to be named, there is none of that name, or it does not know what groups
-            weigh.
+        ConfigError: the method needs one to be named, there is none of that name, it does not know what groups weigh,
+            or it has no momentum of optimizers to mix.
     """
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
@@ -123,10 +127,24 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
             f"a mixing of your own does not know that groups weigh unlike much (mixing: {text_of(chosen)}, batch_size: "
             f"{','.join(map(str, sizes))}); take one by name, or batches of one size"
         )
-    return NONE if groups == 1 else chosen
+    if asked.momentum and chosen.keeps:
+        raise ConfigError(
+            f"{chosen.name} has a momentum of its own, and mixes none of the optimizers of groups (mixing.momentum: "
+            "true); leave it out"
+        )
+    return NONE if groups == 1 and not chosen.alone else chosen
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
+def turns_of(
+    asked: MixingSettings,
+    groups: int,
+    updates: int,
+    sizes: Sequence[int] = (),
+    usual: UsualTurns = USUAL,
+    mixing: Mixing = NONE,
+    stages: int = 1,
+    seed: int = 0,
+) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
     Args:
@@ -134,8 +152,25 @@ def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[i
         groups: S.
         updates: N.
         sizes: samples of each group's batch; alike if left out.
+        usual: the method's, for what the user has left out.
+        mixing: of the run, whose topology it is where the user names none.
+        stages: K.
+        seed: of the run.
 
     Raises:
         ConfigError: the topology makes no sense.
     """
-    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)
+    matrix = _matrix(mixing.topology if asked.topology is None else asked.topology, groups, sizes, seed)
+    when = usual.of(asked)
+    return Turns(matrix, when.period, when.lag, updates, fragments=stages if when.fragments else 1)
+
+
+def _matrix(topology: Topology, groups: int, sizes: Sequence[int], seed: int) -> MixingMatrix | RandomPairs:
+    if not isinstance(topology, str) or topology != RANDOM_PAIRS:
+        return mixing_matrix(topology, groups, sizes)
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"of a pair each takes half of the other, which keeps no mean that is weighed by unlike sizes (topology: "
+            f"{RANDOM_PAIRS}, batch_size: {','.join(map(str, sizes))}); take another topology, such as ring"
+        )
+    return RandomPairs(groups, seed)

@@ -142,7 +142,7 @@ def build(name: str, groups: int) -> Graph:
         return _BUILDERS[name](groups)
     if name[:1].isdecimal():
         return from_edges(groups, name)
-    names = [*NAMES, "one-peer-exponential"]
+    names = [*NAMES, "one-peer-exponential", "random-pairs"]
     raise ConfigError(f"{unknown('topology', name, names)}; or give an edge list, such as 0-1,1-2")
 
 

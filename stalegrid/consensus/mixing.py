@@ -5,11 +5,14 @@ Does not know: which mixings there are, other stages, engines.
 
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.pairs import RandomPairs
+from stalegrid.consensus.rounds import Averaging, early
 from stalegrid.consensus.weighing import weights_of
+from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
 from stalegrid.stages import StageLayout, Weights
 from stalegrid.written import name_of
@@ -20,6 +23,17 @@ class Exchange(Protocol):
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute a share, a reduce or a mix."""
+
+
+@runtime_checkable
+class Telling(Exchange, Protocol):
+    """An exchange that measures something."""
+
+    def told(self) -> Sequence[float]:
+        """Return the numbers that its mixing names, of the time since they were told last; NaN for none."""
+
+
+A = TypeVar("A", bound=Averaging)
 
 
 @dataclass(frozen=True)
@@ -34,15 +48,17 @@ class Turns:
         begins: version at which the run begins.
         gone: groups that are not there.
         late: groups that came back, and since when: they have no weight until what they sent as late as all is there.
+        fragments: K where stages take turns, 1 where all mix at once.
     """
 
-    matrix: MixingMatrix
+    matrix: MixingMatrix | RandomPairs
     period: int
     lag: int
     updates: int
     begins: int = 0
     gone: frozenset[int] = frozenset()
     late: tuple[tuple[int, int], ...] = ()
+    fragments: int = 1
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -56,7 +72,7 @@ class Turns:
         return dict(zip(self.members, weights_of([sizes[s] for s in self.members]), strict=True))
 
     @property
-    def mixing(self) -> MixingMatrix | Widening:
+    def mixing(self) -> MixingMatrix | Widening | RandomPairs:
         """Who mixes with whom, by turn.
 
         Raises:
@@ -64,15 +80,37 @@ class Turns:
         """
         if not self.late:
             return self.matrix
+        assert isinstance(self.matrix, MixingMatrix)  # others refuse to go on without some
         phases = []
         for begin in sorted({0, *(self._counts(version) for _, version in self.late)}):
             absent = {group for group, version in self.late if self._counts(version) > begin}
             phases.append((begin, self.matrix.without(absent | self.gone) if absent else self.matrix))
         return Widening(tuple(phases))
 
+    def rounds(self, kind: type[A], *, adapt_first: bool) -> A:
+        """Return the turns in which units average parameters.
+
+        Args:
+            kind: of rounds.
+            adapt_first: whether what is averaged is what the optimizer's step made.
+
+        Raises:
+            ConfigError: the period or the lag is none, or a stage would have no turn.
+        """
+        found = kind(self.mixing, adapt_first, self.period, self.lag, self.updates, self.begins, self.fragments)
+        for k in range(self.fragments):
+            if all(found.turn(n, k) is None for n in range(self.begins, self.updates)):
+                raise ConfigError(
+                    f"the groups would never mix (period: {self.period}, lag: {self.lag}, updates: {self.updates}); "
+                    "train longer, mix more often (mixing.period), or take mixing none"
+                )
+        return found
+
     def _counts(self, version: int) -> int:
         """Return the first turn for which neighbours have what a group sent that is there since a version."""
-        return -(-(version + self.lag + 1) // self.period) - 1
+        # In every stage, also where some come to a turn sooner.
+        sooner = max(early(k, self.fragments, self.period) for k in range(self.fragments))
+        return -(-(version + self.lag + 1 + sooner) // self.period) - 1
 
     def only(self, gone: frozenset[int], late: tuple[tuple[int, int], ...] = ()) -> "Turns":
         """Return the same turns for the groups that are there.
@@ -118,11 +156,19 @@ class Mixing:
         name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
         averages_parameters: whether parameters are averaged with neighbours.
+        topology: who mixes with whom, unless the user chooses.
+        alone: whether it does something for a single group too.
+        keeps: vectors of parameters that a unit keeps from one turn to the next.
+        tells: names of the numbers that an exchange measures, see :class:`Telling`.
     """
 
     name: ClassVar[str] = "none"
     averages_gradients: ClassVar[bool] = False
     averages_parameters: ClassVar[bool] = False
+    topology: ClassVar[str] = "ring"
+    alone: ClassVar[bool] = False
+    keeps: ClassVar[int] = 0
+    tells: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.

@@ -1,4 +1,4 @@
-"""The mixings that have a name: nothing, parameters in one of two orders, or gradients.
+"""The mixings that have a name: nothing, parameters in one of two orders, gradients, or outer optimizers.
 
 Does not know: methods, engines.
 """
@@ -12,8 +12,9 @@ from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.noloco import NoLoCo
+from stalegrid.consensus.outer import Outer
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
-from stalegrid.errors import ConfigError
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
 
@@ -31,17 +32,11 @@ class CombineWhileAdapt(Mixing):
         Raises:
             ConfigError: the period or the lag is none, or there would be no turn.
         """
-        rounds = Averaging(turns.mixing, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
-        if all(rounds.turn(n) is None for n in range(turns.begins, turns.updates)):
-            raise ConfigError(
-                f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "
-                "train longer, or take mixing none"
-            )
-        return rounds
+        return turns.rounds(Averaging, adapt_first=self.adapt_first)
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's parameters."""
-        return ParameterAveraging(self.lateral(turns), weights, momentum, self.pull)
+        return ParameterAveraging(self.lateral(turns), weights, momentum, self.pull, unit.stage)
 
     def pull(self, gap: Tensor, share: float) -> Tensor:
         """Return what a unit adds to its own vector for one neighbour; override it for another rule than the mean.
@@ -87,7 +82,14 @@ class GradientMean(Mixing):
         return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 
 
-MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())
+MIXINGS: tuple[Mixing, ...] = (
+    Mixing(),
+    CombineWhileAdapt(),
+    AdaptThenCombine(),
+    GradientMean(),
+    Outer(),
+    NoLoCo(),
+)
 """Those that have a name."""
 
 NONE = MIXINGS[0]

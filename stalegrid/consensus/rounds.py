@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stalegrid.consensus.matrices import MixingMatrix, Widening
+from stalegrid.consensus.pairs import RandomPairs
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 
@@ -30,17 +31,20 @@ class Averaging:
         lag: c, mix with neighbours' parameters of round ``n - c``; the first c rounds have none and do not mix.
         updates: N, so that nothing is shared that nobody will mix.
         begins: version at which the run begins, before which nobody has shared anything.
+        fragments: K where stages take turns, stage k ``floor(k H / K)`` updates after the first one; 1 where all mix
+            at once.
 
     Raises:
         ConfigError: the period is below 1 or the lag below 0.
     """
 
-    mixing: MixingMatrix | Widening
+    mixing: MixingMatrix | Widening | RandomPairs
     adapt_first: bool
     period: int
     lag: int
     updates: int
     begins: int = 0
+    fragments: int = 1
 
     def __post_init__(self) -> None:
         if self.period < 1:
@@ -48,10 +52,11 @@ class Averaging:
         if self.lag < 0:
             raise ConfigError(f"the mixing lag counts updates from 0 (lag: {self.lag})")
 
-    def turn(self, update: int) -> int | None:
-        """Return the mixing turn of a round, or None where it does not mix."""
-        due = (update + 1) % self.period == 0 and self.begins + self.lag <= update < self.updates
-        return (update + 1) // self.period - 1 if due else None
+    def turn(self, update: int, stage: int = 0) -> int | None:
+        """Return the mixing turn of a stage in a round, or None where it does not mix."""
+        count = update + 1 + early(stage, self.fragments, self.period)
+        due = count % self.period == 0 and self.begins + self.lag <= update < self.updates
+        return count // self.period - 1 if due else None
 
     def opening(self, unit: Unit, update: int) -> Iterator[Action]:
         """Yield the share of combine-while-adapt."""
@@ -66,7 +71,7 @@ class Averaging:
         """Yield the share of adapt-then-combine and the mix of both."""
         if self.adapt_first:
             yield from self._share(unit, update)
-        turn = self.turn(update)
+        turn = self.turn(update, unit.stage)
         if turn is not None:
             sources = self.mixing.sources(unit.group, turn)
             needs = (self._tag(Unit(r, unit.stage), unit, update - self.lag) for r in sources)
@@ -82,16 +87,50 @@ class Averaging:
         return range(tag.index + 1, tag.index + self.lag + 1)
 
     def _share(self, unit: Unit, update: int) -> Iterator[Action]:
-        turn = self.turn(update + self.lag)
+        turn = self.turn(update + self.lag, unit.stage)
         targets = () if turn is None else self.mixing.targets(unit.group, turn)
         # A round that mixes also needs the unit's own vector as it was here, even if nobody else does.
-        if targets or self.turn(update) is not None:
+        if targets or self.turn(update, unit.stage) is not None:
             sends = (self._tag(unit, Unit(r, unit.stage), update) for r in targets)
             yield Action(Kind.SHARE, update, sends=tuple(sends))
 
     @staticmethod
     def _tag(source: Unit, target: Unit, update: int) -> Tag:
         return Tag(Edge(PARAMETERS, source, target), update)
+
+
+def early(stage: int, fragments: int, period: int) -> int:
+    """Return by how many updates a stage mixes before a round that ends a period.
+
+    Args:
+        stage: k.
+        fragments: K where stages take turns, 1 where all mix at once.
+        period: H.
+    """
+    return -(stage % fragments * period // fragments) % period
+
+
+@dataclass(frozen=True)
+class Together(Averaging):
+    """Average what all have shared at one version, one's own vector included, which a group alone has too.
+
+    Raises:
+        ConfigError: also where a unit would share again before it has mixed.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lag >= self.period:
+            raise ConfigError(
+                f"what groups have shared comes before they share again (period: {self.period}, lag: {self.lag}); take "
+                "a longer period, or a shorter lag"
+            )
+
+    def _share(self, unit: Unit, update: int) -> Iterator[Action]:
+        turn = self.turn(update + self.lag, unit.stage)
+        if turn is not None:
+            sends = (self._tag(unit, Unit(r, unit.stage), update) for r in self.mixing.targets(unit.group, turn))
+            yield Action(Kind.SHARE, update, sends=tuple(sends))
 
 
 @dataclass(frozen=True)

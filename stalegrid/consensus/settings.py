@@ -19,23 +19,28 @@ class MixingSettings(Group):
     """What groups exchange.
 
     Args:
-        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, or PACKAGE.MODULE:NAME of your own; the
-            method's if left out.
-        topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential; an edge list such
-            as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a mixing matrix.
-        period: H, updates from one mixing to the next.
-        lag: c, mix with the neighbours' parameters of that many updates ago.
+        kind: none, combine-while-adapt, adapt-then-combine, all-reduce; an outer optimizer, with its numbers where they
+            are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or PACKAGE.MODULE:NAME of
+            your own; the method's if left out.
+        topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, random-pairs; an
+            edge list such as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a
+            mixing matrix; if left out complete for outer, random-pairs for noloco, ring for all others.
+        period: H, updates from one mixing to the next; the method's if left out, usually 1.
+        lag: c, mix with the neighbours' parameters of that many updates ago; the method's if left out, usually 0.
         momentum: mix the optimizer's momentum buffers too.
+        fragments: let stages take turns within a period, stage k floor(k H / K) updates after the first, not all
+            at once; the method's if left out, usually not.
     """
 
     NAME: ClassVar[str] = "mixing"
     OWN: ClassVar[str | None] = "kind"
 
     kind: str | Mixing | type[Mixing] | None = None
-    topology: str | list[list[float]] | AnyGraph = "ring"
-    period: int = 1
-    lag: int = 0
+    topology: str | list[list[float]] | AnyGraph | None = None
+    period: int | None = None
+    lag: int | None = None
     momentum: bool = False
+    fragments: bool | None = None
 
     def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields as they are written down, a graph as the list of its edges."""

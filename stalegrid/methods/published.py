@@ -3,6 +3,7 @@
 Does not know: how any part works.
 """
 
+from stalegrid.consensus import UsualTurns
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.programs import Schedule, gpipe, one_f_one_b, stale
 
@@ -17,6 +18,10 @@ def _once(stages: int, micro_batches: int) -> Schedule:
 
 def _one_less(stages: int, micro_batches: int) -> Schedule:
     return stale([max(0, 2 * (stages - 1 - k) - 1) for k in range(stages)], micro_batches)
+
+
+def _not(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
 
 
 METHODS = (
@@ -70,6 +75,43 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    Method(
+        "diloco",
+        "Douillard et al., DiLoCo, arXiv 2311.08105",
+        "0",
+        _not,
+        mixing="outer",
+        turns=UsualTurns(period=500),
+        shape=(2, 1),
+    ),
+    Method(
+        "streaming-diloco",
+        "Douillard et al., Streaming DiLoCo, arXiv 2501.18512",
+        "0",
+        _not,
+        mixing="outer,keep=0.5",
+        turns=UsualTurns(period=100, lag=5, fragments=True),
+        shape=(2, 2),
+    ),
+    Method(
+        "noloco",
+        "Kolehmainen et al., NoLoCo, arXiv 2506.10911",
+        "0",
+        _not,
+        mixing="noloco",
+        turns=UsualTurns(period=100),
+        shape=(2, 1),
+    ),
+    Method(
+        "snoo",
+        "Kallusky et al., SNOO, arXiv 2510.15830",
+        "0",
+        _not,
+        mixing="outer",
+        turns=UsualTurns(period=30),
+        shape=(1, 1),
+        max_groups=1,
+    ),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",

@@ -14,6 +14,7 @@ from stalegrid.observe.means import SUMS, MeanReport, measurement
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
+from stalegrid.observe.numbers import TOLD, over_units
 from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
 from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
@@ -40,6 +41,7 @@ __all__ = [
     "PREFIX",
     "SUMMARY",
     "SUMS",
+    "TOLD",
     "TRACE",
     "UNITS",
     "UNSAVED",
@@ -93,6 +95,7 @@ __all__ = [
     "name_of_trace",
     "names",
     "open_folder",
+    "over_units",
     "own_callbacks",
     "own_copies",
     "plain",

@@ -13,6 +13,7 @@ from stalegrid.errors import OutputError
 from stalegrid.objects import State
 from stalegrid.observe.displays import Display
 from stalegrid.observe.metrics import PREFIX
+from stalegrid.observe.numbers import TOLD, over_units
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import VIRTUAL, Record
 from stalegrid.observe.stream import make_console
@@ -90,5 +91,6 @@ class ConsoleSink:
         oldest = max(seen["max"] for seen in record["staleness"].values())
         gaps = [seen["gap"] for seen in record["staleness"].values() if seen["gap"] is not None]
         stale = f" staleness <= {oldest}" + (f" gap {max(gaps):.3g}" if gaps else "")
+        told = "".join(f" {name} {value:.3g}" for name, value in over_units(record.get(TOLD, {})).items())
         virtual = f" virtual {record[VIRTUAL]:.4g} s" if VIRTUAL in record else ""
-        return f"{rate:.0f} samples/s{virtual} loss {record['loss']:.4f}{accuracy}{self._test}{stale}"
+        return f"{rate:.0f} samples/s{virtual} loss {record['loss']:.4f}{accuracy}{self._test}{stale}{told}"

@@ -4,6 +4,7 @@ Does not know: loggers.
 """
 
 from stalegrid.observe.metrics import PREFIX
+from stalegrid.observe.numbers import TOLD
 from stalegrid.observe.records import Record
 
 
@@ -27,6 +28,8 @@ def _of_report(record: Record) -> dict[str, float | None]:
     found = {"train/loss": record["loss"], "train/accuracy": record["train_accuracy"], "train/lr": record["lr"]}
     for unit, seen in record["staleness"].items():
         found |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
+    for unit, told in record.get(TOLD, {}).items():
+        found |= {f"{name}/{unit}": value for name, value in told.items()}
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from rich.table import Table
 
 from stalegrid.config import option_of
+from stalegrid.consensus import find_mixing
 from stalegrid.methods import find_grid
 from stalegrid.observe import plain
 from stalegrid.planner.planning import Candidate
@@ -96,7 +97,7 @@ def command(candidate: Candidate) -> str:
     method, said = find_grid(settings.method.name), dict(_options(groups.plain(settings, _FIRST)))
     usual: dict[str, object] = {
         "method.micro_batches": method.micro_batches,
-        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 else "none",
+        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 or find_mixing(method.mixing).alone else "none",
         "grid.cuts": [],
     }
     chosen = [path for path, value in said.items() if value != usual.get(path) and path not in _FIRST]

@@ -186,8 +186,13 @@ class Plan:
     @property
     def spectral_gap(self) -> float | None:
         """How much closer to their mean the groups come in a mixing turn; None where parameters are not averaged."""
-        known = self.mixing.averages_parameters and has_name(self.mixing)
+        known = self.mixing.averages_parameters and has_name(self.mixing) and self.grid.groups > 1
         return self.turns.matrix.spectral_gap if known else None
+
+    @property
+    def kept_by_mixing(self) -> list[int]:
+        """Bytes that a unit of each stage keeps from one mixing to the next, beside what is under way."""
+        return [self.mixing.keeps * read.trained * read.dtype.itemsize for read in self.stages]
 
     @property
     def time_model(self) -> TimeModel | None:
@@ -322,7 +327,7 @@ class Plan:
             case "gradient":
                 return ()
             case "report":
-                return Report.layout(self.schedule.bound(stage))
+                return Report.layout(self.schedule.bound(stage), len(self.mixing.tells))
             case name if name == VERDICT:
                 return flat_layout(1, torch.uint8)
             case name if name == ASKED:
@@ -375,7 +380,12 @@ class Plan:
         return dataclasses.replace(
             common,
             grid=dataclasses.replace(asked.grid, groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
+            mixing=dataclasses.replace(
+                asked.mixing,
+                kind=kind_of(self.mixing, asked.mixing, self.method.mixing),
+                topology=self.mixing.topology if asked.mixing.topology is None else asked.mixing.topology,
+                **vars(self.method.turns.of(asked.mixing)),
+            ),
             output=asked.output if self.staged is None else dataclasses.replace(asked.output, evaluation=PIPELINE),
         )
 
@@ -410,8 +420,10 @@ def make_plan(
     end = end_of(asked.training, updates)
     sizes = batches.sizes.each
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
-    turns = turns_of(asked.mixing, grid.groups, end, sizes)
+    seed = asked.training.seed
+    turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns, mixing, grid.stages, seed)
     lateral = mixing.lateral(turns)
+    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
         within = asked.method.within

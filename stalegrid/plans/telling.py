@@ -90,4 +90,5 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "spectral_gap": plan.spectral_gap,
         **plan.membership.plain(),
         "held_at_most": list(plan.held),
+        "kept_by_mixing": plan.kept_by_mixing,
     }

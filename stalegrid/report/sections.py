@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.observe import PREFIX, TOLD, VIRTUAL, Record, Staleness, Summed, names, over_units, shares
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -28,6 +28,7 @@ def report(run: Told) -> str:
         _staleness(run) if run.team is None else _served_staleness(run, run.team),
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
+        section("Exchange", figures(_told(run)), _EXCHANGE),
         _timeline(run),
         section("Configuration", [table(("setting", "value"), _settings(run.config))]),
     ]
@@ -38,6 +39,8 @@ _GAP = (
     "How far the weights of a stage moved between the forward of a batch and the update that used it: L2 norm, mean "
     "over groups."
 )
+_EXCHANGE = "What the exchanges of groups have measured, as the mean over the groups of each stage."
+
 _CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
 
 
@@ -170,6 +173,21 @@ def _consensus(run: Told) -> Iterator[tuple[str, str]]:
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
 
 
+def _told(run: Told) -> Iterator[tuple[str, str]]:
+    """Yield the numbers that exchanges have measured, as means over groups."""
+    lines: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for record in run.train:
+        told: Record = record.get(TOLD) or {}
+        for stage in sorted(set(map(_stage, told))):
+            own = {unit: numbers for unit, numbers in told.items() if _stage(unit) == stage}
+            for name, value in over_units(own).items():
+                lines.setdefault((name, stage), []).append((record["epoch"], value))
+    for name in dict.fromkeys(name for name, _ in lines):
+        drawn = [Curve(f"stage {stage}", points) for (other, stage), points in lines.items() if other == name]
+        title = f"{_metric(name)} over epochs"
+        yield title, curves(title, drawn, "epochs", _metric(name))
+
+
 def _timeline(run: Told) -> str:
     timeline = run.timeline
     if timeline is None or not (found := shares(timeline)):
@@ -205,8 +223,12 @@ def _by_stage(records: Sequence[Record]) -> dict[int, Summed]:
     found: dict[int, Summed] = {}
     for record in records:
         for unit, seen in record["staleness"].items():
-            found.setdefault(int(unit.strip("()").split(",")[1]), Summed()).add(seen)
+            found.setdefault(_stage(unit), Summed()).add(seen)
     return found
+
+
+def _stage(unit: str) -> int:
+    return int(unit.strip("()").split(",")[1])
 
 
 def _points(records: Sequence[Record], x: str, y: str) -> list[tuple[float, float]]:

@@ -253,6 +253,7 @@ _RECORDS = {
                 "held": Maybe(NUMBER),
             }
         },
+        "told": Maybe({_UNIT: {_NAME: Maybe(NUMBER)}}),
     },
     "test": {
         "epoch": NUMBER,

@@ -68,6 +68,11 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
             f"{text_of(plan.mixing)}); take one by name, or leave it out"
         )
+    if plan.mixing.keeps:
+        raise ConfigError(
+            f"an outer optimizer remembers what groups have begun with, which one that comes back would not "
+            f"(engine.on_loss: continue, mixing: {plan.mixing.text}); leave it out, or take a mixing without memory"
+        )
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

@@ -109,7 +109,7 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
     if not its_own and find_mixing(limits.mixing) is not NONE:
         mixing = replace(mixing, kind=None)
     if groups < whole.groups:
-        mixing = replace(mixing, topology="ring")
+        mixing = replace(mixing, topology=None)
     processes = base.engine.processes
     if processes is not None and groups * stages < whole.groups * whole.stages:
         processes = math.gcd(processes, groups * stages)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stalegrid.consensus import Averaging, has_name
+from stalegrid.consensus import Averaging, Mixing, Outer, has_name
+from stalegrid.consensus import NoLoCo as NoLoCoMixing
 from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
@@ -25,6 +26,7 @@ from stalegrid.studies.reference.fdg import fdg
 from stalegrid.studies.reference.features_replay import features_replay
 from stalegrid.studies.reference.grid import grid
 from stalegrid.studies.reference.hardsync import hardsync
+from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
 from stalegrid.studies.reference.paci import paci
 from stalegrid.studies.reference.pipedream import pipedream
 from stalegrid.studies.reference.pipedream_2bw import pipedream_2bw
@@ -211,6 +213,15 @@ def _alone(loop: Callable[..., tuple[list[nn.Module], list[float]]], arguments: 
     return [modules], [losses]
 
 
+def _outer(mixing: Mixing) -> Callable[[Tensor], DiLoCo | NoLoCo] | None:
+    match mixing:
+        case Outer(eta, mu, alpha):
+            return partial(DiLoCo, eta=eta, mu=mu, alpha=alpha)
+        case NoLoCoMixing(eta, mu):
+            return partial(NoLoCo, eta=eta, mu=mu)
+    return None
+
+
 def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     """Return the loop of several groups that mix parameters, or of one."""
     lateral = plan.program.lateral
@@ -224,6 +235,9 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
             "adapt_first": lateral.adapt_first,
             "H": lateral.period,
             "c": lateral.lag,
+            "B": plan.turns.matrix.sizes,
+            "fragments": lateral.fragments > 1,
+            "outer": _outer(plan.mixing),
             "mix_momentum": plan.momentum,
         }
     m = [w - 1 for w in plan.schedule.windows]

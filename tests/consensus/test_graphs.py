@@ -135,7 +135,7 @@ def test_no_groups_are_refused(name: str, groups: int) -> None:
 
 
 def test_unknown_topology_is_refused() -> None:
-    known = "ring, torus, exponential, complete, star, one-peer-exponential"
+    known = "ring, torus, exponential, complete, star, one-peer-exponential, random-pairs"
     with pytest.raises(
         ConfigError, match=rf"unknown topology \(topology: 'mesh'\); there are: {known}; or .* edge list"
     ):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stalegrid.consensus.choose import find_mixing
 from stalegrid.consensus.mixings import MIXINGS
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find, find_grid, schedule, staleness_of
@@ -43,7 +44,7 @@ def test_methods_with_parameter_servers_are_no_methods_of_the_grid() -> None:
 def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None:
     method = find_grid(name)
     groups, stages = method.shape
-    assert method.mixing in [mixing.name for mixing in MIXINGS]
+    assert find_mixing(method.mixing).name in [mixing.name for mixing in MIXINGS]
     assert method.view in VIEWS
     assert groups <= (method.max_groups or groups)
     assert stages <= (method.max_stages or stages)
@@ -58,6 +59,10 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
     [
         ("pham-ahn", 1, 1, stale([0])),
         ("pham-ahn", 4, 1, stale([6, 4, 2, 0])),
+        ("diloco", 3, 1, stale([0, 0, 0])),
+        ("streaming-diloco", 3, 1, stale([0, 0, 0])),
+        ("noloco", 3, 1, stale([0, 0, 0])),
+        ("snoo", 3, 2, stale([0, 0, 0], 2)),
         ("pham-ahn", 3, 2, stale([4, 2, 0], 2)),
         ("dsp", 3, 1, stale([4, 2, 0])),
         ("fdg", 3, 1, stale([3, 1, 0])),

@@ -196,6 +196,17 @@ def test_an_optimizer_with_more_states_takes_more_memory() -> None:
     assert two - one == 4000
 
 
+def test_a_mixing_that_remembers_takes_memory_for_what_it_keeps() -> None:
+    one, other = (planned(2, ("pham-ahn",), groups=2, mixing=kind) for kind in ("adapt-then-combine", "outer"))
+    assert [b.memory[0] - a.memory[0] for a, b in zip(one, other, strict=True)] == [3 * 4000] * len(one)
+
+
+def test_rare_mixing_costs_its_share_of_every_update() -> None:
+    # Three seconds to each other every 300 updates, which are more than an estimate has otherwise.
+    asked: dict[str, Any] = {"groups": 2, "mixing": "adapt-then-combine", "period": 300, "lateral_link": (3000.0,)}
+    assert {c.estimate.batch for c in planned(2, ("pham-ahn",), **asked)} == {12.0 + 3000.0 / 300}
+
+
 def test_slow_links_and_the_view_are_those_asked_for() -> None:
     near, far = planned(2, ("gpipe",), micro_batches=2), planned(2, ("gpipe",), micro_batches=2, link=(5.0,))
     # Two micro-batches through two stages: two ways of 5 ms longer.

@@ -152,7 +152,7 @@ def test_a_single_group_needs_no_graph() -> None:
     assert (config.grid.groups, config.grid.stages, config.training.batch_size) == (4, 1, 32)
     assert (config.mixing.topology, config.engine.processes) == ("0-1,1-2,2-3", 4)
     config = configuration(base, "sgd")
-    assert (config.grid.groups, config.training.batch_size, config.mixing.topology) == (1, 128, "ring")
+    assert (config.grid.groups, config.training.batch_size, config.mixing.topology) == (1, 128, None)
 
 
 def test_all_methods_are_cut_at_the_same_place(finished: Path) -> None:

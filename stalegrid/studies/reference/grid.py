@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
 from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
@@ -38,6 +39,9 @@ def grid(
     H: int = 1,
     c: int = 0,
     mix_momentum: bool = False,
+    B: Sequence[int] = (),
+    fragments: bool = False,
+    outer: Callable[[Tensor], DiLoCo | NoLoCo] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -58,6 +62,9 @@ def grid(
         H: updates from one mixing to the next.
         c: age of the neighbours' values, in updates.
         mix_momentum: whether momentum buffers, or Adam's first moments, are mixed like parameters.
+        B: samples of each group's batch; alike if left out.
+        fragments: whether stage k mixes floor(k H / K) updates after the first, and not with it.
+        outer: a parameter -> its outer optimizer, over what ``P`` lets meet; None where parameters are averaged.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -70,6 +77,7 @@ def grid(
     rate = {u: scheduler(step[u]) for u in units} if scheduler else {}
     flying: dict[tuple[int, int, int], Pass] = {}
     losses: list[list[float]] = [[] for _ in range(S)]
+    apart = {(s, k): [outer(p.data) for p in _trained(w[s][k])] for s, k in units} if outer else {}
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
 
     def mixed() -> dict[tuple[int, int], list[Tensor]]:
@@ -100,10 +108,26 @@ def grid(
                 rate[u].step()
         if adapt_first:
             X.append(copy.deepcopy(mixed()))
-        if P is not None and (n + 1) % H == 0 and n >= c:
-            share = P((n + 1) // H - 1)
+        # Stage by stage where they take turns; turn t of stage k ends at update t H + its offset, or H later without.
+        late = [k * H // K if fragments else 0 for k in range(K)]
+        turns = {k: -(-(n + 1 - late[k]) // H) - (late[k] == 0) for k in range(K) if (n + 1 - late[k]) % H == 0}
+        if P is not None and n >= c:
+            began = {u: [x.phi for x in xs if isinstance(x, NoLoCo)] for u, xs in apart.items()}
             for (s, k), values in mixed().items():
+                if k not in turns:
+                    continue
+                share = P(turns[k])
+                meet = [r for r in range(S) if r == s or share[s, r] != 0]
                 for i, value in enumerate(values):
+                    if i < len(apart.get((s, k), ())):
+                        shares, thetas = [float(share[s, r]) for r in meet], [X[0][r, k][i] for r in meet]
+                        sizes = [B[r] for r in meet] if B else [1] * len(meet)
+                        match apart[s, k][i]:
+                            case DiLoCo() as diloco:
+                                value.copy_(diloco.step(thetas, shares, sizes, value))
+                            case NoLoCo() as noloco:
+                                value.copy_(noloco.step(thetas, [began[r, k][i] for r in meet], shares, sizes))
+                        continue
                     delta = torch.zeros_like(value)
                     for r in range(S):
                         if r != s and share[s, r] != 0:
@@ -118,10 +142,14 @@ def grid(
 
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
     """Return the tensors themselves that groups mix; a momentum that is not there yet is a zero."""
-    trained = [p for p in f.parameters() if p.requires_grad]
+    trained = _trained(f)
     states = [momentum.state[p] for p in trained] if momentum else []
     for p, v in zip(trained, states, strict=False):
         if isinstance(momentum, torch.optim.SGD) and v.get("momentum_buffer") is None:
             v["momentum_buffer"] = torch.zeros_like(p.data)
     moments = [v.get("momentum_buffer", v.get("exp_avg", torch.zeros(()))) for v in states]
     return [p.data for p in trained] + moments + [b for b in f.buffers() if b.is_floating_point()]
+
+
+def _trained(f: nn.Module) -> list[nn.Parameter]:
+    return [p for p in f.parameters() if p.requires_grad]

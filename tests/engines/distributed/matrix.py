@@ -33,8 +33,13 @@ def configurations(world: int) -> dict[str, Settings]:
     for s, k in grids:
         if s > 1:
             found |= averaging(s, k)
+            found[f"{s}x{k}-noloco"] = make_settings(s, k, mixing="noloco", period=2)
+            found[f"{s}x{k}-random-pairs"] = make_settings(s, k, mixing=MIXINGS[0], topology="random-pairs")
         else:
             found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
+        streaming = {"mixing": "outer,keep=0.5", "period": 3, "lag": 1, "fragments": True}
+        found[f"{s}x{k}-outer"] = make_settings(s, k, mixing="outer", period=2)
+        found[f"{s}x{k}-streaming"] = make_settings(s, k, **streaming)
         if k > 1:
             found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
             found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
