@@ -12,6 +12,7 @@ with loading():
         Mixing,
         MixingSettings,
         Turns,
+        UsualTurns,
         Vectors,
     )
     from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings, pad_to
@@ -128,6 +129,7 @@ __all__ = [
     "Turns",
     "Unit",
     "Update",
+    "UsualTurns",
     "Vectors",
     "View",
     "WeightAverage",

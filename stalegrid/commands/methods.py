@@ -78,7 +78,7 @@ def _settings(method: Method) -> tuple[str, ...]:
         micro,
         text_of(method.view),
         corrections,
-        text_of(method.mixing),
+        ", ".join(filter(None, (text_of(method.mixing), method.turns.text))),
         method.citation,
     )
 

@@ -11,6 +11,7 @@ from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.own import check_mixing
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.consensus.weighing import weighed, weights_of
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Momentum",
     "Topology",
     "Turns",
+    "UsualTurns",
     "Vectors",
     "check_mixing",
     "choose_mixing",

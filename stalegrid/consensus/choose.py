@@ -11,10 +11,13 @@ from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.written import is_path, name_of, said, text_of, unknown, value_of
 
 Kind = str | Mixing | type[Mixing]
+
+USUAL = UsualTurns()
 
 
 def find_mixing(kind: Kind) -> Mixing:
@@ -126,7 +129,9 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
     return NONE if groups == 1 else chosen
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
+def turns_of(
+    asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = (), usual: UsualTurns = USUAL
+) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
     Args:
@@ -134,8 +139,10 @@ def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[i
         groups: S.
         updates: N.
         sizes: samples of each group's batch; alike if left out.
+        usual: the method's, for what the user has left out.
 
     Raises:
         ConfigError: the topology makes no sense.
     """
-    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)
+    when = usual.of(asked)
+    return Turns(mixing_matrix(asked.topology, groups, sizes), when.period, when.lag, updates)

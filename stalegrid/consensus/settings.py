@@ -23,8 +23,8 @@ class MixingSettings(Group):
             method's if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential; an edge list such
             as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a mixing matrix.
-        period: H, updates from one mixing to the next.
-        lag: c, mix with the neighbours' parameters of that many updates ago.
+        period: H, updates from one mixing to the next; the method's if left out, usually 1.
+        lag: c, mix with the neighbours' parameters of that many updates ago; the method's if left out, usually 0.
         momentum: mix the optimizer's momentum buffers too.
     """
 
@@ -33,8 +33,8 @@ class MixingSettings(Group):
 
     kind: str | Mixing | type[Mixing] | None = None
     topology: str | list[list[float]] | AnyGraph = "ring"
-    period: int = 1
-    lag: int = 0
+    period: int | None = None
+    lag: int | None = None
     momentum: bool = False
 
     def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
-from stalegrid.consensus import Mixing
+from stalegrid.consensus import Mixing, UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Schedule
 from stalegrid.stages import Maker, View
@@ -24,6 +24,7 @@ class Method:
         schedule: (K, M) -> how far stages run ahead.
         view: weights that a late backward sees, unless the user chooses.
         mixing: what groups exchange, unless the user chooses.
+        turns: when they do, unless the user chooses, one by one.
         corrections: of gradients and learning rates, unless the user chooses.
         optimizer: class in torch.optim that defines the method; None for any.
         momentum: of the optimizer, or its first beta, unless the user chooses.
@@ -44,6 +45,7 @@ class Method:
     _: KW_ONLY
     view: str | type[View] = "stashed"
     mixing: str | Mixing | type[Mixing] = "none"
+    turns: UsualTurns = UsualTurns()  # noqa: RUF009 - it is frozen
     corrections: tuple[str | Maker, ...] = ()
     optimizer: str | None = None
     momentum: float = 0.9

@@ -255,7 +255,7 @@ def _of_method(
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
     def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
+        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates, usual=method.turns))
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"

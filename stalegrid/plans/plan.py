@@ -375,7 +375,11 @@ class Plan:
         return dataclasses.replace(
             common,
             grid=dataclasses.replace(asked.grid, groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
+            mixing=dataclasses.replace(
+                asked.mixing,
+                kind=kind_of(self.mixing, asked.mixing, self.method.mixing),
+                **vars(self.method.turns.of(asked.mixing)),
+            ),
             output=asked.output if self.staged is None else dataclasses.replace(asked.output, evaluation=PIPELINE),
         )
 
@@ -410,7 +414,7 @@ def make_plan(
     end = end_of(asked.training, updates)
     sizes = batches.sizes.each
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
-    turns = turns_of(asked.mixing, grid.groups, end, sizes)
+    turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns)
     lateral = mixing.lateral(turns)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":

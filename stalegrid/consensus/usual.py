@@ -1,0 +1,32 @@
+"""When groups mix where the user does not say: a method's word, or what is usual.
+
+Does not know: methods, how anything is mixed.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from stalegrid.consensus.settings import MixingSettings
+
+
+@dataclass(frozen=True)
+class UsualTurns:
+    """When groups mix unless the user says otherwise, one by one.
+
+    Args:
+        period: H, updates from one mixing to the next.
+        lag: c, updates by which the neighbours' vectors are late.
+    """
+
+    period: int = 1
+    lag: int = 0
+
+    def of(self, asked: MixingSettings) -> "UsualTurns":
+        """Return what the user has asked for, and these where that is left out."""
+        given = {name: getattr(asked, name) for name in vars(self)}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def text(self) -> str:
+        """What is not as it is if left out, such as ``period 4, lag 1``; nothing if all is."""
+        own = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(f"{f.name} {getattr(self, f.name)}" for f in own)
