@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stalegrid.consensus.lag_rules import check_fits
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
-from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
+from stalegrid.consensus.mixings import AVERAGINGS, MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
@@ -129,8 +130,29 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
     return NONE if groups == 1 else chosen
 
 
+def check_turns(mixing: Mixing, turns: Turns, *, momentum: bool) -> None:
+    """Refuse what a mixing cannot make of its turns.
+
+    Args:
+        mixing: of the run.
+        turns: of the run.
+        momentum: whether momentum is mixed too.
+
+    Raises:
+        ConfigError: it knows no lag rules and no parts.
+    """
+    if mixing is not NONE or turns.groups > 1:
+        check_fits(turns, mixing.name, averages=type(mixing) in AVERAGINGS, momentum=momentum)
+
+
 def turns_of(
-    asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = (), usual: UsualTurns = USUAL
+    asked: MixingSettings,
+    groups: int,
+    updates: int,
+    sizes: Sequence[int] = (),
+    usual: UsualTurns = USUAL,
+    seed: int = 0,
+    planned: int | None = None,
 ) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
@@ -140,9 +162,26 @@ def turns_of(
         updates: N.
         sizes: samples of each group's batch; alike if left out.
         usual: the method's, for what the user has left out.
+        seed: of the run.
+        planned: updates that are planned, wherever the run ends; N if left out.
 
     Raises:
-        ConfigError: the topology makes no sense.
+        ConfigError: the topology makes no sense, or the share that travels is none.
     """
     when = usual.of(asked)
-    return Turns(mixing_matrix(asked.topology, groups, sizes), when.period, when.lag, updates)
+    if not 0.0 < when.sparse <= 1.0:
+        raise ConfigError(
+            f"a round exchanges some share of every tensor, at most all (mixing.sparse: {when.sparse}); take one above "
+            "0 and up to 1"
+        )
+    matrix = mixing_matrix(asked.topology, groups, sizes)
+    return Turns(
+        matrix,
+        when.period,
+        when.lag,
+        updates,
+        lag_rule=when.lag_rule,
+        sparse=when.sparse,
+        seed=seed,
+        planned=updates if planned is None else planned,
+    )

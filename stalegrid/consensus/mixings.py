@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
-from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.lag_rules import averaging, check_rule, elements, remembered
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
@@ -29,9 +29,10 @@ class CombineWhileAdapt(Mixing):
         """Return the turns in which neighbours average.
 
         Raises:
-            ConfigError: the period or the lag is none, or there would be no turn.
+            ConfigError: the period or the lag is none, there would be no turn, or groups would drift apart.
         """
         rounds = Averaging(turns.mixing, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
+        check_rule(turns)
         if all(rounds.turn(n) is None for n in range(turns.begins, turns.updates)):
             raise ConfigError(
                 f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "
@@ -41,7 +42,7 @@ class CombineWhileAdapt(Mixing):
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's parameters."""
-        return ParameterAveraging(self.lateral(turns), weights, momentum, self.pull)
+        return averaging(turns, self.lateral(turns), unit.stage, weights, momentum, self.pull)
 
     def pull(self, gap: Tensor, share: float) -> Tensor:
         """Return what a unit adds to its own vector for one neighbour; override it for another rule than the mean.
@@ -54,8 +55,12 @@ class CombineWhileAdapt(Mixing):
         return gap.mul_(share)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
-        """Return the vector that is mixed, and the momentum behind it."""
-        return flat_layout(vectors.read.mixed + vectors.momentum * vectors.trainable, vectors.read.dtype)
+        """Return the vector that is mixed, and the momentum behind it, or the part of a turn."""
+        return flat_layout(elements(turns, vectors), vectors.read.dtype)
+
+    def remembered(self, turns: Turns, vectors: Vectors) -> int:
+        """Return what the lag rule and the parts keep."""
+        return remembered(turns, vectors)
 
 
 class AdaptThenCombine(CombineWhileAdapt):
@@ -91,6 +96,9 @@ MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine()
 """Those that have a name."""
 
 NONE = MIXINGS[0]
+
+AVERAGINGS = (CombineWhileAdapt, AdaptThenCombine)
+"""Those that know lag rules and parts; what inherits from one may do anything else."""
 
 
 def has_name(mixing: Mixing) -> bool:

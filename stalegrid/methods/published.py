@@ -3,6 +3,7 @@
 Does not know: how any part works.
 """
 
+from stalegrid.consensus import UsualTurns
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.programs import Schedule, gpipe, one_f_one_b, stale
 
@@ -70,6 +71,17 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    Method(
+        "asyncmesh",
+        "Ajanthan et al., AsyncMesh, arXiv 2601.22442",
+        "K-1-k",
+        _once,
+        mixing="adapt-then-combine",
+        turns=UsualTurns(lag=10, lag_rule="ema", sparse=0.05),
+        optimizer="NAdam",
+        momentum=0.99,
+        shape=(2, 2),
+    ),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",

@@ -7,14 +7,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from stalegrid.config import Settings
-from stalegrid.consensus import NONE, choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus import (
+    NONE,
+    Mixing,
+    Turns,
+    Vectors,
+    check_turns,
+    choose_mixing,
+    find_mixing,
+    kind_of,
+    turns_of,
+)
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import Devices, Gain, check_share
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import View, find_view
+from stalegrid.stages import Entry, StageLayout, View, find_view
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -254,8 +266,11 @@ def _of_method(
     view = find_view(asked.view or method.view)
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
+    turns = turns_of(settings.mixing, grid.groups, 1, usual=method.turns)
+    check_turns(mixing, turns, momentum=settings.mixing.momentum)
+
     def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates, usual=method.turns))
+        return mixing.lateral(replace(turns, updates=updates))
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
@@ -289,7 +304,10 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            memory = [
+                _memory(question, program, view, k, cost) + _remembered(mixing, turns, cost)
+                for k, cost in enumerate(cut.costs)
+            ]
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 
@@ -318,6 +336,14 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     if settings.method.staleness is not None:
         return (settings.method.staleness,)
     return (None, "auto") if grid.stages > 1 else (None,)
+
+
+def _remembered(mixing: Mixing, turns: Turns, cost: Cost) -> int:
+    """Return what the mixing keeps of a stage, whose parameters a table knows as one number of bytes."""
+    dtype = torch.float32
+    numel = cost.parameters // dtype.itemsize
+    read = StageLayout((Entry("", 0, (numel,), (1,)),), numel, numel, numel, dtype, ())
+    return mixing.remembered(turns, Vectors(read, numel, momentum=False))
 
 
 def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:

@@ -44,6 +44,10 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
+        if s > 1:
+            found[f"{s}x{k}-delta"] = make_settings(s, k, lag_rule="delta", period=2, lag=1, momentum=True)
+            found[f"{s}x{k}-ema"] = make_settings(s, k, lag_rule="ema", sparse=0.3, lag=2)
+            found[f"{s}x{k}-parts"] = make_settings(s, k, sparse=0.5, lag=1, mixing="adapt-then-combine")
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
