@@ -27,7 +27,9 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Back
 from stalegrid.runs import Result, execute
+from stalegrid.seeds import generator
 from stalegrid.studies.losing import relive
+from stalegrid.studies.reference.grid import part
 from stalegrid.studies.replaying import replay
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images, make_plan
 from tests.test_lost_groups import Trap, settings_of
@@ -112,7 +114,7 @@ class Alone:
 def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Alone]:
     """Train groups that average with all others, of which number 1 is away for a while."""
     mixing = settings.mixing
-    kind, lag, period = mixing.kind, mixing.lag or 0, mixing.period or 1
+    kind, lag, period, parts = mixing.kind, mixing.lag or 0, mixing.period or 1, round(1 / (mixing.sparse or 1.0))
     samples = make_batches(task, settings.training, groups, 1)
     every = [Alone(task) for _ in range(groups)]
     shared: dict[tuple[int, int], list[Tensor]] = {}
@@ -139,14 +141,17 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
         if kind == "adapt-then-combine":
             shared.update({(s, n): every[s].weights() for s in there})
         mixes = kind not in ("all-reduce", "none") and (n + 1) % period == 0
+        cycle, turn = divmod((n + 1) // period - (lag + period) // period, parts)  # counted from the first that mixes
         for s in weigh if mixes else ():
+            dealt = generator(settings.training.seed, "parts", 0, cycle)
             measured = shared[s, n - lag if mixing.lag_rule == "delta" else n]
             deltas = [torch.zeros_like(p) for p in measured]
             for r in weigh:
                 if r != s:
                     for delta, theirs, own in zip(deltas, shared[r, n - lag], measured, strict=True):
                         delta += (theirs - own) * (1 / len(weigh))
-            every[s].add(deltas)
+            here = [part(delta, parts, turn, dealt) if parts > 1 else torch.ones_like(delta) > 0 for delta in deltas]
+            every[s].add([torch.where(own, delta, 0.0) for own, delta in zip(here, deltas, strict=True)])
     return every
 
 
@@ -158,6 +163,7 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
         ("adapt-then-combine", 2, {}),
         ("combine-while-adapt", 3, {}),
         ("combine-while-adapt", 2, {"lag_rule": "delta", "period": 3}),
+        ("adapt-then-combine", 2, {"sparse": 0.25}),
         ("all-reduce", 0, {}),
     ],
 )

@@ -70,6 +70,7 @@ class ParameterAveraging:
         vector, turn = self._read(), self._turn(action.index + self._rounds.lag)
         piece = None if turn is None else self._sent.take(vector, turn)
         self._keep(action.index, vector, piece)
+        assert piece is not None or not action.sends
         return [Message(tag, self._own_version, (piece,)) for tag in action.sends if piece is not None]
 
     def state_dict(self) -> State:

@@ -114,8 +114,9 @@ def check_rule(turns: Turns) -> None:
         return
     raise ConfigError(
         f"groups would drift apart ({where}, the mixing matrix has an eigenvalue {1.0 - most:.6g}, and 1 minus it, "
-        f"{most:.6g}, must be {'at most' if parts > 1 else 'below'} {limit:.6g}); take a period above the lag, a graph "
-        "or a matrix in which groups keep more of themselves, or lag rule own-current"
+        f"{most:.6g}, must be {'at most' if parts > 1 else 'below'} {limit:.6g}); take a period above the lag, "
+        f"{'topology complete' if parts > 1 else 'a matrix in which groups keep more of themselves'}, or lag rule "
+        "own-current"
     )
 
 

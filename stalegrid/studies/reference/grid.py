@@ -134,7 +134,7 @@ def grid(
                                 gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)
                             delta = delta + gap * float(share[s, r])
                     if i < len(values) - statistics[k]:
-                        here = _dealt(value, Q, turn, dealt) if Q > 1 else torch.ones_like(value, dtype=torch.bool)
+                        here = part(value, Q, turn, dealt) if Q > 1 else torch.ones_like(value, dtype=torch.bool)
                         if rule == "ema":
                             drift, usual = value - own[i], mean_drift[s, k][i]
                             after = drift if cycle == 0 else usual * beta(n) + drift * (1.0 - beta(n))
@@ -145,8 +145,15 @@ def grid(
     return w, losses
 
 
-def _dealt(value: Tensor, parts: int, turn: int, dealt: torch.Generator) -> Tensor:
-    """Return which elements are in a part: all are dealt out in the order in which they lie, with blanks behind."""
+def part(value: Tensor, parts: int, turn: int, dealt: torch.Generator) -> Tensor:
+    """Return which elements are in a part: all are dealt out in the order in which they lie, with blanks behind.
+
+    Args:
+        value: a tensor of parameters.
+        parts: of a cycle.
+        turn: of the cycle.
+        dealt: what deals out all tensors of a stage in a cycle, one after the other.
+    """
     hand = math.ceil(value.numel() / parts)
     cards = torch.randperm(parts * hand, generator=dealt, dtype=torch.int32)[turn * hand : (turn + 1) * hand]
     here = torch.zeros_like(value, dtype=torch.bool)
