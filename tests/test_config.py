@@ -378,7 +378,7 @@ def test_the_configuration_of_a_run_runs_again_to_the_same_bits(name: str, tmp_p
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_what_a_plan_settles_is_settled_once_and_for_all(method: Any) -> None:
-    asked = RunConfig.of({"method": method.name, "updates": 2 * method.turns.period})
+    asked = RunConfig.of({"method": method.name, "updates": max(12, 2 * method.turns.period)})
     task = make_task(asked)
     settled = plan_of(task, asked).settled(asked)
     plain = settled.plain()

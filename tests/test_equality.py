@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.workloads import Cast, ChannelsLast
 from tests.cases import (
+    OPTIMIZERS,
     OTHER_OPTIMIZERS,
     Net,
     build,
@@ -130,6 +131,43 @@ def test_outer_optimizers_of_groups_of_unlike_speed(kind: str) -> None:
 @pytest.mark.parametrize("stages", [2, 3])
 def test_stages_that_take_turns(stages: int, period: int, lag: int, mixing: str) -> None:
     hold(3, stages, mixing=mixing, period=period, lag=lag, fragments=True)
+
+
+LAZY = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+"""Groups that keep so much of themselves that snapshots of two rounds ago may be mixed."""
+
+LATE: dict[str, dict[str, Any]] = {
+    "delta": {"lag_rule": "delta", "lag": 2, "topology": LAZY},
+    "delta of momentum": {"lag_rule": "delta", "lag": 1, "period": 2, "momentum": True},
+    "delta, neighbours by turns": {"lag_rule": "delta", "lag": 1, "period": 2, "topology": "one-peer-exponential"},
+    "parts": {"sparse": 0.3},
+    "late parts": {"sparse": 0.5, "lag": 3, "period": 2},
+    "parts, neighbours by turns": {"sparse": 0.5, "lag": 1, "topology": "one-peer-exponential"},
+    "delta of parts": {"lag_rule": "delta", "sparse": 0.25, "lag": 2},
+    "ema": {"lag_rule": "ema", "lag": 1, "period": 2},
+    "ema of parts": {"lag_rule": "ema", "sparse": 0.3, "lag": 2},
+}
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("name", LATE)
+def test_lag_rules_and_parts(name: str, mixing: str) -> None:
+    """With enough updates for several cycles."""
+    hold(3, 2, {"scheduler": None}, mixing=mixing, updates=14, **LATE[name])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("groups", "stages"), [(s, k) for s, k in SHAPES if s > 1])
+@pytest.mark.parametrize("name", ["delta", "ema of parts"])
+def test_lag_rules_and_parts_on_every_grid(name: str, groups: int, stages: int, dtype: str) -> None:
+    topology = [[0.8, 0.2], [0.2, 0.8]] if groups == 2 else LAZY
+    changes = LATE[name] | {"topology": topology}
+    hold(groups, stages, {"scheduler": None}, updates=14, dtype=dtype, **changes)
+
+
+def test_asyncmesh_is_stale_in_both_directions() -> None:
+    hold(3, 3, {"optimizer": OPTIMIZERS["asyncmesh"], "scheduler": None}, method="asyncmesh", updates=40)
 
 
 def test_groups_that_do_not_mix() -> None:

@@ -22,13 +22,14 @@ from torch.utils.data import TensorDataset
 from stalegrid.agents.build import build_agents
 from stalegrid.agents.pipeline import PipelineUnit
 from stalegrid.config import Settings
+from stalegrid.consensus.mixing import Vectors
 from stalegrid.plans import make_batches
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Layout, Message
 from stalegrid.stages.views.named import VIEWS
-from tests.cases import CPU, CUTS, build, make_plan, make_settings, make_task, record_simulator
+from tests.cases import CPU, CUTS, build, changed, make_plan, make_settings, make_task, record_simulator
 from tests.sites import noise
 
 pytestmark = pytest.mark.thorough
@@ -106,6 +107,21 @@ def test_reports_say_what_was_held_since_the_one_before() -> None:
     held = [record["staleness"]["(0,0)"]["held"] for record in sink.records]
     assert held[0] < held[6] == max(held), "six updates until there are all versions"
     assert held[-1] < max(held) / 2, "the last batch is alone"
+
+
+@pytest.mark.parametrize(
+    "mixing", [{"lag_rule": "delta", "period": 3, "lag": 2}, {"lag_rule": "ema", "sparse": 0.2, "lag": 4}], ids=str
+)
+def test_what_a_lag_rule_keeps_is_said_and_held(mixing: dict[str, Any]) -> None:
+    settings = changed(settings_of("small", "current", gap=False), groups=2, mixing="combine-while-adapt")
+    usual = make_plan(task_of("small"), changed(settings, lag=mixing["lag"])).held
+    sink = record_simulator(task_of("small"), changed(settings, **mixing))
+    for k in range(STAGES):
+        more = sink.plan.mixing.remembered(sink.plan.turns, Vectors(sink.plan.stages[k], sink.plan.trainable[k], False))
+        assert sink.plan.held[k] == usual[k] + more
+        assert more >= 4 * sink.plan.stages[k].mixed
+        reported = max(record["staleness"][f"(0,{k})"]["held"] for record in sink.records)
+        assert usual[k] < reported <= sink.plan.held[k]
 
 
 def test_casts_are_held_where_a_backward_reads_those_of_its_forward() -> None:

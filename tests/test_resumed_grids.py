@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,9 +91,32 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
     check_resumed(whole, 10, **grid_of(name))
 
 
+RULED: list[dict[str, Any]] = [
+    {"lag_rule": "delta", "period": 3, "lag": 2, "momentum": True},
+    {"lag_rule": "ema", "sparse": 0.3, "lag": 3},
+    {"sparse": 0.3, "lag": 2},
+]
+
+
+@pytest.mark.parametrize("mixing", RULED, ids=str)
+@pytest.mark.parametrize("version", [5, 10])
+def test_snapshots_and_estimates_go_on_too(mixing: dict[str, Any], version: int, tmp_path: Path) -> None:
+    options = {**grid_of("pham-ahn"), "mixing": stalegrid.MixingSettings(**mixing)}
+    check_resumed(train(tmp_path / "run", **options), version, **options)
+
+
 CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate"]
 READING = ["dc-asgd", "dc-asgd-adaptive", "gap-aware"]
 """Those that read the weights of a batch's forward, of which an update has one alone."""
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"sparse": 0.4},
+    {"lag_rule": "delta", "period": 3, "lag": 2},
+    {"lag_rule": "delta", "sparse": 0.2, "lag": 3},
+    {"lag_rule": "ema", "sparse": 0.2, "lag": 3},
+]
 
 
 @st.composite
@@ -117,12 +141,14 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     if groups > 1:
         kind = draw(st.sampled_from(["combine-while-adapt", "adapt-then-combine", "all-reduce"]))
         averages = kind != "all-reduce"
+        rule = draw(st.sampled_from(RULES)) if averages else {}
         options["mixing"] = stalegrid.MixingSettings(
             kind=kind,
             period=draw(st.integers(1, 3)) if averages else 1,
             lag=draw(st.integers(0, 3)) if averages else 0,
-            momentum=averages and draw(st.booleans()),
+            momentum=averages and not rule and draw(st.booleans()),
         )
+        options["mixing"] = replace(options["mixing"], **rule)
     return options
 
 

@@ -28,7 +28,9 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Back
 from stalegrid.runs import Result, execute
+from stalegrid.seeds import generator
 from stalegrid.studies.losing import relive
+from stalegrid.studies.reference.grid import part
 from stalegrid.studies.replaying import replay
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images, make_plan
 from tests.test_lost_groups import Trap, settings_of
@@ -112,7 +114,8 @@ class Alone:
 
 def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Alone]:
     """Train groups that average with all others, of which number 1 is away for a while."""
-    kind, lag = settings.mixing.kind, settings.mixing.lag
+    mixing = settings.mixing
+    kind, lag, period, parts = mixing.kind, mixing.lag or 0, mixing.period or 1, round(1 / (mixing.sparse or 1.0))
     samples = make_batches(task, settings.training, groups, 1)
     every = [Alone(task) for _ in range(groups)]
     shared: dict[tuple[int, int], list[Tensor]] = {}
@@ -138,23 +141,38 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
             every[s].step(gradients[s])
         if kind == "adapt-then-combine":
             shared.update({(s, n): every[s].weights() for s in there})
-        for s in weigh if kind not in ("all-reduce", "none") else ():
-            deltas = [torch.zeros_like(p) for p in shared[s, n]]
+        mixes = kind not in ("all-reduce", "none") and (n + 1) % period == 0
+        cycle, turn = divmod((n + 1) // period - (lag + period) // period, parts)  # counted from the first that mixes
+        for s in weigh if mixes else ():
+            dealt = generator(settings.training.seed, "parts", 0, cycle)
+            measured = shared[s, n - lag if mixing.lag_rule == "delta" else n]
+            deltas = [torch.zeros_like(p) for p in measured]
             for r in weigh:
                 if r != s:
-                    for delta, theirs, own in zip(deltas, shared[r, n - lag], shared[s, n], strict=True):
+                    for delta, theirs, own in zip(deltas, shared[r, n - lag], measured, strict=True):
                         delta += (theirs - own) * (1 / len(weigh))
-            every[s].add(deltas)
+            here = [part(delta, parts, turn, dealt) if parts > 1 else torch.ones_like(delta) > 0 for delta in deltas]
+            every[s].add([torch.where(own, delta, 0.0) for own, delta in zip(here, deltas, strict=True)])
     return every
 
 
 @pytest.mark.parametrize(
-    ("kind", "lag"),
-    [("none", 0), ("adapt-then-combine", 0), ("adapt-then-combine", 2), ("combine-while-adapt", 3), ("all-reduce", 0)],
+    ("kind", "lag", "rule"),
+    [
+        ("none", 0, {}),
+        ("adapt-then-combine", 0, {}),
+        ("adapt-then-combine", 2, {}),
+        ("combine-while-adapt", 3, {}),
+        ("combine-while-adapt", 2, {"lag_rule": "delta", "period": 3}),
+        ("adapt-then-combine", 2, {"sparse": 0.25}),
+        ("all-reduce", 0, {}),
+    ],
 )
 @pytest.mark.parametrize("staleness", [0, 2])
-def test_a_group_that_came_back_is_as_in_a_plain_loop(kind: str, lag: int, staleness: int, tmp_path: Path) -> None:
-    task, mixing = task_of(), stalegrid.MixingSettings(kind=kind, topology="complete", lag=lag)
+def test_a_group_that_came_back_is_as_in_a_plain_loop(
+    kind: str, lag: int, rule: dict[str, Any], staleness: int, tmp_path: Path
+) -> None:
+    task, mixing = task_of(), stalegrid.MixingSettings(kind=kind, topology="complete", lag=lag, **rule)
     options: dict[str, Any] = {"stages": 1, "cuts": [], "staleness": [staleness], "mixing": mixing}
     settings = asked(tmp_path / "run", **options)
     expected = loop(task, settings, 3, staleness)

@@ -3,7 +3,7 @@
 Does not know: what stages compute, engines.
 """
 
-from stalegrid.consensus.choose import choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus.choose import check_turns, choose_mixing, find_mixing, kind_of, turns_of
 from stalegrid.consensus.matrices import Topology
 from stalegrid.consensus.mixing import Exchange, Mixing, Telling, Turns, Vectors
 from stalegrid.consensus.mixings import NONE, AdaptThenCombine, CombineWhileAdapt, has_name
@@ -33,6 +33,7 @@ __all__ = [
     "UsualTurns",
     "Vectors",
     "check_mixing",
+    "check_turns",
     "choose_mixing",
     "find_mixing",
     "has_name",

@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stalegrid.consensus.lag_rules import check_fits
 from stalegrid.consensus.matrices import MixingMatrix, Topology, mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
-from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
+from stalegrid.consensus.mixings import AVERAGINGS, MIXINGS, NONE, has_name
 from stalegrid.consensus.pairs import RANDOM_PAIRS, RandomPairs
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.consensus.usual import UsualTurns
@@ -135,6 +136,21 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
     return NONE if groups == 1 and not chosen.alone else chosen
 
 
+def check_turns(mixing: Mixing, turns: Turns, *, momentum: bool) -> None:
+    """Refuse what a mixing cannot make of its turns.
+
+    Args:
+        mixing: of the run.
+        turns: of the run.
+        momentum: whether momentum is mixed too.
+
+    Raises:
+        ConfigError: it knows no lag rules and no parts.
+    """
+    if mixing is not NONE or turns.groups > 1:
+        check_fits(turns, mixing.name, averages=type(mixing) in AVERAGINGS, momentum=momentum)
+
+
 def turns_of(
     asked: MixingSettings,
     groups: int,
@@ -144,6 +160,7 @@ def turns_of(
     mixing: Mixing = NONE,
     stages: int = 1,
     seed: int = 0,
+    planned: int | None = None,
 ) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
@@ -156,13 +173,28 @@ def turns_of(
         mixing: of the run, whose topology it is where the user names none.
         stages: K.
         seed: of the run.
+        planned: updates that are planned, wherever the run ends; N if left out.
 
     Raises:
-        ConfigError: the topology makes no sense.
+        ConfigError: the topology makes no sense, or the share that travels is none.
     """
-    matrix = _matrix(mixing.topology if asked.topology is None else asked.topology, groups, sizes, seed)
     when = usual.of(asked)
-    return Turns(matrix, when.period, when.lag, updates, fragments=stages if when.fragments else 1)
+    if not 0.0 < when.sparse <= 1.0:
+        raise ConfigError(
+            f"a round exchanges some share of every tensor, at most all (mixing.sparse: {when.sparse}); take one above "
+            "0 and up to 1"
+        )
+    return Turns(
+        _matrix(mixing.topology if asked.topology is None else asked.topology, groups, sizes, seed),
+        when.period,
+        when.lag,
+        updates,
+        fragments=stages if when.fragments else 1,
+        lag_rule=when.lag_rule,
+        sparse=when.sparse,
+        seed=seed,
+        planned=updates if planned is None else planned,
+    )
 
 
 def _matrix(topology: Topology, groups: int, sizes: Sequence[int], seed: int) -> MixingMatrix | RandomPairs:

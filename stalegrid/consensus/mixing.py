@@ -49,6 +49,10 @@ class Turns:
         gone: groups that are not there.
         late: groups that came back, and since when: they have no weight until what they sent as late as all is there.
         fragments: K where stages take turns, 1 where all mix at once.
+        lag_rule: what is made of what is late; see :mod:`stalegrid.consensus.lag_rules`.
+        sparse: p, share of every tensor that travels in a turn.
+        seed: of the run, which parts are drawn by.
+        planned: updates that are planned, wherever the run ends.
     """
 
     matrix: MixingMatrix | RandomPairs
@@ -59,6 +63,15 @@ class Turns:
     gone: frozenset[int] = frozenset()
     late: tuple[tuple[int, int], ...] = ()
     fragments: int = 1
+    lag_rule: str = "own-current"
+    sparse: float = 1.0
+    seed: int = 0
+    planned: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first turn in which groups mix: none before has what neighbours sent as late as all is."""
+        return self._counts(self.begins)
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -213,6 +226,15 @@ class Mixing:
             vectors: of that stage.
         """
         raise NotImplementedError(f"{self.name} sends on {edge}, and must say what")
+
+    def remembered(self, turns: Turns, vectors: Vectors) -> int:
+        """Return the bytes that a unit keeps from one turn to the next, at most.
+
+        Args:
+            turns: of the run.
+            vectors: of its stage.
+        """
+        return self.keeps * vectors.read.trained * vectors.read.dtype.itemsize
 
 
 def numbers_of(mixing: Mixing) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
-from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.lag_rules import averaging, check_rule, elements, remembered
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.noloco import NoLoCo
@@ -30,13 +30,14 @@ class CombineWhileAdapt(Mixing):
         """Return the turns in which neighbours average.
 
         Raises:
-            ConfigError: the period or the lag is none, or there would be no turn.
+            ConfigError: the period or the lag is none, there would be no turn, or groups would drift apart.
         """
+        check_rule(turns)
         return turns.rounds(Averaging, adapt_first=self.adapt_first)
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's parameters."""
-        return ParameterAveraging(self.lateral(turns), weights, momentum, self.pull, unit.stage)
+        return averaging(turns, self.lateral(turns), unit.stage, weights, momentum, self.pull)
 
     def pull(self, gap: Tensor, share: float) -> Tensor:
         """Return what a unit adds to its own vector for one neighbour; override it for another rule than the mean.
@@ -49,8 +50,12 @@ class CombineWhileAdapt(Mixing):
         return gap.mul_(share)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
-        """Return the vector that is mixed, and the momentum behind it."""
-        return flat_layout(vectors.read.mixed + vectors.momentum * vectors.trainable, vectors.read.dtype)
+        """Return the vector that is mixed, and the momentum behind it, or the part of a turn."""
+        return flat_layout(elements(turns, vectors), vectors.read.dtype)
+
+    def remembered(self, turns: Turns, vectors: Vectors) -> int:
+        """Return what the lag rule and the parts keep."""
+        return remembered(turns, vectors)
 
 
 class AdaptThenCombine(CombineWhileAdapt):
@@ -93,6 +98,9 @@ MIXINGS: tuple[Mixing, ...] = (
 """Those that have a name."""
 
 NONE = MIXINGS[0]
+
+AVERAGINGS = (CombineWhileAdapt, AdaptThenCombine)
+"""Those that know lag rules and parts; what inherits from one may do anything else."""
 
 
 def has_name(mixing: Mixing) -> bool:

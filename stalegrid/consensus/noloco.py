@@ -2,8 +2,8 @@
 
 Does not know: when (:mod:`stalegrid.consensus.rounds` does), who is drawn, other stages, how messages travel.
 
-Source: Kolehmainen et al., NoLoCo, arXiv 2506.10911, and the authors' code, whose numbers beside H are not those of one
-run of the paper: eta and mu are settings.  Every H updates, with ``w`` what groups have, ``phi`` what each began with
+Source: Kolehmainen et al., NoLoCo, arXiv 2506.10911, and the authors' code, whose defaults are those of eta and mu.
+Every H updates, with ``w`` what groups have, ``phi`` what each began with
 after its last turn, and the means over a group and its partner::
 
     m <- mu m + eta mean(w - phi) + eta (mean(phi) - phi_own),     phi <- phi + m,     w <- phi

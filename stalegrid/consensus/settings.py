@@ -5,13 +5,15 @@ Does not know: how any of it is done.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import networkx as nx
 
 from stalegrid.consensus.graphs import AnyGraph, edges_of
 from stalegrid.consensus.mixing import Mixing
 from stalegrid.written import Group
+
+LagRule = Literal["own-current", "delta", "ema"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class MixingSettings(Group):
             mixing matrix; if left out complete for outer, random-pairs for noloco, ring for all others.
         period: H, updates from one mixing to the next; the method's if left out, usually 1.
         lag: c, mix with the neighbours' parameters of that many updates ago; the method's if left out, usually 0.
+        lag_rule: what is made of what is late: own-current measures neighbours against one's own of now; delta mixes
+            snapshots and adds what that would have changed, which keeps the mean over groups; ema adds an estimate of
+            what was missed to the mean of snapshots; the method's if left out, usually own-current.
+        sparse: p, share of every tensor that a round exchanges, in (0, 1]: the next of 1/p random parts, drawn anew
+            for each cycle; the method's if left out, usually 1.
         momentum: mix the optimizer's momentum buffers too.
         fragments: let stages take turns within a period, stage k floor(k H / K) updates after the first, not all
             at once; the method's if left out, usually not.
@@ -39,6 +46,8 @@ class MixingSettings(Group):
     topology: str | list[list[float]] | AnyGraph | None = None
     period: int | None = None
     lag: int | None = None
+    lag_rule: LagRule | None = None
+    sparse: float | None = None
     momentum: bool = False
     fragments: bool | None = None
 

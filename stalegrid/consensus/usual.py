@@ -5,7 +5,7 @@ Does not know: methods, how anything is mixed.
 
 from dataclasses import dataclass, fields, replace
 
-from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.settings import LagRule, MixingSettings
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,15 @@ class UsualTurns:
     Args:
         period: H, updates from one mixing to the next.
         lag: c, updates by which the neighbours' vectors are late.
+        lag_rule: what is made of what is late.
+        sparse: p, share of every tensor that a round exchanges.
         fragments: whether stages take turns within a period.
     """
 
     period: int = 1
     lag: int = 0
+    lag_rule: LagRule = "own-current"
+    sparse: float = 1.0
     fragments: bool = False
 
     def of(self, asked: MixingSettings) -> "UsualTurns":
@@ -31,4 +35,6 @@ class UsualTurns:
     def text(self) -> str:
         """What is not as it is if left out, such as ``period 4, lag 1``; nothing if all is."""
         own = [f for f in fields(self) if getattr(self, f.name) != f.default]
-        return ", ".join(f.name if f.type is bool else f"{f.name} {getattr(self, f.name)}" for f in own)
+        return ", ".join(
+            f.name if f.type is bool else f"{f.name.replace('_', ' ')} {getattr(self, f.name)}" for f in own
+        )

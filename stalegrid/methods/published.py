@@ -113,6 +113,17 @@ METHODS = (
         max_groups=1,
     ),
     Method(
+        "asyncmesh",
+        "Ajanthan et al., AsyncMesh, arXiv 2601.22442",
+        "K-1-k",
+        _once,
+        mixing="adapt-then-combine",
+        turns=UsualTurns(lag=10, lag_rule="ema", sparse=0.05),
+        optimizer="NAdam",
+        momentum=0.99,
+        shape=(2, 2),
+    ),
+    Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",
         "0",

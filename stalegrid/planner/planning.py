@@ -7,14 +7,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from stalegrid.config import Settings
-from stalegrid.consensus import NONE, Mixing, Turns, choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus import (
+    NONE,
+    Mixing,
+    Turns,
+    Vectors,
+    check_turns,
+    choose_mixing,
+    find_mixing,
+    kind_of,
+    turns_of,
+)
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import Devices, Gain, check_share
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import View, find_view
+from stalegrid.stages import Entry, StageLayout, View, find_view
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -254,14 +266,14 @@ def _of_method(
     view = find_view(asked.view or method.view)
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
-    def turns(updates: int) -> Turns:
-        usual, seed = method.turns, settings.training.seed
-        return turns_of(settings.mixing, grid.groups, updates, (), usual, mixing, grid.stages, seed)
+    usual, seed = method.turns, settings.training.seed
+    turns = turns_of(settings.mixing, grid.groups, 1, (), usual, mixing, grid.stages, seed)
+    check_turns(mixing, turns, momentum=settings.mixing.momentum)
 
     def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns(updates))
+        return mixing.lateral(replace(turns, updates=updates))
 
-    devices = devices.mixing_every(turns(1).period if mixing.averages_parameters else 1)
+    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
     seen: set[Schedule] = set()
@@ -294,7 +306,10 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, mixing, k, cost) for k, cost in enumerate(cut.costs)]
+            memory = [
+                _memory(question, program, view, k, cost) + _remembered(mixing, turns, cost)
+                for k, cost in enumerate(cut.costs)
+            ]
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 
@@ -325,10 +340,18 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     return (None, "auto") if grid.stages > 1 else (None,)
 
 
-def _memory(question: Question, program: Program, view: type[View], mixing: Mixing, stage: int, cost: Cost) -> int:
+def _remembered(mixing: Mixing, turns: Turns, cost: Cost) -> int:
+    """Return what the mixing keeps of a stage, whose parameters a table knows as one number of bytes."""
+    dtype = torch.float32
+    numel = cost.parameters // dtype.itemsize
+    read = StageLayout((Entry("", 0, (numel,), (1,)),), numel, numel, numel, dtype, ())
+    return mixing.remembered(turns, Vectors(read, numel, momentum=False))
+
+
+def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:
     schedule, ties = program.schedule, program.ties
     kept = view.kept(schedule, stage)
-    own = cost.parameters * (2 + question.states + mixing.keeps)
+    own = cost.parameters * (2 + question.states)
     inputs = 0 if cost.frozen else kept.inputs * cost.input
     flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
     # A mirror, its gradient, and older versions of it that batches in flight have been forwarded at.

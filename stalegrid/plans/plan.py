@@ -19,6 +19,7 @@ from stalegrid.consensus import (
     Turns,
     Vectors,
     check_mixing,
+    check_turns,
     choose_mixing,
     has_name,
     kind_of,
@@ -125,7 +126,8 @@ class Plan:
         momentum: whether momentum buffers are mixed too.
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
-        held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
+        held: bytes that each stage holds at most for batches in flight (graphs, inputs, copies of the parameters), and
+            what the mixing keeps of messages that are past.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
@@ -192,7 +194,8 @@ class Plan:
     @property
     def kept_by_mixing(self) -> list[int]:
         """Bytes that a unit of each stage keeps from one mixing to the next, beside what is under way."""
-        return [self.mixing.keeps * read.trained * read.dtype.itemsize for read in self.stages]
+        vectors = (Vectors(*each, self.momentum) for each in zip(self.stages, self.trainable, strict=True))
+        return [self.mixing.remembered(self.turns, each) for each in vectors]
 
     @property
     def time_model(self) -> TimeModel | None:
@@ -421,7 +424,8 @@ def make_plan(
     sizes = batches.sizes.each
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
     seed = asked.training.seed
-    turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns, mixing, grid.stages, seed)
+    turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns, mixing, grid.stages, seed, updates)
+    check_turns(mixing, turns, momentum=asked.mixing.momentum)
     lateral = mixing.lateral(turns)
     devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
@@ -488,8 +492,8 @@ def make_plan(
         staged = make_staged(model, stages, layouts, measuring, tuple(task.metrics))
         own = watch.report_every, watch.snapshot_every, watch.chunks
         program = dataclasses.replace(program, watch=Through(*own, grid.stages, staged.lent))
+    vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
     if not has_name(mixing):
-        vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
         check_mixing(mixing, turns, program, vectors, weights)
     return Plan(
         method,
@@ -507,7 +511,10 @@ def make_plan(
         momentum,
         asked.output.gap,
         trainable,
-        tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
+        tuple(
+            _held(program, k, view, asked.output.gap, corrections_read, p) + mixing.remembered(turns, vectors[k])
+            for k, p in enumerate(probed)
+        ),
         devices,
         sums,
         staged=staged,

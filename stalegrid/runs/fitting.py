@@ -73,6 +73,13 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"an outer optimizer remembers what groups have begun with, which one that comes back would not "
             f"(engine.on_loss: continue, mixing: {plan.mixing.text}); leave it out, or take a mixing without memory"
         )
+    turns = plan.turns
+    if turns.lag_rule == "ema" or (turns.lag_rule == "delta" and turns.lag >= turns.period):
+        raise ConfigError(
+            f"groups that are left may drift apart, and one that comes back has no estimate (engine.on_loss: continue, "
+            f"mixing.lag_rule: {turns.lag_rule}, lag: {turns.lag}, period: {turns.period}); take lag rule own-current, "
+            "or delta with a period above the lag, or leave it out"
+        )
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

@@ -17,7 +17,7 @@ from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
 from stalegrid.plans import Plan, ServedPlan, Task, make_batches, precision_of, server_optimizer, whole_model
 from stalegrid.programs import Ordered
-from stalegrid.seeds import drawing
+from stalegrid.seeds import drawing, generator
 from stalegrid.stages import Current, Stashed, find_view, name_of_view
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
@@ -239,6 +239,10 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
             "fragments": lateral.fragments > 1,
             "outer": _outer(plan.mixing),
             "mix_momentum": plan.momentum,
+            "rule": plan.turns.lag_rule,
+            "p": plan.turns.sparse,
+            "parts": partial(generator, plan.training.seed, "parts"),
+            "planned": plan.updates,
         }
     m = [w - 1 for w in plan.schedule.windows]
     return partial(grid, S=plan.grid.groups, m=m, view=name_of_view(plan.view), **mixing, **common)

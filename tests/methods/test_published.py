@@ -76,6 +76,7 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
         ("pipeoptim", 3, 1, stale([2, 1, 0])),
         ("async-nesterov", 3, 1, stale([2, 1, 0])),
         ("paci", 3, 4, stale([2, 1, 0], 4)),
+        ("asyncmesh", 3, 1, stale([2, 1, 0])),
         ("sgd", 3, 1, Schedule((1, 1, 1), 1, flush=True)),
         ("data-parallel", 1, 1, Schedule((1,), 1, flush=True)),
         ("gpipe", 3, 4, gpipe(3, 4)),

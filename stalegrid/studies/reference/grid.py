@@ -3,10 +3,12 @@
 Does not know: programs, agents, messages; it shares no code with what it is there to check.
 
 Fully decoupled backpropagation with consensus averaging: Pham and Ahn, arXiv 2509.05679.  Staleness m_k of
-stage k: Xu, Huo and Huang, arXiv 1909.02625.
+stage k: Xu, Huo and Huang, arXiv 1909.02625.  Lag rules ``delta`` and ``ema`` and sparse averaging: AsyncMesh, arXiv
+2601.22442.
 """
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -42,6 +44,10 @@ def grid(
     B: Sequence[int] = (),
     fragments: bool = False,
     outer: Callable[[Tensor], DiLoCo | NoLoCo] | None = None,
+    rule: str = "own-current",
+    p: float = 1.0,
+    parts: Callable[[int, int], torch.Generator] | None = None,
+    planned: int = 0,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -65,6 +71,10 @@ def grid(
         B: samples of each group's batch; alike if left out.
         fragments: whether stage k mixes floor(k H / K) updates after the first, and not with it.
         outer: a parameter -> its outer optimizer, over what ``P`` lets meet; None where parameters are averaged.
+        rule: what is made of values of round n-c: ``own-current``, ``delta`` or ``ema``.
+        p: share of every parameter that is mixed at once.
+        parts: (k, cycle) -> generator that deals out the parameters of stage k for a cycle of mixing turns.
+        planned: updates by which the decay of ``ema`` has risen.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -79,6 +89,13 @@ def grid(
     losses: list[list[float]] = [[] for _ in range(S)]
     apart = {(s, k): [outer(p.data) for p in _trained(w[s][k])] for s, k in units} if outer else {}
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
+    mixings, mean_drift = 0, {u: [torch.zeros_like(value) for value in _mixed(w[u[0]][u[1]], None)] for u in units}
+
+    Q = math.ceil(1 / p - 1e-9)
+
+    def beta(n: int) -> float:
+        rising = (n - 1000) / (planned - 1000) if n > 1000 else 0.0
+        return 0.5 + (0.99 - 0.5) * (1.0 - math.cos(math.pi * rising)) / 2.0
 
     def mixed() -> dict[tuple[int, int], list[Tensor]]:
         return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
@@ -113,11 +130,15 @@ def grid(
         turns = {k: -(-(n + 1 - late[k]) // H) - (late[k] == 0) for k in range(K) if (n + 1 - late[k]) % H == 0}
         if P is not None and n >= c:
             began = {u: [x.phi for x in xs if isinstance(x, NoLoCo)] for u, xs in apart.items()}
+            cycle, turn = divmod(mixings, Q)
+            mixings += bool(turns)
             for (s, k), values in mixed().items():
                 if k not in turns:
                     continue
                 share = P(turns[k])
                 meet = [r for r in range(S) if r == s or share[s, r] != 0]
+                dealt = parts(k, cycle) if parts else torch.Generator()
+                own = X[-1 if rule == "own-current" else 0][s, k]
                 for i, value in enumerate(values):
                     if i < len(apart.get((s, k), ())):
                         shares, thetas = [float(share[s, r]) for r in meet], [X[0][r, k][i] for r in meet]
@@ -131,13 +152,38 @@ def grid(
                     delta = torch.zeros_like(value)
                     for r in range(S):
                         if r != s and share[s, r] != 0:
-                            gap = X[0][r, k][i] - X[-1][s, k][i]
+                            gap = X[0][r, k][i] - own[i]
                             if i >= len(values) - statistics[k]:
                                 alike = X[0][r, k][i] == X[0][s, k][i]
                                 gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)
                             delta = delta + gap * float(share[s, r])
+                    if i < len(values) - statistics[k]:
+                        here = part(value, Q, turn, dealt) if Q > 1 else torch.ones_like(value, dtype=torch.bool)
+                        if rule == "ema":
+                            drift, usual = value - own[i], mean_drift[s, k][i]
+                            after = drift if cycle == 0 else usual * beta(n) + drift * (1.0 - beta(n))
+                            usual.copy_(torch.where(here, after, usual))
+                            delta = delta + (usual - drift)
+                        delta = torch.where(here, delta, 0.0)
                     value.copy_(value + delta)
     return w, losses
+
+
+def part(value: Tensor, parts: int, turn: int, dealt: torch.Generator) -> Tensor:
+    """Return which elements are in a part: all are dealt out in the order in which they lie, with blanks behind.
+
+    Args:
+        value: a tensor of parameters.
+        parts: of a cycle.
+        turn: of the cycle.
+        dealt: what deals out all tensors of a stage in a cycle, one after the other.
+    """
+    hand = math.ceil(value.numel() / parts)
+    cards = torch.randperm(parts * hand, generator=dealt, dtype=torch.int32)[turn * hand : (turn + 1) * hand]
+    here = torch.zeros_like(value, dtype=torch.bool)
+    lying = here.as_strided((value.numel(),), (1,))
+    lying[cards[cards < value.numel()].long()] = True
+    return here
 
 
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:

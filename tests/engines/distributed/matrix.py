@@ -22,6 +22,11 @@ VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
 PERIODS = (1, 2)
 LAGS = (0, 1, 2)
+LATE: dict[str, dict[str, Any]] = {
+    "delta": {"lag_rule": "delta", "period": 2, "lag": 1, "momentum": True},
+    "ema": {"lag_rule": "ema", "sparse": 0.3, "lag": 2, "mixing": "adapt-then-combine"},
+}
+RULES = tuple(LATE)
 TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
 """The type in which methods that have a plain loop of their own are run, by world and K."""
 
@@ -49,6 +54,9 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
+        if s > 1:
+            name = RULES[(s + k) % len(RULES)]
+            found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
