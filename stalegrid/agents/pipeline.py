@@ -427,6 +427,8 @@ class PipelineUnit:
     def _step(self, update: Update) -> None:
         parts = self._parts
         factor = math.prod(c.rate(update) for c in parts.corrections)
+        for correction in parts.corrections:
+            correction.stepping(update)
         with scaled(parts.optimizer, factor):
             # Within the scaling, so that reports show the rate as it was applied.
             self._lr = float(parts.optimizer.param_groups[0]["lr"])
@@ -437,7 +439,9 @@ class PipelineUnit:
             parts.scheduler.step()
 
     def _weigh(self) -> None:
-        self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
+        parts = self._parts
+        kept = sum(c.nbytes for c in parts.corrections)
+        parts.tally.holding(self.stage.nbytes + parts.versions.nbytes + self.stage.view.nbytes + kept)
 
     def _measure(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         assert self._parts.measuring is not None

@@ -26,8 +26,9 @@ class MethodSettings(Group):
             predicted-twice, corrected or double-buffered, or a class of your own (PACKAGE.MODULE:CLASS); the
             method's if left out.
         corrections: in the order in which they act: inverse-staleness, pipemare-rate=UPDATES, shrink=BETA,
-            dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, clip=NORM, classes of your own, or none; the
-            method's if left out.
+            stability-rate, dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, error-feedback=C,
+            error-feedback-by-staleness=C (an experiment), clip=NORM, classes of your own, or none; the method's if
+            left out.
         rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
             exponential=BETA, dc=LAMBDA or gap; the method's corrections if left out.
         clip: largest L2 norm of each stage's gradient, after all corrections.

@@ -125,7 +125,8 @@ class Plan:
         momentum: whether momentum buffers are mixed too.
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
-        held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
+        held: bytes that each stage holds at most for batches in flight, graphs, inputs and copies of the parameters,
+            and for what corrections keep.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
@@ -558,6 +559,7 @@ def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool,
     copies = kept.copies
     if not view.holds:
         copies += bound if read else int(gap and bound > 0)
+    copies += probed.vectors
     weights = probed.weights
     own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
     # A version of a mirror for every version of its owner among the batches in flight, besides the newest.

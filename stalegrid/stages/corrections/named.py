@@ -10,9 +10,10 @@ from stalegrid.errors import ConfigError
 from stalegrid.stages.corrections.base import Correction, Update
 from stalegrid.stages.corrections.clip import Clip
 from stalegrid.stages.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
+from stalegrid.stages.corrections.error_feedback import ErrorFeedback, ErrorFeedbackByStaleness
 from stalegrid.stages.corrections.gap_aware import GapAware
 from stalegrid.stages.corrections.shrink import Shrink
-from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
+from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate, StabilityRate
 from stalegrid.stages.site import Site
 from stalegrid.written import is_path, unknown, value_of
 
@@ -25,10 +26,13 @@ CORRECTIONS: dict[str, Callable[..., Correction]] = {
     "inverse-staleness": InverseStaleness,
     "exponential-staleness": ExponentialStaleness,
     "pipemare-rate": PipeMareRate,
+    "stability-rate": StabilityRate,
     "shrink": Shrink,
     "dc-asgd": DelayCompensation,
     "dc-asgd-adaptive": AdaptiveDelayCompensation,
     "gap-aware": GapAware,
+    "error-feedback": ErrorFeedback,
+    "error-feedback-by-staleness": ErrorFeedbackByStaleness,
     "clip": Clip,
 }
 """The corrections by name; those with a number take it after the name, as in ``shrink=0.7``."""
@@ -40,7 +44,7 @@ RULES = {
     "gap": "gap-aware",
 }
 """The corrections that are rules for what staleness does, by short names."""
-PLAIN = ("inverse-staleness", "gap-aware")
+PLAIN = ("inverse-staleness", "stability-rate", "gap-aware")
 """Those that have no number."""
 
 
