@@ -267,6 +267,7 @@ def test_drawn_ties_on_drawn_schedules(seed: int) -> None:
 METHODS: dict[str, dict[str, Any]] = {
     "dsp": {},
     "fdg": {},
+    "adl": {"micro_batches": 2},
     "ddg": {},
     "features-replay": {},
     "pipedream": {},

@@ -82,21 +82,16 @@ class Role:
     Args:
         unit: its coordinates.
         stages: K.
-        micro_batches: M, batches an update averages over.
+        weight: of a batch's loss in the gradients of its update, as they are added up.
         frozen: stages below the first that trains something.
         sums: whether a loss is a sum and what it counts, and not a mean.
     """
 
     unit: Unit
     stages: int
-    micro_batches: int
+    weight: float = 1.0
     frozen: int = 0
     sums: bool = False
-
-    @property
-    def weight(self) -> float:
-        """What a batch's loss weighs in the gradients of its update, as they are added up."""
-        return 1.0 if self.sums else 1.0 / self.micro_batches
 
     @property
     def lowest(self) -> bool:
@@ -177,7 +172,7 @@ class PipelineUnit:
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
         self._sent_targets: dict[int, Tensors] = {}  # by batch in flight, where targets travel
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
-        # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
+        # Gradients are averaged over micro-batches here and nowhere else.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 

@@ -17,7 +17,7 @@ ABOUT = "list the published methods, how stale they are and what they hold; of o
 USAGE = "[NAME] [options]"
 
 
-_SETTINGS = ("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
+_SETTINGS = ("method", "staleness m_k, in batches", "M", "reduction", "view", "corrections", "mixing", "source")
 _SIZES = ("staleness of update n", "graphs", "inputs", "weight copies")
 _SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
@@ -76,6 +76,7 @@ def _settings(method: Method) -> tuple[str, ...]:
         method.name,
         method.formula,
         micro,
+        method.reduction,
         text_of(method.view),
         corrections,
         text_of(method.mixing),

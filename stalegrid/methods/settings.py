@@ -6,7 +6,7 @@ Does not know: how any part works.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stalegrid.methods.method import Method, ServerMethod
+from stalegrid.methods.method import Method, Reduction, ServerMethod
 from stalegrid.stages import Maker, View
 from stalegrid.written import Group
 
@@ -32,7 +32,9 @@ class MethodSettings(Group):
         rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
             exponential=BETA, dc=LAMBDA or gap; the method's corrections if left out.
         clip: largest L2 norm of each stage's gradient, after all corrections.
-        micro_batches: M, batches an update averages over; the method's if left out.
+        micro_batches: M, batches an update is made of; the method's if left out.
+        reduction: mean or sum of their gradients; a sum is that of M times the rate for SGD, and is not divided by M
+            anywhere; the method's if left out.
     """
 
     NAME: ClassVar[str] = "method"
@@ -47,3 +49,4 @@ class MethodSettings(Group):
     rule: str | None = None
     clip: float | None = None
     micro_batches: int | None = None
+    reduction: Reduction | None = None

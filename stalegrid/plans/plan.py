@@ -26,7 +26,7 @@ from stalegrid.consensus import (
 )
 from stalegrid.data import Counted, Numbers, TrainingSettings, examples
 from stalegrid.errors import ConfigError
-from stalegrid.methods import Method, find_grid
+from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
 from stalegrid.observe import MeanReport, Report, Saved, check_saved, measurement
@@ -129,6 +129,7 @@ class Plan:
             and for what corrections keep.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        reduction: what an update makes of the gradients of its micro-batches: their mean or their sum.
         membership: which groups the run is without, by and by.
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
@@ -154,6 +155,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    reduction: Reduction = "mean"
     membership: Membership = ALL
     staged: Staged | None = None
     numbers: Numbers | Counted | None = None
@@ -173,6 +175,12 @@ class Plan:
     def schedule(self) -> Schedule:
         """How far stages run ahead."""
         return self.program.schedule
+
+    @property
+    def weight(self) -> float:
+        """What a micro-batch's loss weighs in the gradients of its update, as they are added up."""
+        added = self.sums or self.reduction == "sum"
+        return 1.0 if added else 1.0 / self.schedule.micro_batches
 
     @property
     def bounds(self) -> list[int]:
@@ -372,6 +380,7 @@ class Plan:
             queues=None,
             view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
             micro_batches=schedule.micro_batches,
+            reduction=self.reduction,
         )
         return dataclasses.replace(
             common,
@@ -400,6 +409,7 @@ def make_plan(
     refuse(asked.servers, f"{method.name} trains a grid; learners are those of hardsync, softsync and asgd")
     grid = grid_of(method, asked.grid)
     micro = method.micro_batches if asked.method.micro_batches is None else asked.method.micro_batches
+    reduction = method.reduction if asked.method.reduction is None else asked.method.reduction
     view = find_view(method.view if asked.method.view is None else asked.method.view)
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
@@ -456,7 +466,13 @@ def make_plan(
             f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
             "all-reduce, or a loss that is a mean"
         )
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
+    if sums and reduction == "sum":
+        raise ConfigError(
+            "the loss is a sum and a count, by which gradients are divided whatever batches they are of (reduction: "
+            "sum); take --method.reduction mean, or a loss that is a mean"
+        )
+    averaging = grid.groups if mixing.averages_gradients else 1
+    tell_unequal(task.loss, batches, averaging, test, sums=sums, adds=reduction == "sum")
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or mixing.averages_gradients or cut.ties:
@@ -499,6 +515,7 @@ def make_plan(
         tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
+        reduction,
         staged=staged,
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),

@@ -81,7 +81,7 @@ NOMINAL = Cost(forward=1.0, backward=2.0)
 """What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
 
 GRID = {
-    "method": ("staleness", "queues", "view", "micro_batches"),
+    "method": ("staleness", "queues", "view", "micro_batches", "reduction"),
     "devices": ("lateral_link",),
     "training": ("targets",),
 }

@@ -20,6 +20,7 @@ from stalegrid.plans import Plan, ServedPlan, Task, make_batches, precision_of, 
 from stalegrid.programs import Ordered
 from stalegrid.seeds import drawing
 from stalegrid.stages import Current, Stashed, find_view, name_of_view
+from stalegrid.studies.reference.adl import adl
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
@@ -48,6 +49,8 @@ Trained = tuple[list[list[nn.Module]], list[list[float]]]
 OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
     "dsp": dsp,
     "fdg": fdg,
+    "fdg-forward-first": fdg,
+    "adl": adl,
     "ddg": ddg,
     "features-replay": features_replay,
     "pipedream": pipedream,
@@ -216,7 +219,8 @@ def _synchronous(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | 
     if plan.corrections or (plan.grid.groups > 1 and not _all_reduce(plan)):
         return None
     sizes = plan.turns.matrix.sizes
-    return partial(synchronous, S=plan.grid.groups, M=plan.schedule.micro_batches, B=sizes, **common)
+    made: dict[str, Any] = {"M": plan.schedule.micro_batches, "reduction": plan.reduction, "B": sizes}
+    return partial(synchronous, S=plan.grid.groups, **made, **common)
 
 
 def _all_reduce(plan: Plan) -> bool:
@@ -234,13 +238,17 @@ def _own_arguments(plan: Plan) -> dict[str, Any] | None:
     numbers = dict(text.partition("=")[::2] for text in texts)
     if len(numbers) < len(texts):  # one acts twice
         return None
+    made = {"M": micro, "reduction": plan.reduction}
     if method.name == "pipedream-2bw":
-        return None if numbers else {"M": micro}
+        return None if numbers else made
     if method.name == "paci":
-        return None if numbers else {"M": micro, "m": ahead}
-    if micro > 1 or numbers.keys() != {str(text).partition("=")[0] for text in method.corrections}:
+        return None if numbers else {**made, "m": ahead}
+    own = numbers.keys() == {str(text).partition("=")[0] for text in method.corrections}
+    if method.name == "adl":
+        return {**made, "m": ahead, "beta": float(numbers["shrink"] or 0.5)} if own else None
+    if micro > 1 or not own:
         return None
-    if method.name == "fdg":
+    if method.name in ("fdg", "fdg-forward-first"):
         return {"m": ahead, "beta": float(numbers["shrink"] or 0.5)}
     if method.name == "pipemare":
         return {"m": ahead, "anneal": float(numbers["pipemare-rate"] or max(1.0, plan.program.updates / 4))}

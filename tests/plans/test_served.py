@@ -940,6 +940,7 @@ OF_GRIDS: dict[str, Any] = {
     "mixing.lag": 1,
     "mixing.momentum": True,
     "method.micro_batches": 1,
+    "method.reduction": "sum",
     "grid.cuts": ["fc1"],
     "devices.lateral_link": [1.0],
 }
