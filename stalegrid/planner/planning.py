@@ -14,7 +14,7 @@ from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import Devices, Gain, check_share
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import View, find_view
+from stalegrid.stages import View, find_view, vectors_of
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -289,7 +289,8 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            vectors = question.states + vectors_of(method.corrections)
+            memory = [_memory(program, view, k, cost, vectors) for k, cost in enumerate(cut.costs)]
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 
@@ -320,10 +321,10 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     return (None, "auto") if grid.stages > 1 else (None,)
 
 
-def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:
+def _memory(program: Program, view: type[View], stage: int, cost: Cost, vectors: int) -> int:
     schedule, ties = program.schedule, program.ties
     kept = view.kept(schedule, stage)
-    own = cost.parameters * (2 + question.states)
+    own = cost.parameters * (2 + vectors)
     inputs = 0 if cost.frozen else kept.inputs * cost.input
     flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
     # A mirror, its gradient, and older versions of it that batches in flight have been forwarded at.

@@ -196,6 +196,16 @@ def test_an_optimizer_with_more_states_takes_more_memory() -> None:
     assert two - one == 4000
 
 
+FED = replace(find_grid("pipedream"), name="fed", corrections=("error-feedback=0.5",))
+
+
+def test_what_a_methods_corrections_keep_takes_memory() -> None:
+    settings = flat(Settings, batch_size=BATCH, groups=1, staleness=[3, 2, 1, 0])
+    names = ("pipedream", "tests.planner.test_planning:FED")
+    (one,), (two,) = (candidates(Question(table(), 4, (name,)), settings) for name in names)
+    assert [b - a for a, b in zip(one.memory, two.memory, strict=True)] == [1000] * 4
+
+
 def test_slow_links_and_the_view_are_those_asked_for() -> None:
     near, far = planned(2, ("gpipe",), micro_batches=2), planned(2, ("gpipe",), micro_batches=2, link=(5.0,))
     # Two micro-batches through two stages: two ways of 5 ms longer.

@@ -5,6 +5,7 @@ Does not know: schedules, other units.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from stalegrid.errors import ConfigError
 from stalegrid.stages.corrections.base import Correction, Update
@@ -17,7 +18,7 @@ from stalegrid.stages.corrections.staleness import ExponentialStaleness, Inverse
 from stalegrid.stages.site import Site
 from stalegrid.written import is_path, unknown, value_of
 
-__all__ = ["CORRECTIONS", "RULES", "Correction", "Maker", "Update", "makers", "ruled"]
+__all__ = ["CORRECTIONS", "RULES", "Correction", "Maker", "Update", "makers", "ruled", "vectors_of"]
 
 Maker = Callable[[Site], Correction]
 """What makes the correction of one unit; a class that takes a site is one."""
@@ -61,6 +62,19 @@ def makers(named: Sequence[str | Maker]) -> tuple[Maker, ...]:
     return () if list(named) == ["none"] else tuple(map(_maker, named))
 
 
+def vectors_of(named: Sequence[str | Maker]) -> int:
+    """Return how many vectors as large as the parameters corrections keep, as their classes say.
+
+    Args:
+        named: as users write them; what a function makes is not known before it is made, and counts as none.
+
+    Raises:
+        ConfigError: one has no such name, or its number is none.
+    """
+    kinds = (make.args[0] if isinstance(make, partial) and make.args else make for make in makers(named))
+    return sum(getattr(kind, "vectors", 0) for kind in kinds)
+
+
 def ruled(rule: str) -> list[str]:
     """Return the corrections of a rule.
 
@@ -95,8 +109,11 @@ def _maker(named: str | Maker) -> Maker:
         raise ConfigError(f"{name} takes a number (corrections: {text!r}), as in {name}=0.5") from problem
     if not math.isfinite(value):
         raise ConfigError(f"{name} takes a finite number (corrections: {text!r}), as in {name}=0.5")
-    make = CORRECTIONS[name]
-    return lambda site: make(site, value)
+    return partial(_numbered, CORRECTIONS[name], value)
+
+
+def _numbered(kind: Callable[..., Correction], number: float, site: Site) -> Correction:
+    return kind(site, number)
 
 
 def _own(path: str) -> Maker:
