@@ -33,8 +33,8 @@ class MethodSettings(Group):
             exponential=BETA, dc=LAMBDA or gap; the method's corrections if left out.
         clip: largest L2 norm of each stage's gradient, after all corrections.
         micro_batches: M, batches an update is made of; the method's if left out.
-        reduction: mean or sum of their gradients; a sum is that of M times the rate for SGD, and is not divided by M
-            anywhere; the method's if left out.
+        reduction: mean or sum of their gradients, which nothing divides by M: for SGD a sum is M times the rate; the
+            method's if left out.
     """
 
     NAME: ClassVar[str] = "method"
