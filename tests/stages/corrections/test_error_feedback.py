@@ -77,6 +77,23 @@ def test_a_missing_gradient_leaves_the_weights_alone_and_the_next_update_differs
     assert moves(exact(), [None, 5.0]) == [0.0, 5.0 + 5.0]
 
 
+class Drifting(Fixed):
+    """Moves parameters without a gradient too, by 16."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        for p in self.param_groups[0]["params"]:
+            if p.grad is None:
+                p -= 16.0
+
+
+def test_what_an_optimizer_does_without_a_gradient_is_no_update_to_differ_from() -> None:
+    correction = exact()
+    correction.site.optimizer.__class__ = Drifting
+    assert moves(correction, [3.0, None, 5.0]) == [3.0, 16.0, 5.0 + 5.0]
+
+
 def test_what_is_remembered_is_at_the_rate_of_its_time() -> None:
     correction = exact()
     assert moves(correction, [4.0]) == [4.0]
@@ -152,6 +169,7 @@ def test_running_statistics_and_frozen_parameters_are_nobodys_update() -> None:
         update(site, [correction])
         assert torch.equal(site.weights.flat[trained:], rest)
         assert torch.equal(site.weights.still()["frozen"], frozen)
+        assert correction.nbytes == parameters(site).nbytes < site.weights.flat.nbytes
 
 
 def test_what_moves_the_weights_between_two_updates_is_not_fed_back() -> None:
