@@ -131,7 +131,7 @@ def train(
         staleness: m_k per stage in batches; short for that of the method.
         view: which weights a late backward sees, by name or as a class; likewise.
         corrections: of gradients and learning rates, by name or as what makes them; likewise.
-        micro_batches: M, batches an update averages over; likewise.
+        micro_batches: M, batches an update is made of; likewise.
         mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.

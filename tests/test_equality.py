@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from benchmarks.workloads import Cast, ChannelsLast
+from stalegrid.methods import find_grid
+from stalegrid.studies.loops import OWN
 from tests.cases import (
     OPTIMIZERS,
     OTHER_OPTIMIZERS,
     Net,
     build,
+    changed,
     hold_to_the_loop,
     make_plan,
     make_settings,
     make_task,
     record_simulator,
+    run_simulator,
 )
 
 SHAPES = list(product((1, 2, 3), (1, 2, 3)))
@@ -190,6 +194,97 @@ def test_optimizer(view: str, optimizer: Callable[..., torch.optim.Optimizer]) -
 )
 def test_synchronous(method: str, groups: int, stages: int, dtype: str) -> None:
     hold(groups, stages, method=method, dtype=dtype)
+
+
+FEEDBACK = ["error-feedback=0.5"]
+CHAIN = ["error-feedback-by-staleness=0.25", "stability-rate", "error-feedback"]
+
+
+GRIDS: list[tuple[int, int, dict[str, Any]]] = [
+    (1, 1, {"staleness": [2]}),
+    (1, 2, {"view": "current"}),
+    (1, 3, {"dtype": "float64"}),
+    (2, 1, {"method": "data-parallel"}),
+    (2, 2, {"mixing": "adapt-then-combine", "momentum": True}),
+    (2, 3, {"view": "current", "period": 2}),
+    (3, 1, {"staleness": [1], "momentum": True}),
+    (3, 2, {"mixing": "none", "dtype": "float64"}),
+    (3, 3, {"lag": 2}),
+]
+STEPS = (FEEDBACK, ["stability-rate"], CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("grid", "corrections"),
+    [
+        pytest.param(grid, corrections, marks=[] if (i + j) % 3 == 0 else pytest.mark.thorough)
+        for (i, grid), (j, corrections) in product(enumerate(GRIDS), enumerate(STEPS))
+    ],
+    ids=str,
+)
+def test_corrections_of_a_step(grid: tuple[int, int, dict[str, Any]], corrections: list[str]) -> None:
+    groups, stages, changes = grid
+    hold(groups, stages, corrections=corrections, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", [name for name in OWN if name not in OPTIMIZERS])
+def test_corrections_of_a_step_with_every_view(method: str) -> None:
+    corrections = [*map(str, find_grid(method).corrections), "error-feedback=0.5"]
+    micro = {"micro_batches": 2} if find_grid(method).micro_batches > 1 else {}
+    hold(1, 3, method=method, corrections=corrections, **micro)
+
+
+@pytest.mark.parametrize("name", ["partly-trained", pytest.param("tied", marks=pytest.mark.thorough)])
+def test_corrections_of_a_step_of_an_awkward_model(name: str) -> None:
+    task, cuts = AWKWARD[name]
+    hold(2, 3, task, cuts=cuts, corrections=CHAIN)
+
+
+def test_corrections_of_a_step_leave_a_layer_without_gradient_alone() -> None:
+    hold(2, 2, {"model": build(NoGradient)}, cuts=["aside"], corrections=CHAIN)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
+def test_corrections_of_a_step_of_another_optimizer(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    halve = partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
+    hold(2, 2, {"optimizer": optimizer, "scheduler": halve}, corrections=CHAIN)
+
+
+def test_error_feedback_before_or_after_the_other_corrections_is_the_same_but_not_among_its_own_kind() -> None:
+    def ends(*texts: str) -> Tensor:
+        made = run_simulator(make_task(), make_settings(1, 1, staleness=[1], corrections=list(texts)))
+        return torch.cat([value.flatten() for value in made.mean.values()])
+
+    one, other = "error-feedback=0.5", "stability-rate"
+    assert torch.equal(ends(one, other), ends(other, one))
+    one, other = "error-feedback=0.5", "error-feedback-by-staleness=0.25"
+    assert not torch.equal(ends(one, other), ends(other, one))
+
+
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("gpipe", 1), ("1f1b", 2), ("data-parallel", 3), ("paci", 1), ("pipedream-2bw", 1), ("adl", 1)],
+)
+def test_sums_over_micro_batches(method: str, groups: int) -> None:
+    stages = 1 if method == "data-parallel" else 3
+    hold(groups, stages, method=method, micro_batches=2, reduction="sum")
+
+
+def test_a_sum_is_another_update_than_a_mean_unless_it_is_of_one() -> None:
+    for micro_batches, differ in ((1, False), (2, True)):
+        settings = make_settings(1, 1, method="adl", micro_batches=micro_batches)
+        ends = [run_simulator(make_task(), changed(settings, reduction=reduction)) for reduction in ("sum", "mean")]
+        assert any(not torch.equal(value, ends[1].mean[name]) for name, value in ends[0].mean.items()) == differ
+
+
+@pytest.mark.parametrize(
+    ("method", "stages", "dtype"),
+    [("fdg-forward-first", 3, "float32"), ("fdg-forward-first", 2, "float64"), ("adl", 2, "float64")],
+)
+def test_orders_within_a_tick(method: str, stages: int, dtype: str) -> None:
+    hold(1, stages, method=method, dtype=dtype)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 3, 6])

@@ -206,7 +206,8 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
             inbox = [Message(tag, 0, messages(plan.layout(tag.edge), tag.index)) for tag in action.needs]
             unit.step(action, inbox)
             del inbox
-            accounted.append(unit.stage.nbytes + parts.versions.nbytes + unit.stage.view.nbytes)
+            kept = sum(correction.nbytes for correction in parts.corrections)
+            accounted.append(unit.stage.nbytes + parts.versions.nbytes + unit.stage.view.nbytes + kept)
             apart.append(besides(unit))
             with record_function("between actions"):
                 pass
@@ -272,6 +273,20 @@ def test_corrections_that_read_the_weights_of_the_forward_cost_what_the_plan_say
     assert max(accounted) == pytest.approx(max(measured), rel=0.1)
     assert plan.held[0] == pytest.approx(max(measured), rel=0.1)
     assert plan.held[0] > 6 * plan.stages[0].trained * 4
+
+
+@pytest.mark.parametrize("stage", [0, STAGES - 1])
+@pytest.mark.parametrize(
+    ("correction", "view"),
+    [("error-feedback", "stashed"), ("error-feedback", "current"), ("dc-asgd-adaptive", "stashed")],
+)
+def test_vectors_of_corrections_cost_what_the_plan_says(correction: str, view: str, stage: int) -> None:
+    task, settings = task_of("wide"), settings_of("wide", view, corrections=[correction])
+    plan, bare = make_plan(task, settings), make_plan(task, changed(settings, corrections=["none"]))
+    assert plan.held[stage] >= bare.held[stage] + vector(plan, stage)
+    accounted, measured = weigh(task, settings, plan, stage)
+    assert max(accounted) == pytest.approx(max(measured), rel=0.1)
+    assert plan.held[stage] == pytest.approx(max(measured), rel=0.1)
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -105,7 +105,25 @@ def test_snapshots_and_estimates_go_on_too(mixing: dict[str, Any], version: int,
     check_resumed(train(tmp_path / "run", **options), version, **options)
 
 
-CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate"]
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("corrections", [["error-feedback=0.5"], ["stability-rate", "error-feedback-by-staleness"]])
+def test_the_last_update_is_fed_back_as_if_nothing_had_happened(
+    corrections: list[str], engine: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"stages": 2, "cuts": CUTS[2], "groups": 2, "corrections": corrections}
+    whole = train(tmp_path / "run", **options)
+    for version in (5, 15):
+        check_resumed(whole, version, engine, **options)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_micro_batches_are_added_up_as_if_nothing_had_happened(reduction: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"stages": 3, "cuts": CUTS[3]}
+    options["method"] = stalegrid.MethodSettings(name="adl", micro_batches=2, reduction=reduction)  # type: ignore[arg-type]
+    check_resumed(train(tmp_path / "run", **options), 10, **options)
+
+
+CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate", "error-feedback=0.5", "stability-rate"]
 READING = ["dc-asgd", "dc-asgd-adaptive", "gap-aware"]
 """Those that read the weights of a batch's forward, of which an update has one alone."""
 

@@ -332,6 +332,22 @@ def test_a_view_that_cannot_be_right_is_refused(view: type[stalegrid.View], matc
     refused(match, view=view, method="pham-ahn")
 
 
+class Hoarding(stalegrid.Correction):
+    """Keeps a vector and says that it keeps none."""
+
+    def stepped(self, update: stalegrid.Update) -> None:
+        self.last = self.site.weights.flat.clone()
+
+    @property
+    def nbytes(self) -> int:
+        return self.last.nbytes
+
+
+def test_a_correction_that_keeps_more_than_it_says_is_refused() -> None:
+    text = r"keeps more than it says \(correction: Hoarding, keeps: \d+ bytes, vectors: 0 of \d+ bytes\)"
+    refused(text, corrections=[Hoarding], method="pham-ahn")
+
+
 class LaterElsewhere(stalegrid.View):
     """Says only in training that it forwards elsewhere."""
 

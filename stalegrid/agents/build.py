@@ -107,7 +107,7 @@ def _build_grid(
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training
         begins.fill(unit, module)
-        role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
+        role = Role(unit, plan.grid.stages, plan.weight, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)
         if pair is not None:
             assert measurers is not None

@@ -6,11 +6,15 @@ Does not know: which methods there are, how any part works.
 import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 from stalegrid.consensus import Mixing, UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Schedule
 from stalegrid.stages import Maker, View
+
+Reduction = Literal["mean", "sum"]
+"""What an update makes of the gradients of its micro-batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Method:
         momentum: of the optimizer, or its first beta, unless the user chooses.
         shape: S and K, unless the user chooses.
         micro_batches: M, unless the user chooses.
+        reduction: of the gradients of an update's micro-batches, unless the user chooses: mean or sum.
         stale: whether the user may choose the staleness.
         max_groups: largest S; None for any.
         max_stages: largest K; None for any.
@@ -51,6 +56,7 @@ class Method:
     momentum: float = 0.9
     shape: tuple[int, int] = (1, 4)
     micro_batches: int = 1
+    reduction: Reduction = "mean"
     stale: bool = True
     max_groups: int | None = None
     max_stages: int | None = None

@@ -26,7 +26,7 @@ from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.plans import Devices, Gain, check_share
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import Entry, StageLayout, View, find_view
+from stalegrid.stages import Entry, StageLayout, View, find_view, vectors_of
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -306,8 +306,9 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
+            vectors = question.states + vectors_of(method.corrections)
             memory = [
-                _memory(question, program, view, k, cost) + _remembered(mixing, turns, cost)
+                _memory(program, view, k, cost, vectors) + _remembered(mixing, turns, cost)
                 for k, cost in enumerate(cut.costs)
             ]
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
@@ -348,10 +349,10 @@ def _remembered(mixing: Mixing, turns: Turns, cost: Cost) -> int:
     return mixing.remembered(turns, Vectors(read, numel, momentum=False))
 
 
-def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:
+def _memory(program: Program, view: type[View], stage: int, cost: Cost, vectors: int) -> int:
     schedule, ties = program.schedule, program.ties
     kept = view.kept(schedule, stage)
-    own = cost.parameters * (2 + question.states)
+    own = cost.parameters * (2 + vectors)
     inputs = 0 if cost.frozen else kept.inputs * cost.input
     flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
     # A mirror, its gradient, and older versions of it that batches in flight have been forwarded at.

@@ -27,7 +27,7 @@ from stalegrid.consensus import (
 )
 from stalegrid.data import Counted, Numbers, TrainingSettings, examples
 from stalegrid.errors import ConfigError
-from stalegrid.methods import Method, find_grid
+from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
 from stalegrid.observe import MeanReport, Report, Saved, check_saved, measurement
@@ -127,9 +127,10 @@ class Plan:
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight (graphs, inputs, copies of the parameters), and
-            what the mixing keeps of messages that are past.
+            what corrections and the mixing keep.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        reduction: what an update makes of the gradients of its micro-batches: their mean or their sum.
         membership: which groups the run is without, by and by.
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
@@ -155,6 +156,7 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    reduction: Reduction = "mean"
     membership: Membership = ALL
     staged: Staged | None = None
     numbers: Numbers | Counted | None = None
@@ -174,6 +176,12 @@ class Plan:
     def schedule(self) -> Schedule:
         """How far stages run ahead."""
         return self.program.schedule
+
+    @property
+    def weight(self) -> float:
+        """What a micro-batch's loss weighs in the gradients of its update, as they are added up."""
+        added = self.sums or self.reduction == "sum"
+        return 1.0 if added else 1.0 / self.schedule.micro_batches
 
     @property
     def bounds(self) -> list[int]:
@@ -379,6 +387,7 @@ class Plan:
             queues=None,
             view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
             micro_batches=schedule.micro_batches,
+            reduction=self.reduction,
         )
         return dataclasses.replace(
             common,
@@ -412,6 +421,7 @@ def make_plan(
     refuse(asked.servers, f"{method.name} trains a grid; learners are those of hardsync, softsync and asgd")
     grid = grid_of(method, asked.grid)
     micro = method.micro_batches if asked.method.micro_batches is None else asked.method.micro_batches
+    reduction = method.reduction if asked.method.reduction is None else asked.method.reduction
     view = find_view(method.view if asked.method.view is None else asked.method.view)
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
@@ -471,7 +481,13 @@ def make_plan(
             f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
             "all-reduce, or a loss that is a mean"
         )
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
+    if sums and reduction == "sum":
+        raise ConfigError(
+            "the loss is a sum and a count, by which gradients are divided whatever batches they are of (reduction: "
+            "sum); take --method.reduction mean, or a loss that is a mean"
+        )
+    averaging = grid.groups if mixing.averages_gradients else 1
+    tell_unequal(task.loss, batches, averaging, test, sums=sums, adds=reduction == "sum")
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
     if stale or corrections or mixing.averages_gradients or cut.ties:
@@ -517,6 +533,7 @@ def make_plan(
         ),
         devices,
         sums,
+        reduction,
         staged=staged,
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),
@@ -577,6 +594,7 @@ def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool,
     copies = kept.copies
     if not view.holds:
         copies += bound if read else int(gap and bound > 0)
+    copies += probed.vectors
     weights = probed.weights
     own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
     # A version of a mirror for every version of its owner among the batches in flight, besides the newest.

@@ -81,7 +81,7 @@ NOMINAL = Cost(forward=1.0, backward=2.0)
 """What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
 
 GRID = {
-    "method": ("staleness", "queues", "view", "micro_batches"),
+    "method": ("staleness", "queues", "view", "micro_batches", "reduction"),
     "devices": ("lateral_link",),
     "training": ("targets",),
 }
@@ -402,8 +402,14 @@ def served_makers(corrections: Sequence[str | Maker]) -> tuple[Maker, ...]:
     Raises:
         ConfigError: one has no meaning here.
     """
-    if any(isinstance(c, str) and c.partition("=")[0].strip() == "shrink" for c in corrections):
+    named = {c.partition("=")[0].strip() for c in corrections if isinstance(c, str)}
+    if "shrink" in named:
         raise ConfigError("shrink scales what a stage receives, and learners have no stages; leave it out")
+    if "error-feedback-by-staleness" in named:
+        raise ConfigError(
+            "an update of a server has no staleness of its own, each of its gradients has "
+            "(corrections: error-feedback-by-staleness); take error-feedback"
+        )
     return makers(corrections)
 
 

@@ -4,7 +4,7 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.compiled import fault_of_compiler
-from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled, vectors_of
 from stalegrid.stages.described import described
 from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
@@ -83,4 +83,5 @@ __all__ = [
     "state_of_optimizer",
     "state_of_scheduler",
     "takes_names",
+    "vectors_of",
 ]

@@ -23,7 +23,7 @@ from stalegrid.runs import execute, prepare
 from stalegrid.studies.comparison import FAILURE, Run, write
 from stalegrid.written import checked, exists, read_yaml, text_of, to_yaml, write_text
 
-OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
+OWN = ("staleness", "queues", "view", "corrections", "micro_batches", "reduction")
 """What a configuration says about its own method and no other."""
 
 FREE = ("engine.processes", "engine.deadline")

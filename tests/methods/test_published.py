@@ -67,6 +67,8 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
         ("dsp", 3, 1, stale([4, 2, 0])),
         ("fdg", 3, 1, stale([3, 1, 0])),
         ("fdg", 1, 1, stale([0])),
+        ("fdg-forward-first", 3, 1, stale([4, 2, 0])),
+        ("adl", 3, 4, stale([4, 2, 0], 4)),
         ("ddg", 3, 1, stale([2, 1, 0])),
         ("features-replay", 4, 1, stale([3, 2, 1, 0])),
         ("pipedream", 3, 1, stale([2, 1, 0])),
@@ -96,6 +98,15 @@ def test_the_printed_formula_is_the_schedule(name: str) -> None:
             later = stages - 1 - k
             in_words = {"2(K-1-k)": 2 * later, "K-1-k": later, "2(K-1-k)-1, 0 last": max(0, 2 * later - 1), "0": 0}
             assert made.bound(k) == in_words[method.formula]
+
+
+def test_the_two_orders_within_a_tick_differ_by_a_batch_below_the_last_stage() -> None:
+    first, last = (schedule(find_grid(name), 4, None, None, 1).windows for name in ("fdg-forward-first", "fdg"))
+    assert [a - b for a, b in zip(first, last, strict=True)] == [1, 1, 1, 0]
+
+
+def test_gradients_are_averaged_unless_the_method_adds_them_up() -> None:
+    assert [method.name for method in METHODS if method.reduction == "sum"] == ["adl"]
 
 
 def test_the_users_staleness_replaces_the_methods() -> None:

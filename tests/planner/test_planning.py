@@ -207,6 +207,16 @@ def test_rare_mixing_costs_its_share_of_every_update() -> None:
     assert {c.estimate.batch for c in planned(2, ("pham-ahn",), **asked)} == {12.0 + 3000.0 / 300}
 
 
+FED = replace(find_grid("pipedream"), name="fed", corrections=("error-feedback=0.5",))
+
+
+def test_what_a_methods_corrections_keep_takes_memory() -> None:
+    settings = flat(Settings, batch_size=BATCH, groups=1, staleness=[3, 2, 1, 0])
+    names = ("pipedream", "tests.planner.test_planning:FED")
+    (one,), (two,) = (candidates(Question(table(), 4, (name,)), settings) for name in names)
+    assert [b - a for a, b in zip(one.memory, two.memory, strict=True)] == [1000] * 4
+
+
 def test_slow_links_and_the_view_are_those_asked_for() -> None:
     near, far = planned(2, ("gpipe",), micro_batches=2), planned(2, ("gpipe",), micro_batches=2, link=(5.0,))
     # Two micro-batches through two stages: two ways of 5 ms longer.

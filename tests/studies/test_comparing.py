@@ -132,6 +132,7 @@ def test_every_method_starts_from_the_same_weights_and_every_seed_from_others() 
 
 def test_what_belongs_to_a_method_is_not_given_to_another() -> None:
     own = {"staleness": [4, 0], "view": "current", "corrections": ["gap-aware"], "micro_batches": 2}
+    own |= {"reduction": "sum"}
     base = changed(BASE, **own)
     assert configuration(base, "pham-ahn") == base
     other = configuration(base, "1f1b").method

@@ -27,6 +27,11 @@ LATE: dict[str, dict[str, Any]] = {
     "ema": {"lag_rule": "ema", "sparse": 0.3, "lag": 2, "mixing": "adapt-then-combine"},
 }
 RULES = tuple(LATE)
+CORRECTIONS = (
+    ["error-feedback=0.5"],
+    ["stability-rate"],
+    ["error-feedback-by-staleness=0.25", "stability-rate", "error-feedback"],
+)
 TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
 """The type in which methods that have a plain loop of their own are run, by world and K."""
 
@@ -51,12 +56,17 @@ def configurations(world: int) -> dict[str, Settings]:
             found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
             found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
             found[f"{s}x{k}-bf16"] = make_settings(s, k, precision="bf16")
+            found[f"{s}x{k}-sum"] = make_settings(s, k, method="1f1b", micro_batches=2, reduction="sum")
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
         if s > 1:
             name = RULES[(s + k) % len(RULES)]
             found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
+        for i, corrections in enumerate(CORRECTIONS):
+            dtype = ("float32", "float64")[(s + k + i) % 2]
+            changes = {"corrections": corrections, "dtype": dtype, "lag": s - 1}
+            found[f"{s}x{k}-{'-'.join(corrections)}"] = make_settings(s, k, **changes)
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
