@@ -126,7 +126,7 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
     return NONE if groups == 1 else chosen
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
+def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = (), *, seed: int = 0) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
     Args:
@@ -134,8 +134,9 @@ def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[i
         groups: S.
         updates: N.
         sizes: samples of each group's batch; alike if left out.
+        seed: of the run.
 
     Raises:
         ConfigError: the topology makes no sense.
     """
-    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)
+    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates, seed=seed)

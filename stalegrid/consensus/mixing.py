@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.weighing import weights_of
-from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
+from stalegrid.programs import Action, Askers, Edge, Lateral, Layout, Message, NoLateral, Order, Unit
 from stalegrid.stages import StageLayout, Weights
 from stalegrid.written import name_of
 
@@ -34,6 +34,8 @@ class Turns:
         begins: version at which the run begins.
         gone: groups that are not there.
         late: groups that came back, and since when: they have no weight until what they sent as late as all is there.
+        seed: of the run, for what is drawn.
+        meetings: of a run that is repeated, by unit; None for none.
     """
 
     matrix: MixingMatrix
@@ -43,6 +45,8 @@ class Turns:
     begins: int = 0
     gone: frozenset[int] = frozenset()
     late: tuple[tuple[int, int], ...] = ()
+    seed: int = 0
+    meetings: Order | None = None
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -118,11 +122,13 @@ class Mixing:
         name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
         averages_parameters: whether parameters are averaged with neighbours.
+        timed: whether timing decides who exchanges with whom; see :meth:`askers`.
     """
 
     name: ClassVar[str] = "none"
     averages_gradients: ClassVar[bool] = False
     averages_parameters: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -146,6 +152,14 @@ class Mixing:
             ConfigError: the turns make no sense for this mixing.
         """
         return NoLateral()
+
+    def askers(self, turns: Turns) -> Askers:
+        """Return who may ask whom for an exchange, where timing decides when that is answered.
+
+        Args:
+            turns: of the run.
+        """
+        raise NotImplementedError(f"{self.name} exchanges in turns")
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange | None:
         """Return what the exchange does to a unit; None for nothing.

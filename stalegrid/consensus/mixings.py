@@ -12,6 +12,7 @@ from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
+from stalegrid.consensus.pairwise import Pairwise
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
@@ -87,7 +88,7 @@ class GradientMean(Mixing):
         return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 
 
-MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())
+MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean(), Pairwise())
 """Those that have a name."""
 
 NONE = MIXINGS[0]

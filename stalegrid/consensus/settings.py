@@ -5,6 +5,7 @@ Does not know: how any of it is done.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -26,6 +27,7 @@ class MixingSettings(Group):
         period: H, updates from one mixing to the next.
         lag: c, mix with the neighbours' parameters of that many updates ago.
         momentum: mix the optimizer's momentum buffers too.
+        meetings: record of who met whom in a run that averaged in pairs, to be repeated on the simulator.
     """
 
     NAME: ClassVar[str] = "mixing"
@@ -36,6 +38,7 @@ class MixingSettings(Group):
     period: int = 1
     lag: int = 0
     momentum: bool = False
+    meetings: Path | None = None
 
     def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields as they are written down, a graph as the list of its edges."""

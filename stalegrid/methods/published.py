@@ -71,6 +71,14 @@ METHODS = (
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
     Method(
+        "ad-psgd",
+        "Lian et al., Asynchronous Decentralized Parallel SGD, arXiv 1710.06952",
+        "2(K-1-k)",
+        _twice,
+        mixing="pairwise",
+        shape=(4, 1),
+    ),
+    Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",
         "0",
