@@ -185,7 +185,7 @@ def turns_of(
             "0 and up to 1"
         )
     return Turns(
-        _matrix(mixing.topology if asked.topology is None else asked.topology, groups, sizes, seed),
+        _matrix(mixing.topology if when.topology is None else when.topology, groups, sizes, seed),
         when.period,
         when.lag,
         updates,

@@ -13,7 +13,7 @@ from stalegrid.consensus.pairs import RandomPairs
 from stalegrid.consensus.rounds import Averaging, early
 from stalegrid.consensus.weighing import weights_of
 from stalegrid.errors import ConfigError
-from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
+from stalegrid.programs import Action, Askers, Edge, Lateral, Layout, Message, NoLateral, Order, Unit
 from stalegrid.stages import StageLayout, Weights
 from stalegrid.written import name_of
 
@@ -51,8 +51,9 @@ class Turns:
         fragments: K where stages take turns, 1 where all mix at once.
         lag_rule: what is made of what is late; see :mod:`stalegrid.consensus.lag_rules`.
         sparse: p, share of every tensor that travels in a turn.
-        seed: of the run, which parts are drawn by.
+        seed: of the run, for what is drawn.
         planned: updates that are planned, wherever the run ends.
+        meetings: of a run that is repeated, by unit; None for none.
     """
 
     matrix: MixingMatrix | RandomPairs
@@ -67,6 +68,7 @@ class Turns:
     sparse: float = 1.0
     seed: int = 0
     planned: int = 0
+    meetings: Order | None = None
 
     @property
     def first(self) -> int:
@@ -173,6 +175,7 @@ class Mixing:
         alone: whether it does something for a single group too.
         keeps: vectors of parameters that a unit keeps from one turn to the next.
         tells: names of the numbers that an exchange measures, see :class:`Telling`.
+        timed: whether timing decides who exchanges with whom; see :meth:`askers`.
     """
 
     name: ClassVar[str] = "none"
@@ -182,6 +185,7 @@ class Mixing:
     alone: ClassVar[bool] = False
     keeps: ClassVar[int] = 0
     tells: ClassVar[tuple[str, ...]] = ()
+    timed: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -205,6 +209,14 @@ class Mixing:
             ConfigError: the turns make no sense for this mixing.
         """
         return NoLateral()
+
+    def askers(self, turns: Turns) -> Askers:
+        """Return who may ask whom for an exchange, where timing decides when that is answered.
+
+        Args:
+            turns: of the run.
+        """
+        raise NotImplementedError(f"{self.name} exchanges in turns")
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange | None:
         """Return what the exchange does to a unit; None for nothing.

@@ -14,6 +14,7 @@ from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.noloco import NoLoCo
 from stalegrid.consensus.outer import Outer
+from stalegrid.consensus.pairwise import Pairwise
 from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
@@ -92,6 +93,7 @@ MIXINGS: tuple[Mixing, ...] = (
     CombineWhileAdapt(),
     AdaptThenCombine(),
     GradientMean(),
+    Pairwise(),
     Outer(),
     NoLoCo(),
 )

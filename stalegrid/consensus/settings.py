@@ -5,6 +5,7 @@ Does not know: how any of it is done.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import networkx as nx
@@ -21,9 +22,9 @@ class MixingSettings(Group):
     """What groups exchange.
 
     Args:
-        kind: none, combine-while-adapt, adapt-then-combine, all-reduce; an outer optimizer, with its numbers where they
-            are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or PACKAGE.MODULE:NAME of
-            your own; the method's if left out.
+        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, pairwise; an outer optimizer, with its numbers
+            where they are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or
+            PACKAGE.MODULE:NAME of your own; the method's if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, random-pairs; an
             edge list such as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a
             mixing matrix; if left out complete for outer, random-pairs for noloco, ring for all others.
@@ -37,6 +38,7 @@ class MixingSettings(Group):
         momentum: mix the optimizer's momentum buffers too.
         fragments: let stages take turns within a period, stage k floor(k H / K) updates after the first, not all
             at once; the method's if left out, usually not.
+        meetings: record of who met whom in a run that averaged in pairs, to be repeated on the simulator.
     """
 
     NAME: ClassVar[str] = "mixing"
@@ -50,6 +52,7 @@ class MixingSettings(Group):
     sparse: float | None = None
     momentum: bool = False
     fragments: bool | None = None
+    meetings: Path | None = None
 
     def said(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields as they are written down, a graph as the list of its edges."""

@@ -5,6 +5,7 @@ Does not know: methods, how anything is mixed.
 
 from dataclasses import dataclass, fields, replace
 
+from stalegrid.consensus.matrices import Topology
 from stalegrid.consensus.settings import LagRule, MixingSettings
 
 
@@ -18,6 +19,7 @@ class UsualTurns:
         lag_rule: what is made of what is late.
         sparse: p, share of every tensor that a round exchanges.
         fragments: whether stages take turns within a period.
+        topology: who mixes with whom; the mixing's if left out.
     """
 
     period: int = 1
@@ -25,6 +27,7 @@ class UsualTurns:
     lag_rule: LagRule = "own-current"
     sparse: float = 1.0
     fragments: bool = False
+    topology: Topology | None = None
 
     def of(self, asked: MixingSettings) -> "UsualTurns":
         """Return what the user has asked for, and these where that is left out."""

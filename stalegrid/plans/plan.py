@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from stalegrid.consensus import (
     Mixing,
+    MixingSettings,
     Momentum,
     Turns,
     Vectors,
@@ -75,6 +76,7 @@ from stalegrid.programs import (
     VERDICT,
     WEIGHTS,
     Edge,
+    Encountering,
     Grid,
     GridSettings,
     Lateral,
@@ -88,6 +90,7 @@ from stalegrid.programs import (
     Ties,
     Unit,
     flat_layout,
+    read_meetings,
 )
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
@@ -196,7 +199,8 @@ class Plan:
     @property
     def spectral_gap(self) -> float | None:
         """How much closer to their mean the groups come in a mixing turn; None where parameters are not averaged."""
-        known = self.mixing.averages_parameters and has_name(self.mixing) and self.grid.groups > 1
+        averaged = self.mixing.averages_parameters and not self.mixing.timed
+        known = averaged and has_name(self.mixing) and self.grid.groups > 1
         return self.turns.matrix.spectral_gap if known else None
 
     @property
@@ -216,6 +220,11 @@ class Plan:
         Raises:
             ConfigError: nobody knows what the groups' messages are that are under way when it is saved.
         """
+        if isinstance(self.program, Encountering):
+            raise ConfigError(
+                f"nobody knows beforehand what is under way at a version where groups meet whenever they do (mixing: "
+                f"{self.mixing.name}, engine: processes); run without checkpoints, or on the simulator"
+            )
         if not hasattr(self.program.lateral, "crossing"):
             raise ConfigError(
                 f"a mixing of your own must say which of its messages are under way at a version (mixing: "
@@ -226,7 +235,7 @@ class Plan:
     @property
     def askable(self) -> bool:
         """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
-        return has_name(self.mixing)
+        return has_name(self.mixing) and not self.mixing.timed
 
     def begun(self, update: int) -> "Plan":
         """Return the plan of the same run that begins with a later update, with nothing in flight.
@@ -234,6 +243,11 @@ class Plan:
         Raises:
             ConfigError: nothing is left to train, or nobody knows what groups would have sent each other before.
         """
+        if update and self.mixing.timed:
+            raise ConfigError(
+                f"questions that were under way are not known where groups meet whenever they do (mixing: "
+                f"{self.mixing.name}); take another mixing, or begin anew with the exported model"
+            )
         if update and not has_name(self.mixing):
             raise ConfigError(
                 f"a mixing of your own may wait for what was sent before a run begins (mixing: "
@@ -256,6 +270,11 @@ class Plan:
             ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
                 the first evaluation ended it.
         """
+        if self.mixing.timed:
+            raise ConfigError(
+                f"where groups meet whenever they do nobody knows who has met whom when a callback ends the run "
+                f"(mixing: {self.mixing.name}); let no callback ask for the end (stops = False), or take another mixing"
+            )
         if not has_name(self.mixing):
             raise ConfigError(
                 f"a mixing of your own may depend on how long a run is, which a callback may change (mixing: "
@@ -379,7 +398,7 @@ class Plan:
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
-        schedule, cuts = self.schedule, list(self.partition.names)
+        schedule, cuts, when = self.schedule, list(self.partition.names), self.method.turns.of(asked.mixing)
         common = settled(
             asked,
             self.corrections,
@@ -395,8 +414,7 @@ class Plan:
             mixing=dataclasses.replace(
                 asked.mixing,
                 kind=kind_of(self.mixing, asked.mixing, self.method.mixing),
-                topology=self.mixing.topology if asked.mixing.topology is None else asked.mixing.topology,
-                **vars(self.method.turns.of(asked.mixing)),
+                **vars(when) | {"topology": self.mixing.topology if when.topology is None else when.topology},
             ),
             output=asked.output if self.staged is None else dataclasses.replace(asked.output, evaluation=PIPELINE),
         )
@@ -436,6 +454,7 @@ def make_plan(
     seed = asked.training.seed
     turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns, mixing, grid.stages, seed, updates)
     check_turns(mixing, turns, momentum=asked.mixing.momentum)
+    turns = _repeating(asked.mixing, mixing, turns, grid, virtual=virtual)
     lateral = mixing.lateral(turns)
     devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
@@ -508,6 +527,8 @@ def make_plan(
         staged = make_staged(model, stages, layouts, measuring, tuple(task.metrics))
         own = watch.report_every, watch.snapshot_every, watch.chunks
         program = dataclasses.replace(program, watch=Through(*own, grid.stages, staged.lent))
+    if mixing.timed and not virtual:
+        program = Encountering.of(program, mixing.askers(turns))
     vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
     if not has_name(mixing):
         check_mixing(mixing, turns, program, vectors, weights)
@@ -542,6 +563,26 @@ def make_plan(
 
 def _given(trials: Sequence[list[Probed]]) -> tuple[tuple[Layout, ...], ...]:
     return tuple(tuple(dict.fromkeys(one.given for one in of_stage)) for of_stage in zip(*trials, strict=True))
+
+
+def _repeating(asked: MixingSettings, mixing: Mixing, turns: Turns, grid: Grid, *, virtual: bool) -> Turns:
+    """Return when groups exchange, as in the run that is repeated, if one is.
+
+    Raises:
+        ConfigError: it cannot be repeated so.
+    """
+    if asked.meetings is None:
+        return turns
+    if not mixing.timed:
+        raise ConfigError(
+            f"in this mixing timing decides nothing (mixing.meetings: {asked.meetings}, mixing: {mixing.name}); leave "
+            "the record out"
+        )
+    if not virtual:
+        raise ConfigError(
+            f"a record is repeated on the simulator (mixing.meetings: {asked.meetings}); take engine simulator"
+        )
+    return dataclasses.replace(turns, meetings=read_meetings(asked.meetings, list(grid)))
 
 
 def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:

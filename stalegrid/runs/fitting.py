@@ -42,8 +42,8 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
     plan = plan.among(asked.membership)
     if checkpoint.minutes is not None and not plan.askable:
         raise ConfigError(
-            f"runs with a mixing of your own, or that repeat how learners were lost, are saved at versions that are "
-            f"known beforehand (checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take "
+            f"runs with a mixing of your own or in pairs, or that repeat how learners were lost, are saved at versions "
+            f"that are known beforehand (checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take "
             "checkpoint.every"
         )
     asks = checkpoint.wanted and plan.askable
@@ -65,8 +65,8 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
         )
     if not plan.askable:
         raise ConfigError(
-            f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
-            f"{text_of(plan.mixing)}); take one by name, or leave it out"
+            f"this mixing does not know which groups are there (engine.on_loss: continue, mixing: "
+            f"{text_of(plan.mixing)}); take combine-while-adapt or another one by name, or leave it out"
         )
     if plan.mixing.keeps:
         raise ConfigError(

@@ -3,7 +3,7 @@
 Does not know: engines, agents, how any loop works.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
 from stalegrid.plans import Plan, ServedPlan, Task, make_batches, precision_of, server_optimizer, whole_model
-from stalegrid.programs import Ordered
+from stalegrid.programs import InStep, Ordered, Recorded, Unit
 from stalegrid.seeds import drawing, generator
 from stalegrid.stages import Current, Stashed, find_view, name_of_view
 from stalegrid.studies.reference.adl import adl
@@ -32,6 +32,7 @@ from stalegrid.studies.reference.grid import grid
 from stalegrid.studies.reference.hardsync import hardsync
 from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
 from stalegrid.studies.reference.paci import paci
+from stalegrid.studies.reference.pairs import Met, pairs
 from stalegrid.studies.reference.passes import Named
 from stalegrid.studies.reference.pipedream import pipedream
 from stalegrid.studies.reference.pipedream_2bw import pipedream_2bw
@@ -287,6 +288,10 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     covered = plan.view in (Stashed, Current) and plan.schedule.micro_batches == 1
     if not covered or plan.corrections or not has_name(plan.mixing) or _all_reduce(plan):
         return None
+    m = [w - 1 for w in plan.schedule.windows]
+    common = {"S": plan.grid.groups, "m": m, "view": name_of_view(plan.view), **common}
+    if isinstance(lateral, InStep | Recorded):
+        return None if plan.momentum else partial(pairs, met=partial(_met, lateral), **common)
     mixing: dict[str, Any] = {}
     if isinstance(lateral, Averaging):
         mixing = {
@@ -303,5 +308,11 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
             "parts": partial(generator, plan.training.seed, "parts"),
             "planned": plan.updates,
         }
-    m = [w - 1 for w in plan.schedule.windows]
-    return partial(grid, S=plan.grid.groups, m=m, view=name_of_view(plan.view), **mixing, **common)
+    return partial(grid, **mixing, **common)
+
+
+def _met(lateral: InStep | Recorded, group: int, stage: int) -> Iterator[Met]:
+    """Yield whom a unit met, as the loop takes it."""
+    for one in lateral.meetings(Unit(group, stage)):
+        answered, asks = (None if q is None else q.number for q in (one.answered, one.asks))
+        yield Met(one.update, answered, [(q.asker, q.number) for q in one.takes], asks)

@@ -122,7 +122,7 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
                 return source.input // micro if program.carries_gradient(edge) else 0
             case "target":
                 return stages[edge.target.stage].targets // micro
-            case "parameters":
+            case "parameters" | "question" | "answer":
                 return source.parameters
             case name if name in (WEIGHTS, GRADIENT):
                 return sum(source.tied.get(tie.name(edge.source.stage), 0) for tie in program.ties.along(edge))
