@@ -437,7 +437,9 @@ class PipelineUnit:
             parts.scheduler.step()
 
     def _weigh(self) -> None:
-        self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
+        # An exchange of the user's own need not say what it keeps.
+        kept = getattr(self._parts.exchange, "nbytes", 0)
+        self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes + kept)
 
     def _measure(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         assert self._parts.measuring is not None

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.gaps import gap_to
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.errors import StalenessExceeded
@@ -84,10 +85,7 @@ class ParameterAveraging:
         for message in inbox:
             self._check(message)
             source, target = message.tag.edge.source, message.tag.edge.target
-            gap = torch.sub(message.tensors[0], self._own)
-            statistics = gap[self._weights.trained : self._weights.mixed]
-            alike = self._statistics(message.tensors[0]) == past
-            statistics.masked_fill_(alike | ~statistics.isfinite(), 0.0)
+            gap = gap_to(message.tensors[0], self._own, self._weights, past)
             delta += self._pull(gap, float(matrix[target.group, source.group]))
         self._add(delta)
 

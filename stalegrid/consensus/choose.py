@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
@@ -109,8 +108,8 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
         sizes: samples of each group's batch; alike if left out.
 
     Raises:
-        ConfigError: the method needs one to be named, there is none of that name, or it does not know what groups
-            weigh.
+        ConfigError: the method needs one to be named, there is none of that name, it does not know what groups weigh,
+            or it mixes no momentum.
     """
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
@@ -123,10 +122,14 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
             f"a mixing of your own does not know that groups weigh unlike much (mixing: {text_of(chosen)}, batch_size: "
             f"{','.join(map(str, sizes))}); take one by name, or batches of one size"
         )
+    if groups > 1 and asked.momentum:
+        chosen.refuse("momentum", "mixing.momentum: true")
     return NONE if groups == 1 else chosen
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
+def turns_of(
+    asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = (), mixing: Mixing = NONE
+) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
     Args:
@@ -134,8 +137,9 @@ def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[i
         groups: S.
         updates: N.
         sizes: samples of each group's batch; alike if left out.
+        mixing: of the run, which knows what a topology is to it.
 
     Raises:
         ConfigError: the topology makes no sense.
     """
-    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)
+    return Turns(mixing.matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)

@@ -3,13 +3,15 @@
 Does not know: which mixings there are, other stages, engines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import ClassVar, Protocol
 
-from stalegrid.consensus.matrices import MixingMatrix, Widening
+from stalegrid.consensus.directed import PushMatrix
+from stalegrid.consensus.matrices import MixingMatrix, Shares, Topology, Widening, mixing_matrix
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.weighing import weights_of
+from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Lateral, Layout, Message, NoLateral, Unit
 from stalegrid.stages import StageLayout, Weights
 from stalegrid.written import name_of
@@ -36,7 +38,7 @@ class Turns:
         late: groups that came back, and since when: they have no weight until what they sent as late as all is there.
     """
 
-    matrix: MixingMatrix
+    matrix: MixingMatrix | PushMatrix
     period: int
     lag: int
     updates: int
@@ -56,7 +58,7 @@ class Turns:
         return dict(zip(self.members, weights_of([sizes[s] for s in self.members]), strict=True))
 
     @property
-    def mixing(self) -> MixingMatrix | Widening:
+    def mixing(self) -> Shares | Widening:
         """Who mixes with whom, by turn.
 
         Raises:
@@ -118,11 +120,17 @@ class Mixing:
         name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
         averages_parameters: whether parameters are averaged with neighbours.
+        keeps: vectors as long as a stage's trained parameters that a unit keeps from one round to the next.
+        refuses: what it cannot be combined with, and why, as a sentence goes on after its name: ``period``, ``lag``,
+            ``momentum`` (mixed too), ``turns`` (a topology that is another one in each), ``lost groups``, ``sums`` (a
+            loss that is a sum and a count), ``sparse gradients``.
     """
 
     name: ClassVar[str] = "none"
     averages_gradients: ClassVar[bool] = False
     averages_parameters: ClassVar[bool] = False
+    keeps: ClassVar[int] = 0
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -135,6 +143,32 @@ class Mixing:
         own: tuple[Field[float], ...] = fields(self) if is_dataclass(self) else ()
         numbers = [f"{f.name}={getattr(self, f.name)!r}" for f in own if getattr(self, f.name) != f.default]
         return ",".join([self.name, *numbers])
+
+    def refuse(self, what: str, shown: object) -> None:
+        """Refuse to be combined with something, if it cannot be.
+
+        Args:
+            what: of :attr:`refuses`.
+            shown: the option and its value, for the error.
+
+        Raises:
+            ConfigError: it cannot be.
+        """
+        if what in self.refuses:
+            raise ConfigError(f"{self.name} {self.refuses[what]} ({shown})")
+
+    def matrix(self, topology: Topology, groups: int, sizes: Sequence[int] = ()) -> MixingMatrix | PushMatrix:
+        """Return who takes how much of whom.
+
+        Args:
+            topology: as it was asked for.
+            groups: S.
+            sizes: samples of each group's batch; alike if left out.
+
+        Raises:
+            ConfigError: it makes no sense for this mixing.
+        """
+        return mixing_matrix(topology, groups, sizes)
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return when units exchange.

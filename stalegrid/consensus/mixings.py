@@ -1,8 +1,9 @@
-"""The mixings that have a name: nothing, parameters in one of two orders, or gradients.
+"""The mixings that have a name: nothing, parameters by one rule or another, or gradients.
 
 Does not know: methods, engines.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.directed import PushMatrix, push_matrix
+from stalegrid.consensus.matrices import Topology
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
+from stalegrid.consensus.pushsum import PushSum
+from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging, Pushing
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
@@ -31,13 +35,7 @@ class CombineWhileAdapt(Mixing):
         Raises:
             ConfigError: the period or the lag is none, or there would be no turn.
         """
-        rounds = Averaging(turns.mixing, self.adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
-        if all(rounds.turn(n) is None for n in range(turns.begins, turns.updates)):
-            raise ConfigError(
-                f"the groups would never mix (period: {turns.period}, lag: {turns.lag}, updates: {turns.updates}); "
-                "train longer, or take mixing none"
-            )
-        return rounds
+        return rounds_of(self, turns, adapt_first=self.adapt_first)
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the averaging of a unit's parameters."""
@@ -87,7 +85,68 @@ class GradientMean(Mixing):
         return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 
 
-MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())
+class Push(Mixing):
+    """Push-sum: averaging on graphs whose edges have one direction; models are measured at z = x / w."""
+
+    name: ClassVar[str] = "push-sum"
+    averages_parameters: ClassVar[bool] = True
+    keeps: ClassVar[int] = 1
+    refuses: ClassVar[Mapping[str, str]] = {
+        "lag": "adds up all that there is of its sums, of which a part would be under way; leave the lag out",
+        "momentum": "pushes parameters alone, and momentum has no sum of its own; leave mixing momentum out",
+        "lost groups": "would end with a group, as what it has of the sums is nobody else's; take adapt-then-combine",
+    }
+
+    def matrix(self, topology: Topology, groups: int, sizes: Sequence[int] = ()) -> PushMatrix:
+        """Return how much each group sends to whom: equal shares to all its targets and itself."""
+        return push_matrix(topology, groups, sizes)
+
+    def lateral(self, turns: Turns) -> Pushing:
+        """Return the rounds, of which all scale what the step did and some mix."""
+        return Pushing(rounds_of(self, turns, adapt_first=True))
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
+        """Return the push-sum of a unit's parameters."""
+        return PushSum(self.lateral(turns).rounds, unit.group, weights)
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return the vector that is mixed."""
+        return flat_layout(vectors.read.mixed, vectors.read.dtype)
+
+
+def rounds_of(mixing: Mixing, turns: Turns, *, adapt_first: bool) -> Averaging:
+    """Return when neighbours mix.
+
+    Args:
+        mixing: theirs.
+        turns: of the run.
+        adapt_first: whether they mix what an update made, or what it began with.
+
+    Raises:
+        ConfigError: the mixing refuses such turns, or there would be none.
+    """
+    if turns.period != 1:
+        mixing.refuse("period", f"mixing.period: {turns.period}")
+    if turns.lag:
+        mixing.refuse("lag", f"mixing.lag: {turns.lag}")
+    if len(turns.matrix.matrices) > 1:
+        mixing.refuse("turns", f"matrices in turn: {len(turns.matrix.matrices)}")
+    rounds = Averaging(turns.mixing, adapt_first, turns.period, turns.lag, turns.updates, turns.begins)
+    if all(rounds.turn(n) is None for n in range(rounds.begins, rounds.updates)):
+        raise ConfigError(
+            f"the groups would never mix (period: {rounds.period}, lag: {rounds.lag}, updates: {rounds.updates}); "
+            "train longer, or take mixing none"
+        )
+    return rounds
+
+
+MIXINGS: tuple[Mixing, ...] = (
+    Mixing(),
+    CombineWhileAdapt(),
+    AdaptThenCombine(),
+    GradientMean(),
+    Push(),
+)
 """Those that have a name."""
 
 NONE = MIXINGS[0]

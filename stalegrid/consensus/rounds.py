@@ -3,13 +3,14 @@
 Does not know: tensors, what is exchanged or how it is averaged, time.
 
 Round n is the n-th update with the forwards and backwards before it.  The actions are S (share), R (reduce) and
-M (mix); :mod:`stalegrid.consensus.averaging` and :mod:`stalegrid.consensus.allreduce` say what they do to tensors.
+M (mix); :mod:`stalegrid.consensus.averaging`, :mod:`stalegrid.consensus.allreduce` and those beside them say what
+these do to tensors.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stalegrid.consensus.matrices import MixingMatrix, Widening
+from stalegrid.consensus.matrices import Shares, Widening
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 
@@ -35,7 +36,7 @@ class Averaging:
         ConfigError: the period is below 1 or the lag below 0.
     """
 
-    mixing: MixingMatrix | Widening
+    mixing: Shares | Widening
     adapt_first: bool
     period: int
     lag: int
@@ -140,3 +141,34 @@ class AllReduce:
 
     def _peers(self, unit: Unit) -> list[Unit]:
         return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group and r not in self.gone]
+
+
+@dataclass(frozen=True)
+class Pushing:
+    """Push after every update, and mix what came in those rounds that mix.
+
+    Args:
+        rounds: when groups mix, with what an update made.
+    """
+
+    rounds: Averaging
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield nothing."""
+        yield from ()
+
+    before_update = opening
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share, which also a round that does not mix has, and the mix."""
+        if self.rounds.turn(update) is None:
+            yield Action(Kind.SHARE, update)
+        yield from self.rounds.after_update(unit, update)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield an edge from every group that ever sends to the unit."""
+        return self.rounds.edges(unit)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)

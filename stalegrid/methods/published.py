@@ -15,6 +15,10 @@ def _once(stages: int, micro_batches: int) -> Schedule:
     return stale([stages - 1 - k for k in range(stages)], micro_batches)
 
 
+def _never(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
+
+
 def _one_less(stages: int, micro_batches: int) -> Schedule:
     return stale([max(0, 2 * (stages - 1 - k) - 1) for k in range(stages)], micro_batches)
 
@@ -70,6 +74,15 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    # Published for models in one piece and gradients of now: no stage runs ahead unless asked.
+    Method(
+        "sgp",
+        "Assran et al., Stochastic Gradient Push, arXiv 1811.10792",
+        "0",
+        _never,
+        mixing="push-sum",
+        shape=(2, 1),
+    ),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",

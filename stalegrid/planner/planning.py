@@ -49,7 +49,7 @@ class Candidate:
         schedule: how far stages run ahead.
         cuts: names of the parts that begin stages 1..K-1.
         estimate: what it takes.
-        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
+        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight, vectors of the mixing.
         samples_per_second: of all groups together.
         gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """
@@ -255,7 +255,7 @@ def _of_method(
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
     def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
+        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates, mixing=mixing))
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
@@ -289,7 +289,10 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            memory = [
+                _memory(question, program, view, k, cost) + mixing.keeps * cost.parameters
+                for k, cost in enumerate(cut.costs)
+            ]
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
 

@@ -125,7 +125,8 @@ class Plan:
         momentum: whether momentum buffers are mixed too.
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
-        held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
+        held: bytes that each stage holds at most for batches in flight (graphs, inputs, copies of the parameters), and
+            vectors that the mixing keeps.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
@@ -265,12 +266,26 @@ class Plan:
         """
         if not membership.lost:
             return self
+        self.check_losing()
         gone, back, since = membership.gone, membership.back, self.program.saves.since
         late = tuple((s, came.version) for s, came in back.items() if came.version + self.turns.lag > since)
         turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
         program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
         return dataclasses.replace(self, turns=turns, program=program, membership=membership)
+
+    def check_losing(self) -> None:
+        """Check that the groups that are left can go on when one is lost.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
+                f"{text_of(self.mixing)}); take one by name, or leave it out"
+            )
+        self.mixing.refuse("lost groups", "engine.on_loss: continue")
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
@@ -410,7 +425,7 @@ def make_plan(
     end = end_of(asked.training, updates)
     sizes = batches.sizes.each
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
-    turns = turns_of(asked.mixing, grid.groups, end, sizes)
+    turns = turns_of(asked.mixing, grid.groups, end, sizes, mixing)
     lateral = mixing.lateral(turns)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
@@ -450,6 +465,8 @@ def make_plan(
         check_test(task, tried, test)
         check_measured(task, tried, test, asked.output.best)
     sums = probed[-1].sums
+    if sums:
+        mixing.refuse("sums", "the loss returns a sum and a count")
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(
             f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
@@ -458,7 +475,8 @@ def make_plan(
     tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
-    if stale or corrections or mixing.averages_gradients or cut.ties:
+    whole = mixing.averages_gradients or "sparse gradients" in mixing.refuses
+    if stale or corrections or whole or cut.ties:
         for found in probed:
             refuse_sparse(found, "late gradients, corrections, all-reduce and mirrors work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
@@ -495,7 +513,10 @@ def make_plan(
         momentum,
         asked.output.gap,
         trainable,
-        tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
+        tuple(
+            _held(program, k, view, asked.output.gap, corrections_read, p) + mixing.keeps * _trained_bytes(p.weights)
+            for k, p in enumerate(probed)
+        ),
         devices,
         sums,
         staged=staged,
@@ -559,10 +580,14 @@ def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool,
     if not view.holds:
         copies += bound if read else int(gap and bound > 0)
     weights = probed.weights
-    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * _trained_bytes(weights)
     # A version of a mirror for every version of its owner among the batches in flight, besides the newest.
     versions = schedule.in_flight(stage) - 1 if program.ties.always else bound
     return own + versions * sum(p.nbytes for p in weights.mirrored.values())
+
+
+def _trained_bytes(weights: Weights) -> int:
+    return weights.trained * weights.flat.itemsize
 
 
 def _check_optimizer(method: Method, optimizer: Optimizer) -> None:

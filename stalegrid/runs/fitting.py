@@ -7,7 +7,6 @@ from stalegrid.errors import ConfigError
 from stalegrid.plans import Plan, ServedPlan, cast_model, check_measured, make_test
 from stalegrid.programs import DELIVERIES, Saves
 from stalegrid.runs.asked import Asked
-from stalegrid.written import text_of
 
 
 def fitted(asked: Asked, plan: Plan | ServedPlan) -> Plan | ServedPlan:
@@ -63,11 +62,7 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
             f"{plan.method.name}); leave it out"
         )
-    if not plan.askable:
-        raise ConfigError(
-            f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
-            f"{text_of(plan.mixing)}); take one by name, or leave it out"
-        )
+    plan.check_losing()
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

@@ -30,6 +30,7 @@ from stalegrid.studies.reference.pipedream import pipedream
 from stalegrid.studies.reference.pipedream_2bw import pipedream_2bw
 from stalegrid.studies.reference.pipemare import pipemare
 from stalegrid.studies.reference.pipeoptim import pipeoptim
+from stalegrid.studies.reference.push_sum import PushSum
 from stalegrid.studies.reference.softsync import softsync
 from stalegrid.studies.reference.spectrain import spectrain
 from stalegrid.studies.reference.synchronous import synchronous
@@ -52,6 +53,11 @@ OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
     "paci": paci,
 }
 """The loops of one group, by method."""
+
+RULES: dict[str, type[PushSum]] = {
+    "push-sum": PushSum,
+}
+"""How the loop of several groups mixes where it does not average, by mixing."""
 
 
 def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Callable[[], Trained] | None:
@@ -218,7 +224,9 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     if not covered or plan.corrections or not has_name(plan.mixing) or _all_reduce(plan):
         return None
     mixing: dict[str, Any] = {}
-    if isinstance(lateral, Averaging):
+    if plan.mixing.name in RULES:
+        mixing = {"rule": RULES[plan.mixing.name](plan.turns.matrix.weights, plan.turns.period)}
+    elif isinstance(lateral, Averaging):
         mixing = {
             "P": lateral.mixing.weights,
             "adapt_first": lateral.adapt_first,

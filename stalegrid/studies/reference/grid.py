@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.studies.reference.between import Rule
 from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
@@ -38,6 +39,7 @@ def grid(
     H: int = 1,
     c: int = 0,
     mix_momentum: bool = False,
+    rule: Rule | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -58,6 +60,7 @@ def grid(
         H: updates from one mixing to the next.
         c: age of the neighbours' values, in updates.
         mix_momentum: whether momentum buffers, or Adam's first moments, are mixed like parameters.
+        rule: how groups mix instead, where they do not average.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -76,6 +79,8 @@ def grid(
         return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
 
     for n in range(N):
+        if rule is not None:
+            rule.opened(n, w)
         if not adapt_first:
             X.append(copy.deepcopy(mixed()))
         for k in range(K):
@@ -93,11 +98,15 @@ def grid(
             g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
                 g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
+        if rule is not None:
+            rule.stepping(n, w)
         for u in units:
             step[u].step()
             step[u].zero_grad()
             if rate:
                 rate[u].step()
+        if rule is not None:
+            rule.stepped(n, w)
         if adapt_first:
             X.append(copy.deepcopy(mixed()))
         if P is not None and (n + 1) % H == 0 and n >= c:
