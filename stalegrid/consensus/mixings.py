@@ -11,12 +11,14 @@ from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.diffusion import ExactDiffusion
 from stalegrid.consensus.directed import PushMatrix, push_matrix
 from stalegrid.consensus.matrices import Topology
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.pushsum import PushSum
-from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging, Pushing
+from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging, Pushing, Tracking
+from stalegrid.consensus.tracking import GradientTracking
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
@@ -114,6 +116,64 @@ class Push(Mixing):
         return flat_layout(vectors.read.mixed, vectors.read.dtype)
 
 
+class Diffusion(Mixing):
+    """Exact diffusion: averaging without the bias of unlike data, as published for gradients of now and SGD."""
+
+    name: ClassVar[str] = "exact-diffusion"
+    averages_parameters: ClassVar[bool] = True
+    keeps: ClassVar[int] = 1
+    refuses: ClassVar[Mapping[str, str]] = {
+        "period": "cancels what mixing leaves at every update, and is not published for rarer rounds; leave the period "
+        "out, or take gradient-tracking",
+        "lag": "cancels how far the last mixing moved a group, which a lag would not know; leave the lag out",
+        "turns": "needs one symmetric matrix for all turns; take a topology that stays, or gradient-tracking",
+        "momentum": "corrects parameters alone; leave mixing momentum out",
+        "lost groups": "remembers mixings that add up to nothing over all groups alone, so that others would be off "
+        "for ever; take adapt-then-combine",
+    }
+
+    def lateral(self, turns: Turns) -> Averaging:
+        """Return the rounds, in each of which neighbours mix."""
+        return rounds_of(self, turns, adapt_first=True)
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
+        """Return the exact diffusion of a unit's parameters."""
+        return ExactDiffusion(self.lateral(turns), weights)
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return the vector that is mixed."""
+        return flat_layout(vectors.read.mixed, vectors.read.dtype)
+
+
+class Tracked(Mixing):
+    """Gradient tracking: steps by an estimate of the mean gradient of all; published for gradients of now and SGD."""
+
+    name: ClassVar[str] = "gradient-tracking"
+    averages_parameters: ClassVar[bool] = True
+    keeps: ClassVar[int] = 2
+    refuses: ClassVar[Mapping[str, str]] = {
+        "lag": "needs what tracks the gradient from the update before; leave the lag out",
+        "momentum": "mixes what tracks the gradient, and momentum follows from it; leave mixing momentum out",
+        "lost groups": "tracks gradients that a lost group had, which the others would go on with for ever; take "
+        "adapt-then-combine",
+        "sums": "tracks means over a batch, and knows no counts; take a loss that is a mean",
+        "sparse gradients": "tracks gradients of all numbers",
+    }
+
+    def lateral(self, turns: Turns) -> Tracking:
+        """Return the rounds, of which all track and some mix."""
+        return Tracking(rounds_of(self, turns, adapt_first=False))
+
+    def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
+        """Return the tracking of a unit's gradients, and the averaging of its parameters."""
+        return GradientTracking(self.lateral(turns).rounds, weights)
+
+    def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
+        """Return the vector that is mixed, the one that tracks the gradient, and of which parameters there is one."""
+        lengths = vectors.read.mixed, vectors.read.trained, vectors.read.parameters
+        return tuple(spec for numel in lengths for spec in flat_layout(numel, vectors.read.dtype))
+
+
 def rounds_of(mixing: Mixing, turns: Turns, *, adapt_first: bool) -> Averaging:
     """Return when neighbours mix.
 
@@ -146,6 +206,8 @@ MIXINGS: tuple[Mixing, ...] = (
     AdaptThenCombine(),
     GradientMean(),
     Push(),
+    Diffusion(),
+    Tracked(),
 )
 """Those that have a name."""
 

@@ -17,6 +17,7 @@ from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 PARAMETERS = "parameters"
 PART = "gradient-part"
 MEAN = "gradient-mean"
+TRACKED = "tracked"
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,45 @@ class Pushing:
     def edges(self, unit: Unit) -> Iterator[Edge]:
         """Yield an edge from every group that ever sends to the unit."""
         return self.rounds.edges(unit)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Share at the start of a round, mix what tracks the gradient before the update, and parameters after it.
+
+    Args:
+        rounds: when groups mix.
+    """
+
+    rounds: Averaging
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share, of rounds that mix."""
+        turn = self.rounds.turn(update)
+        if turn is not None:
+            targets = (Unit(r, unit.stage) for r in self.rounds.mixing.targets(unit.group, turn))
+            yield Action(Kind.SHARE, update, sends=tuple(Tag(Edge(TRACKED, unit, other), update) for other in targets))
+
+    def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield what takes the messages, if there are any, and makes the direction of the step."""
+        turn = self.rounds.turn(update)
+        sources = () if turn is None else self.rounds.mixing.sources(unit.group, turn)
+        others = (Unit(r, unit.stage) for r in sources)
+        yield Action(Kind.REDUCE, update, tuple(Tag(Edge(TRACKED, other, unit), update) for other in others))
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the mix of parameters, of rounds that mix; what it needs was there before the update."""
+        if self.rounds.turn(update) is not None:
+            yield Action(Kind.MIX, update)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield an edge from every group that the unit ever mixes with."""
+        for r in self.rounds.mixing.neighbours(unit.group):
+            yield Edge(TRACKED, Unit(r, unit.stage), unit)
 
     def crossing(self, tag: Tag) -> range:
         """Return none: what is sent in a round is taken in it."""

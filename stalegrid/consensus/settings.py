@@ -19,8 +19,9 @@ class MixingSettings(Group):
     """What groups exchange.
 
     Args:
-        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, push-sum, or PACKAGE.MODULE:NAME of your
-            own; the method's if left out.
+        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, push-sum, exact-diffusion, gradient-tracking
+            (the last two are published without staleness and for SGD), or PACKAGE.MODULE:NAME of your own; the method's
+            if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential; an edge list such
             as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); the rows of a mixing matrix; or,
             with push-sum alone, directed-exponential and edges of one direction, 0>1,1>2,2>0, from who sends.

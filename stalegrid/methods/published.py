@@ -74,13 +74,29 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
-    # Published for models in one piece and gradients of now: no stage runs ahead unless asked.
+    # Three that are published for models in one piece and gradients of now: no stage runs ahead unless asked.
     Method(
         "sgp",
         "Assran et al., Stochastic Gradient Push, arXiv 1811.10792",
         "0",
         _never,
         mixing="push-sum",
+        shape=(2, 1),
+    ),
+    Method(
+        "exact-diffusion",
+        "Yuan et al., Exact Diffusion, arXiv 1702.05122",
+        "0",
+        _never,
+        mixing="exact-diffusion",
+        shape=(2, 1),
+    ),
+    Method(
+        "gradient-tracking",
+        "Nedic, Olshevsky, Shi, DIGing, arXiv 1607.03218",
+        "0",
+        _never,
+        mixing="gradient-tracking",
         shape=(2, 1),
     ),
     Method(

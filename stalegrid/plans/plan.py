@@ -478,7 +478,7 @@ def make_plan(
     whole = mixing.averages_gradients or "sparse gradients" in mixing.refuses
     if stale or corrections or whole or cut.ties:
         for found in probed:
-            refuse_sparse(found, "late gradients, corrections, all-reduce and mirrors work on whole ones")
+            refuse_sparse(found, "late gradients, corrections, all-reduce, tracking and mirrors work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     momentum = asked.mixing.momentum and mixing.averages_parameters

@@ -21,8 +21,10 @@ from stalegrid.stages import Current, Stashed, find_view, name_of_view
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
+from stalegrid.studies.reference.exact_diffusion import ExactDiffusion
 from stalegrid.studies.reference.fdg import fdg
 from stalegrid.studies.reference.features_replay import features_replay
+from stalegrid.studies.reference.gradient_tracking import GradientTracking
 from stalegrid.studies.reference.grid import grid
 from stalegrid.studies.reference.hardsync import hardsync
 from stalegrid.studies.reference.paci import paci
@@ -54,8 +56,10 @@ OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
 }
 """The loops of one group, by method."""
 
-RULES: dict[str, type[PushSum]] = {
+RULES: dict[str, type[ExactDiffusion] | type[GradientTracking] | type[PushSum]] = {
     "push-sum": PushSum,
+    "exact-diffusion": ExactDiffusion,
+    "gradient-tracking": GradientTracking,
 }
 """How the loop of several groups mixes where it does not average, by mixing."""
 

@@ -20,6 +20,12 @@ from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_tas
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+RULES: dict[str, dict[int, dict[str, Any]]] = {
+    "push-sum": {2: {"period": 2}, 3: {"topology": "0>1,1>2,2>0,0>2"}},
+    "exact-diffusion": {},
+    "gradient-tracking": {2: {"period": 2}},
+}
+"""Mixings that do more than average, and what else is set, by S."""
 PERIODS = (1, 2)
 LAGS = (0, 1, 2)
 TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
@@ -33,6 +39,7 @@ def configurations(world: int) -> dict[str, Settings]:
     for s, k in grids:
         if s > 1:
             found |= averaging(s, k)
+            found |= {f"{s}x{k}-{rule}": make_settings(s, k, mixing=rule, **RULES[rule].get(s, {})) for rule in RULES}
         else:
             found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
         if k > 1:
