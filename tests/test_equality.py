@@ -84,6 +84,57 @@ def test_mixed_momentum(period: int, lag: int, mixing: str) -> None:
     hold(3, 2, momentum=True, topology="star", mixing=mixing, period=period, lag=lag)
 
 
+RULES = ("push-sum", "exact-diffusion", "gradient-tracking")
+UNLIKE = "0>1,1>2,2>0,0>2"
+"""Directed, with more edges out of one group, and into another one, than of others."""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "groups", "stages", "view", "rule"),
+    [("float32", 2, 1, "stashed", "push-sum"), ("float32", 2, 2, "stashed", "exact-diffusion")]
+    + [("float32", 3, 1, "current", "gradient-tracking")]
+    + [
+        pytest.param(dtype, s, k, VIEWS[(s + k) % 2], rule, marks=pytest.mark.thorough)
+        for dtype, (s, k), rule in product(("float32", "float64"), SHAPES, RULES)
+    ],
+)
+def test_rules_that_do_more_than_average(dtype: str, groups: int, stages: int, view: str, rule: str) -> None:
+    hold(groups, stages, view=view, mixing=rule, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [("push-sum", {"topology": UNLIKE, "period": 2})]
+    + [
+        pytest.param(rule, changes, marks=pytest.mark.thorough)
+        for rule, changes in (
+            ("push-sum", {"topology": UNLIKE}),
+            ("push-sum", {"topology": UNLIKE, "staleness": [5, 0], "view": "current"}),
+            ("push-sum", {"topology": "star"}),
+            ("push-sum", {"topology": "directed-exponential"}),
+            ("push-sum", {"topology": "one-peer-exponential"}),
+            ("exact-diffusion", {"topology": "0-1,1-2"}),
+            ("exact-diffusion", {"batch_size": [4, 2, 6]}),
+            ("gradient-tracking", {"period": 2}),
+            ("gradient-tracking", {"topology": "0-1,1-2", "period": 3}),
+            ("gradient-tracking", {"topology": "one-peer-exponential"}),
+            ("gradient-tracking", {"batch_size": [4, 2, 6]}),
+        )
+    ],
+    ids=str,
+)
+def test_rules_on_other_graphs_and_in_rarer_rounds(rule: str, changes: dict[str, Any]) -> None:
+    hold(3, 2, mixing=rule, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_with_other_optimizers(rule: str, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    topology = {"topology": UNLIKE} if rule == "push-sum" else {}
+    hold(3, 2, {"optimizer": optimizer, "scheduler": None}, mixing=rule, **topology)
+
+
 def test_mixed_momentum_of_adam() -> None:
     adam = partial(torch.optim.Adam, lr=0.01)
     hold(3, 2, {"optimizer": adam, "scheduler": None}, momentum=True, lag=1)
@@ -465,9 +516,19 @@ def test_messages_are_of_the_type_and_memory_order_that_stages_hand_over() -> No
     assert all(spec.stride[1] == 1 for spec in images)
 
 
-@pytest.mark.parametrize(("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2)])
+@pytest.mark.parametrize(
+    ("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2), ("gradient-tracking", 2), ("sgp", 2)]
+)
 def test_layer_without_gradient(method: str, groups: int) -> None:
     hold(groups, 2, {"model": build(NoGradient)}, cuts=["aside"], method=method)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["partly-trained", "tied", "constants", "channels-last"])
+def test_awkward_model_under_other_rules(name: str, rule: str) -> None:
+    task, cuts = AWKWARD[name]
+    hold(3, 3, task, cuts=cuts, mixing=rule, **({"topology": UNLIKE} if rule == "push-sum" else {}))
 
 
 @pytest.mark.parametrize("staleness", [[4, 2, 0], [5, 3, 0], [2, 1, 0]])

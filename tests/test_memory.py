@@ -102,6 +102,18 @@ def test_no_stage_reports_more_than_the_plan_says(view: str, precision: str | No
             assert 0 < record["staleness"][f"(0,{k})"]["held"] <= sink.plan.held[k]
 
 
+@pytest.mark.parametrize("rule", ["push-sum", "exact-diffusion", "gradient-tracking"])
+def test_what_a_mixing_keeps_is_reported_as_the_plan_says(rule: str) -> None:
+    settings = make_settings(2, 2, mixing=rule, view="current", gap=False, updates=UPDATES)
+    sink = record_simulator(task_of("small"), settings)
+    plain = record_simulator(task_of("small"), changed(settings, mixing="adapt-then-combine"))
+    for unit in ("(0,0)", "(1,1)"):
+        held, without = (max(r["staleness"][unit]["held"] for r in one.records) for one in (sink, plain))
+        read = sink.plan.stages[int(unit[3])]
+        assert held - without == sink.plan.mixing.keeps * read.trained * 4
+        assert sink.plan.held[int(unit[3])] - plain.plan.held[int(unit[3])] == held - without
+
+
 def test_reports_say_what_was_held_since_the_one_before() -> None:
     sink = record_simulator(task_of("small"), settings_of("small", "stashed"))
     held = [record["staleness"]["(0,0)"]["held"] for record in sink.records]

@@ -168,7 +168,7 @@ def test_in_another_shape_all_begin_from_the_mean(tmp_path: Path) -> None:
 
 
 def test_groups_that_are_lost_end_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"remembers .*\(engine.on_loss: continue, mixing: outer,keep=0.5\)"):
+    with pytest.raises(ConfigError, match=r"outer remembers .*\(engine.on_loss: continue\)"):
         train(tmp_path / "run", engine=stalegrid.EngineSettings(kind="processes", on_loss="continue"))
 
 

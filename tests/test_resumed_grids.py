@@ -74,7 +74,7 @@ def grid_of(name: str) -> dict[str, Any]:
         options |= {"optimizer": OPTIMIZERS[name]}
     if name not in ("sgd", "data-parallel"):
         options |= {"stages": 3, "cuts": CUTS[3]}
-    if name in ("pham-ahn", "data-parallel", *OUTER):
+    if name in ("pham-ahn", "data-parallel", "sgp", "exact-diffusion", "gradient-tracking", *OUTER):
         options |= {"groups": 2}
     if name in (*OUTER, "snoo"):
         options |= {"mixing": stalegrid.MixingSettings(period=4, lag=OUTER.get(name, 0))}
@@ -89,6 +89,22 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
     whole = train(tmp_path / "run", **grid_of(name))
     assert versions(tmp_path / "run") == [5, 10, 15]
     check_resumed(whole, 10, **grid_of(name))
+
+
+UNLIKE = {"groups": 3, "stages": 2, "cuts": CUTS[2], "method": "pham-ahn"}
+RULES: dict[str, stalegrid.MixingSettings] = {
+    "push-sum": stalegrid.MixingSettings(kind="push-sum", topology="0>1,1>2,2>0,0>2", period=2),
+    "exact-diffusion": stalegrid.MixingSettings(kind="exact-diffusion", topology="0-1,1-2"),
+    "gradient-tracking": stalegrid.MixingSettings(kind="gradient-tracking", topology="0-1,1-2", period=3),
+}
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_rule_remembers_is_saved(rule: str, engine: Any, tmp_path: Path) -> None:
+    whole = train(tmp_path / "run", 4, engine, mixing=RULES[rule], **UNLIKE)
+    for version in (4, 8):
+        check_resumed(whole, version, engine, every=4, mixing=RULES[rule], **UNLIKE)
 
 
 RULED: list[dict[str, Any]] = [

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stalegrid.consensus.directed import PushMatrix
 from stalegrid.consensus.lag_rules import check_fits
-from stalegrid.consensus.matrices import MixingMatrix, Topology, mixing_matrix
+from stalegrid.consensus.matrices import MixingMatrix, Topology
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
 from stalegrid.consensus.mixings import AVERAGINGS, MIXINGS, NONE, has_name
 from stalegrid.consensus.pairs import RANDOM_PAIRS, RandomPairs
@@ -115,7 +116,7 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
 
     Raises:
         ConfigError: the method needs one to be named, there is none of that name, it does not know what groups weigh,
-            or it has no momentum of optimizers to mix.
+            or it mixes no momentum.
     """
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
@@ -128,12 +129,10 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
             f"a mixing of your own does not know that groups weigh unlike much (mixing: {text_of(chosen)}, batch_size: "
             f"{','.join(map(str, sizes))}); take one by name, or batches of one size"
         )
-    if asked.momentum and chosen.keeps:
-        raise ConfigError(
-            f"{chosen.name} has a momentum of its own, and mixes none of the optimizers of groups (mixing.momentum: "
-            "true); leave it out"
-        )
-    return NONE if groups == 1 and not chosen.alone else chosen
+    made = NONE if groups == 1 and not chosen.alone else chosen
+    if asked.momentum:
+        made.refuse("momentum", "mixing.momentum: true")
+    return made
 
 
 def check_turns(mixing: Mixing, turns: Turns, *, momentum: bool) -> None:
@@ -170,7 +169,7 @@ def turns_of(
         updates: N.
         sizes: samples of each group's batch; alike if left out.
         usual: the method's, for what the user has left out.
-        mixing: of the run, whose topology it is where the user names none.
+        mixing: of the run, which knows what a topology is to it, and has one where the user names none.
         stages: K.
         seed: of the run.
         planned: updates that are planned, wherever the run ends; N if left out.
@@ -185,7 +184,7 @@ def turns_of(
             "0 and up to 1"
         )
     return Turns(
-        _matrix(mixing.topology if when.topology is None else when.topology, groups, sizes, seed),
+        _shares(mixing, mixing.topology if when.topology is None else when.topology, groups, sizes, seed),
         when.period,
         when.lag,
         updates,
@@ -197,9 +196,12 @@ def turns_of(
     )
 
 
-def _matrix(topology: Topology, groups: int, sizes: Sequence[int], seed: int) -> MixingMatrix | RandomPairs:
+def _shares(
+    mixing: Mixing, topology: Topology, groups: int, sizes: Sequence[int], seed: int
+) -> MixingMatrix | PushMatrix | RandomPairs:
     if not isinstance(topology, str) or topology != RANDOM_PAIRS:
-        return mixing_matrix(topology, groups, sizes)
+        return mixing.matrix(topology, groups, sizes)
+    mixing.refuse("random pairs", f"topology: {RANDOM_PAIRS}")
     if len(set(sizes)) > 1:
         raise ConfigError(
             f"of a pair each takes half of the other, which keeps no mean that is weighed by unlike sizes (topology: "

@@ -3,11 +3,12 @@
 Does not know: which mixings there are, other stages, engines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
-from stalegrid.consensus.matrices import MixingMatrix, Widening
+from stalegrid.consensus.directed import PushMatrix
+from stalegrid.consensus.matrices import MixingMatrix, Shares, Topology, Widening, mixing_matrix
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.pairs import RandomPairs
 from stalegrid.consensus.rounds import Averaging, early
@@ -56,7 +57,7 @@ class Turns:
         meetings: of a run that is repeated, by unit; None for none.
     """
 
-    matrix: MixingMatrix | RandomPairs
+    matrix: MixingMatrix | PushMatrix | RandomPairs
     period: int
     lag: int
     updates: int
@@ -87,7 +88,7 @@ class Turns:
         return dict(zip(self.members, weights_of([sizes[s] for s in self.members]), strict=True))
 
     @property
-    def mixing(self) -> MixingMatrix | Widening | RandomPairs:
+    def mixing(self) -> Shares | Widening | RandomPairs:
         """Who mixes with whom, by turn.
 
         Raises:
@@ -173,9 +174,12 @@ class Mixing:
         averages_parameters: whether parameters are averaged with neighbours.
         topology: who mixes with whom, unless the user chooses.
         alone: whether it does something for a single group too.
-        keeps: vectors of parameters that a unit keeps from one turn to the next.
+        keeps: vectors as long as a stage's trained parameters that a unit keeps from one turn to the next.
         tells: names of the numbers that an exchange measures, see :class:`Telling`.
         timed: whether timing decides who exchanges with whom; see :meth:`askers`.
+        refuses: what it cannot be combined with, and why, as a sentence goes on after its name: ``period``, ``lag``,
+            ``momentum`` (mixed too), ``turns`` (a topology that is another one in each), ``fragments``, ``random
+            pairs``, ``lost groups``, ``sums`` (a loss that is a sum and a count), ``sparse gradients``.
     """
 
     name: ClassVar[str] = "none"
@@ -186,6 +190,7 @@ class Mixing:
     keeps: ClassVar[int] = 0
     tells: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[bool] = False
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -198,6 +203,32 @@ class Mixing:
         own: tuple[Field[float], ...] = fields(self) if is_dataclass(self) else ()
         numbers = [f"{f.name}={getattr(self, f.name)!r}" for f in own if getattr(self, f.name) != f.default]
         return ",".join([self.name, *numbers])
+
+    def refuse(self, what: str, shown: object) -> None:
+        """Refuse to be combined with something, if it cannot be.
+
+        Args:
+            what: of :attr:`refuses`.
+            shown: the option and its value, for the error.
+
+        Raises:
+            ConfigError: it cannot be.
+        """
+        if what in self.refuses:
+            raise ConfigError(f"{self.name} {self.refuses[what]} ({shown})")
+
+    def matrix(self, topology: Topology, groups: int, sizes: Sequence[int] = ()) -> MixingMatrix | PushMatrix:
+        """Return who takes how much of whom.
+
+        Args:
+            topology: as it was asked for.
+            groups: S.
+            sizes: samples of each group's batch; alike if left out.
+
+        Raises:
+            ConfigError: it makes no sense for this mixing.
+        """
+        return mixing_matrix(topology, groups, sizes)
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return when units exchange.

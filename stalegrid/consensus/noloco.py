@@ -13,7 +13,7 @@ Each sends w and phi: twice the parameters, to one other group.  Whoever is left
 Running statistics have no outer optimizer: they are averaged, see :mod:`stalegrid.consensus.statistics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from stalegrid.consensus.correlation import RHO, Correlation
 from stalegrid.consensus.middle import middle
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.outer import RATE, check_outer
+from stalegrid.consensus.outer import RATE, REFUSES, check_outer
 from stalegrid.consensus.rounds import Together
 from stalegrid.consensus.snapshots import Snapshots
 from stalegrid.consensus.statistics import pulled
@@ -46,6 +46,7 @@ class NoLoCo(Mixing):
     """
 
     name: ClassVar[str] = "noloco"
+    refuses: ClassVar[Mapping[str, str]] = REFUSES
     averages_parameters: ClassVar[bool] = True
     topology: ClassVar[str] = "random-pairs"
     alone: ClassVar[bool] = True

@@ -15,7 +15,7 @@ of what a group has trained since (Douillard et al., Streaming DiLoCo, arXiv 250
 Running statistics have no outer optimizer: they are averaged, see :mod:`stalegrid.consensus.statistics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +33,13 @@ from stalegrid.errors import ConfigError
 from stalegrid.objects import State
 from stalegrid.programs import Action, Edge, Kind, Layout, Message, Unit, flat_layout
 from stalegrid.stages import Weights
+
+REFUSES = {
+    "momentum": "has a momentum of its own, and mixes none of the optimizers of groups; leave it out",
+    "lost groups": "remembers what groups have begun with, which one that comes back would not; leave it out, or take "
+    "a mixing without memory",
+}
+"""What outer optimizers cannot be combined with, and why; see :class:`stalegrid.consensus.mixing.Mixing`."""
 
 RATE = "effective_outer_rate"
 """What records call the outer rate with what momentum makes of it."""
@@ -52,6 +59,7 @@ class Outer(Mixing):
     """
 
     name: ClassVar[str] = "outer"
+    refuses: ClassVar[Mapping[str, str]] = REFUSES
     averages_parameters: ClassVar[bool] = True
     topology: ClassVar[str] = "complete"
     alone: ClassVar[bool] = True

@@ -20,7 +20,7 @@ Running statistics are averaged like parameters, but stay where either is infini
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,6 +73,12 @@ class Pairwise(Mixing):
     name: ClassVar[str] = "pairwise"
     averages_parameters: ClassVar[bool] = True
     timed: ClassVar[bool] = True
+    refuses: ClassVar[Mapping[str, str]] = {
+        "lag": "takes answers as they come; leave the lag out",
+        "fragments": "meets others whenever they answer; leave fragments out",
+        "random pairs": "draws whom it asks among neighbours; take another topology, such as complete",
+        "lost groups": "does not go on without a group, as nobody knows what is under way; take adapt-then-combine",
+    }
 
     def askers(self, turns: Turns) -> Drawn:
         """Return who may ask whom, and when.
@@ -81,17 +87,11 @@ class Pairwise(Mixing):
             ConfigError: the turns make no sense.
         """
         if turns.lag:
-            raise ConfigError(
-                f"who averages in pairs takes answers as they come (mixing: {self.name}, lag: {turns.lag}); leave the "
-                "lag out"
-            )
+            self.refuse("lag", f"mixing.lag: {turns.lag}")
+        if turns.fragments > 1:
+            self.refuse("fragments", "mixing.fragments: true")
         if turns.period < 1:
             raise ConfigError(f"the mixing period counts updates from 1 (period: {turns.period})")
-        if turns.gone or turns.late:
-            raise ConfigError(
-                f"who averages in pairs does not go on without a group (mixing: {self.name}, gone: "
-                f"{sorted(turns.gone)}); take another mixing"
-            )
         if len(set(turns.matrix.sizes)) > 1:
             raise ConfigError(
                 f"the mean of a pair is no mean that is weighed by unlike sizes (mixing: {self.name}, batch_size: "

@@ -3,13 +3,14 @@
 Does not know: tensors, what is exchanged or how it is averaged, time.
 
 Round n is the n-th update with the forwards and backwards before it.  The actions are S (share), R (reduce) and
-M (mix); :mod:`stalegrid.consensus.averaging` and :mod:`stalegrid.consensus.allreduce` say what they do to tensors.
+M (mix); :mod:`stalegrid.consensus.averaging`, :mod:`stalegrid.consensus.allreduce` and those beside them say what
+these do to tensors.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stalegrid.consensus.matrices import MixingMatrix, Widening
+from stalegrid.consensus.matrices import Shares, Widening
 from stalegrid.consensus.pairs import RandomPairs
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Kind, Tag, Unit
@@ -17,6 +18,7 @@ from stalegrid.programs import Action, Edge, Kind, Tag, Unit
 PARAMETERS = "parameters"
 PART = "gradient-part"
 MEAN = "gradient-mean"
+TRACKED = "tracked"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Averaging:
         ConfigError: the period is below 1 or the lag below 0.
     """
 
-    mixing: MixingMatrix | Widening | RandomPairs
+    mixing: Shares | Widening | RandomPairs
     adapt_first: bool
     period: int
     lag: int
@@ -179,3 +181,73 @@ class AllReduce:
 
     def _peers(self, unit: Unit) -> list[Unit]:
         return [Unit(r, unit.stage) for r in range(self.groups) if r != unit.group and r not in self.gone]
+
+
+@dataclass(frozen=True)
+class Pushing:
+    """Push after every update, and mix what came in those rounds that mix.
+
+    Args:
+        rounds: when groups mix, with what an update made.
+    """
+
+    rounds: Averaging
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield nothing."""
+        yield from ()
+
+    before_update = opening
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share, which also a round that does not mix has, and the mix."""
+        if self.rounds.turn(update) is None:
+            yield Action(Kind.SHARE, update)
+        yield from self.rounds.after_update(unit, update)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield an edge from every group that ever sends to the unit."""
+        return self.rounds.edges(unit)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Share at the start of a round, mix what tracks the gradient before the update, and parameters after it.
+
+    Args:
+        rounds: when groups mix.
+    """
+
+    rounds: Averaging
+
+    def opening(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the share, of rounds that mix."""
+        turn = self.rounds.turn(update)
+        if turn is not None:
+            targets = (Unit(r, unit.stage) for r in self.rounds.mixing.targets(unit.group, turn))
+            yield Action(Kind.SHARE, update, sends=tuple(Tag(Edge(TRACKED, unit, other), update) for other in targets))
+
+    def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield what takes the messages, if there are any, and makes the direction of the step."""
+        turn = self.rounds.turn(update)
+        sources = () if turn is None else self.rounds.mixing.sources(unit.group, turn)
+        others = (Unit(r, unit.stage) for r in sources)
+        yield Action(Kind.REDUCE, update, tuple(Tag(Edge(TRACKED, other, unit), update) for other in others))
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield the mix of parameters, of rounds that mix; what it needs was there before the update."""
+        if self.rounds.turn(update) is not None:
+            yield Action(Kind.MIX, update)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield an edge from every group that the unit ever mixes with."""
+        for r in self.rounds.mixing.neighbours(unit.group):
+            yield Edge(TRACKED, Unit(r, unit.stage), unit)
+
+    def crossing(self, tag: Tag) -> range:
+        """Return none: what is sent in a round is taken in it."""
+        return range(0)

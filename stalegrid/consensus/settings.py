@@ -22,12 +22,14 @@ class MixingSettings(Group):
     """What groups exchange.
 
     Args:
-        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, pairwise; an outer optimizer, with its numbers
-            where they are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or
+        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, pairwise, push-sum, exact-diffusion,
+            gradient-tracking (the last two are published without staleness and for SGD); an outer optimizer, with its
+            numbers where they are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or
             PACKAGE.MODULE:NAME of your own; the method's if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, random-pairs; an
-            edge list such as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a
-            mixing matrix; if left out complete for outer, random-pairs for noloco, ring for all others.
+            edge list such as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); the rows of a
+            mixing matrix; or, with push-sum alone, directed-exponential and edges of one direction, 0>1,1>2,2>0, from
+            who sends; if left out complete for outer, random-pairs for noloco, ring for all others.
         period: H, updates from one mixing to the next; the method's if left out, usually 1.
         lag: c, mix with the neighbours' parameters of that many updates ago; the method's if left out, usually 0.
         lag_rule: what is made of what is late: own-current measures neighbours against one's own of now; delta mixes

@@ -16,6 +16,10 @@ def _once(stages: int, micro_batches: int) -> Schedule:
     return stale([stages - 1 - k for k in range(stages)], micro_batches)
 
 
+def _never(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
+
+
 def _one_less(stages: int, micro_batches: int) -> Schedule:
     return stale([max(0, 2 * (stages - 1 - k) - 1) for k in range(stages)], micro_batches)
 
@@ -93,6 +97,31 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    # Three that are published for models in one piece and gradients of now: no stage runs ahead unless asked.
+    Method(
+        "sgp",
+        "Assran et al., Stochastic Gradient Push, arXiv 1811.10792",
+        "0",
+        _never,
+        mixing="push-sum",
+        shape=(2, 1),
+    ),
+    Method(
+        "exact-diffusion",
+        "Yuan et al., Exact Diffusion, arXiv 1702.05122",
+        "0",
+        _never,
+        mixing="exact-diffusion",
+        shape=(2, 1),
+    ),
+    Method(
+        "gradient-tracking",
+        "Nedic, Olshevsky, Shi, DIGing, arXiv 1607.03218",
+        "0",
+        _never,
+        mixing="gradient-tracking",
+        shape=(2, 1),
+    ),
     Method(
         "diloco",
         "Douillard et al., DiLoCo, arXiv 2311.08105",

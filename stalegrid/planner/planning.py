@@ -61,7 +61,7 @@ class Candidate:
         schedule: how far stages run ahead.
         cuts: names of the parts that begin stages 1..K-1.
         estimate: what it takes.
-        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
+        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight, vectors of the mixing.
         samples_per_second: of all groups together.
         gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """

@@ -300,12 +300,33 @@ class Plan:
         """
         if not membership.lost:
             return self
+        self.check_losing()
         gone, back, since = membership.gone, membership.back, self.program.saves.since
         late = tuple((s, came.version) for s, came in back.items() if came.version + self.turns.lag > since)
         turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
         program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
         return dataclasses.replace(self, turns=turns, program=program, membership=membership)
+
+    def check_losing(self) -> None:
+        """Check that the groups that are left can go on when one is lost.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
+                f"{text_of(self.mixing)}); take one by name, or leave it out"
+            )
+        self.mixing.refuse("lost groups", "engine.on_loss: continue")
+        turns = self.turns
+        if turns.lag_rule == "ema" or (turns.lag_rule == "delta" and turns.lag >= turns.period):
+            raise ConfigError(
+                f"groups that are left may drift apart, and one that comes back has no estimate (engine.on_loss: "
+                f"continue, mixing.lag_rule: {turns.lag_rule}, lag: {turns.lag}, period: {turns.period}); take lag "
+                "rule own-current, or delta with a period above the lag, or leave it out"
+            )
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
@@ -495,6 +516,8 @@ def make_plan(
         check_test(task, tried, test)
         check_measured(task, tried, test, asked.output.best)
     sums = probed[-1].sums
+    if sums:
+        mixing.refuse("sums", "the loss returns a sum and a count")
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(
             f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
@@ -509,9 +532,10 @@ def make_plan(
     tell_unequal(task.loss, batches, averaging, test, sums=sums, adds=reduction == "sum")
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
-    if stale or corrections or mixing.averages_gradients or cut.ties:
+    whole = mixing.averages_gradients or "sparse gradients" in mixing.refuses
+    if stale or corrections or whole or cut.ties:
         for found in probed:
-            refuse_sparse(found, "late gradients, corrections, all-reduce and mirrors work on whole ones")
+            refuse_sparse(found, "late gradients, corrections, all-reduce, tracking and mirrors work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     momentum = asked.mixing.momentum and mixing.averages_parameters
@@ -637,10 +661,14 @@ def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool,
         copies += bound if read else int(gap and bound > 0)
     copies += probed.vectors
     weights = probed.weights
-    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * _trained_bytes(weights)
     # A version of a mirror for every version of its owner among the batches in flight, besides the newest.
     versions = schedule.in_flight(stage) - 1 if program.ties.always else bound
     return own + versions * sum(p.nbytes for p in weights.mirrored.values())
+
+
+def _trained_bytes(weights: Weights) -> int:
+    return weights.trained * weights.flat.itemsize
 
 
 def _check_optimizer(method: Method, optimizer: Optimizer) -> None:

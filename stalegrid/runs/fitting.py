@@ -7,7 +7,6 @@ from stalegrid.errors import ConfigError
 from stalegrid.plans import Plan, ServedPlan, cast_model, check_measured, make_test
 from stalegrid.programs import DELIVERIES, Saves
 from stalegrid.runs.asked import Asked
-from stalegrid.written import text_of
 
 
 def fitted(asked: Asked, plan: Plan | ServedPlan) -> Plan | ServedPlan:
@@ -63,23 +62,7 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
             f"{plan.method.name}); leave it out"
         )
-    if not plan.askable:
-        raise ConfigError(
-            f"this mixing does not know which groups are there (engine.on_loss: continue, mixing: "
-            f"{text_of(plan.mixing)}); take combine-while-adapt or another one by name, or leave it out"
-        )
-    if plan.mixing.keeps:
-        raise ConfigError(
-            f"an outer optimizer remembers what groups have begun with, which one that comes back would not "
-            f"(engine.on_loss: continue, mixing: {plan.mixing.text}); leave it out, or take a mixing without memory"
-        )
-    turns = plan.turns
-    if turns.lag_rule == "ema" or (turns.lag_rule == "delta" and turns.lag >= turns.period):
-        raise ConfigError(
-            f"groups that are left may drift apart, and one that comes back has no estimate (engine.on_loss: continue, "
-            f"mixing.lag_rule: {turns.lag_rule}, lag: {turns.lag}, period: {turns.period}); take lag rule own-current, "
-            "or delta with a period above the lag, or leave it out"
-        )
+    plan.check_losing()
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

@@ -24,7 +24,7 @@ from stalegrid.stages.optimizers.named import (
 )
 from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.precision import Precision
-from stalegrid.stages.site import Site
+from stalegrid.stages.site import Site, part
 from stalegrid.stages.stage import Gradients, Head, Stage, before_batches
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
@@ -78,6 +78,7 @@ __all__ = [
     "name_of_view",
     "named_state",
     "options_of",
+    "part",
     "parts_of",
     "ruled",
     "state_of_optimizer",

@@ -26,8 +26,10 @@ from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
 from stalegrid.studies.reference.error_feedback import fed_back
+from stalegrid.studies.reference.exact_diffusion import ExactDiffusion
 from stalegrid.studies.reference.fdg import fdg
 from stalegrid.studies.reference.features_replay import features_replay
+from stalegrid.studies.reference.gradient_tracking import GradientTracking
 from stalegrid.studies.reference.grid import grid
 from stalegrid.studies.reference.hardsync import hardsync
 from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
@@ -38,6 +40,7 @@ from stalegrid.studies.reference.pipedream import pipedream
 from stalegrid.studies.reference.pipedream_2bw import pipedream_2bw
 from stalegrid.studies.reference.pipemare import pipemare
 from stalegrid.studies.reference.pipeoptim import pipeoptim
+from stalegrid.studies.reference.push_sum import PushSum
 from stalegrid.studies.reference.softsync import softsync
 from stalegrid.studies.reference.spectrain import spectrain
 from stalegrid.studies.reference.stability import steadied
@@ -65,6 +68,13 @@ OWN: dict[str, Callable[..., tuple[list[nn.Module], list[float]]]] = {
     "paci": paci,
 }
 """The loops of one group, by method."""
+
+RULES: dict[str, type[ExactDiffusion] | type[GradientTracking] | type[PushSum]] = {
+    "push-sum": PushSum,
+    "exact-diffusion": ExactDiffusion,
+    "gradient-tracking": GradientTracking,
+}
+"""How the loop of several groups mixes where it does not average, by mixing."""
 
 
 def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Callable[[], Trained] | None:
@@ -293,7 +303,9 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
     if isinstance(lateral, InStep | Recorded):
         return None if plan.momentum else partial(pairs, met=partial(_met, lateral), **common)
     mixing: dict[str, Any] = {}
-    if isinstance(lateral, Averaging):
+    if plan.mixing.name in RULES:
+        mixing = {"between": RULES[plan.mixing.name](plan.turns.matrix.weights, plan.turns.period)}
+    elif isinstance(lateral, Averaging):
         mixing = {
             "P": lateral.mixing.weights,
             "adapt_first": lateral.adapt_first,

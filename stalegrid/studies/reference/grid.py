@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.studies.reference.between import Rule
 from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
 from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
@@ -48,6 +49,7 @@ def grid(
     p: float = 1.0,
     parts: Callable[[int, int], torch.Generator] | None = None,
     planned: int = 0,
+    between: Rule | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -75,6 +77,7 @@ def grid(
         p: share of every parameter that is mixed at once.
         parts: (k, cycle) -> generator that deals out the parameters of stage k for a cycle of mixing turns.
         planned: updates by which the decay of ``ema`` has risen.
+        between: how groups mix instead, where they do not average.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -101,6 +104,8 @@ def grid(
         return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
 
     for n in range(N):
+        if between is not None:
+            between.opened(n, w)
         if not adapt_first:
             X.append(copy.deepcopy(mixed()))
         for k in range(K):
@@ -118,11 +123,15 @@ def grid(
             g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
                 g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
+        if between is not None:
+            between.stepping(n, w)
         for u in units:
             step[u].step()
             step[u].zero_grad()
             if rate:
                 rate[u].step()
+        if between is not None:
+            between.stepped(n, w)
         if adapt_first:
             X.append(copy.deepcopy(mixed()))
         # Stage by stage where they take turns; turn t of stage k ends at update t H + its offset, or H later without.

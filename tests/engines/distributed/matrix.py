@@ -20,13 +20,19 @@ from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_tas
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+RULES: dict[str, dict[int, dict[str, Any]]] = {
+    "push-sum": {2: {"period": 2}, 3: {"topology": "0>1,1>2,2>0,0>2"}},
+    "exact-diffusion": {},
+    "gradient-tracking": {2: {"period": 2}},
+}
+"""Mixings that do more than average, and what else is set, by S."""
 PERIODS = (1, 2)
 LAGS = (0, 1, 2)
 LATE: dict[str, dict[str, Any]] = {
     "delta": {"lag_rule": "delta", "period": 2, "lag": 1, "momentum": True},
     "ema": {"lag_rule": "ema", "sparse": 0.3, "lag": 2, "mixing": "adapt-then-combine"},
 }
-RULES = tuple(LATE)
+LATELY = tuple(LATE)
 CORRECTIONS = (
     ["error-feedback=0.5"],
     ["stability-rate"],
@@ -45,6 +51,7 @@ def configurations(world: int) -> dict[str, Settings]:
             found |= averaging(s, k)
             found[f"{s}x{k}-noloco"] = make_settings(s, k, mixing="noloco", period=2)
             found[f"{s}x{k}-random-pairs"] = make_settings(s, k, mixing=MIXINGS[0], topology="random-pairs")
+            found |= {f"{s}x{k}-{rule}": make_settings(s, k, mixing=rule, **RULES[rule].get(s, {})) for rule in RULES}
         else:
             found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
         streaming = {"mixing": "outer,keep=0.5", "period": 3, "lag": 1, "fragments": True}
@@ -61,7 +68,7 @@ def configurations(world: int) -> dict[str, Settings]:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
         if s > 1:
-            name = RULES[(s + k) % len(RULES)]
+            name = LATELY[(s + k) % len(LATELY)]
             found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
         for i, corrections in enumerate(CORRECTIONS):
             dtype = ("float32", "float64")[(s + k + i) % 2]
