@@ -3,9 +3,9 @@
 Does not know: which mixings there are, other stages, engines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from stalegrid.consensus.matrices import MixingMatrix, Widening
 from stalegrid.consensus.momentum import Momentum
@@ -20,6 +20,14 @@ class Exchange(Protocol):
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute a share, a reduce or a mix."""
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """An exchange that needs to know what of its own messages arrives, where they are coded."""
+
+    def arrives(self, message: Message) -> None:
+        """Take note of a message of one's own, as others will have it."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,17 @@ class Mixing:
         name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
         averages_parameters: whether parameters are averaged with neighbours.
+        coded: which setting of ``codec`` is for the messages of an edge, by the edge's name.
+        echoed: names of edges where a sender needs to know what arrives; its exchange is :class:`Hearing`.
+        sends_differences: whether parameters travel as what they have changed by since they did before.
     """
 
     name: ClassVar[str] = "none"
     averages_gradients: ClassVar[bool] = False
     averages_parameters: ClassVar[bool] = False
+    coded: ClassVar[Mapping[str, str]] = {}
+    echoed: ClassVar[frozenset[str]] = frozenset()
+    sends_differences: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -167,6 +181,25 @@ class Mixing:
             vectors: of that stage.
         """
         raise NotImplementedError(f"{self.name} sends on {edge}, and must say what")
+
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return how many elements, from the first of a message on, may lose something on the way; none if left out.
+
+        Args:
+            edge: between two units of a stage.
+            turns: of the run.
+            vectors: of that stage.
+        """
+        return 0
+
+    def remembered(self, turns: Turns, vectors: Vectors) -> int:
+        """Return the bytes that a unit keeps of messages that are past, at most.
+
+        Args:
+            turns: of the run.
+            vectors: of its stage.
+        """
+        return 0
 
 
 def numbers_of(mixing: Mixing) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Does not know: methods, engines.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.averaging import ParameterAveraging
+from stalegrid.consensus.choco import Choco
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
@@ -23,6 +25,7 @@ class CombineWhileAdapt(Mixing):
 
     name: ClassVar[str] = "combine-while-adapt"
     averages_parameters: ClassVar[bool] = True
+    coded: ClassVar[Mapping[str, str]] = {PARAMETERS: "parameters"}
     adapt_first: ClassVar[bool] = False
 
     def lateral(self, turns: Turns) -> Averaging:
@@ -57,6 +60,10 @@ class CombineWhileAdapt(Mixing):
         """Return the vector that is mixed, and the momentum behind it."""
         return flat_layout(vectors.read.mixed + vectors.momentum * vectors.trainable, vectors.read.dtype)
 
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return the parameters: statistics are few, and are compared with one's own to the bit."""
+        return vectors.read.trained
+
 
 class AdaptThenCombine(CombineWhileAdapt):
     """Parameters travel after the optimizer's step."""
@@ -70,6 +77,8 @@ class GradientMean(Mixing):
 
     name: ClassVar[str] = "all-reduce"
     averages_gradients: ClassVar[bool] = True
+    coded: ClassVar[Mapping[str, str]] = {PART: "all_reduce", MEAN: "all_reduce"}
+    echoed: ClassVar[frozenset[str]] = frozenset({MEAN})  # or replicas would part: all must take the same mean
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return the two steps before every update."""
@@ -81,13 +90,24 @@ class GradientMean(Mixing):
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
         """Return the part of the gradient, and of what says which parameters have one, that a group owns."""
-        owner = turns.members.index({PART: edge.target, MEAN: edge.source}[edge.name].group)
-        size, rest = divmod(vectors.trainable + vectors.read.parameters, len(turns.members))
-        part = flat_layout(size + (owner < rest), vectors.read.dtype)
+        part = flat_layout(len(self._part(edge, turns, vectors)), vectors.read.dtype)
         return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
 
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return the gradients: what says which parameters have one is behind them."""
+        part = self._part(edge, turns, vectors)
+        return len(range(part.start, min(part.stop, vectors.trainable)))
 
-MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean())
+    @staticmethod
+    def _part(edge: Edge, turns: Turns, vectors: Vectors) -> range:
+        """Return which elements of the vector an edge carries."""
+        owner = turns.members.index({PART: edge.target, MEAN: edge.source}[edge.name].group)
+        size, rest = divmod(vectors.trainable + vectors.read.parameters, len(turns.members))
+        start = owner * size + min(owner, rest)
+        return range(start, start + size + (owner < rest))
+
+
+MIXINGS: tuple[Mixing, ...] = (Mixing(), CombineWhileAdapt(), AdaptThenCombine(), GradientMean(), Choco())
 """Those that have a name."""
 
 NONE = MIXINGS[0]

@@ -19,8 +19,8 @@ class MixingSettings(Group):
     """What groups exchange.
 
     Args:
-        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, or PACKAGE.MODULE:NAME of your own; the
-            method's if left out.
+        kind: none, combine-while-adapt, adapt-then-combine, all-reduce, choco,gamma=NUMBER, or PACKAGE.MODULE:NAME of
+            your own; the method's if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential; an edge list such
             as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); or the rows of a mixing matrix.
         period: H, updates from one mixing to the next.

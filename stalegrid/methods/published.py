@@ -19,6 +19,10 @@ def _one_less(stages: int, micro_batches: int) -> Schedule:
     return stale([max(0, 2 * (stages - 1 - k) - 1) for k in range(stages)], micro_batches)
 
 
+def _none(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
+
+
 METHODS = (
     Method(
         "pham-ahn",
@@ -88,6 +92,14 @@ METHODS = (
         shape=(2, 1),
         stale=False,
         max_stages=1,
+    ),
+    Method(
+        "choco",
+        "Koloskova, Stich, Jaggi, CHOCO-SGD, arXiv 1902.00340",
+        "0",
+        _none,
+        mixing="choco",
+        shape=(4, 1),
     ),
     Method(
         "gpipe",

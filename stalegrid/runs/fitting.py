@@ -68,6 +68,13 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
             f"{text_of(plan.mixing)}); take one by name, or leave it out"
         )
+    if plan.mixing.sends_differences or any(codec.feedback for codec in plan.codecs.values()):
+        raise ConfigError(
+            "what groups know of each other's former messages is not that of a group that was lost or comes back "
+            f"(engine.on_loss: continue, mixing: {plan.mixing.text}, codecs: "
+            f"{', '.join(map(str, plan.codecs.values())) or 'none'}); take codecs without feedback and another mixing, "
+            "or leave it out"
+        )
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stalegrid.consensus import Averaging, has_name
+from stalegrid.consensus import Averaging, Choco, has_name
 from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
 from stalegrid.objects import mapped
@@ -72,6 +72,8 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     if precision_of(plan.training).lower is not None and _casts_anew(plan):
         return None  # these loops write weights under a graph, which has casts of those that were there
     common = _common(task, plan, device)
+    if plan.codecs:
+        return None if plan.schedule.flush or plan.program.ties.each else _grid(plan, common)
     if plan.schedule.flush:
         return _synchronous(plan, common)
     if plan.program.ties.each:
@@ -225,6 +227,8 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
             "H": lateral.period,
             "c": lateral.lag,
             "mix_momentum": plan.momentum,
+            "gamma": plan.mixing.gamma if isinstance(plan.mixing, Choco) else None,
         }
+    mixing["codecs"] = {kind: str(codec) for kind, codec in plan.codecs.items()}
     m = [w - 1 for w in plan.schedule.windows]
     return partial(grid, S=plan.grid.groups, m=m, view=name_of_view(plan.view), **mixing, **common)

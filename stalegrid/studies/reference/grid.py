@@ -8,7 +8,7 @@ stage k: Xu, Huo and Huang, arXiv 1909.02625.
 
 import copy
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stalegrid.studies.reference.choco import choco
+from stalegrid.studies.reference.coded import Carried
 from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
 
@@ -38,6 +40,8 @@ def grid(
     H: int = 1,
     c: int = 0,
     mix_momentum: bool = False,
+    gamma: float | None = None,
+    codecs: Mapping[str, str] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -58,6 +62,8 @@ def grid(
         H: updates from one mixing to the next.
         c: age of the neighbours' values, in updates.
         mix_momentum: whether momentum buffers, or Adam's first moments, are mixed like parameters.
+        gamma: that of CHOCO, which then moves parameters in the place of averaging; None for averaging.
+        codecs: of activations, gradients and parameters, by these names: see :class:`Carried`.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -71,18 +77,35 @@ def grid(
     flying: dict[tuple[int, int, int], Pass] = {}
     losses: list[list[float]] = [[] for _ in range(S)]
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
+    Y: deque[dict[tuple[int, int, int], list[Tensor]]] = deque(maxlen=c + 1)  # what arrives of them, by receiver
+    xh = [[[p * 0 for p in _trained(f)] for _ in range(S)] for f in stages]
+    carried = Carried(codecs or {})
 
     def mixed() -> dict[tuple[int, int], list[Tensor]]:
         return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
 
+    def arrived(s: int, k: int, y: Tensors) -> Tensors:
+        return tuple(t for t in carried.tensors("activation", (s, k), y) if t is not None)
+
+    def send() -> None:
+        X.append(copy.deepcopy(mixed()))
+        Y.append({})
+        if P is None or gamma is not None or (n + c + 1) % H or n + c >= N:
+            return
+        takes = P((n + c + 1) // H - 1)
+        for (r, k), values in X[-1].items():
+            trained = len(_trained(w[r][k]))
+            for s in (s for s in range(S) if s != r and takes[s, r] != 0):
+                Y[-1][s, r, k] = carried.parameters((r, s, k), values[:trained]) + values[trained:]
+
     for n in range(N):
         if not adapt_first:
-            X.append(copy.deepcopy(mixed()))
+            send()
         for k in range(K):
             for s in range(S):
                 # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
                 for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
-                    x = flying[s, k - 1, b].y if k else inputs(s, b)
+                    x = arrived(s, k, flying[s, k - 1, b].y) if k else inputs(s, b)
                     with drawing(s, k, b):
                         new = forward(w[s][k], x, k > 0)
                         if k == K - 1:
@@ -93,27 +116,42 @@ def grid(
             g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
                 g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
+                g = tuple(carried.tensors("gradient", (s, k), g)) if k else g
         for u in units:
             step[u].step()
             step[u].zero_grad()
             if rate:
                 rate[u].step()
         if adapt_first:
-            X.append(copy.deepcopy(mixed()))
-        if P is not None and (n + 1) % H == 0 and n >= c:
+            send()
+        if P is not None and gamma is not None and (n + 1) % H == 0:
+            for k in range(K):
+                choco(
+                    [_trained(w[s][k]) for s in range(S)],
+                    xh[k],
+                    P((n + 1) // H - 1),
+                    gamma,
+                    lambda q: carried.parameters(None, q),
+                )
+        elif P is not None and (n + 1) % H == 0 and n >= c:
             share = P((n + 1) // H - 1)
             for (s, k), values in mixed().items():
                 for i, value in enumerate(values):
                     delta = torch.zeros_like(value)
                     for r in range(S):
                         if r != s and share[s, r] != 0:
-                            gap = X[0][r, k][i] - X[-1][s, k][i]
+                            gap = Y[0][s, r, k][i] - X[-1][s, k][i]
                             if i >= len(values) - statistics[k]:
                                 alike = X[0][r, k][i] == X[0][s, k][i]
                                 gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)
                             delta = delta + gap * float(share[s, r])
                     value.copy_(value + delta)
     return w, losses
+
+
+def _trained(f: nn.Module) -> list[Tensor]:
+    """Return the parameters that are trained, without their history."""
+    return [p.data for p in f.parameters() if p.requires_grad]
 
 
 def _mixed(f: nn.Module, momentum: Optimizer | None) -> list[Tensor]:
