@@ -24,6 +24,8 @@ from stalegrid.codecs import Coding
 from stalegrid.objects import State
 from stalegrid.programs import Action, Edge, Message
 
+Tensors = tuple[Tensor, ...]
+
 Arrives = Callable[[Message], None]
 """What a sender does with a message of its own as it will arrive."""
 
@@ -45,7 +47,9 @@ class Coded(Around):
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
-        return [self._encoded(message) for message in self.agent.step(action, [self._decoded(m) for m in inbox])]
+        made = self.agent.step(action, [self._decoded(message) for message in inbox])
+        coded: dict[tuple[object, ...], Tensors] = {}
+        return [self._encoded(message, coded) for message in made]
 
     def state_dict(self) -> State:
         """Return the state of the agent within, and what was not sent."""
@@ -62,10 +66,14 @@ class Coded(Around):
             return message
         return Message(message.tag, message.version, coding.decode(message.tensors))
 
-    def _encoded(self, message: Message) -> Message:
+    def _encoded(self, message: Message, coded: dict[tuple[object, ...], Tensors]) -> Message:
+        """Return a message as it travels; what was coded for one target need not be for another."""
         coding = self._coding(message.tag.edge)
         if coding is None:
             return message
+        key = coding, *map(id, message.tensors)
+        if key in coded:
+            return Message(message.tag, message.version, coded[key])
         vectors = self._due(message, coding)
         travels = Message(message.tag, message.version, coding.encode(message.tensors, vectors))
         if coding.feedback or coding.echoed:
@@ -75,6 +83,8 @@ class Coded(Around):
             if coding.echoed:
                 assert self._arrives is not None
                 self._arrives(arriving)
+        if not coding.feedback:
+            coded[key] = travels.tensors
         return travels
 
     def _due(self, message: Message, coding: Coding) -> dict[int, Tensor]:

@@ -44,6 +44,12 @@ def configurations(world: int) -> dict[str, Settings]:
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
+        codecs = {"activation": "int8,feedback", "gradient": "topk=0.2,feedback"} if k > 1 else {}
+        if s > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, parameters="int8,feedback", lag=1, **codecs)
+            found[f"{s}x{k}-choco"] = make_settings(s, k, parameters="topk=0.1", mixing="choco,gamma=0.4", **codecs)
+        elif k > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, **codecs)
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
