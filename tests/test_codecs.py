@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import stalegrid
+from stalegrid.agents.coded import Coded
 from stalegrid.data import Batches
 from stalegrid.plans import make_batches
+from stalegrid.programs import Edge, Unit
 from stalegrid.seeds import drawing
 from stalegrid.studies.reference.coded import Carried
 from stalegrid.studies.verifying import compare as held
 from stalegrid.studies.verifying import run_engine
+from tests import test_tied
 from tests.cases import (
     CPU,
     UPDATES,
@@ -113,6 +116,46 @@ def test_a_codec_of_no_loss_changes_no_bit(codecs: dict[str, str]) -> None:
     plain = {name: value for name, value in codecs.items() if name not in lossy}
     coded = run_simulator(make_task(), make_settings(2, 3, **codecs))
     compare(coded, run_simulator(make_task(), make_settings(2, 3, **plain)))
+
+
+SENT_WHOLE = {"activation": "topk=1", "gradient": "topk=1,feedback"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "changes"),
+    [(1, {"method": "pipedream"}), (2, {"method": "pham-ahn", "mixing": "all-reduce", "all_reduce": "topk=1"})],
+)
+def test_nothing_is_lost_of_ties_sums_and_targets(groups: int, changes: dict[str, Any]) -> None:
+    task = partial(test_tied.task_of, True, loss=test_tied.counted)
+    settings = test_tied.settings_of(3, groups, batch_size=8, micro_batches=2, targets="travel", **changes)
+    coded = changed(settings, **SENT_WHOLE)
+    found = run_simulator(task(), coded)
+    plan = make_plan(task(), coded)
+    assert plan.program.ties.each
+    assert plan.sums
+    compare(found, run_simulator(task(), changed(settings, all_reduce="none")))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_tie_beside_coded_messages_has_the_same_bits_in_processes(groups: int) -> None:
+    codecs = {"activation": "int8,feedback", "gradient": "topk=0.3,feedback"}
+    task, settings = test_tied.task_of(True), test_tied.settings_of(3, groups, processes=3, **codecs)
+    plan = make_plan(task, settings)
+    simulated = run_engine(task, changed(settings, engine="simulator"), plan)
+    difference = held("", simulated, run_engine(task, plan.settled(settings), plan))
+    assert difference.equal, difference
+
+
+def test_below_what_is_trained_there_is_no_gradient_to_code() -> None:
+    model = build(Net)
+    assert isinstance(model, Net)
+    model.conv1.requires_grad_(False)
+    settings = make_settings(1, 3, cuts=["norm1", "conv2"], gradient="int8")
+    plan = make_plan(make_task(model=model), settings)
+    assert plan.program.frozen == 1
+    assert plan.coding(Edge("gradient", Unit(0, 1), Unit(0, 0))) is None
+    hold_to_the_loop(make_task(model=model), settings)
 
 
 def test_bf16_of_bfloat16_changes_no_bit() -> None:
@@ -251,8 +294,6 @@ def test_a_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
 @pytest.mark.thorough
 def test_a_run_that_forgets_what_was_not_sent_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test above: that state matters."""
-    from stalegrid.agents.coded import Coded
-
     options = {"method": "pham-ahn", "groups": 1, "stages": 2, "cuts": ["conv2"]}
     options["codec"] = stalegrid.CodecSettings(gradient="topk=0.2,feedback")
     whole = train_saved(tmp_path / "run", **options)
