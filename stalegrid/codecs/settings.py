@@ -17,7 +17,7 @@ class CodecSettings(Group):
     next one of its edge.
 
     Args:
-        activation: from stage to stage.
+        activation: from stage to stage; feedback there, of one batch to the next, is an experiment.
         gradient: back from stage to stage.
         parameters: between groups that average them; what Q is in CHOCO.
         all_reduce: gradients between groups that all-reduce them.
