@@ -4,6 +4,7 @@ from stalegrid.loading import loading
 
 with loading():
     from stalegrid.checkpoints import CheckpointSettings
+    from stalegrid.codecs import CodecSettings
     from stalegrid.config import Settings
     from stalegrid.consensus import (
         AdaptThenCombine,
@@ -78,6 +79,7 @@ __all__ = [
     "ArrayDataset",
     "Callback",
     "CheckpointSettings",
+    "CodecSettings",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",

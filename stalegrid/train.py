@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.checkpoints import CheckpointSettings
+from stalegrid.codecs import CodecSettings
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
 from stalegrid.data import (
@@ -84,6 +85,7 @@ def train(
     out: Path | str | None = None,
     evaluation: Literal["auto", "whole", "pipeline"] | None = None,
     grid: GridSettings | None = None,
+    codec: CodecSettings | None = None,
     servers: int | ServerSettings | None = None,
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
@@ -151,6 +153,7 @@ def train(
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
         evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
         grid: the units, and where the model is cut.
+        codec: how messages are made smaller.
         servers: how many parameter servers, or all that is said of them.
         training: how much.
         devices: what they are like, or shall be taken to be like.

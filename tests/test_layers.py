@@ -15,7 +15,7 @@ LAYERS = (
     ("written", "objects"),
     ("programs", "data", "models", "sources"),
     ("observe",),
-    ("stages", "checkpoints"),
+    ("stages", "checkpoints", "codecs"),
     ("partition", "consensus"),
     ("timing", "methods"),
     ("plans",),

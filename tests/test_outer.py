@@ -175,9 +175,9 @@ def test_groups_that_are_lost_end_the_run(tmp_path: Path) -> None:
 def test_a_plan_says_what_is_kept() -> None:
     task = make_task()
     plan = make_plan(task, make_settings(1, 2, mixing="outer,rate=0.5", period=2))
-    assert facts(plan)["kept_by_mixing"] == [3 * read.trained * 4 for read in plan.stages]
+    assert facts(plan)["remembered_at_most"] == [3 * read.trained * 4 for read in plan.stages]
     assert "mixing outer,rate=0.5" in headline(plan, "simulator", 1)
-    assert facts(make_plan(task, make_settings(2, 2)))["kept_by_mixing"] == [0, 0]
+    assert facts(make_plan(task, make_settings(2, 2)))["remembered_at_most"] == [0, 0]
 
 
 def test_pairs_are_drawn_by_the_seed_of_the_run() -> None:

@@ -15,12 +15,13 @@ from stalegrid.agents.agent import Agent
 from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build_measuring import Measurers, SavePart
 from stalegrid.agents.build_served import build_served, loss_on
+from stalegrid.agents.coded import Coded
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.listener import Listener
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.tied import Tied
-from stalegrid.consensus import Momentum
+from stalegrid.consensus import Exchange, Hearing, Momentum
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
@@ -114,9 +115,15 @@ def _build_grid(
             measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
             parts = dataclasses.replace(parts, measuring=measuring)
         _prepare(parts.stage, plan, unit, device)
-        return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
+        made = PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
+        return _coded(made, plan, parts.exchange) if plan.codecs else made
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _coded(unit: Agent, plan: Plan, exchange: Exchange | None) -> Agent:
+    """Return a unit whose messages are coded."""
+    return Coded(unit, plan.coding, exchange.arrives if isinstance(exchange, Hearing) else None)
 
 
 def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], list[float]]:

@@ -3,9 +3,10 @@
 Does not know: what stages compute, engines.
 """
 
+from stalegrid.consensus.choco import Choco
 from stalegrid.consensus.choose import check_turns, choose_mixing, find_mixing, kind_of, turns_of
 from stalegrid.consensus.matrices import Topology
-from stalegrid.consensus.mixing import Exchange, Mixing, Telling, Turns, Vectors
+from stalegrid.consensus.mixing import Exchange, Hearing, Mixing, Telling, Turns, Vectors
 from stalegrid.consensus.mixings import NONE, AdaptThenCombine, CombineWhileAdapt, has_name
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.noloco import NoLoCo
@@ -20,8 +21,10 @@ __all__ = [
     "NONE",
     "AdaptThenCombine",
     "Averaging",
+    "Choco",
     "CombineWhileAdapt",
     "Exchange",
+    "Hearing",
     "Mixing",
     "MixingSettings",
     "Momentum",

@@ -27,6 +27,14 @@ class Exchange(Protocol):
 
 
 @runtime_checkable
+class Hearing(Protocol):
+    """An exchange that needs to know what of its own messages arrives, where they are coded."""
+
+    def arrives(self, message: Message) -> None:
+        """Take note of a message of one's own, as others will have it."""
+
+
+@runtime_checkable
 class Telling(Exchange, Protocol):
     """An exchange that measures something."""
 
@@ -180,6 +188,9 @@ class Mixing:
         refuses: what it cannot be combined with, and why, as a sentence goes on after its name: ``period``, ``lag``,
             ``momentum`` (mixed too), ``turns`` (a topology that is another one in each), ``fragments``, ``random
             pairs``, ``lost groups``, ``sums`` (a loss that is a sum and a count), ``sparse gradients``.
+        coded: which setting of ``codec`` is for the messages of an edge, by the edge's name.
+        echoed: names of edges where a sender needs to know what arrives; its exchange is :class:`Hearing`.
+        sends_differences: whether parameters travel as what they have changed by since they did before.
     """
 
     name: ClassVar[str] = "none"
@@ -191,6 +202,9 @@ class Mixing:
     tells: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
+    coded: ClassVar[Mapping[str, str]] = {}
+    echoed: ClassVar[frozenset[str]] = frozenset()
+    sends_differences: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # A class that inherits from one that has a name would be taken for it.
@@ -269,6 +283,16 @@ class Mixing:
             vectors: of that stage.
         """
         raise NotImplementedError(f"{self.name} sends on {edge}, and must say what")
+
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return how many elements, from the first of a message on, may lose something on the way; none if left out.
+
+        Args:
+            edge: between two units of a stage.
+            turns: of the run.
+            vectors: of that stage.
+        """
+        return 0
 
     def remembered(self, turns: Turns, vectors: Vectors) -> int:
         """Return the bytes that a unit keeps from one turn to the next, at most.

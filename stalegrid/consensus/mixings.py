@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.consensus.allreduce import GradientAveraging
+from stalegrid.consensus.choco import Choco
 from stalegrid.consensus.diffusion import ExactDiffusion
 from stalegrid.consensus.directed import PushMatrix, push_matrix
 from stalegrid.consensus.lag_rules import averaging, check_rule, elements, remembered
@@ -20,7 +21,7 @@ from stalegrid.consensus.noloco import NoLoCo
 from stalegrid.consensus.outer import Outer
 from stalegrid.consensus.pairwise import Pairwise
 from stalegrid.consensus.pushsum import PushSum
-from stalegrid.consensus.rounds import MEAN, PART, AllReduce, Averaging, Pushing, Tracking
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging, Pushing, Tracking
 from stalegrid.consensus.tracking import GradientTracking
 from stalegrid.programs import Edge, Lateral, Layout, Unit, flat_layout
 from stalegrid.stages import Weights
@@ -31,6 +32,7 @@ class CombineWhileAdapt(Mixing):
 
     name: ClassVar[str] = "combine-while-adapt"
     averages_parameters: ClassVar[bool] = True
+    coded: ClassVar[Mapping[str, str]] = {PARAMETERS: "parameters"}
     adapt_first: ClassVar[bool] = False
 
     def lateral(self, turns: Turns) -> Averaging:
@@ -64,6 +66,10 @@ class CombineWhileAdapt(Mixing):
         """Return what the lag rule and the parts keep."""
         return remembered(turns, vectors)
 
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return the parameters: statistics are few, and are compared with one's own to the bit."""
+        return vectors.read.trained
+
 
 class AdaptThenCombine(CombineWhileAdapt):
     """Parameters travel after the optimizer's step."""
@@ -77,6 +83,8 @@ class GradientMean(Mixing):
 
     name: ClassVar[str] = "all-reduce"
     averages_gradients: ClassVar[bool] = True
+    coded: ClassVar[Mapping[str, str]] = {PART: "all_reduce", MEAN: "all_reduce"}
+    echoed: ClassVar[frozenset[str]] = frozenset({MEAN})  # or replicas would part: all must take the same mean
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return the two steps before every update."""
@@ -88,10 +96,21 @@ class GradientMean(Mixing):
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
         """Return the part of the gradient, and of what says which parameters have one, that a group owns."""
+        part = flat_layout(len(self._part(edge, turns, vectors)), vectors.read.dtype)
+        return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
+
+    def lossy(self, edge: Edge, turns: Turns, vectors: Vectors) -> int:
+        """Return the gradients: what says which parameters have one is behind them."""
+        part = self._part(edge, turns, vectors)
+        return len(range(part.start, min(part.stop, vectors.trainable)))
+
+    @staticmethod
+    def _part(edge: Edge, turns: Turns, vectors: Vectors) -> range:
+        """Return which elements of the vector an edge carries."""
         owner = turns.members.index({PART: edge.target, MEAN: edge.source}[edge.name].group)
         size, rest = divmod(vectors.trainable + vectors.read.parameters, len(turns.members))
-        part = flat_layout(size + (owner < rest), vectors.read.dtype)
-        return part + flat_layout(1, torch.float64) if vectors.sums and edge.name == PART else part
+        start = owner * size + min(owner, rest)
+        return range(start, start + size + (owner < rest))
 
 
 class Push(Mixing):
@@ -218,6 +237,7 @@ MIXINGS: tuple[Mixing, ...] = (
     Push(),
     Diffusion(),
     Tracked(),
+    Choco(),
 )
 """Those that have a name."""
 

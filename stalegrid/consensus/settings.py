@@ -23,9 +23,9 @@ class MixingSettings(Group):
 
     Args:
         kind: none, combine-while-adapt, adapt-then-combine, all-reduce, pairwise, push-sum, exact-diffusion,
-            gradient-tracking (the last two are published without staleness and for SGD); an outer optimizer, with its
-            numbers where they are others: outer,rate=0.7,momentum=0.9,keep=0.0 or noloco,rate=0.7,momentum=0.9; or
-            PACKAGE.MODULE:NAME of your own; the method's if left out.
+            gradient-tracking (the last two are published without staleness and for SGD), choco,gamma=1.0; an outer
+            optimizer, with its numbers where they are others: outer,rate=0.7,momentum=0.9,keep=0.0 or
+            noloco,rate=0.7,momentum=0.9; or PACKAGE.MODULE:NAME of your own; the method's if left out.
         topology: who mixes with whom: ring, torus, exponential, complete, star, one-peer-exponential, random-pairs; an
             edge list such as 0-1,1-2 (both ways) or 0>1,1>0; a networkx graph (PACKAGE.MODULE:NAME); the rows of a
             mixing matrix; or, with push-sum alone, directed-exponential and edges of one direction, 0>1,1>2,2>0, from

@@ -198,6 +198,14 @@ METHODS = (
         max_stages=1,
     ),
     Method(
+        "choco",
+        "Koloskova, Stich, Jaggi, CHOCO-SGD, arXiv 1902.00340",
+        "0",
+        _not,
+        mixing="choco",
+        shape=(4, 1),
+    ),
+    Method(
         "gpipe",
         "Huang et al., GPipe, arXiv 1811.06965",
         "0",

@@ -5,14 +5,15 @@ Does not know: engines, processes, files.
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from stalegrid.codecs import Chosen, Coding, chosen
 from stalegrid.consensus import (
     Mixing,
     MixingSettings,
@@ -44,6 +45,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
+from stalegrid.plans.coded import WITHIN, check_codecs, floating
 from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
@@ -130,7 +132,7 @@ class Plan:
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
         held: bytes that each stage holds at most for batches in flight (graphs, inputs, copies of the parameters), and
-            what corrections and the mixing keep.
+            what corrections, the mixing and codecs keep.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         reduction: what an update makes of the gradients of its micro-batches: their mean or their sum.
@@ -139,6 +141,7 @@ class Plan:
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
         given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
+        codecs: of messages, by the setting that chose them.
     """
 
     method: Method
@@ -164,6 +167,7 @@ class Plan:
     staged: Staged | None = None
     numbers: Numbers | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
+    codecs: Mapping[str, Chosen] = field(default_factory=dict)
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -202,12 +206,6 @@ class Plan:
         averaged = self.mixing.averages_parameters and not self.mixing.timed
         known = averaged and has_name(self.mixing) and self.grid.groups > 1
         return self.turns.matrix.spectral_gap if known else None
-
-    @property
-    def kept_by_mixing(self) -> list[int]:
-        """Bytes that a unit of each stage keeps from one mixing to the next, beside what is under way."""
-        vectors = (Vectors(*each, self.momentum) for each in zip(self.stages, self.trainable, strict=True))
-        return [self.mixing.remembered(self.turns, each) for each in vectors]
 
     @property
     def time_model(self) -> TimeModel | None:
@@ -320,6 +318,13 @@ class Plan:
                 f"{text_of(self.mixing)}); take one by name, or leave it out"
             )
         self.mixing.refuse("lost groups", "engine.on_loss: continue")
+        if self.mixing.sends_differences or any(codec.feedback for codec in self.codecs.values()):
+            raise ConfigError(
+                "what groups know of each other's former messages is not that of a group that was lost or comes back "
+                f"(engine.on_loss: continue, mixing: {self.mixing.text}, codecs: "
+                f"{', '.join(map(str, self.codecs.values())) or 'none'}); take codecs without feedback and another "
+                "mixing, or leave it out"
+            )
         turns = self.turns
         if turns.lag_rule == "ema" or (turns.lag_rule == "delta" and turns.lag >= turns.period):
             raise ConfigError(
@@ -350,6 +355,45 @@ class Plan:
 
     def layouts(self, edge: Edge) -> tuple[Layout, ...]:
         """Return what a message of an edge may consist of: several where there are batches of several shapes."""
+        coding = self.coding(edge)
+        return self._said(edge) if coding is None else coding.coded
+
+    def coding(self, edge: Edge) -> Coding | None:
+        """Return how the messages of an edge are coded; None where they travel as they are."""
+        kind = {**WITHIN, **self.mixing.coded}.get(edge.name)
+        if kind is None or kind not in self.codecs:
+            return None
+        said, codec = self._said(edge), self.codecs[kind]
+        spans = tuple(self._lossy(edge, layout) for layout in said)
+        if not any(map(any, spans)):
+            return None
+        echoed = edge.name in self.mixing.echoed
+        return Coding(codec.codec, codec.feedback, said, spans, echoed, flagged=edge.name == "gradient")
+
+    def remembered(self, stage: int) -> int:
+        """Return the bytes that a unit of a stage keeps of messages that are past, at most."""
+        unsent = dict.fromkeys(range(self.grid.groups), 0)
+        for edge in self.edges():
+            if edge.source.stage == stage and (coding := self.coding(edge)) is not None:
+                unsent[edge.source.group] += coding.unsent
+        return max(unsent.values()) + self.mixing.remembered(self.turns, self._vectors(stage))
+
+    def edges(self) -> Iterator[Edge]:
+        """Yield every edge between units."""
+        return (edge for unit in self.program.units for edge in self.program.inbound(unit))
+
+    def _lossy(self, edge: Edge, layout: Layout) -> tuple[int, ...]:
+        """Return how many elements of each tensor of a message may lose something."""
+        if edge.name == "activation":
+            return floating(layout)
+        if edge.name == "gradient":
+            counts = self.sums if layout else 0  # what a sum counts is no gradient
+            return floating(layout[: len(layout) - counts]) + (0,) * counts
+        first = self.mixing.lossy(edge, self.turns, self._vectors(edge.source.stage))
+        return first, *(0 for _ in layout[1:])
+
+    def _said(self, edge: Edge) -> tuple[Layout, ...]:
+        """Return what units send on an edge, and take, whatever travels in its place."""
         stage = edge.source.stage
         match edge.name:
             case "activation":
@@ -400,8 +444,11 @@ class Plan:
             case name if name == GRADIENT:
                 tied = self._tied(edge)
                 return tied + flat_layout(len(tied), torch.int64)
+        return self.mixing.layout(edge, self.turns, self._vectors(stage))
+
+    def _vectors(self, stage: int) -> Vectors:
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
-        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
+        return Vectors(self.stages[stage], self.trainable[stage], self.momentum, sums)
 
     @property
     def _through(self) -> Through:
@@ -464,6 +511,7 @@ def make_plan(
     view = find_view(method.view if asked.method.view is None else asked.method.view)
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
+    codecs = chosen(asked.codec)
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
@@ -556,7 +604,7 @@ def make_plan(
     vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
     if not has_name(mixing):
         check_mixing(mixing, turns, program, vectors, weights)
-    return Plan(
+    plan = Plan(
         method,
         view,
         mixing,
@@ -572,17 +620,19 @@ def make_plan(
         momentum,
         asked.output.gap,
         trainable,
-        tuple(
-            _held(program, k, view, asked.output.gap, corrections_read, p) + mixing.remembered(turns, vectors[k])
-            for k, p in enumerate(probed)
-        ),
+        tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
         reduction,
         staged=staged,
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),
+        codecs=codecs,
     )
+    plain = turns.lag_rule == "own-current" and turns.sparse == 1.0 and turns.fragments == 1
+    check_codecs(codecs, mixing, list(plan.edges()), plan.coding, momentum=momentum, plain=plain)
+    held = (nbytes + plan.remembered(k) for k, nbytes in enumerate(plan.held))
+    return dataclasses.replace(plan, held=tuple(held))
 
 
 def _given(trials: Sequence[list[Probed]]) -> tuple[tuple[Layout, ...], ...]:

@@ -289,7 +289,7 @@ def make_served_plan(
     method = find(asked.method.name)
     assert isinstance(method, ServerMethod)
     why = f"{method.name} trains learners with parameter servers, not a grid"
-    for group in (asked.grid, asked.mixing):
+    for group in (asked.grid, asked.mixing, asked.codec):
         refuse(group, why)
     for name, fields in GRID.items():
         refuse(getattr(asked, name), why, fields)

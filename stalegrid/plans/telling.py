@@ -49,8 +49,17 @@ def _grid(plan: Plan, engine: str) -> str:
     return (
         f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{_tied(plan)}{frozen}; staleness "
         f"at most {bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing "
-        f"{plan.mixing.text}{gap}"
+        f"{plan.mixing.text}{gap}{_coded(plan)}"
     )
+
+
+def _coded(plan: Plan) -> str:
+    """Say which messages are coded, and what is kept of those that are past."""
+    codecs = ", ".join(f"{kind} {one}" for kind, one in plan.codecs.items())
+    kept = [plan.remembered(stage) for stage in range(plan.grid.stages)]
+    shown = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in kept)
+    remembering = f"; of what is held {shown} MB for messages that are past" if any(kept) else ""
+    return (f"; codecs {codecs}" if codecs else "") + remembering
 
 
 SHOWN = 3
@@ -90,5 +99,6 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "spectral_gap": plan.spectral_gap,
         **plan.membership.plain(),
         "held_at_most": list(plan.held),
-        "kept_by_mixing": plan.kept_by_mixing,
+        "codecs": {kind: str(one) for kind, one in plan.codecs.items()},
+        "remembered_at_most": [plan.remembered(stage) for stage in range(plan.grid.stages)],
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stalegrid.consensus import Averaging, Mixing, Outer, has_name
+from stalegrid.consensus import Averaging, Choco, Mixing, Outer, has_name
 from stalegrid.consensus import NoLoCo as NoLoCoMixing
 from stalegrid.data import Batches, Stream
 from stalegrid.methods import METHODS
@@ -96,6 +96,8 @@ def plain_loop(task: Task, plan: Plan | ServedPlan, device: torch.device) -> Cal
     if precision_of(plan.training).lower is not None and _casts_anew(plan):
         return None  # these loops write weights under a graph, which has casts of those that were there
     common = _common(task, plan, device, around)
+    if plan.codecs:
+        return None if plan.schedule.flush or plan.program.ties.each else _grid(plan, common)
     if plan.schedule.flush:
         return _synchronous(plan, common)
     if plan.program.ties.each:
@@ -319,7 +321,9 @@ def _grid(plan: Plan, common: dict[str, Any]) -> Callable[[], Trained] | None:
             "p": plan.turns.sparse,
             "parts": partial(generator, plan.training.seed, "parts"),
             "planned": plan.updates,
+            "gamma": plan.mixing.gamma if isinstance(plan.mixing, Choco) else None,
         }
+    mixing["codecs"] = {kind: str(codec) for kind, codec in plan.codecs.items()}
     return partial(grid, **mixing, **common)
 
 

@@ -84,6 +84,7 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
         ("gradient-tracking", 2, 1, stale([0, 0])),
         ("sgd", 3, 1, Schedule((1, 1, 1), 1, flush=True)),
         ("data-parallel", 1, 1, Schedule((1,), 1, flush=True)),
+        ("choco", 2, 1, stale([0, 0])),
         ("gpipe", 3, 4, gpipe(3, 4)),
         ("1f1b", 3, 4, one_f_one_b(3, 4)),
     ],

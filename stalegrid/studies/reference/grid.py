@@ -10,7 +10,7 @@ stage k: Xu, Huo and Huang, arXiv 1909.02625.  Lag rules ``delta`` and ``ema`` a
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -21,6 +21,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.studies.reference.between import Rule
+from stalegrid.studies.reference.choco import choco
+from stalegrid.studies.reference.coded import Carried
 from stalegrid.studies.reference.outer import DiLoCo, NoLoCo
 from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
 
@@ -50,6 +52,8 @@ def grid(
     parts: Callable[[int, int], torch.Generator] | None = None,
     planned: int = 0,
     between: Rule | None = None,
+    gamma: float | None = None,
+    codecs: Mapping[str, str] | None = None,
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
     """Train S copies of K stages for N rounds.
@@ -78,6 +82,8 @@ def grid(
         parts: (k, cycle) -> generator that deals out the parameters of stage k for a cycle of mixing turns.
         planned: updates by which the decay of ``ema`` has risen.
         between: how groups mix instead, where they do not average.
+        gamma: that of CHOCO, which then moves parameters in the place of averaging; None for averaging.
+        codecs: of activations, gradients and parameters, by these names: see :class:`Carried`.
         drawing: (s, k, b) -> the context in which a forward draws.
 
     Returns:
@@ -92,6 +98,9 @@ def grid(
     losses: list[list[float]] = [[] for _ in range(S)]
     apart = {(s, k): [outer(p.data) for p in _trained(w[s][k])] for s, k in units} if outer else {}
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
+    Y: deque[dict[tuple[int, int, int], list[Tensor]]] = deque(maxlen=c + 1)  # what arrives of them, by receiver
+    xh = [[[p * 0 for p in _trained(f)] for _ in range(S)] for f in stages]
+    carried = Carried(codecs or {})
     mixings, mean_drift = 0, {u: [torch.zeros_like(value) for value in _mixed(w[u[0]][u[1]], None)] for u in units}
 
     Q = math.ceil(1 / p - 1e-9)
@@ -103,16 +112,30 @@ def grid(
     def mixed() -> dict[tuple[int, int], list[Tensor]]:
         return {(s, k): _mixed(w[s][k], step[s, k] if mix_momentum else None) for s, k in units}
 
+    def arrived(s: int, k: int, y: Tensors) -> Tensors:
+        return tuple(t for t in carried.tensors("activation", (s, k), y) if t is not None)
+
+    def send() -> None:
+        X.append(copy.deepcopy(mixed()))
+        Y.append({})
+        if P is None or "parameters" not in (codecs or {}) or gamma is not None or (n + c + 1) % H or n + c >= N:
+            return
+        takes = P((n + c + 1) // H - 1)
+        for (r, k), values in X[-1].items():
+            trained = len(_trained(w[r][k]))
+            for s in (s for s in range(S) if s != r and takes[s, r] != 0):
+                Y[-1][s, r, k] = carried.parameters((r, s, k), values[:trained]) + values[trained:]
+
     for n in range(N):
         if between is not None:
             between.opened(n, w)
         if not adapt_first:
-            X.append(copy.deepcopy(mixed()))
+            send()
         for k in range(K):
             for s in range(S):
                 # Round 0 fills the pipeline with batches 0 .. m_k; each later round forwards one more.
                 for b in range(m[k] + n if n else 0, min(m[k] + n, N - 1) + 1):
-                    x = flying[s, k - 1, b].y if k else inputs(s, b)
+                    x = arrived(s, k, flying[s, k - 1, b].y) if k else inputs(s, b)
                     with drawing(s, k, b):
                         new = forward(w[s][k], x, k > 0)
                         if k == K - 1:
@@ -123,6 +146,7 @@ def grid(
             g: Gradients = (torch.ones_like(flying[s, K - 1, n].y[0]),)
             for k in reversed(range(K)):
                 g = backward(flying.pop((s, k, n)), g, w[s][k], weights(w[s][k]) if view == "current" else None)
+                g = tuple(carried.tensors("gradient", (s, k), g)) if k else g
         if between is not None:
             between.stepping(n, w)
         for u in units:
@@ -133,11 +157,20 @@ def grid(
         if between is not None:
             between.stepped(n, w)
         if adapt_first:
-            X.append(copy.deepcopy(mixed()))
+            send()
         # Stage by stage where they take turns; turn t of stage k ends at update t H + its offset, or H later without.
         late = [k * H // K if fragments else 0 for k in range(K)]
         turns = {k: -(-(n + 1 - late[k]) // H) - (late[k] == 0) for k in range(K) if (n + 1 - late[k]) % H == 0}
-        if P is not None and n >= c:
+        if P is not None and gamma is not None and (n + 1) % H == 0:
+            for k in range(K):
+                choco(
+                    [_trained(w[s][k]) for s in range(S)],
+                    xh[k],
+                    P((n + 1) // H - 1),
+                    gamma,
+                    lambda q: carried.parameters(None, q),
+                )
+        elif P is not None and gamma is None and n >= c:
             began = {u: [x.phi for x in xs if isinstance(x, NoLoCo)] for u, xs in apart.items()}
             cycle, turn = divmod(mixings, Q)
             mixings += bool(turns)
@@ -161,7 +194,7 @@ def grid(
                     delta = torch.zeros_like(value)
                     for r in range(S):
                         if r != s and share[s, r] != 0:
-                            gap = X[0][r, k][i] - own[i]
+                            gap = Y[0].get((s, r, k), X[0][r, k])[i] - own[i]
                             if i >= len(values) - statistics[k]:
                                 alike = X[0][r, k][i] == X[0][s, k][i]
                                 gap = torch.where(alike | ~gap.isfinite(), 0.0, gap)

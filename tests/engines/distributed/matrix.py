@@ -74,6 +74,12 @@ def configurations(world: int) -> dict[str, Settings]:
             dtype = ("float32", "float64")[(s + k + i) % 2]
             changes = {"corrections": corrections, "dtype": dtype, "lag": s - 1}
             found[f"{s}x{k}-{'-'.join(corrections)}"] = make_settings(s, k, **changes)
+        codecs = {"activation": "int8,feedback", "gradient": "topk=0.2,feedback"} if k > 1 else {}
+        if s > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, parameters="int8,feedback", lag=1, **codecs)
+            found[f"{s}x{k}-choco"] = make_settings(s, k, parameters="topk=0.1", mixing="choco,gamma=0.4", **codecs)
+        elif k > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, **codecs)
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found
