@@ -1,0 +1,152 @@
+"""Test loss of a decoder of text by update: what everybody learns in one, however long it takes.
+
+Does not know: time.
+
+What an update computes follows from the weights, the samples and the schedule, and nothing in it from when a message
+came.  So everybody is trained here in four processes of one machine, at full speed, from the same first weights on the
+same samples, and how long an update takes on other hosts is for others to measure.  Rates are tried with the first
+seed, and all seeds have the best; whoever computes the gradients of a plain loop, but sends them in fewer bits, has its
+rate.  Copies of the parameters are kept on the way and evaluated afterwards.
+
+What was trained is kept in KEPT, a line for each way, rate and seed, and not trained again: an hour now and an hour
+then add up.  Whoever wants all anew removes the file.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import THREADS
+from benchmarks.peers.start import under_torchrun
+from benchmarks.text import EVALUATED, held_out_loss, text
+from benchmarks.workloads import FAR
+from stalegrid.engines.machine import computing
+
+TARGET = 2.35
+"""Test loss a character, in nats.
+
+A plain loop was looked at first, and nothing else: at a rate of 0.001 it had 2.321 after two thirds of its updates.
+"""
+
+UPDATES = {"data_parallel": 480, "local": 600, "grid": 960}
+"""By what is done: who makes an update in less time, from gradients that are worse, makes more of them."""
+
+SEEDS, RATES = 3, (0.0005, 0.001, 0.003)
+KEPT = Path("benchmarks/far-loss.jsonl")
+
+MEAN = "mean gradient"
+"""What DDP computes, and PyTorch's pipelines up to rounding, whatever their schedule: one curve stands for them."""
+
+
+def ahead(by: int) -> str:
+    """Return how many batches every stage runs ahead, where each runs so many ahead of the next one."""
+    return ",".join(str(by * (FAR - 1 - k)) for k in range(FAR))
+
+
+WAYS = {
+    MEAN: ("data_parallel",),
+    "DDP, float16 messages": ("data_parallel", "half"),
+    "DDP, PowerSGD": ("data_parallel", "power"),
+    **{
+        f"K={FAR} {method}, {name}": ("grid", method, optimizer, *options)
+        for name, options in (("M = 4, m = 3 (K-1-k)", (ahead(3), "4")), ("m = 2 (K-1-k)", (ahead(2), "1")))
+        for method, optimizer in (("async-nesterov", "NAdam"), ("pipeoptim", "AdamW"))
+    },
+    **{f"local SGD every {every}": ("local", str(every), "mean") for every in (10, 40)},
+    **{f"DiLoCo every {every}": ("local", str(every), "nesterov") for every in (40, 10)},
+}
+"""Name -> what :mod:`benchmarks.peers.text` is to do."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was learned in one run.
+
+    Args:
+        way: by name.
+        rate: of learning.
+        seed: of weights and samples.
+        losses: on test samples, after every ``EVALUATED`` updates.
+    """
+
+    way: str
+    rate: float
+    seed: int
+    losses: tuple[float, ...]
+
+    @property
+    def updates(self) -> float | None:
+        """Return the updates to the loss, on a line between two evaluations; None if it was not reached."""
+        if self.losses[0] <= TARGET:
+            return float(EVALUATED)
+        for i, (before, after) in enumerate(pairwise(self.losses), 1):
+            if after <= TARGET:
+                return EVALUATED * (i + (before - TARGET) / (before - after))
+        return None
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """Return what is least for the best: the updates to the loss, and then the least loss."""
+        return (float("inf") if self.updates is None else self.updates, min(self.losses))
+
+
+def curves(folder: Path, seeds: Sequence[int]) -> list[Curve]:
+    """Train what has not been trained yet, and return every curve.
+
+    Args:
+        folder: holds the text.
+        seeds: the first of which all rates are tried with.
+
+    Raises:
+        Skipped: there is no text.
+    """
+    text(folder, 0, RATES[0])  # skipped before anything is trained
+    found = _read()
+    for seed in seeds:
+        for way in WAYS:
+            for rate in _rates(found, way, seed):
+                if not any((c.way, c.rate, c.seed) == (way, rate, seed) for c in found):
+                    found.append(_train(folder, way, rate, seed))
+                    with KEPT.open("a") as file:
+                        file.write(json.dumps(asdict(found[-1])) + "\n")
+    return found
+
+
+def chosen(found: Sequence[Curve], way: str, seeds: Sequence[int]) -> list[Curve]:
+    """Return the curves of a way at its best rate, seed by seed."""
+    rate = _best(found, way)
+    return [c for seed in seeds for c in found if (c.way, c.rate, c.seed) == (way, rate, seed)]
+
+
+def _read() -> list[Curve]:
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    records = map(json.loads, lines)
+    return [Curve(**{**record, "losses": tuple(record["losses"])}) for record in records]
+
+
+def _rates(found: Sequence[Curve], way: str, seed: int) -> Sequence[float]:
+    """Return the rates that a way is to be trained with."""
+    if way != MEAN and WAYS[way][0] == "data_parallel":
+        return [_best(found, MEAN)]
+    return [_best(found, way)] if seed else RATES
+
+
+def _best(found: Sequence[Curve], way: str) -> float:
+    """Return the rate that was best with the first seed."""
+    return min((c for c in found if (c.way, c.seed) == (way, 0)), key=lambda c: c.worth).rate
+
+
+def _train(folder: Path, way: str, rate: float, seed: int) -> Curve:
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name)
+        updates = UPDATES[WAYS[way][0]]
+        under_torchrun("text", FAR, folder.resolve(), seed, updates, EVALUATED, rate, out, *WAYS[way])
+        parts = [torch.load(out / f"{rank}.pt") for rank in range(FAR)]
+    task = text(folder, seed, rate)
+    with computing(THREADS):
+        return Curve(way, rate, seed, tuple(held_out_loss(task, [part[n] for part in parts]) for n in parts[0]))
