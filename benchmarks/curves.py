@@ -33,8 +33,8 @@ TARGET = 2.35
 A plain loop was looked at first, and nothing else: at a rate of 0.001 it had 2.321 after two thirds of its updates.
 """
 
-UPDATES = {"data_parallel": 480, "local": 600, "grid": 960}
-"""By what is done: who makes an update in less time, from gradients that are worse, makes more of them."""
+UPDATES, MORE = 480, 960
+"""Of everybody, and of those whose gradients are several updates late: they make an update in less time."""
 
 SEEDS, RATES = 3, (0.0005, 0.001, 0.003)
 KEPT = Path("benchmarks/far-loss.jsonl")
@@ -43,22 +43,29 @@ MEAN = "mean gradient"
 """What DDP computes, and PyTorch's pipelines up to rounding, whatever their schedule: one curve stands for them."""
 
 
-def ahead(by: int) -> str:
-    """Return how many batches every stage runs ahead, where each runs so many ahead of the next one."""
-    return ",".join(str(by * (FAR - 1 - k)) for k in range(FAR))
+def grid(**settings: object) -> tuple[str, ...]:
+    """Return what :mod:`benchmarks.peers.text` is told of a grid of this library."""
+    return ("grid", "AdamW", json.dumps(settings))
 
+
+def _pipeline(method: str, micro_batches: int, staleness: Sequence[int]) -> dict[str, tuple[str, ...]]:
+    name = f"K={FAR} {method}, M = {micro_batches}, m = {','.join(map(str, staleness))}"
+    shape = {"groups": 1, "stages": FAR, "staleness": list(staleness), "micro_batches": micro_batches}
+    return {name: grid(method=method, **shape)}
+
+
+LATE = _pipeline("pipeoptim", 4, (9, 6, 3, 0))
+"""With gradients that are up to three updates late."""
+
+AVERAGED = "local SGD every 40"
 
 WAYS = {
     MEAN: ("data_parallel",),
-    "DDP, float16 messages": ("data_parallel", "half"),
     "DDP, PowerSGD": ("data_parallel", "power"),
-    **{
-        f"K={FAR} {method}, {name}": ("grid", method, optimizer, *options)
-        for name, options in (("M = 4, m = 3 (K-1-k)", (ahead(3), "4")), ("m = 2 (K-1-k)", (ahead(2), "1")))
-        for method, optimizer in (("async-nesterov", "NAdam"), ("pipeoptim", "AdamW"))
-    },
-    **{f"local SGD every {every}": ("local", str(every), "mean") for every in (10, 40)},
-    **{f"DiLoCo every {every}": ("local", str(every), "nesterov") for every in (40, 10)},
+    AVERAGED: ("local", "40", "mean"),
+    "DiLoCo every 40": ("local", "40", "nesterov"),
+    **_pipeline("pipedream", 8, (8, 5, 2, 0)),  # one update late
+    **LATE,
 }
 """Name -> what :mod:`benchmarks.peers.text` is to do."""
 
@@ -144,7 +151,7 @@ def _best(found: Sequence[Curve], way: str) -> float:
 def _train(folder: Path, way: str, rate: float, seed: int) -> Curve:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        updates = UPDATES[WAYS[way][0]]
+        updates = MORE if way in LATE else UPDATES
         under_torchrun("text", FAR, folder.resolve(), seed, updates, EVALUATED, rate, out, *WAYS[way])
         parts = [torch.load(out / f"{rank}.pt") for rank in range(FAR)]
     task = text(folder, seed, rate)

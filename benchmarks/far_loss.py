@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import curves
-from benchmarks.curves import MEAN, SEEDS, TARGET, Curve, chosen
+from benchmarks.curves import AVERAGED, MEAN, SEEDS, TARGET, Curve, chosen
 from benchmarks.far import DELAY, MBIT
 from benchmarks.hosts import Host, hosts
 from benchmarks.measure import Figures, Row, interleave, ratio
@@ -23,16 +23,26 @@ from benchmarks.workloads import FAR
 SAME = {
     **{
         f"torch {kind} M={micro_batches}": ("pipelining", f"{kind}:{micro_batches}")
-        for kind, micro_batches in (("GPipe", 2), ("GPipe", 4), ("1F1B", 4), ("1F1B", 8), ("Interleaved1F1B", 4))
+        for kind, micro_batches in (("GPipe", 2), ("GPipe", 4), ("1F1B", 4), ("Interleaved1F1B", 4))
     },
     "DDP": curves.WAYS[MEAN],
+    "DDP, float16 messages": ("data_parallel", "half"),
 }
-"""Who follows the mean gradient of the same samples, and so learns the same."""
+"""Who follows the mean gradient of the same samples, and so learns the same up to rounding."""
 
-WAYS = SAME | {way: done for way, done in curves.WAYS.items() if way != MEAN}
+MIXING = {"kind": "adapt-then-combine", "topology": "complete", "period": 40}
+GROUPS = {
+    f"S={FAR}, averaging every {MIXING['period']}": curves.grid(method="pipedream", groups=FAR, stages=1, mixing=MIXING)
+}
+"""Local SGD as this library does it: the same numbers, to the bit where that was tried."""
+
+WAYS = SAME | {way: done for way, done in curves.WAYS.items() if way != MEAN} | GROUPS
 """Name -> what :mod:`benchmarks.peers.text` is to do."""
 
-TIMED = {"pipelining": 10, "data_parallel": 10, "local": 80, "grid": 80}
+LEARNED = {way: way for way in curves.WAYS} | dict.fromkeys(SAME, MEAN) | dict.fromkeys(GROUPS, AVERAGED)
+"""Name -> whose curve it has."""
+
+TIMED = {"pipelining": 10, "data_parallel": 10, "local": 40, "grid": 40}
 """Updates that are timed, after as many and before as many; whole periods of whoever averages now and then."""
 
 
@@ -47,7 +57,7 @@ def run(folder: Path, turns: int) -> Row:
     found = curves.curves(folder, seeds)
     with hosts(FAR, MBIT, DELAY) as network:
         seconds = interleave({way: partial(_seconds, network, folder, way) for way in WAYS}, turns)
-    return row({way: chosen(found, MEAN if way in SAME else way, seeds) for way in WAYS}, seconds)
+    return row({way: chosen(found, LEARNED[way], seeds) for way in WAYS}, seconds)
 
 
 def _seconds(network: list[Host], folder: Path, way: str) -> float:

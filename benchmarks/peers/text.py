@@ -5,7 +5,8 @@ FOLDER holds the text.  Ways, with their options:
 * ``data_parallel [HOOK]``: DistributedDataParallel, with ``half`` or ``power`` for gradients;
 * ``local EVERY OUTER``: local SGD or DiLoCo;
 * ``pipelining SCHEDULE:MICRO_BATCHES``: PyTorch's own pipeline;
-* ``grid METHOD OPTIMIZER STALENESS MICRO_BATCHES``: this library's, with numbers of batches separated by commas.
+* ``grid OPTIMIZER SETTINGS``: this library's, with options of :func:`stalegrid.train` in JSON, those of the mixing as
+  one.
 
 Everybody trains on the same samples at every update.  Each process keeps a copy of its parameters after every EVERY
 updates, and writes them to OUT in the end: evaluation is in nobody's time.  Run under torchrun; the first process
@@ -31,7 +32,7 @@ from benchmarks.peers.local import Agreeing
 from benchmarks.peers.pipelining import Pipeline
 from benchmarks.peers.start import leave, tell
 from benchmarks.text import BATCH, CUTS, batches, text
-from stalegrid import GridSettings, OutputSettings
+from stalegrid import GridSettings, MixingSettings, OutputSettings
 from stalegrid.plans.task import Task
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -67,8 +68,10 @@ def main(
     dist.init_process_group("gloo")
     kept = Kept(every)
     if way == "grid":
-        method, optimizer, *more = options
-        seconds = _grid(text(folder, seed, rate, optimizer), seed, updates, out, kept, method, *more)
+        optimizer, settings = options
+        asked = json.loads(settings)
+        asked["mixing"] = MixingSettings(**asked.pop("mixing", {}))
+        seconds = _grid(text(folder, seed, rate, optimizer), seed, updates, out, kept, asked)
     else:
         seconds = _followed(*PEERS[way](text(folder, seed, rate), seed, *options), updates, kept)
     rank = dist.get_rank()
@@ -145,9 +148,7 @@ def _pipelining(task: Task, seed: int, schedule: str) -> tuple[Callable[[int], N
     return update, pipeline.named_parameters
 
 
-def _grid(
-    task: Task, seed: int, updates: int, out: Path, kept: Kept, method: str, staleness: str, micro_batches: str
-) -> dict[int, float]:
+def _grid(task: Task, seed: int, updates: int, out: Path, kept: Kept, settings: dict[str, Any]) -> dict[int, float]:
     def noting(named: list[tuple[str, nn.Parameter]]) -> Optimizer:
         made, counted = task.optimizer_of(named), iter(range(1, updates + 1))
         made.register_step_post_hook(lambda *_: kept.updated(next(counted), named))
@@ -161,15 +162,11 @@ def _grid(
         scheduler=task.scheduler,
         updates=updates,
         seed=seed,
-        method=method,
-        groups=1,
-        stages=dist.get_world_size(),
-        staleness=[int(m) for m in staleness.split(",")],
-        grid=GridSettings(cuts=[str(cut) for cut in CUTS[dist.get_world_size()]]),
-        batch_size=BATCH // int(micro_batches),
-        micro_batches=int(micro_batches),
+        grid=GridSettings(cuts=[str(cut) for cut in CUTS[settings["stages"]]]),
+        batch_size=BATCH // settings["groups"],
         output=OutputSettings(folder=out / "run", log_every=kept.every, evaluate_every=0),
         quiet=True,
+        **settings,
     )
     if dist.get_rank():
         return {}

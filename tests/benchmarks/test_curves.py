@@ -69,10 +69,6 @@ def test_the_best_rate_is_the_one_that_is_there_first_or_else_comes_nearest() ->
     assert curves._best([curve(rate=SLOW, last=TARGET + 2), curve(last=TARGET + 1)], MEAN) == FAST
 
 
-def test_a_stage_runs_as_many_batches_ahead_of_the_next_one_as_any_other() -> None:
-    assert curves.ahead(3) == "9,6,3,0"
-
-
 def test_without_a_text_nothing_is_trained(tmp_path: Path) -> None:
     with pytest.raises(Skipped, match="needs a text"):
         curves.curves(tmp_path, range(1))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import far_loss
-from benchmarks.curves import MEAN, RATES, TARGET, Curve
-from benchmarks.far_loss import SAME, TIMED, WAYS
+from benchmarks import curves, far_loss
+from benchmarks.curves import RATES, TARGET, Curve
+from benchmarks.far_loss import TIMED, WAYS
 from benchmarks.hosts import Host
 from benchmarks.measure import Figures
 from benchmarks.text import EVALUATED
@@ -37,7 +37,7 @@ def test_seconds_to_the_loss_are_updates_times_the_median_of_seconds_and_who_did
     assert row.ratios[0].values == pytest.approx([2 / (2 + place)] * 2)
 
 
-def test_schedules_share_the_curve_of_a_mean_gradient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_who_computes_the_same_shares_a_curve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     @contextmanager
     def none(*_: float) -> Iterator[list[Host]]:
         yield []
@@ -47,11 +47,10 @@ def test_schedules_share_the_curve_of_a_mean_gradient(monkeypatch: pytest.Monkey
         assert updates == 3 * every  # type: ignore[operator]
         return {"seconds": 0.5}
 
-    ways = [MEAN, *(way for way in WAYS if way not in SAME)]
     monkeypatch.setattr(far_loss, "hosts", none)
     monkeypatch.setattr(far_loss, "on_hosts", on_hosts)
     monkeypatch.setattr(
-        far_loss.curves, "curves", lambda _, seeds: [curve(way, seed) for way in ways for seed in seeds]
+        far_loss.curves, "curves", lambda _, seeds: [curve(way, seed) for way in curves.WAYS for seed in seeds]
     )
     row = far_loss.run(tmp_path, 4)
     for way in WAYS:
