@@ -6,10 +6,11 @@ What an update computes follows from the weights, the samples and the schedule, 
 came.  So everybody is trained here in four processes of one machine, at full speed, from the same first weights on the
 same samples, and how long an update takes on other hosts is for others to measure.  Rates are tried with the first
 seed, and all seeds have the best; whoever computes the gradients of a plain loop, but sends them in fewer bits, has its
-rate.  Copies of the parameters are kept on the way and evaluated afterwards.
+rate.  Who has not reached the loss then is trained for twice as long, with all seeds.  Copies of the parameters are
+kept on the way and evaluated afterwards.
 
-What was trained is kept in KEPT, a line for each way, rate and seed, and not trained again: an hour now and an hour
-then add up.  Whoever wants all anew removes the file.
+What was trained is kept in KEPT, a line for each way, rate, seed and number of updates, and not trained again: an hour
+now and an hour then add up.  Whoever wants all anew removes the file.
 """
 
 import json
@@ -34,7 +35,7 @@ A plain loop was looked at first, and nothing else: at a rate of 0.001 it had 2.
 """
 
 UPDATES, MORE = 480, 960
-"""Of everybody, and of those whose gradients are several updates late: they make an update in less time."""
+"""In which rates are tried, and of who has not reached the loss in them at its best rate."""
 
 SEEDS, RATES = 3, (0.0005, 0.001, 0.003)
 KEPT = Path("benchmarks/far-loss.jsonl")
@@ -54,9 +55,6 @@ def _pipeline(method: str, micro_batches: int, staleness: Sequence[int]) -> dict
     return {name: grid(method=method, **shape)}
 
 
-LATE = _pipeline("pipeoptim", 4, (9, 6, 3, 0))
-"""With gradients that are up to three updates late."""
-
 AVERAGED = "local SGD every 40"
 
 WAYS = {
@@ -64,8 +62,7 @@ WAYS = {
     "DDP, PowerSGD": ("data_parallel", "power"),
     AVERAGED: ("local", "40", "mean"),
     "DiLoCo every 40": ("local", "40", "nesterov"),
-    **_pipeline("pipedream", 8, (8, 5, 2, 0)),  # one update late
-    **LATE,
+    **_pipeline("pipedream", 8, (8, 5, 2, 0)),  # gradients are one update late, those of the last stage are not
 }
 """Name -> what :mod:`benchmarks.peers.text` is to do."""
 
@@ -85,6 +82,16 @@ class Curve:
     rate: float
     seed: int
     losses: tuple[float, ...]
+
+    @property
+    def trained(self) -> int:
+        """Return how many updates were made."""
+        return EVALUATED * len(self.losses)
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        """Return what no other curve has."""
+        return (self.way, self.rate, self.seed, self.trained)
 
     @property
     def updates(self) -> float | None:
@@ -107,27 +114,28 @@ def curves(folder: Path, seeds: Sequence[int]) -> list[Curve]:
 
     Args:
         folder: holds the text.
-        seeds: the first of which all rates are tried with.
+        seeds: from 0 on.
 
     Raises:
         Skipped: there is no text.
     """
     text(folder, 0, RATES[0])  # skipped before anything is trained
     found = _read()
+    for way in WAYS:
+        for rate in _tried(found, way):
+            _grow(found, folder, way, rate, 0, UPDATES)
     for seed in seeds:
         for way in WAYS:
-            for rate in _rates(found, way, seed):
-                if not any((c.way, c.rate, c.seed) == (way, rate, seed) for c in found):
-                    found.append(_train(folder, way, rate, seed))
-                    with KEPT.open("a") as file:
-                        file.write(json.dumps(asdict(found[-1])) + "\n")
+            best = _best(found, way)
+            _grow(found, folder, way, best.rate, seed, _enough(best))
     return found
 
 
 def chosen(found: Sequence[Curve], way: str, seeds: Sequence[int]) -> list[Curve]:
     """Return the curves of a way at its best rate, seed by seed."""
-    rate = _best(found, way)
-    return [c for seed in seeds for c in found if (c.way, c.rate, c.seed) == (way, rate, seed)]
+    best = _best(found, way)
+    wanted = [(way, best.rate, seed, _enough(best)) for seed in seeds]
+    return [curve for one in wanted for curve in found if curve.key == one]
 
 
 def _read() -> list[Curve]:
@@ -136,22 +144,34 @@ def _read() -> list[Curve]:
     return [Curve(**{**record, "losses": tuple(record["losses"])}) for record in records]
 
 
-def _rates(found: Sequence[Curve], way: str, seed: int) -> Sequence[float]:
-    """Return the rates that a way is to be trained with."""
-    if way != MEAN and WAYS[way][0] == "data_parallel":
-        return [_best(found, MEAN)]
-    return [_best(found, way)] if seed else RATES
+def _tried(found: Sequence[Curve], way: str) -> Sequence[float]:
+    """Return the rates that a way is to be tried with."""
+    return [_best(found, MEAN).rate] if way != MEAN and WAYS[way][0] == "data_parallel" else RATES
 
 
-def _best(found: Sequence[Curve], way: str) -> float:
-    """Return the rate that was best with the first seed."""
-    return min((c for c in found if (c.way, c.seed) == (way, 0)), key=lambda c: c.worth).rate
+def _best(found: Sequence[Curve], way: str) -> Curve:
+    """Return what was learned at the best rate in the trial."""
+    trials = [c for c in found if (c.way, c.seed, c.trained) == (way, 0, UPDATES)]
+    return min(trials, key=lambda c: c.worth)
 
 
-def _train(folder: Path, way: str, rate: float, seed: int) -> Curve:
+def _enough(trial: Curve) -> int:
+    """Return the updates of all seeds, after the best trial."""
+    return MORE if trial.updates is None else UPDATES
+
+
+def _grow(found: list[Curve], folder: Path, way: str, rate: float, seed: int, updates: int) -> None:
+    """Train, and keep what was learned, if that was not done before."""
+    if any(curve.key == (way, rate, seed, updates) for curve in found):
+        return
+    found.append(_train(folder, way, rate, seed, updates))
+    with KEPT.open("a") as file:
+        file.write(json.dumps(asdict(found[-1])) + "\n")
+
+
+def _train(folder: Path, way: str, rate: float, seed: int, updates: int) -> Curve:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        updates = MORE if way in LATE else UPDATES
         under_torchrun("text", FAR, folder.resolve(), seed, updates, EVALUATED, rate, out, *WAYS[way])
         parts = [torch.load(out / f"{rank}.pt") for rank in range(FAR)]
     task = text(folder, seed, rate)

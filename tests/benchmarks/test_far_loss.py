@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import curves, far_loss
-from benchmarks.curves import RATES, TARGET, Curve
+from benchmarks.curves import RATES, TARGET, UPDATES, Curve
 from benchmarks.far_loss import TIMED, WAYS
 from benchmarks.hosts import Host
 from benchmarks.measure import Figures
@@ -16,7 +16,8 @@ OURS = [way for way, (kind, *_) in WAYS.items() if kind == "grid"]
 
 def curve(way: str, seed: int, more: float = 0.0) -> Curve:
     """Reaches the loss after two evaluations and one for each seed, unless there is more of it."""
-    return Curve(way, RATES[1], seed, (*[TARGET + 1] * (1 + seed), TARGET + more))
+    before = 1 + seed
+    return Curve(way, RATES[1], seed, (*[TARGET + 1] * before, *[TARGET + more] * (UPDATES // EVALUATED - before)))
 
 
 def test_seconds_to_the_loss_are_updates_times_the_median_of_seconds_and_who_did_not_reach_it_is_told() -> None:
