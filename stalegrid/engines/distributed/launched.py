@@ -17,7 +17,7 @@ from typing import TypeVar
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from stalegrid.engines.distributed.interfaces import GLOO, Interface, loopback, named, resolved, towards
-from stalegrid.errors import ConfigError
+from stalegrid.errors import ConfigError, DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -90,11 +90,11 @@ class Launched:
 
         Raises:
             ConfigError: there is none of that name.
-            OSError: none leads there.
+            DeadlineExceeded: none leads there.
         """
         if GLOO in os.environ:
             return named(os.environ[GLOO])
-        return named(loopback()) if self.alone else _patiently(lambda: towards(self.host), patience)
+        return named(loopback()) if self.alone else self._reached(lambda: towards(self.host), patience)
 
     def store(self, interface: Interface, patience: float) -> Store:
         """Return the store that torchrun has, or the first process's own.
@@ -102,20 +102,32 @@ class Launched:
         Args:
             interface: on which this process listens.
             patience: seconds for the store to be there.
+
+        Raises:
+            DeadlineExceeded: nothing answers there.
+            OSError: this process, the first one, cannot listen there.
         """
         theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         timeout = timedelta(seconds=patience)
         if self.rank == 0 and not theirs:
             # Torch itself would listen on every interface.
-            listening = _patiently(lambda: self._listening(interface), patience)
+            # Given up first, so that the reason is told and not that nobody came.
+            listening = _patiently(lambda: self._listening(interface), patience / 2)
             host, port = listening.getsockname()[:2]
             number = listening.detach()
             return TCPStore(
                 host, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=number
             )
         # Torch would write of every attempt that fails.
-        _patiently(lambda: create_connection((self.host, self.port), timeout=patience).close(), patience)
+        self._reached(lambda: create_connection((self.host, self.port), timeout=patience).close(), patience)
         return TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False, multi_tenant=True)
+
+    def _reached(self, look: Callable[[], T], patience: float) -> T:
+        """Return what is found once there is a way; where there is none, say so as whoever waits for this would."""
+        try:
+            return _patiently(look, patience)
+        except OSError as problem:
+            raise DeadlineExceeded(f"nothing answers at {self.where}, for {patience:g} s") from problem
 
     def _listening(self, interface: Interface) -> socket:
         """Return a socket that listens where the others look for this process."""

@@ -11,8 +11,8 @@ import pytest
 
 from stalegrid.engines.distributed import torchrun
 from stalegrid.engines.distributed.interfaces import GLOO, NCCL, Interface, interfaces, loopback, named
-from stalegrid.engines.distributed.launched import Launched
-from stalegrid.errors import ConfigError, DeadlineExceeded
+from stalegrid.engines.distributed.launched import VARIABLES, Launched
+from stalegrid.errors import ConfigError, DeadlineExceeded, EngineError
 
 LOOPS = Interface("lo", "127.0.0.1", True)
 
@@ -90,6 +90,23 @@ def test_libraries_are_told_the_interface_for_as_long_as_processes_talk(monkeypa
     monkeypatch.setenv(GLOO, "wg9")
     with pytest.raises(ConfigError, match="no interface that is up has that name"), torchrun.gathered(10.0):
         pass
+
+
+def test_whoever_finds_no_way_says_so_as_whoever_waits_for_it_would() -> None:
+    port = free("127.0.0.1")
+    with pytest.raises(DeadlineExceeded, match=f"^nothing answers at 127.0.0.1:{port}, for 0.1 s$"):
+        Launched(1, 2, "127.0.0.1", port).store(named(loopback()), 0.1)
+    with pytest.raises(DeadlineExceeded, match=r"^nothing answers at nowhere.invalid:9, for 0.1 s$"):
+        Launched(1, 2, "nowhere.invalid", 9).interface(0.1)
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        launched = Launched(0, 2, "127.0.0.1", taken.getsockname()[1])
+        for name, value in zip(VARIABLES, ("0", "2", "127.0.0.1", str(launched.port)), strict=True):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(EngineError, match=r"cannot meet the others: .*Address already in use"):
+            torchrun.gathered(2.0).__enter__()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave the network")
