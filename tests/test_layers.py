@@ -20,7 +20,7 @@ LAYERS = (
     ("timing", "methods"),
     ("plans",),
     ("agents",),
-    ("engines", "report", "transfer"),
+    ("engines", "report", "transfer", "limits"),
     ("config",),
     ("runs", "planner", "recipes", "doctor"),
     ("train", "studies"),

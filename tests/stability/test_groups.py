@@ -77,7 +77,7 @@ def test_what_is_late_pulls_groups_back_even_where_they_are_equal() -> None:
     recursion = Recursion((Late(1, 1.0),), 0.1, Momentum(momentum=0.5))
     current, delta = (rate_of_groups(recursion, Rounds((STAR,), False, 2, 1, rule)) for rule in (False, True))
     assert current > 1.1 * recursion.largest_rate()
-    assert delta == pytest.approx(recursion.largest_rate(), rel=1e-6)
+    assert delta < recursion.largest_rate() * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("rounds", [Rounds((np.eye(1),)), Rounds((np.eye(1),), lag=2)])
