@@ -20,7 +20,7 @@ ahead of those of their version.
 from collections import Counter
 
 from stalegrid.programs import Schedule
-from stalegrid.stability import Late
+from stalegrid.stability import Late, Momentum, Recursion
 from stalegrid.stages import VIEWS, View, name_of_view
 
 ALL_LATE = ("stashed", "double-buffered")
@@ -58,6 +58,25 @@ def delays(schedule: Schedule, view: type[View], stage: int) -> tuple[Late, ...]
     batches = range(update * micro, (update + 1) * micro)
     late = Counter(update - schedule.version_of(stage, batch) for batch in batches)
     return tuple(Late(d, count / micro, _ahead(schedule, view, stage, d)) for d, count in sorted(late.items()))
+
+
+def factor(schedule: Schedule, view: type[View], stage: int, steps: Momentum) -> float | None:
+    """Return the largest stable rate of a stage by that of one where nothing is late, if all its curvature is late.
+
+    Args:
+        schedule: of the run.
+        view: whose weights forwards use.
+        stage: of which.
+        steps: of SGD.
+
+    Returns:
+        None for a view of the user's own, of which nothing is known, and for predicted weights without momentum.
+    """
+    late = delays(schedule, view, stage) if known(view) else ()
+    if not late or (not steps.momentum and any(part.ahead for part in late)):
+        return None
+    recursion = Recursion(late, 0.0, steps)
+    return recursion.largest_rate() / recursion.at_once().largest_rate()
 
 
 def _ahead(schedule: Schedule, view: type[View], stage: int, delay: int) -> int:

@@ -34,7 +34,7 @@ class Limit:
         staleness: of the stage; the largest of all.
         curvature: the largest of the loss on what is trained there, without weight decay; None where nothing is.
         settled: whether that has settled.
-        differs: curvature along it by differences of gradients, where that is another one by a tenth or more.
+        trusted: whether differences of gradients show it too.
         fresh: the share of it that is of the weights of now.
         alone: largest stable rate of a group by itself; None where it is not known.
         rate: that of all groups, as they mix; None where it is not known.
@@ -47,7 +47,7 @@ class Limit:
     staleness: int
     curvature: float | None = None
     settled: bool = True
-    differs: float | None = None
+    trusted: bool = True
     fresh: float = 0.0
     alone: float | None = None
     rate: float | None = None
@@ -168,9 +168,8 @@ class _Measured:
         return largest(self.losses.hessian(parameters), self.losses.start(parameters, index), self.products)
 
     def _measured(self, limit: Limit, parameters: Sequence[Tensor], top: Top) -> Limit:
-        other = self.losses.by_differences(parameters, top.vector)
-        differs = other if abs(other - top.value) > _UNLIKE * abs(top.value) else None
-        return replace(limit, curvature=top.value, settled=top.settled, differs=differs)
+        trusted = self.losses.error(parameters, top.vector) <= _UNLIKE * abs(top.value)
+        return replace(limit, curvature=top.value, settled=top.settled, trusted=trusted)
 
     def _delays(self, stage: int) -> tuple[Late, ...]:
         return delays(self.plan.schedule, self.plan.view, stage) if known(self.plan.view) else ()
@@ -206,7 +205,7 @@ class _Measured:
         return replace(limit, rate=rate_of_groups(recursion, self.rounds))
 
 
-_UNLIKE = 0.1  # of a curvature, by which differences of gradients show another one
+_UNLIKE = 0.1  # of a curvature, by which differences of gradients may show another one
 
 _NONE = "the loss bends up nowhere: no rate leads to rest, and none is the limit of staleness"
 

@@ -53,11 +53,10 @@ def lines(found: Limits) -> Iterator[str]:
             "estimate where they are unlike late"
         )
     for limit in found.each:
-        if limit.differs is not None:
+        if not limit.trusted:
             yield (
-                f"{_who(limit)}: differences of gradients show a curvature of {limit.differs:.4g} along the same "
-                f"direction, not {limit.curvature:.4g}: there are kinks, or a backward or a hook that cannot be "
-                "differentiated"
+                f"{_who(limit)}: differences of gradients do not show this curvature: a backward of your own, or a "
+                "hook on a gradient, cannot be differentiated, or rounding is coarse (take dtype float64)"
             )
     if not all(limit.settled for limit in found.each):
         yield "not settled: the curvature is at least so large; allow more products"
