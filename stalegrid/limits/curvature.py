@@ -56,8 +56,10 @@ def largest(product: Product, start: Tensor, most: int) -> Top:
         most: products at most.
 
     Raises:
-        ConfigError: a product is not finite.
+        ConfigError: a product is not finite, or there is to be none.
     """
+    if most < 1:
+        raise ConfigError(f"curvature takes at least one product with the Hessian (products: {most})")
     basis: list[Tensor] = [start / start.norm()]
     projected = np.zeros((most, most))
     value, calm = 0.0, 0

@@ -116,6 +116,11 @@ def test_what_autograd_cannot_differentiate_shows_in_differences_of_gradients() 
     assert differences == pytest.approx(plain, rel=1e-5)
 
 
+def test_there_is_at_least_one_product() -> None:
+    with pytest.raises(ConfigError, match=r"at least one product with the Hessian \(products: 0\)"):
+        largest(lambda v: v, start(3), 0)
+
+
 def test_numbers_that_are_none_are_refused() -> None:
     with pytest.raises(ConfigError, match="not finite"):
         largest(lambda v: v * float("nan"), start(3), 5)
