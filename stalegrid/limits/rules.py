@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stalegrid.consensus import NONE, AdaptThenCombine, has_name
+from stalegrid.consensus import NONE, AdaptThenCombine, CombineWhileAdapt, has_name
 from stalegrid.plans import Plan
 from stalegrid.stability import Momentum, Rounds
 from stalegrid.stages import kinds_of, parts_of
 from stalegrid.written import name_of, text_of
+
+OWN_CURRENT, DELTA = "own-current", "delta"
+"""What is made of what is late: neighbours' weights against one's own of now, or what mixing would have changed."""
 
 MOST = 400
 """Numbers in the state of all groups, above which the limit of their mixing takes too long to find."""
@@ -83,11 +86,18 @@ def rounds_of(plan: Plan) -> Rounds | Unknown | None:
         return None
     if not has_name(mixing):
         return Unknown(f"not known with a mixing of your own ({text_of(mixing)})")
-    if not mixing.averages_parameters:
-        return None
+    if mixing.averages_gradients:
+        return None  # all groups have one gradient, and stay equal
+    if type(mixing) not in (CombineWhileAdapt, AdaptThenCombine):
+        return Unknown(f"not known with this mixing ({mixing.name})")
     if plan.momentum:
         return Unknown("not known where momentum is mixed too")
-    return Rounds(turns.matrix.matrices, isinstance(mixing, AdaptThenCombine), turns.period, turns.lag)
+    # What else may be said of turns is not in the map: a rule of another name, or parts of vectors.
+    rule, share = getattr(turns, "lag_rule", OWN_CURRENT), getattr(turns, "sparse", 1.0)
+    if rule not in (OWN_CURRENT, DELTA) or share != 1.0:
+        return Unknown(f"not known with this lag rule ({rule}) and share of every tensor ({share:g})")
+    adapt_first = type(mixing) is AdaptThenCombine
+    return Rounds(turns.matrix.matrices, adapt_first, turns.period, turns.lag, rule == DELTA)
 
 
 def fits(rounds: Rounds, delay: int) -> bool:

@@ -1,5 +1,6 @@
 """The limits of ordinary models, and what of them is not known."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from stalegrid.consensus import CombineWhileAdapt
 from stalegrid.errors import ConfigError
 from stalegrid.limits import Limits, lines, measure_limits, table, warnings
 from stalegrid.limits.losses import Losses
+from stalegrid.limits.rules import Unknown, rounds_of
 from stalegrid.plans import Task
 from stalegrid.seeds import drawing
+from stalegrid.stability import Rounds
 from stalegrid.stages import Stashed
 from tests.cases import CPU, make_plan, make_settings, make_task
 
@@ -185,6 +189,19 @@ def test_groups_that_mix_before_their_step_bear_less() -> None:
     assert alone.left is None
     reduced = found(groups=2, mixing="all-reduce")
     assert all(limit.rate == limit.alone for limit in reduced.each)
+
+
+def test_a_mixing_of_another_rule_is_not_taken_for_a_known_one() -> None:
+    task, given = case(mixing="combine-while-adapt")
+    plan = make_plan(task, make_settings(2, 2, **given))
+    assert isinstance(rounds_of(plan), Rounds)
+    momentum = replace(plan, momentum=True)
+    assert rounds_of(momentum) == Unknown("not known where momentum is mixed too")
+    assert isinstance(rounds_of(replace(plan, mixing=OwnMixing())), Unknown)
+
+
+class OwnMixing(CombineWhileAdapt):
+    """Whatever it does."""
 
 
 def test_what_is_frozen_has_no_limit() -> None:
