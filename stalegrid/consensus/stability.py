@@ -10,8 +10,9 @@ apart, e moves only in rounds, and between a snapshot and the round that adds it
 delay then, and none where H > c.
 """
 
-import math
 from collections.abc import Iterable
+
+from stalegrid.stability import delayed_limit
 
 _ROUNDING = 1e-9  # eigenvalues of matrices whose sums may be off by that much
 
@@ -23,7 +24,7 @@ def delta_limit(lag: int, period: int) -> float:
         lag: c, updates from a snapshot to the round that adds what it makes.
         period: H, updates from one round to the next.
     """
-    return 2.0 * math.sin(math.pi / (2 * (2 * (lag // period) + 1)))
+    return delayed_limit(lag // period)
 
 
 def stable_delta(eigenvalues: Iterable[float], lag: int, period: int) -> bool:

@@ -28,6 +28,8 @@ class OutputSettings(Group):
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
             PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
         callbacks: called with what is told; PACKAGE.MODULE:NAME of your own, or of a class or function that makes one.
+        limits: measure before the start which learning rates every stage bears, and warn where the schedule goes above;
+            takes as long as some hundred backwards (stalegrid limits shows all of it).
         trace: record what every unit did when; written to trace.json, for ui.perfetto.dev; a run that goes on from
             version N writes trace-from-N.json.
     """
@@ -42,4 +44,5 @@ class OutputSettings(Group):
     best: str | None = None
     loggers: list[str] | None = None
     callbacks: list[str] = field(default_factory=list)
+    limits: bool = False
     trace: bool = False

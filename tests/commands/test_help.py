@@ -8,7 +8,7 @@ from stalegrid.cli import COMMANDS, main
 
 Said = pytest.CaptureFixture[str]
 
-WITH_FIELDS = ("train", "compare", "verify", "profile", "plan", "table")
+WITH_FIELDS = ("train", "compare", "verify", "profile", "plan", "limits", "table")
 
 
 def helped(command: str, width: int, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> str:
