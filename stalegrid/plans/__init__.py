@@ -22,7 +22,7 @@ from stalegrid.plans.served import (
 )
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
-from stalegrid.plans.telling import facts, headline
+from stalegrid.plans.telling import dealt_by, facts, headline
 
 __all__ = [
     "ALL",
@@ -39,6 +39,7 @@ __all__ = [
     "cast_model",
     "check_measured",
     "check_share",
+    "dealt_by",
     "facts",
     "fingerprint",
     "grid_of",

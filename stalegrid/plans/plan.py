@@ -24,7 +24,7 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import Counted, Numbers, TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, Owned, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, find_grid
 from stalegrid.methods import schedule as schedule_of
@@ -155,7 +155,7 @@ class Plan:
     sums: bool = False
     membership: Membership = ALL
     staged: Staged | None = None
-    numbers: Numbers | Counted | None = None
+    numbers: Numbers | Owned | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.data import Batches, Stream, TrainingSettings, examples
+from stalegrid.data import Batches, Counted, Numbers, Owned, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
@@ -152,6 +152,7 @@ class ServedPlan:
         corrections: of every gradient.
         training: how much.
         sums: whether the loss is a sum and what it counts.
+        numbers: of the samples of each learner's batches; None where only the data itself can tell.
     """
 
     method: ServerMethod
@@ -166,6 +167,7 @@ class ServedPlan:
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
     sums: bool = False
+    numbers: Numbers | Owned | Counted | None = None
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -361,6 +363,7 @@ def make_served_plan(
         corrections,
         training,
         found.sums,
+        batches.numbers.apart(),
     )
 
 

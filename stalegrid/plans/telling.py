@@ -6,6 +6,7 @@ Does not know: engines, files.
 import dataclasses
 import os
 
+from stalegrid.data import Dealt, Owned
 from stalegrid.observe import Record
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
@@ -74,6 +75,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
             "gradients_an_update": plan.rules.gather,
             "max_staleness": plan.rules.bound,
             "corrections": text_of(plan.corrections),
+            **_dealt(plan),
         }
     return {
         "method": plan.method.name,
@@ -90,4 +92,18 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "spectral_gap": plan.spectral_gap,
         **plan.membership.plain(),
         "held_at_most": list(plan.held),
+        **_dealt(plan),
     }
+
+
+def dealt_by(plan: Plan | ServedPlan) -> Dealt | None:
+    """Return which samples groups, or learners, have for their own; None where they share out each epoch."""
+    return plan.numbers.dealt if isinstance(plan.numbers, Owned) else None
+
+
+def _dealt(plan: Plan | ServedPlan) -> Record:
+    """Return who has how many samples of which label, where groups have samples of their own."""
+    dealt = dealt_by(plan)
+    if dealt is None:
+        return {}
+    return {"dealt": {"labels": list(dealt.labels), "groups": [list(counts) for counts in dealt.counts]}}
