@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from stalegrid.observe import PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.report.dealt import dealt_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -28,6 +29,7 @@ def report(run: Told) -> str:
         _staleness(run) if run.team is None else _served_staleness(run, run.team),
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
+        dealt_section(run.dealt, "group" if run.team is None else "learner"),
         _timeline(run),
         section("Configuration", [table(("setting", "value"), _settings(run.config))]),
     ]
