@@ -100,9 +100,9 @@ def _build_grid(
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if len(plan.turns.members) > 1 else None
-            told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             reported, weights = _weighed(plan)
-            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)
+            told = metrics, plan.epochs, sink, mean, precision_of(plan.training), weights, plan.apart
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told)
         stage = stages[unit.stage]
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training

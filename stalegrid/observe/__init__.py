@@ -8,6 +8,7 @@ from stalegrid.observe.best import Best
 from stalegrid.observe.callbacks import Callback, Stop, find_callbacks, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.displays import in_notebook
+from stalegrid.observe.divergence import JS_DISTANCE, Divergence, class_scores
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
 from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.means import SUMS, MeanReport, measurement
@@ -35,6 +36,7 @@ __all__ = [
     "BEST",
     "CONFIG",
     "INDEX",
+    "JS_DISTANCE",
     "METRICS",
     "MODEL",
     "PREFIX",
@@ -50,6 +52,7 @@ __all__ = [
     "Best",
     "Callback",
     "Dated",
+    "Divergence",
     "EarlyStopping",
     "Item",
     "Logger",
@@ -80,6 +83,7 @@ __all__ = [
     "announce",
     "by_unit",
     "check_saved",
+    "class_scores",
     "count_correct",
     "cursor_kept",
     "find_callbacks",

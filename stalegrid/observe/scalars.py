@@ -3,6 +3,7 @@
 Does not know: loggers.
 """
 
+from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.records import Record
 
@@ -31,5 +32,5 @@ def _of_report(record: Record) -> dict[str, float | None]:
 
 
 def _of_evaluation(record: Record) -> dict[str, float | None]:
-    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance")
+    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance", JS_DISTANCE)
     return {f"test/{name}": record.get(name) for name in names}

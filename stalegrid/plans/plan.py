@@ -55,7 +55,7 @@ from stalegrid.plans.material import (
     make_test,
     precision_of,
 )
-from stalegrid.plans.measured import check_measured
+from stalegrid.plans.measured import check_apart, check_measured
 from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
@@ -132,6 +132,7 @@ class Plan:
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
+        apart: whether it is measured how far groups are apart in what they predict.
         given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
     """
 
@@ -157,6 +158,7 @@ class Plan:
     staged: Staged | None = None
     numbers: Numbers | Owned | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
+    apart: bool = False
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -449,6 +451,7 @@ def make_plan(
     with precision.on(CPU):
         check_test(task, tried, test)
         check_measured(task, tried, test, asked.output.best)
+        check_apart(tried, test, asked.output)
     sums = probed[-1].sums
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(
@@ -501,6 +504,7 @@ def make_plan(
         staged=staged,
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),
+        apart=asked.output.js_distance,
     )
 
 

@@ -316,6 +316,11 @@ def make_served_plan(
             f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
             f"{PIPELINE}); leave evaluation out"
         )
+    if asked.output.js_distance:
+        raise ConfigError(
+            f"learners have no models of their own to be apart (method: {method.name}, output.js_distance: true); "
+            "leave it out"
+        )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
     most = end if method.synchronous else end * rules.gather + 1

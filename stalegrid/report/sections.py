@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.observe import JS_DISTANCE, PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
 from stalegrid.report.dealt import dealt_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
@@ -40,7 +40,11 @@ _GAP = (
     "How far the weights of a stage moved between the forward of a batch and the update that used it: L2 norm, mean "
     "over groups."
 )
-_CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
+_CONSENSUS = (
+    "How far groups are from their mean: the root of the mean squared L2 distance. Where it was measured, how far they "
+    "are apart in what they predict: the root of the mean Jensen-Shannon divergence of their classes' probabilities on "
+    "the test data, in natural units."
+)
 
 
 _SERVED_STALENESS = (
@@ -170,6 +174,9 @@ def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     if points and (run.asked("grid.groups") or 1) > 1:
         title = "Consensus distance over epochs"
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
+    if apart := _points(run.test, "epoch", JS_DISTANCE):
+        title = "Jensen-Shannon distance over epochs"
+        yield title, curves(title, [Curve("Jensen-Shannon distance", apart)], "epochs", "Jensen-Shannon distance")
 
 
 def _timeline(run: Told) -> str:

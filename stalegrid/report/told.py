@@ -18,6 +18,7 @@ from stalegrid.observe import (
     BEST,
     CONFIG,
     INDEX,
+    JS_DISTANCE,
     METRICS,
     MODEL,
     PREFIX,
@@ -273,7 +274,7 @@ _RECORDS = {
     "test": {
         "epoch": NUMBER,
         "seconds": NUMBER,
-        **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", VIRTUAL), Maybe(NUMBER)),
+        **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", JS_DISTANCE, VIRTUAL), Maybe(NUMBER)),
     },
 }
 
