@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stalegrid.agents.apart import Apart
 from stalegrid.agents.evaluation import Evaluation, TestSet, measured
 from stalegrid.agents.replicas import Unlike, counted, mean, squares, unlike
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.watching import Watching
 from stalegrid.objects import LossFunction, Memory, State, by_every_name, call, mapped, spread
 from stalegrid.observe import JS_DISTANCE, Metrics, Record, Sink
@@ -34,6 +35,7 @@ class Observer(Watching):
         metrics: of it, beside loss and accuracy.
         epochs: version -> passes over the data that were trained.
         sink: where observations go.
+        sent: how much units have sent each other.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
         precision: what model and loss compute in, as they do in training; metrics do not.
         weights: of the replicas of a part in their mean, in the order of their owners; alike if left out.
@@ -51,12 +53,13 @@ class Observer(Watching):
         metrics: Metrics,
         epochs: Callable[[int], float],
         sink: Sink,
+        sent: Sent,
         averaged: Callable[[nn.Module], object] | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
         weights: Sequence[float] | None = None,
         apart: bool = False,
     ) -> None:
-        super().__init__(summarise, epochs, sink)
+        super().__init__(summarise, epochs, sink, sent)
         self._weights = [1.0] * len(owners[0]) if weights is None else weights
         self._owners = owners
         self._layouts = layouts
@@ -77,12 +80,18 @@ class Observer(Watching):
 
     def state_dict(self) -> State:
         """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
-        return {"unlike": self._unlike.told, "sink": self._sink.state_dict(), "objects": self._objects.state_dict()}
+        return {
+            "unlike": self._unlike.told,
+            "sink": self._sink.state_dict(),
+            "sent": self._sent.state_dict(),
+            "objects": self._objects.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._unlike.told = state["unlike"]
         self._sink.load_state_dict(state["sink"])
+        self._sent.load_state_dict(state["sent"])
         self._objects.load_state_dict(state["objects"])
 
     @torch.no_grad()
@@ -106,6 +115,7 @@ class Observer(Watching):
             self._averaged(self._model)
         distance = math.sqrt(square / sum(self._weights))  # sqrt(mean over replicas of ||w_s - w_mean||^2)
         self._record = {"version": version, "epoch": self._epochs(version), "consensus_distance": distance}
+        self._record |= self._sent.until(version)
         self._evaluation.begin()
         if self._apart is not None:
             self._apart.begin(vectors, counters)

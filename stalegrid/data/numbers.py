@@ -72,6 +72,10 @@ class Numbers:
             self.kept = epoch, order
         return self.kept[1]
 
+    def samples(self, group: int, update: int) -> int:
+        """Return how many samples a group takes in an update."""
+        return len(self.sizes.share(group, self.division.span(update)[1]))
+
     def of_a_size(self, updates: int) -> list[range]:
         """Return updates by how many samples they take, as many as show all batches; see :class:`Division`."""
         return self.division.of_a_size(updates)
@@ -109,6 +113,10 @@ class Counted:
         share = self.sizes.share(group, self.sizes.together)
         first = update * self.sizes.together
         return range(first + share.start, first + share.stop)
+
+    def samples(self, group: int, update: int) -> int:
+        """Return how many samples a group takes in an update."""
+        return self.sizes.each[group]
 
     def apart(self) -> "Counted":
         """Return them for those who have no data set."""

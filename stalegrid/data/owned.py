@@ -68,6 +68,10 @@ class Owned:
         start = batch % turn * size
         return self._order(group, batch // turn)[start : start + size].clone()
 
+    def samples(self, group: int, update: int) -> int:
+        """Return how many samples a group takes in an update."""
+        return self.sizes.each[group]
+
     def of_a_size(self, updates: int) -> list[range]:
         """Return updates by how many samples they take: all take as many; a pass of the group that has most."""
         return [range(min(updates, max(map(self.updates, range(len(self.sizes.each))))))]

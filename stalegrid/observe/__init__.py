@@ -17,7 +17,19 @@ from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
 from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
 from stalegrid.observe.perplexity import Perplexity
-from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
+from stalegrid.observe.records import (
+    BYTES_SENT,
+    TOTAL,
+    VIRTUAL,
+    Loss,
+    Nowhere,
+    Record,
+    Report,
+    Sink,
+    Tally,
+    count_correct,
+    summarise,
+)
 from stalegrid.observe.results import announce, make_sink, open_folder
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sharing import by_unit, shares
@@ -34,6 +46,7 @@ from stalegrid.observe.wandb import WeightsAndBiases
 
 __all__ = [
     "BEST",
+    "BYTES_SENT",
     "CONFIG",
     "INDEX",
     "JS_DISTANCE",
@@ -42,6 +55,7 @@ __all__ = [
     "PREFIX",
     "SUMMARY",
     "SUMS",
+    "TOTAL",
     "TRACE",
     "UNITS",
     "UNSAVED",

@@ -5,7 +5,7 @@ Does not know: loggers.
 
 from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
-from stalegrid.observe.records import Record
+from stalegrid.observe.records import BYTES_SENT, Record
 
 
 def step(record: Record) -> int:
@@ -28,7 +28,7 @@ def _of_report(record: Record) -> dict[str, float | None]:
     found = {"train/loss": record["loss"], "train/accuracy": record["train_accuracy"], "train/lr": record["lr"]}
     for unit, seen in record["staleness"].items():
         found |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
-    return found
+    return found | {f"sent/{name}": nbytes for name, nbytes in record.get(BYTES_SENT, {}).items()}
 
 
 def _of_evaluation(record: Record) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 Does not know: models, tensors, processes; costs say all about the model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ from stalegrid.consensus import NONE, choose_mixing, find_mixing, kind_of, turns
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.plans import Devices, Gain, check_share
+from stalegrid.plans import Devices, Gain, check_share, mean_of_cycle
 from stalegrid.programs import Grid, Lateral, Program, Schedule
 from stalegrid.stages import View, find_view
 from stalegrid.timing import (
@@ -51,6 +51,7 @@ class Candidate:
         estimate: what it takes.
         memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
         samples_per_second: of all groups together.
+        sent: bytes that units send each other for an update, by kind of edge, on average.
         gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """
 
@@ -61,12 +62,23 @@ class Candidate:
     estimate: Estimate
     memory: tuple[int, ...]
     samples_per_second: float
+    sent: Mapping[str, float]
     gain: Gain | None = None
 
     @property
     def staleness(self) -> tuple[int, ...]:
         """Staleness of each stage in updates, at most."""
         return tuple(self.schedule.bound(k) for k in range(self.schedule.stages))
+
+    @property
+    def bytes_per_update(self) -> float:
+        """Bytes that units send each other for an update."""
+        return sum(self.sent.values())
+
+    @property
+    def bytes_per_sample(self) -> float:
+        """Likewise, for a sample of it."""
+        return self.bytes_per_update / (self.grid.groups * self.settings.training.largest)
 
     @property
     def synchronous(self) -> bool:
@@ -254,8 +266,10 @@ def _of_method(
     view = find_view(asked.view or method.view)
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
+    turns = turns_of(settings.mixing, grid.groups, 1)
+
     def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
+        return mixing.lateral(replace(turns, updates=updates))
 
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
@@ -290,8 +304,9 @@ def _of_method(
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
             memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            sent = mean_of_cycle(program, turns, mixing.lateral, cut.time_model(program).nbytes)
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
+            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, sent, cut.gain)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:

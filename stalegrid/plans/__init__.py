@@ -23,6 +23,7 @@ from stalegrid.plans.served import (
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import dealt_by, facts, headline
+from stalegrid.plans.traffic import Traffic, mean_of_cycle, mean_traffic
 
 __all__ = [
     "ALL",
@@ -36,6 +37,7 @@ __all__ = [
     "ServedPlan",
     "Staged",
     "Task",
+    "Traffic",
     "cast_model",
     "check_measured",
     "check_share",
@@ -48,6 +50,8 @@ __all__ = [
     "make_plan",
     "make_served_plan",
     "make_test",
+    "mean_of_cycle",
+    "mean_traffic",
     "origin_of",
     "plan_of",
     "precision_of",

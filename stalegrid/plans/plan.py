@@ -129,6 +129,7 @@ class Plan:
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         membership: which groups the run is without, by and by.
+        whole: the plan of the same run with all groups; None where that is this one.
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
@@ -155,6 +156,7 @@ class Plan:
     devices: Devices
     sums: bool = False
     membership: Membership = ALL
+    whole: "Plan | None" = None
     staged: Staged | None = None
     numbers: Numbers | Owned | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
@@ -272,7 +274,15 @@ class Plan:
         turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
         program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
-        return dataclasses.replace(self, turns=turns, program=program, membership=membership)
+        return dataclasses.replace(self, turns=turns, program=program, membership=membership, whole=self)
+
+    def at(self, update: int) -> "Plan":
+        """Return the plan of the groups that were there when an update was made."""
+        then = self.membership.until(update)
+        if self.whole is None or then == self.membership:
+            return self
+        whole = self.whole.program
+        return dataclasses.replace(self.whole, program=dataclasses.replace(whole, saves=Saves())).among(then)
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""

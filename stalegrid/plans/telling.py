@@ -7,9 +7,10 @@ import dataclasses
 import os
 
 from stalegrid.data import Dealt, Owned
-from stalegrid.observe import Record
+from stalegrid.observe import TOTAL, Record
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
+from stalegrid.plans.traffic import mean_traffic
 from stalegrid.stages import name_of_view
 from stalegrid.written import text_of
 
@@ -76,6 +77,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
             "max_staleness": plan.rules.bound,
             "corrections": text_of(plan.corrections),
             **_dealt(plan),
+            **_sent(plan),
         }
     return {
         "method": plan.method.name,
@@ -93,7 +95,17 @@ def facts(plan: Plan | ServedPlan) -> Record:
         **plan.membership.plain(),
         "held_at_most": list(plan.held),
         **_dealt(plan),
+        **_sent(plan),
     }
+
+
+def _sent(plan: Plan | ServedPlan) -> Record:
+    """Return the bytes that units send each other for an update of whole batches and for a sample, on average."""
+    found = mean_traffic(plan)
+    total = sum(found.values())
+    sizes = plan.training.sizes(plan.grid.groups)
+    samples = plan.rules.gather * sizes[0] if isinstance(plan, ServedPlan) else sum(sizes)
+    return {"bytes_per_update": {**found, TOTAL: total}, "bytes_per_sample": total / samples}
 
 
 def dealt_by(plan: Plan | ServedPlan) -> Dealt | None:

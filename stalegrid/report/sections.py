@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import JS_DISTANCE, PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.observe import BYTES_SENT, JS_DISTANCE, PREFIX, TOTAL, VIRTUAL, Record, Staleness, Summed, names, shares
 from stalegrid.report.dealt import dealt_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
@@ -30,6 +30,7 @@ def report(run: Told) -> str:
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
         dealt_section(run.dealt, "group" if run.team is None else "learner"),
+        section("Network", [*figures(_sent(run)), *_sent_table(run)], _SENT),
         _timeline(run),
         section("Configuration", [table(("setting", "value"), _settings(run.config))]),
     ]
@@ -39,6 +40,10 @@ def report(run: Told) -> str:
 _GAP = (
     "How far the weights of a stage moved between the forward of a batch and the update that used it: L2 norm, mean "
     "over groups."
+)
+_SENT = (
+    "What units have sent each other, by kind of message: its content, without what a network wraps it in, and without "
+    "what goes to the observer."
 )
 _CONSENSUS = (
     "How far groups are from their mean: the root of the mean squared L2 distance. Where it was measured, how far they "
@@ -177,6 +182,32 @@ def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     if apart := _points(run.test, "epoch", JS_DISTANCE):
         title = "Jensen-Shannon distance over epochs"
         yield title, curves(title, [Curve("Jensen-Shannon distance", apart)], "epochs", "Jensen-Shannon distance")
+
+
+def _sent(run: Told) -> Iterator[tuple[str, str]]:
+    """Yield how many megabytes of which kind had been sent when."""
+    lines = _lines(run)
+    if lines:
+        title = "Megabytes sent over epochs"
+        yield title, curves(title, [Curve(name, points) for name, points in lines.items()], "epochs", "MB")
+
+
+def _lines(run: Told) -> dict[str, list[tuple[float, float]]]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in run.train:
+        for name, nbytes in record.get(BYTES_SENT, {}).items():
+            lines.setdefault(name, []).append((record["epoch"], nbytes / 1e6))
+    if len(lines) == 2:
+        del lines[TOTAL]  # of one kind, which it is
+    return lines if any(nbytes for points in lines.values() for _, nbytes in points) else {}
+
+
+def _sent_table(run: Told) -> list[str]:
+    sent = {} if not run.train else run.train[-1].get(BYTES_SENT) or {}
+    if not sent.get(TOTAL):
+        return []
+    rows = [(name, f"{nbytes:,}", f"{nbytes / run.train[-1]['update']:,.1f}") for name, nbytes in sent.items()]
+    return [table(("messages", "bytes", "bytes an update"), rows, numbers=True)]
 
 
 def _timeline(run: Told) -> str:

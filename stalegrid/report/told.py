@@ -16,6 +16,7 @@ from stalegrid.errors import DataError
 from stalegrid.methods import SERVER_METHODS
 from stalegrid.observe import (
     BEST,
+    BYTES_SENT,
     CONFIG,
     INDEX,
     JS_DISTANCE,
@@ -227,6 +228,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
 
 
+_KIND = Kind("the name of a kind of messages", lambda name: isinstance(name, str))
+
 _NAME = Kind("a text", lambda name: isinstance(name, str))
 
 _INDEX: dict[Any, Any] = {"metadata": {VERSION: TEXT}, "weight_map": {_NAME: TEXT}}
@@ -262,6 +265,7 @@ _RECORDS = {
         "seconds": NUMBER,
         **dict.fromkeys(("loss", "train_accuracy", "samples_per_second", VIRTUAL), Maybe(NUMBER)),
         "lost": Maybe([COUNT]),
+        BYTES_SENT: Maybe({_KIND: COUNT}),
         "staleness": {
             _UNIT: {
                 "histogram": _HISTOGRAM,
@@ -275,6 +279,7 @@ _RECORDS = {
         "epoch": NUMBER,
         "seconds": NUMBER,
         **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", JS_DISTANCE, VIRTUAL), Maybe(NUMBER)),
+        BYTES_SENT: Maybe({_KIND: COUNT}),
     },
 }
 
