@@ -3,10 +3,12 @@
 Does not know: methods, stages' tensors, engines.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.mixing import Mixing, Turns
+from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
 from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
 from stalegrid.consensus.settings import MixingSettings
 from stalegrid.errors import ConfigError
@@ -19,7 +21,8 @@ def find_mixing(kind: Kind) -> Mixing:
     """Return a mixing.
 
     Args:
-        kind: its name, the path ``PACKAGE.MODULE:NAME`` of one, or the mixing itself.
+        kind: its name, with numbers that it has, as in ``NAME,rate=0.5``; the path ``PACKAGE.MODULE:NAME`` of one; or
+            the mixing itself.
 
     Raises:
         ConfigError: there is none of that name, it is no mixing, it cannot be made, or it would be taken for another.
@@ -33,17 +36,43 @@ def find_mixing(kind: Kind) -> Mixing:
         raise ConfigError(
             f"this is no mixing (mixing: {text_of(kind)}, it is: {type(found).__name__}); inherit from stalegrid.Mixing"
         )
+    name, *numbers = (part.strip() for part in found.split(","))
     for mixing in MIXINGS:
-        if mixing.name == found:
-            return mixing
-    raise ConfigError(unknown("mixing", found, [m.name for m in MIXINGS]))
+        if mixing.name == name:
+            return _with(mixing, numbers, found)
+    raise ConfigError(unknown("mixing", name, [m.name for m in MIXINGS]))
+
+
+def _with(mixing: Mixing, numbers: Sequence[str], text: str) -> Mixing:
+    """Return a mixing with the numbers that a text gives it, such as ``rate=0.5``."""
+    known, given = numbers_of(mixing), dict[str, float]()
+    for number in numbers:
+        field, equals, value = number.partition("=")
+        if not known:
+            raise ConfigError(f"{mixing.name} takes no number (mixing: {text!r}); leave it out")
+        if field not in known:
+            raise ConfigError(unknown(f"number of {mixing.name}", field, list(known)))
+        if not equals or field in given:
+            raise ConfigError(f"each number of a mixing is given once (mixing: {text!r}), as in {field}={known[field]}")
+        given[field] = _number(value, f"mixing: {text!r}", field)
+    return replace(mixing, **given) if given else mixing  # type: ignore[type-var]
+
+
+def _number(text: str, where: str, field: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as problem:
+        raise ConfigError(f"{field} takes a number ({where}), as in {field}=0.5") from problem
+    if not math.isfinite(value):
+        raise ConfigError(f"{field} takes a finite number ({where}), as in {field}=0.5")
+    return value
 
 
 def _told_apart(found: Mixing) -> Mixing:
     """Return a mixing, and refuse one that would be taken for one that has a name, here or where it is written down."""
     for mixing in MIXINGS:
-        if type(found) is type(mixing) and not vars(found):
-            return mixing
+        if type(found) is type(mixing) and vars(found).keys() == numbers_of(found).keys():
+            return mixing if found.text == mixing.text else found
         if type(found) is type(mixing) or found.name == mixing.name:
             own = type(found).__qualname__ + "".join(f", {name} set" for name in vars(found))
             raise ConfigError(
@@ -66,7 +95,7 @@ def _made(kind: type[Mixing]) -> Mixing:
 def kind_of(mixing: Mixing, asked: MixingSettings, usual: Kind) -> Kind:
     """Return what names a chosen mixing: its own name, or whatever the user or the method gave for it."""
     # What one of the user's own calls itself does not say where it is.
-    return mixing.name if has_name(mixing) else usual if asked.kind is None else asked.kind
+    return mixing.text if has_name(mixing) else usual if asked.kind is None else asked.kind
 
 
 def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, sizes: Sequence[int] = ()) -> Mixing:

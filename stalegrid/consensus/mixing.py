@@ -4,7 +4,7 @@ Does not know: which mixings there are, other stages, engines.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import ClassVar, Protocol
 
 from stalegrid.consensus.matrices import MixingMatrix, Widening
@@ -112,6 +112,8 @@ class Vectors:
 class Mixing:
     """Groups exchange nothing; inherit and override.
 
+    One that has numbers is a frozen dataclass of them, each with what it is if left out.
+
     Attributes:
         name: as users write it; the path of the class if left out.
         averages_gradients: whether every update takes the mean of all groups' gradients.
@@ -126,6 +128,13 @@ class Mixing:
         # A class that inherits from one that has a name would be taken for it.
         if "name" not in vars(cls):
             cls.name = name_of(cls)
+
+    @property
+    def text(self) -> str:
+        """The name, and those numbers that are not what they are if left out, as users write them."""
+        own: tuple[Field[float], ...] = fields(self) if is_dataclass(self) else ()
+        numbers = [f"{f.name}={getattr(self, f.name)!r}" for f in own if getattr(self, f.name) != f.default]
+        return ",".join([self.name, *numbers])
 
     def lateral(self, turns: Turns) -> Lateral:
         """Return when units exchange.
@@ -158,3 +167,8 @@ class Mixing:
             vectors: of that stage.
         """
         raise NotImplementedError(f"{self.name} sends on {edge}, and must say what")
+
+
+def numbers_of(mixing: Mixing) -> dict[str, float]:
+    """Return the numbers that a mixing has, by name."""
+    return {f.name: getattr(mixing, f.name) for f in fields(mixing)} if is_dataclass(mixing) else {}

@@ -51,7 +51,7 @@ def _grid(plan: Plan, engine: str) -> str:
     return (
         f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{_tied(plan)}{frozen}; staleness "
         f"at most {bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing "
-        f"{plan.mixing.name}{gap}"
+        f"{plan.mixing.text}{gap}"
     )
 
 
@@ -84,7 +84,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "groups": plan.grid.groups,
         "stages": plan.grid.stages,
         "view": name_of_view(plan.view),
-        "mixing": plan.mixing.name,
+        "mixing": plan.mixing.text,
         "cuts": list(plan.partition.names),
         "captured": plan.partition.captured or None,
         "places": plan.partition.places or None,

@@ -1,11 +1,13 @@
 """Which mixing a run has, and when its groups mix."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
 import pytest
 
+from stalegrid.consensus import choose
 from stalegrid.consensus.choose import choose_mixing, find_mixing, turns_of
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing
@@ -39,6 +41,36 @@ def test_a_mixing_of_ones_own_is_given_as_a_class_a_value_or_a_path_of_either() 
     assert type(find_mixing(Own)) is Own
     assert find_mixing(f"{__name__}:MADE") is MADE
     assert type(find_mixing(f"{__name__}:Own")) is Own
+
+
+@dataclass(frozen=True)
+class Numbered(Mixing):
+    """A mixing with numbers."""
+
+    name: ClassVar[str] = "numbered"
+    rate: float = 0.5
+    keep: float = 0.0
+
+
+def test_a_mixing_has_its_numbers_behind_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Numbered()
+    monkeypatch.setattr(choose, "MIXINGS", (NONE, usual))
+    assert find_mixing("numbered") is find_mixing(Numbered()) is find_mixing(Numbered) is usual
+    assert usual.text == "numbered"
+    for one in (find_mixing("numbered, rate=0.25,keep=1"), find_mixing(Numbered(0.25, 1.0))):
+        assert one == Numbered(0.25, 1.0)
+        assert find_mixing(one.text) == one
+        assert one.text == "numbered,rate=0.25,keep=1.0"
+    for kind, text in {
+        "numbered,rat=1": r"unknown number of numbered \(.*'rat'\); did you mean rate\? there are: rate, keep",
+        "numbered,rate": r"given once \(mixing: 'numbered,rate'\), as in rate=0.5",
+        "numbered,rate=1,rate=1": r"each number of a mixing is given once",
+        "numbered,rate=fast": r"rate takes a number \(mixing: 'numbered,rate=fast'\)",
+        "numbered,rate=inf": r"rate takes a finite number",
+        "none,rate=1": r"none takes no number",
+    }.items():
+        with pytest.raises(ConfigError, match=text):
+            find_mixing(kind)
 
 
 @pytest.mark.parametrize(
