@@ -78,6 +78,7 @@ def train(
     dtype: Literal["float32", "float64", "bfloat16"] | None = None,
     precision: Literal["bf16"] | None = None,
     compile: bool | None = None,
+    split: str | None = None,
     engine: Literal["processes", "simulator"] | EngineSettings | None = None,
     processes: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
@@ -146,6 +147,7 @@ def train(
         dtype: that floating parameters and data are cast to; likewise.
         precision: bf16 to compute under autocast, with parameters in float32; likewise.
         compile: whether torch's compiler makes code of the stages; likewise.
+        split: which samples groups or learners have: even, dirichlet=ALPHA, shards=N; likewise.
         engine: processes or simulator, or all that is said of it.
         processes: how many share the units; short for that of the engine.
         device: likewise.

@@ -20,12 +20,13 @@ from stalegrid.agents.keyed import keyed
 from stalegrid.agents.listener import Listener
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Exchange, Hearing, Momentum
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
+from stalegrid.plans import Plan, ServedPlan, Task, Traffic, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import Ledger, Site, Stage, kind_of_stage, makers, options_of
@@ -93,17 +94,18 @@ def _build_grid(
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
+        sent = Sent(Traffic(plan).of, plan.schedule.begins)
         if unit == OBSERVER and staged is not None:
             reported, weights = _weighed(plan)
             bare, tested = cast_model(task, plan.training).to("meta"), task.test is not None
-            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink)
+            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink, sent)
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if len(plan.turns.members) > 1 else None
-            told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             reported, weights = _weighed(plan)
-            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)
+            told = metrics, plan.epochs, sink, sent, mean, precision_of(plan.training), weights, plan.apart
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told)
         stage = stages[unit.stage]
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training

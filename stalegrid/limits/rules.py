@@ -93,9 +93,13 @@ def rounds_of(plan: Plan) -> Rounds | Unknown | None:
     if plan.momentum:
         return Unknown("not known where momentum is mixed too")
     # What else may be said of turns is not in the map: a rule of another name, or parts of vectors.
-    rule, share = getattr(turns, "lag_rule", OWN_CURRENT), getattr(turns, "sparse", 1.0)
+    rule, share = turns.lag_rule, turns.sparse
     if rule not in (OWN_CURRENT, DELTA) or share != 1.0:
         return Unknown(f"not known with this lag rule ({rule}) and share of every tensor ({share:g})")
+    if turns.fragments > 1:
+        return Unknown("not known where stages take turns (mixing.fragments)")
+    if "parameters" in plan.codecs:
+        return Unknown(f"not known where parameters are coded (codec.parameters: {plan.codecs['parameters']})")
     adapt_first = type(mixing) is AdaptThenCombine
     return Rounds(turns.matrix.matrices, adapt_first, turns.period, turns.lag, rule == DELTA)
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from stalegrid.errors import OutputError
 from stalegrid.objects import State
 from stalegrid.observe.displays import Display
+from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.numbers import TOLD, over_units
 from stalegrid.observe.rate import Rate
-from stalegrid.observe.records import VIRTUAL, Record
+from stalegrid.observe.records import BYTES_SENT, TOTAL, VIRTUAL, Record
 from stalegrid.observe.stream import make_console
 from stalegrid.programs import Unit
 
@@ -63,6 +64,10 @@ class ConsoleSink:
         measured = {name: value for name, value in record.items() if name.startswith(PREFIX) and name not in _SHOWN}
         parts += [f"{name.replace('_', ' ', 1)} {value:.4g}" for name, value in measured.items() if value is not None]
         parts += [f"consensus distance {record['consensus_distance']:.3g}"] if self._groups else []
+        apart = record.get(JS_DISTANCE)
+        parts += [f"Jensen-Shannon distance {apart:.3g}"] if apart is not None else []
+        sent = record.get(BYTES_SENT, {}).get(TOTAL)
+        parts += [f"sent {sent / 1e6:.4g} MB"] if sent else []
         self._display.say("  ".join(parts))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:

@@ -294,6 +294,9 @@ Record = dict[str, Any]
 VIRTUAL = "virtual_seconds"
 """The entry of records that were made in virtual time."""
 
+BYTES_SENT, TOTAL = "bytes_sent", "total"
+"""The entry of records with the bytes that units have sent each other, by kind of edge, and what it calls their sum."""
+
 
 class Sink(Protocol):
     """Where observations go."""

@@ -3,9 +3,10 @@
 Does not know: loggers.
 """
 
+from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.numbers import TOLD
-from stalegrid.observe.records import Record
+from stalegrid.observe.records import BYTES_SENT, Record
 
 
 def step(record: Record) -> int:
@@ -30,9 +31,9 @@ def _of_report(record: Record) -> dict[str, float | None]:
         found |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
     for unit, told in record.get(TOLD, {}).items():
         found |= {f"{name}/{unit}": value for name, value in told.items()}
-    return found
+    return found | {f"sent/{name}": nbytes for name, nbytes in record.get(BYTES_SENT, {}).items()}
 
 
 def _of_evaluation(record: Record) -> dict[str, float | None]:
-    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance")
+    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance", JS_DISTANCE)
     return {f"test/{name}": record.get(name) for name in names}

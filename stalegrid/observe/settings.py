@@ -23,6 +23,9 @@ class OutputSettings(Group):
             folder is named.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
             where the view keeps none.
+        js_distance: measure at every evaluation how far groups are apart in what they predict: the root of the mean
+            Jensen-Shannon divergence of their classes' probabilities on the test data; costs a forward of every group's
+            model beside that of their mean.
         best: by what the best model is kept, in model-best.safetensors: test_accuracy, test_NAME of a metric, or with a
             minus where the smallest is best, as -test_loss.
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
@@ -41,6 +44,7 @@ class OutputSettings(Group):
     evaluate_every: float = 1.0
     evaluation: Literal["auto", "whole", "pipeline"] = "auto"
     gap: bool = True
+    js_distance: bool = False
     best: str | None = None
     loggers: list[str] | None = None
     callbacks: list[str] = field(default_factory=list)

@@ -3,7 +3,7 @@
 Does not know: models, tensors, processes; costs say all about the model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,7 +24,7 @@ from stalegrid.consensus import (
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.plans import Devices, Gain, check_share
+from stalegrid.plans import Devices, Gain, check_share, mean_of_cycle
 from stalegrid.programs import Grid, Lateral, Program, Schedule
 from stalegrid.stages import Entry, StageLayout, View, find_view, vectors_of
 from stalegrid.timing import (
@@ -63,6 +63,7 @@ class Candidate:
         estimate: what it takes.
         memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight, vectors of the mixing.
         samples_per_second: of all groups together.
+        sent: bytes that units send each other for an update, by kind of edge, on average.
         gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """
 
@@ -73,12 +74,23 @@ class Candidate:
     estimate: Estimate
     memory: tuple[int, ...]
     samples_per_second: float
+    sent: Mapping[str, float]
     gain: Gain | None = None
 
     @property
     def staleness(self) -> tuple[int, ...]:
         """Staleness of each stage in updates, at most."""
         return tuple(self.schedule.bound(k) for k in range(self.schedule.stages))
+
+    @property
+    def bytes_per_update(self) -> float:
+        """Bytes that units send each other for an update."""
+        return sum(self.sent.values())
+
+    @property
+    def bytes_per_sample(self) -> float:
+        """Likewise, for a sample of it."""
+        return self.bytes_per_update / (self.grid.groups * self.settings.training.largest)
 
     @property
     def synchronous(self) -> bool:
@@ -311,8 +323,9 @@ def _of_method(
                 _memory(program, view, k, cost, vectors) + _remembered(mixing, turns, cost)
                 for k, cost in enumerate(cut.costs)
             ]
+            sent = mean_of_cycle(program, turns, mixing.lateral, cut.time_model(program).nbytes)
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
+            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, sent, cut.gain)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:

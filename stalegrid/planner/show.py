@@ -69,6 +69,8 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
         "sending",
         "staleness",
         "MB a stage",
+        "MB sent",
+        "kB/sample",
     ]
     shown = plain(*heads, *(["measured", "estimated/measured"] if measured else []))
     for i, c in enumerate(found):
@@ -83,6 +85,8 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
             *(f"{share:.0%}" for share in shares),
             _runs(c.staleness),
             _runs([f"{size / 1e6:.3g}" for size in c.memory]),
+            f"{c.bytes_per_update / 1e6:,.4g}",
+            f"{c.bytes_per_sample / 1e3:,.4g}",
         ]
         if measured:
             seen = measured.get(i)

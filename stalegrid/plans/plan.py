@@ -27,7 +27,7 @@ from stalegrid.consensus import (
     kind_of,
     turns_of,
 )
-from stalegrid.data import Counted, Numbers, TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, Owned, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
@@ -59,7 +59,7 @@ from stalegrid.plans.material import (
     make_test,
     precision_of,
 )
-from stalegrid.plans.measured import check_measured
+from stalegrid.plans.measured import check_apart, check_measured
 from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
@@ -137,9 +137,11 @@ class Plan:
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
         reduction: what an update makes of the gradients of its micro-batches: their mean or their sum.
         membership: which groups the run is without, by and by.
+        whole: the plan of the same run with all groups; None where that is this one.
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
+        apart: whether it is measured how far groups are apart in what they predict.
         given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
         codecs: of messages, by the setting that chose them.
     """
@@ -164,10 +166,12 @@ class Plan:
     sums: bool = False
     reduction: Reduction = "mean"
     membership: Membership = ALL
+    whole: "Plan | None" = None
     staged: Staged | None = None
-    numbers: Numbers | Counted | None = None
+    numbers: Numbers | Owned | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
     codecs: Mapping[str, Chosen] = field(default_factory=dict)
+    apart: bool = False
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -304,7 +308,15 @@ class Plan:
         turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
         program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
-        return dataclasses.replace(self, turns=turns, program=program, membership=membership)
+        return dataclasses.replace(self, turns=turns, program=program, membership=membership, whole=self)
+
+    def at(self, update: int) -> "Plan":
+        """Return the plan of the groups that were there when an update was made."""
+        then = self.membership.until(update)
+        if self.whole is None or then == self.membership:
+            return self
+        whole = self.whole.program
+        return dataclasses.replace(self.whole, program=dataclasses.replace(whole, saves=Saves())).among(then)
 
     def check_losing(self) -> None:
         """Check that the groups that are left can go on when one is lost.
@@ -563,6 +575,7 @@ def make_plan(
     with precision.on(CPU):
         check_test(task, tried, test)
         check_measured(task, tried, test, asked.output.best)
+        check_apart(tried, test, asked.output)
     sums = probed[-1].sums
     if sums:
         mixing.refuse("sums", "the loss returns a sum and a count")
@@ -628,6 +641,7 @@ def make_plan(
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),
         codecs=codecs,
+        apart=asked.output.js_distance,
     )
     plain = turns.lag_rule == "own-current" and turns.sparse == 1.0 and turns.fragments == 1
     check_codecs(codecs, mixing, list(plan.edges()), plan.coding, momentum=momentum, plain=plain)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.data import Batches, Stream, TrainingSettings, examples
+from stalegrid.data import Batches, Counted, Numbers, Owned, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
@@ -152,6 +152,7 @@ class ServedPlan:
         corrections: of every gradient.
         training: how much.
         sums: whether the loss is a sum and what it counts.
+        numbers: of the samples of each learner's batches; None where only the data itself can tell.
     """
 
     method: ServerMethod
@@ -166,6 +167,7 @@ class ServedPlan:
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
     sums: bool = False
+    numbers: Numbers | Owned | Counted | None = None
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -314,6 +316,11 @@ def make_served_plan(
             f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
             f"{PIPELINE}); leave evaluation out"
         )
+    if asked.output.js_distance:
+        raise ConfigError(
+            f"learners have no models of their own to be apart (method: {method.name}, output.js_distance: true); "
+            "leave it out"
+        )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
     most = end if method.synchronous else end * rules.gather + 1
@@ -361,6 +368,7 @@ def make_served_plan(
         corrections,
         training,
         found.sums,
+        batches.numbers.apart(),
     )
 
 

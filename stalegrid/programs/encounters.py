@@ -137,6 +137,10 @@ class Encountering(Program):
         """Take note of a message that has arrived: who meets whom depends on it."""
         self.encounters.heard(message.tag.edge, message.tag.index)
 
+    def of_exchange(self, update: int) -> Iterator[Tag]:
+        """Yield nothing: who takes what in an update nobody knows but who does."""
+        yield from ()
+
     def silence(self, agents: Collection[Unit]) -> int:
         """Return for how many steps of others agents may hear nothing: who is done may hear questions alone."""
         askers = self.encounters.askers

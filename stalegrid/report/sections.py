@@ -7,7 +7,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import PREFIX, TOLD, VIRTUAL, Record, Staleness, Summed, names, over_units, shares
+from stalegrid.observe import (
+    BYTES_SENT,
+    JS_DISTANCE,
+    PREFIX,
+    TOLD,
+    TOTAL,
+    VIRTUAL,
+    Record,
+    Staleness,
+    Summed,
+    names,
+    over_units,
+    shares,
+)
+from stalegrid.report.dealt import dealt_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -29,6 +43,8 @@ def report(run: Told) -> str:
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
         section("Exchange", figures(_told(run)), _EXCHANGE),
+        dealt_section(run.dealt, "group" if run.team is None else "learner"),
+        section("Network", [*figures(_sent(run)), *_sent_table(run)], _SENT),
         _timeline(run),
         section("Configuration", [table(("setting", "value"), _settings(run.config))]),
     ]
@@ -41,7 +57,15 @@ _GAP = (
 )
 _EXCHANGE = "What the exchanges of groups have measured, as the mean over the groups of each stage."
 
-_CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
+_SENT = (
+    "What units have sent each other, by kind of message: its content, without what a network wraps it in, and without "
+    "what goes to the observer."
+)
+_CONSENSUS = (
+    "How far groups are from their mean: the root of the mean squared L2 distance. Where it was measured, how far they "
+    "are apart in what they predict: the root of the mean Jensen-Shannon divergence of their classes' probabilities on "
+    "the test data, in natural units."
+)
 
 
 _SERVED_STALENESS = (
@@ -171,6 +195,35 @@ def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     if points and (run.asked("grid.groups") or 1) > 1:
         title = "Consensus distance over epochs"
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
+    if apart := _points(run.test, "epoch", JS_DISTANCE):
+        title = "Jensen-Shannon distance over epochs"
+        yield title, curves(title, [Curve("Jensen-Shannon distance", apart)], "epochs", "Jensen-Shannon distance")
+
+
+def _sent(run: Told) -> Iterator[tuple[str, str]]:
+    """Yield how many megabytes of which kind had been sent when."""
+    lines = _lines(run)
+    if lines:
+        title = "Megabytes sent over epochs"
+        yield title, curves(title, [Curve(name, points) for name, points in lines.items()], "epochs", "MB")
+
+
+def _lines(run: Told) -> dict[str, list[tuple[float, float]]]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in run.train:
+        for name, nbytes in record.get(BYTES_SENT, {}).items():
+            lines.setdefault(name, []).append((record["epoch"], nbytes / 1e6))
+    if len(lines) == 2:
+        del lines[TOTAL]  # of one kind, which it is
+    return lines if any(nbytes for points in lines.values() for _, nbytes in points) else {}
+
+
+def _sent_table(run: Told) -> list[str]:
+    sent = {} if not run.train else run.train[-1].get(BYTES_SENT) or {}
+    if not sent.get(TOTAL):
+        return []
+    rows = [(name, f"{nbytes:,}", f"{nbytes / run.train[-1]['update']:,.1f}") for name, nbytes in sent.items()]
+    return [table(("messages", "bytes", "bytes an update"), rows, numbers=True)]
 
 
 def _told(run: Told) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ import torch
 from stalegrid.checkpoints import (
     FOLDER,
     Checkpoint,
+    check_dealt,
     check_first,
     check_free,
     check_left,
@@ -27,7 +28,7 @@ from stalegrid.limits import BATCHES, PRODUCTS, Limits
 from stalegrid.methods import Method, find
 from stalegrid.observe import tell
 from stalegrid.partition import check_on
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, origin_of, plan_of, precision_of
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, dealt_by, make_batches, origin_of, plan_of, precision_of
 from stalegrid.runs.asked import Asked
 from stalegrid.runs.bearing import exceeded, limits_of
 from stalegrid.runs.fitting import fitted
@@ -164,6 +165,7 @@ def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan |
     with computing(settings.engine.threads, sparing=task.source is not None):
         plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
+    check_dealt(source, None if (dealt := dealt_by(plan)) is None else dealt.digest)
     return plan
 
 

@@ -172,7 +172,7 @@ def halves(named_parameters: Any) -> torch.optim.Optimizer:
         ({"corrections": ["dc-asgd"]}, "not known with this correction (dc-asgd)"),
         ({"corrections": ["pipemare-rate"]}, "not known with this correction (pipemare-rate)"),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, dict) else str(value),
 )
 def test_what_is_not_known_is_said_and_no_number_made_up(changes: dict[str, Any], why: str) -> None:
     shown = found(**changes)

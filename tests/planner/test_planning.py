@@ -257,7 +257,7 @@ def made(rate: float, method: str, windows: tuple[int, ...] = (1,), memory: int 
     schedule = Schedule(windows, micro) if find_grid(method).stale else gpipe(len(windows), micro)
     times = Estimate(batch=1000 / rate, total=1.0, busy=1.0, sending=0.0, actions=1, updated=(1.0,))
     settings = flat(Settings, method=method, groups=1, stages=len(windows))
-    return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate)
+    return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate, {})
 
 
 def test_staleness_must_be_worth_it() -> None:
