@@ -64,6 +64,8 @@ def test_the_fields_that_are_choices() -> None:
         "training.targets",
         "servers.momentum_at",
         "output.evaluation",
+        "method.reduction",
+        "mixing.lag_rule",
     }
 
 
@@ -96,15 +98,18 @@ def test_what_may_be_left_out_is_left_out() -> None:
         "optimizer": ("name", "lr", "momentum", "weight_decay"),
         "method": ("view", "corrections", "rule", "clip", "queues", "staleness"),
         "training": ("dtype", "precision", "epochs", "targets"),
-        "mixing": ("kind",),
+        "mixing": ("kind", "topology", "period", "lag", "lag_rule", "sparse", "fragments"),
         "schedule": ("milestones",),
     }
     assert all(getattr(getattr(config, group), name) is None for group, names in fields.items() for name in names)
 
 
+LEFT_OUT = ("training.dtype", "training.precision", "training.targets", "method.reduction", "mixing.lag_rule")
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in CHOICES if path not in ("training.dtype", "training.precision", "training.targets")],
+    [path for path in CHOICES if path not in LEFT_OUT],
 )
 def test_none_is_no_choice_unless_it_may_be_left_out(path: str) -> None:
     with pytest.raises(ConfigError, match=f"{path} must be one of"):

@@ -255,6 +255,14 @@ class Mixing:
         """
         return NoLateral()
 
+    def cycle(self, turns: Turns) -> int:
+        """Return after how many updates groups send each other as many messages once more.
+
+        Args:
+            turns: of the run.
+        """
+        return turns.period * len(turns.matrix.matrices)
+
     def askers(self, turns: Turns) -> Askers:
         """Return who may ask whom for an exchange, where timing decides when that is answered.
 

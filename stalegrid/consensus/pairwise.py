@@ -101,6 +101,10 @@ class Pairwise(Mixing):
         both = (tuple(r for r in turns.members if r in takes[s] or s in takes[r]) for s in range(turns.groups))
         return Drawn(tuple(both), turns.period, turns.updates, turns.begins, turns.seed)
 
+    def cycle(self, turns: Turns) -> int:
+        """Return after how many updates a unit that is as fast as all asks again."""
+        return InStep(self.askers(turns)).every
+
     def lateral(self, turns: Turns) -> InStep | Recorded:
         """Return the meetings that were recorded, or those of groups that are all equally fast.
 

@@ -323,7 +323,7 @@ def _of_method(
                 _memory(program, view, k, cost, vectors) + _remembered(mixing, turns, cost)
                 for k, cost in enumerate(cut.costs)
             ]
-            sent = mean_of_cycle(program, turns, mixing.lateral, cut.time_model(program).nbytes)
+            sent = mean_of_cycle(program, turns, mixing, cut.time_model(program).nbytes)
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
             yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, sent, cut.gain)
 

@@ -12,10 +12,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from stalegrid.consensus import Turns
+from stalegrid.consensus import Mixing, Turns
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
-from stalegrid.programs import DOOR, Edge, Lateral, Layout, Program, Tag
+from stalegrid.programs import DOOR, Edge, Layout, Program, Tag
 
 OF_BATCHES = ("activation", "gradient", "target")
 """Edges whose messages are as large as batches."""
@@ -63,26 +63,28 @@ def mean_traffic(plan: Plan | ServedPlan) -> dict[str, float]:
     def nbytes(edge: Edge) -> int:
         return _of_batch(plan, edge, sizes)
 
-    return mean_of_cycle(plan.program, plan.turns, plan.mixing.lateral, nbytes)
+    return mean_of_cycle(plan.program, plan.turns, plan.mixing, nbytes)
 
 
-def mean_of_cycle(
-    program: Program, turns: Turns, lateral: Callable[[Turns], Lateral], nbytes: Callable[[Edge], int]
-) -> dict[str, float]:
+def mean_of_cycle(program: Program, turns: Turns, mixing: Mixing, nbytes: Callable[[Edge], int]) -> dict[str, float]:
     """Return the bytes of an update by kind of edge, averaged over as many as it takes until all comes again.
 
     Args:
         program: of a run.
         turns: in which groups mix.
-        lateral: turns -> when groups exchange.
+        mixing: what they exchange.
         nbytes: of every message of an edge.
     """
-    cycle = turns.period * len(turns.matrix.matrices)
+    cycle = mixing.cycle(turns)
     # Once the pipeline is full, and neighbours are there however late they are.
     filled = max(turns.lag + 1, program.schedule.windows[0])
     first = program.schedule.begins + -(-filled // cycle) * cycle
-    whole = lateral(dataclasses.replace(turns, updates=first + cycle))
-    program = dataclasses.replace(program, updates=first + cycle, lateral=whole)
+    # Longer than what is counted: towards the end of a run there may be less.
+    last = first + 2 * cycle
+    whole = mixing.lateral(dataclasses.replace(turns, updates=last, meetings=None))
+    # Known beforehand, also where a run is led by what happens.
+    known = {field.name: getattr(program, field.name) for field in dataclasses.fields(Program)}
+    program = Program(**{**known, "updates": last, "lateral": whole})
     found, edges = Counter[str](), dict[Edge, int]()
     for update in range(first, first + cycle):
         found += _summed(program.of_batches(update), nbytes, edges)

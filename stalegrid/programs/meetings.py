@@ -136,7 +136,7 @@ class InStep:
 
     def crossing(self, tag: Tag) -> range:
         """Return the version at which a message is under way: taken after the update that follows."""
-        sent = self._first + tag.index * self._every + (tag.edge.name == ANSWER)
+        sent = self._first + tag.index * self.every + (tag.edge.name == ANSWER)
         return range(sent + 1, sent + 2)
 
     @property
@@ -144,13 +144,13 @@ class InStep:
         return self.askers.period - 1
 
     @property
-    def _every(self) -> int:
+    def every(self) -> int:
         """Updates from a question to the next: a multiple of the period in which an answer comes."""
         return self.askers.period * -(-2 // self.askers.period)
 
     def _asked(self, unit: Unit, update: int) -> Question | None:
         """Return what a unit asks after an update, if anything: nothing that would not be answered before the end."""
-        number, rest = divmod(update - self._first, self._every)
+        number, rest = divmod(update - self._first, self.every)
         there = self.askers.begins <= update < self.askers.updates - 2
         return self.askers.asked(unit, number) if there and number >= 0 and rest == 0 else None
 

@@ -347,7 +347,7 @@ def test_the_number_of_servers_changes_no_bit(method: str, n: int | None, change
     for servers in (2, 5, TENSORS):
         many = record(task, changed(settings, servers=servers))
         compare(many.outcome(), one.outcome())
-        unlike = {"held"}  # of one server, whose shard is smaller
+        unlike = {"held", "bytes_sent"}  # of one server, whose shard is smaller; and each is told whose turn it is
         assert [{k: v for k, v in r.items() if k not in unlike} for r in many.records] == [
             {k: v for k, v in r.items() if k not in unlike} for r in one.records
         ]

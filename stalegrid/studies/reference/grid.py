@@ -99,7 +99,7 @@ def grid(
     apart = {(s, k): [outer(p.data) for p in _trained(w[s][k])] for s, k in units} if outer else {}
     X: deque[dict[tuple[int, int], list[Tensor]]] = deque(maxlen=c + 1)  # rounds n-c .. n
     Y: deque[dict[tuple[int, int, int], list[Tensor]]] = deque(maxlen=c + 1)  # what arrives of them, by receiver
-    xh = [[[p * 0 for p in _trained(f)] for _ in range(S)] for f in stages]
+    xh = [[[p.data * 0 for p in _trained(f)] for _ in range(S)] for f in stages]
     carried = Carried(codecs or {})
     mixings, mean_drift = 0, {u: [torch.zeros_like(value) for value in _mixed(w[u[0]][u[1]], None)] for u in units}
 
@@ -164,7 +164,7 @@ def grid(
         if P is not None and gamma is not None and (n + 1) % H == 0:
             for k in range(K):
                 choco(
-                    [_trained(w[s][k]) for s in range(S)],
+                    [[p.data for p in _trained(w[s][k])] for s in range(S)],
                     xh[k],
                     P((n + 1) // H - 1),
                     gamma,
