@@ -179,6 +179,14 @@ METHODS = (
         shape=(4, 1),
     ),
     Method(
+        "choco",
+        "Koloskova, Stich, Jaggi, CHOCO-SGD, arXiv 1902.00340",
+        "0",
+        _not,
+        mixing="choco",
+        shape=(4, 1),
+    ),
+    Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",
         "0",
@@ -196,14 +204,6 @@ METHODS = (
         shape=(2, 1),
         stale=False,
         max_stages=1,
-    ),
-    Method(
-        "choco",
-        "Koloskova, Stich, Jaggi, CHOCO-SGD, arXiv 1902.00340",
-        "0",
-        _not,
-        mixing="choco",
-        shape=(4, 1),
     ),
     Method(
         "gpipe",
