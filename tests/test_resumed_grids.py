@@ -92,7 +92,7 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
 
 
 UNLIKE = {"groups": 3, "stages": 2, "cuts": CUTS[2], "method": "pham-ahn"}
-RULES: dict[str, stalegrid.MixingSettings] = {
+REMEMBERING: dict[str, stalegrid.MixingSettings] = {
     "push-sum": stalegrid.MixingSettings(kind="push-sum", topology="0>1,1>2,2>0,0>2", period=2),
     "exact-diffusion": stalegrid.MixingSettings(kind="exact-diffusion", topology="0-1,1-2"),
     "gradient-tracking": stalegrid.MixingSettings(kind="gradient-tracking", topology="0-1,1-2", period=3),
@@ -100,11 +100,11 @@ RULES: dict[str, stalegrid.MixingSettings] = {
 
 
 @pytest.mark.parametrize("engine", ["simulator", "processes"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", REMEMBERING)
 def test_what_a_rule_remembers_is_saved(rule: str, engine: Any, tmp_path: Path) -> None:
-    whole = train(tmp_path / "run", 4, engine, mixing=RULES[rule], **UNLIKE)
+    whole = train(tmp_path / "run", 4, engine, mixing=REMEMBERING[rule], **UNLIKE)
     for version in (4, 8):
-        check_resumed(whole, version, engine, every=4, mixing=RULES[rule], **UNLIKE)
+        check_resumed(whole, version, engine, every=4, mixing=REMEMBERING[rule], **UNLIKE)
 
 
 RULED: list[dict[str, Any]] = [

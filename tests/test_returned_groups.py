@@ -132,8 +132,8 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
             version = max(one.begins, n - staleness)
             gradients[s] = one.gradient(version, lambda model, x=x, y=y: task.loss(model(*x), y))
         if kind == "all-reduce":
-            parts = zip(*gradients.values(), strict=True)
-            means = [sum(some[1:], torch.zeros_like(some[0]) + some[0]) / len(there) for some in parts]
+            each = zip(*gradients.values(), strict=True)
+            means = [sum(some[1:], torch.zeros_like(some[0]) + some[0]) / len(there) for some in each]
             gradients = dict.fromkeys(there, means)
         if kind == "combine-while-adapt":
             shared.update({(s, n): every[s].weights() for s in there})

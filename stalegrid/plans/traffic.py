@@ -81,7 +81,7 @@ def mean_of_cycle(program: Program, turns: Turns, mixing: Mixing, nbytes: Callab
     first = program.schedule.begins + -(-filled // cycle) * cycle
     # Longer than what is counted: towards the end of a run there may be less.
     last = first + 2 * cycle
-    whole = mixing.lateral(dataclasses.replace(turns, updates=last, meetings=None))
+    whole = mixing.lateral(dataclasses.replace(turns, updates=last, late=(), meetings=None))
     # Known beforehand, also where a run is led by what happens.
     known = {field.name: getattr(program, field.name) for field in dataclasses.fields(Program)}
     program = Program(**{**known, "updates": last, "lateral": whole})
@@ -120,7 +120,9 @@ def _served(plan: ServedPlan) -> dict[str, int]:
         "weights": [Edge("weights", shard, learner) for shard in shards],
         "turn": [Edge("turn", DOOR, shard) for shard in shards[1:]],
     }
-    return {name: plan.rules.gather * sum(_plain(plan.layout(e)) for e in of) for name, of in edges.items() if of}
+    return {
+        name: plan.rules.gather * sum(_plain(plan.shapes.layout(e)) for e in of) for name, of in edges.items() if of
+    }
 
 
 def _plain(layout: Layout) -> int:
