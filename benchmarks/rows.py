@@ -26,6 +26,7 @@ from benchmarks import (
     large,
     memory,
     precision,
+    precision_loss,
     prediction,
     scale,
     server,
@@ -65,6 +66,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
 TRAINED: dict[str, Callable[[Path, int], Row]] = {
     "time-to-accuracy": time_to_accuracy.run,
     "far-loss": far_loss.run,
+    "precision-loss": precision_loss.run,
 }
 """Rows on real data, which want to know where it is."""
 

@@ -27,12 +27,14 @@ CONTEXT, BATCH = 64, 16
 EVALUATED = 40
 """Updates between two evaluations: whole periods of whoever averages now and then."""
 
+TESTED = 256
+"""Samples of the test set, its first ones."""
+
 LAYERS, WIDTH, HEADS = 8, 128, 4
-CUTS = {4: (3, 5, 7), 8: (2, 3, 4, 5, 6, 7, 8)}
+CUTS: dict[int, tuple[int, ...]] = {1: (), 2: (5,), 4: (3, 5, 7), 8: (2, 3, 4, 5, 6, 7, 8)}
 """The children that begin the later parts, by the number of parts."""
 
 _WARM = 50  # updates in which the rate grows to what it then is
-_TESTED = 256  # samples of the test set
 
 
 class Embedding(nn.Module):
@@ -141,5 +143,5 @@ def held_out_loss(task: Task, states: Iterable[dict[str, Tensor]]) -> float:
     task.model.load_state_dict({name: value for state in states for name, value in state.items()})
     assert task.test is not None
     slices = Slices(task.test, BATCH)
-    losses: list[Any] = [task.loss(task.model(*slices[i][0]), slices[i][1]) for i in range(_TESTED // BATCH)]
+    losses: list[Any] = [task.loss(task.model(*slices[i][0]), slices[i][1]) for i in range(TESTED // BATCH)]
     return float(torch.stack(losses).mean())

@@ -4,6 +4,7 @@ from stalegrid.loading import loading
 
 with loading():
     from stalegrid.checkpoints import CheckpointSettings
+    from stalegrid.codecs import CodecSettings
     from stalegrid.config import Settings
     from stalegrid.consensus import (
         AdaptThenCombine,
@@ -12,6 +13,7 @@ with loading():
         Mixing,
         MixingSettings,
         Turns,
+        UsualTurns,
         Vectors,
     )
     from stalegrid.data import ArrayDataset, CropAndFlip, TrainingSettings, pad_to
@@ -77,6 +79,7 @@ __all__ = [
     "ArrayDataset",
     "Callback",
     "CheckpointSettings",
+    "CodecSettings",
     "CombineWhileAdapt",
     "ConfigError",
     "Correction",
@@ -128,6 +131,7 @@ __all__ = [
     "Turns",
     "Unit",
     "Update",
+    "UsualTurns",
     "Vectors",
     "View",
     "WeightAverage",

@@ -31,6 +31,7 @@ SHORT = {
     "seed": "training.seed",
     "dtype": "training.dtype",
     "precision": "training.precision",
+    "split": "training.split",
     "compile": "training.compile",
     "processes": "engine.processes",
     "device": "engine.device",

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.checkpoints import CheckpointSettings
+from stalegrid.codecs import CodecSettings
 from stalegrid.config import SHORT, Settings
 from stalegrid.consensus import Mixing, MixingSettings, Topology
 from stalegrid.data import (
@@ -77,6 +78,7 @@ def train(
     dtype: Literal["float32", "float64", "bfloat16"] | None = None,
     precision: Literal["bf16"] | None = None,
     compile: bool | None = None,
+    split: str | None = None,
     engine: Literal["processes", "simulator"] | EngineSettings | None = None,
     processes: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
@@ -84,6 +86,7 @@ def train(
     out: Path | str | None = None,
     evaluation: Literal["auto", "whole", "pipeline"] | None = None,
     grid: GridSettings | None = None,
+    codec: CodecSettings | None = None,
     servers: int | ServerSettings | None = None,
     training: TrainingSettings | None = None,
     devices: DeviceSettings | None = None,
@@ -131,7 +134,7 @@ def train(
         staleness: m_k per stage in batches; short for that of the method.
         view: which weights a late backward sees, by name or as a class; likewise.
         corrections: of gradients and learning rates, by name or as what makes them; likewise.
-        micro_batches: M, batches an update averages over; likewise.
+        micro_batches: M, batches an update is made of; likewise.
         mixing: what groups exchange, by name or as a mixing of your own, or all that is said of it.
         topology: who mixes with whom: a name, an edge list, a graph or a matrix; short for that of the mixing.
         learners: of methods with parameter servers; short for that of the servers.
@@ -144,6 +147,7 @@ def train(
         dtype: that floating parameters and data are cast to; likewise.
         precision: bf16 to compute under autocast, with parameters in float32; likewise.
         compile: whether torch's compiler makes code of the stages; likewise.
+        split: which samples groups or learners have: even, dirichlet=ALPHA, shards=N; likewise.
         engine: processes or simulator, or all that is said of it.
         processes: how many share the units; short for that of the engine.
         device: likewise.
@@ -151,6 +155,7 @@ def train(
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
         evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
         grid: the units, and where the model is cut.
+        codec: how messages are made smaller.
         servers: how many parameter servers, or all that is said of them.
         training: how much.
         devices: what they are like, or shall be taken to be like.

@@ -36,7 +36,8 @@ CUTS: dict[int, list[str]] = {1: [], 2: ["norm2"], 3: ["conv2", "dropout2"], 4: 
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
-    "async-nesterov": partial(torch.optim.NAdam, lr=0.01, betas=(0.99, 0.999), decoupled_weight_decay=True)
+    name: partial(torch.optim.NAdam, lr=0.01, betas=(0.99, 0.999), decoupled_weight_decay=True)
+    for name in ("async-nesterov", "asyncmesh")
 }
 """What a method asks for instead of momentum SGD."""
 

@@ -106,7 +106,7 @@ def test_methods_lists_citations(capsys: Said) -> None:
     for word in ("pham-ahn", "arXiv 2509.05679", "data-parallel", "gpipe", "1f1b", "sgd"):
         assert word in shown
     (memory,) = (line.split() for line in shown.splitlines() if line.startswith(" dsp") and "min" in line)
-    assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0"
+    assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0 0 0 0 0"
 
 
 def test_a_method_is_described_with_what_to_cite(capsys: Said) -> None:

@@ -64,6 +64,8 @@ def test_the_fields_that_are_choices() -> None:
         "training.targets",
         "servers.momentum_at",
         "output.evaluation",
+        "method.reduction",
+        "mixing.lag_rule",
     }
 
 
@@ -96,15 +98,18 @@ def test_what_may_be_left_out_is_left_out() -> None:
         "optimizer": ("name", "lr", "momentum", "weight_decay"),
         "method": ("view", "corrections", "rule", "clip", "queues", "staleness"),
         "training": ("dtype", "precision", "epochs", "targets"),
-        "mixing": ("kind",),
+        "mixing": ("kind", "topology", "period", "lag", "lag_rule", "sparse", "fragments"),
         "schedule": ("milestones",),
     }
     assert all(getattr(getattr(config, group), name) is None for group, names in fields.items() for name in names)
 
 
+LEFT_OUT = ("training.dtype", "training.precision", "training.targets", "method.reduction", "mixing.lag_rule")
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in CHOICES if path not in ("training.dtype", "training.precision", "training.targets")],
+    [path for path in CHOICES if path not in LEFT_OUT],
 )
 def test_none_is_no_choice_unless_it_may_be_left_out(path: str) -> None:
     with pytest.raises(ConfigError, match=f"{path} must be one of"):
@@ -266,8 +271,8 @@ def test_a_configuration_says_what_was_chosen_and_what_everybody_asks_for() -> N
     said = {f"{group}.{field}" for group, fields in usual.items() for field in fields}
     assert said == {path for path in ALWAYS if at(RunConfig(), path) is not None and path != "output.folder"}
     changed = RunConfig.of({"mixing": {"period": 2}, "out": "runs", "seed": 0}).plain()
-    assert changed["mixing"] == {"topology": "ring", "period": 2}
-    assert {**changed, "mixing": usual["mixing"]} == usual
+    assert changed["mixing"] == {"period": 2}
+    assert {**changed, "mixing": {}} == {**usual, "mixing": {}}
 
 
 class Shrinking(Correction):
@@ -378,7 +383,7 @@ def test_the_configuration_of_a_run_runs_again_to_the_same_bits(name: str, tmp_p
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_what_a_plan_settles_is_settled_once_and_for_all(method: Any) -> None:
-    asked = RunConfig.of({"method": method.name, "updates": 2})
+    asked = RunConfig.of({"method": method.name, "updates": max(12, 2 * method.turns.period)})
     task = make_task(asked)
     settled = plan_of(task, asked).settled(asked)
     plain = settled.plain()

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from benchmarks.workloads import Cast, ChannelsLast
+from stalegrid.methods import find_grid
+from stalegrid.studies.loops import OWN
 from tests.cases import (
+    OPTIMIZERS,
     OTHER_OPTIMIZERS,
     Net,
     build,
+    changed,
     hold_to_the_loop,
     make_plan,
     make_settings,
     make_task,
     record_simulator,
+    run_simulator,
 )
 
 SHAPES = list(product((1, 2, 3), (1, 2, 3)))
@@ -79,9 +84,145 @@ def test_mixed_momentum(period: int, lag: int, mixing: str) -> None:
     hold(3, 2, momentum=True, topology="star", mixing=mixing, period=period, lag=lag)
 
 
+RULES = ("push-sum", "exact-diffusion", "gradient-tracking")
+UNLIKE = "0>1,1>2,2>0,0>2"
+"""Directed, with more edges out of one group, and into another one, than of others."""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "groups", "stages", "view", "rule"),
+    [("float32", 2, 1, "stashed", "push-sum"), ("float32", 2, 2, "stashed", "exact-diffusion")]
+    + [("float32", 3, 1, "current", "gradient-tracking")]
+    + [
+        pytest.param(dtype, s, k, VIEWS[(s + k) % 2], rule, marks=pytest.mark.thorough)
+        for dtype, (s, k), rule in product(("float32", "float64"), SHAPES, RULES)
+    ],
+)
+def test_rules_that_do_more_than_average(dtype: str, groups: int, stages: int, view: str, rule: str) -> None:
+    hold(groups, stages, view=view, mixing=rule, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [("push-sum", {"topology": UNLIKE, "period": 2})]
+    + [
+        pytest.param(rule, changes, marks=pytest.mark.thorough)
+        for rule, changes in (
+            ("push-sum", {"topology": UNLIKE}),
+            ("push-sum", {"topology": UNLIKE, "staleness": [5, 0], "view": "current"}),
+            ("push-sum", {"topology": "star"}),
+            ("push-sum", {"topology": "directed-exponential"}),
+            ("push-sum", {"topology": "one-peer-exponential"}),
+            ("exact-diffusion", {"topology": "0-1,1-2"}),
+            ("exact-diffusion", {"batch_size": [4, 2, 6]}),
+            ("gradient-tracking", {"period": 2}),
+            ("gradient-tracking", {"topology": "0-1,1-2", "period": 3}),
+            ("gradient-tracking", {"topology": "one-peer-exponential"}),
+            ("gradient-tracking", {"batch_size": [4, 2, 6]}),
+        )
+    ],
+    ids=str,
+)
+def test_rules_on_other_graphs_and_in_rarer_rounds(rule: str, changes: dict[str, Any]) -> None:
+    hold(3, 2, mixing=rule, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_with_other_optimizers(rule: str, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    topology = {"topology": UNLIKE} if rule == "push-sum" else {}
+    hold(3, 2, {"optimizer": optimizer, "scheduler": None}, mixing=rule, **topology)
+
+
 def test_mixed_momentum_of_adam() -> None:
     adam = partial(torch.optim.Adam, lr=0.01)
     hold(3, 2, {"optimizer": adam, "scheduler": None}, momentum=True, lag=1)
+
+
+OUTER = [
+    ("outer", {"period": 2}),
+    ("outer,rate=0.5,momentum=0.5,keep=0.5", {"period": 3, "lag": 2, "fragments": True}),
+    ("noloco", {"period": 2}),
+    ("noloco,rate=0.5,momentum=0.3", {"period": 3, "fragments": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("groups", "stages", "kind", "changes"),
+    [(s, k, *way) for (s, k), way in zip([(1, 2), (3, 3), (2, 1), (3, 2)], OUTER, strict=True)],
+)
+def test_outer_optimizer(groups: int, stages: int, kind: str, changes: dict[str, Any]) -> None:
+    hold(groups, stages, mixing=kind, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("groups", "stages"), SHAPES)
+@pytest.mark.parametrize(("kind", "changes"), OUTER)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outer_optimizers_on_every_grid(
+    groups: int, stages: int, kind: str, changes: dict[str, Any], dtype: str
+) -> None:
+    hold(groups, stages, mixing=kind, dtype=dtype, view=VIEWS[(groups + stages) % 2], **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("topology", ["ring", "star", "one-peer-exponential", "random-pairs", "complete"])
+@pytest.mark.parametrize("kind", ["outer", "noloco", "adapt-then-combine"])
+@pytest.mark.parametrize("groups", [3, 4])
+def test_outer_optimizers_of_those_who_are_joined(groups: int, topology: str, kind: str) -> None:
+    hold(groups, 2, mixing=kind, topology=topology, period=2, fragments=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["outer", "outer,momentum=0.0,keep=1.0"])
+def test_outer_optimizers_of_groups_of_unlike_speed(kind: str) -> None:
+    hold(3, 2, mixing=kind, period=3, lag=1, batch_size=[6, 2, 4])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize(("period", "lag"), [(3, 0), (3, 1), (2, 3)])
+@pytest.mark.parametrize("stages", [2, 3])
+def test_stages_that_take_turns(stages: int, period: int, lag: int, mixing: str) -> None:
+    hold(3, stages, mixing=mixing, period=period, lag=lag, fragments=True)
+
+
+LAZY = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+"""Groups that keep so much of themselves that snapshots of two rounds ago may be mixed."""
+
+LATE: dict[str, dict[str, Any]] = {
+    "delta": {"lag_rule": "delta", "lag": 2, "topology": LAZY},
+    "delta of momentum": {"lag_rule": "delta", "lag": 1, "period": 2, "momentum": True},
+    "delta, neighbours by turns": {"lag_rule": "delta", "lag": 1, "period": 2, "topology": "one-peer-exponential"},
+    "parts": {"sparse": 0.3},
+    "late parts": {"sparse": 0.5, "lag": 3, "period": 2},
+    "parts, neighbours by turns": {"sparse": 0.5, "lag": 1, "topology": "one-peer-exponential"},
+    "delta of parts": {"lag_rule": "delta", "sparse": 0.25, "lag": 2},
+    "ema": {"lag_rule": "ema", "lag": 1, "period": 2},
+    "ema of parts": {"lag_rule": "ema", "sparse": 0.3, "lag": 2},
+}
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("name", LATE)
+def test_lag_rules_and_parts(name: str, mixing: str) -> None:
+    """With enough updates for several cycles."""
+    hold(3, 2, {"scheduler": None}, mixing=mixing, updates=14, **LATE[name])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("groups", "stages"), [(s, k) for s, k in SHAPES if s > 1])
+@pytest.mark.parametrize("name", ["delta", "ema of parts"])
+def test_lag_rules_and_parts_on_every_grid(name: str, groups: int, stages: int, dtype: str) -> None:
+    topology = [[0.8, 0.2], [0.2, 0.8]] if groups == 2 else LAZY
+    changes = LATE[name] | {"topology": topology}
+    hold(groups, stages, {"scheduler": None}, updates=14, dtype=dtype, **changes)
+
+
+def test_asyncmesh_is_stale_in_both_directions() -> None:
+    hold(3, 3, {"optimizer": OPTIMIZERS["asyncmesh"], "scheduler": None}, method="asyncmesh", updates=40)
 
 
 def test_groups_that_do_not_mix() -> None:
@@ -104,6 +245,97 @@ def test_optimizer(view: str, optimizer: Callable[..., torch.optim.Optimizer]) -
 )
 def test_synchronous(method: str, groups: int, stages: int, dtype: str) -> None:
     hold(groups, stages, method=method, dtype=dtype)
+
+
+FEEDBACK = ["error-feedback=0.5"]
+CHAIN = ["error-feedback-by-staleness=0.25", "stability-rate", "error-feedback"]
+
+
+GRIDS: list[tuple[int, int, dict[str, Any]]] = [
+    (1, 1, {"staleness": [2]}),
+    (1, 2, {"view": "current"}),
+    (1, 3, {"dtype": "float64"}),
+    (2, 1, {"method": "data-parallel"}),
+    (2, 2, {"mixing": "adapt-then-combine", "momentum": True}),
+    (2, 3, {"view": "current", "period": 2}),
+    (3, 1, {"staleness": [1], "momentum": True}),
+    (3, 2, {"mixing": "none", "dtype": "float64"}),
+    (3, 3, {"lag": 2}),
+]
+STEPS = (FEEDBACK, ["stability-rate"], CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("grid", "corrections"),
+    [
+        pytest.param(grid, corrections, marks=[] if (i + j) % 3 == 0 else pytest.mark.thorough)
+        for (i, grid), (j, corrections) in product(enumerate(GRIDS), enumerate(STEPS))
+    ],
+    ids=str,
+)
+def test_corrections_of_a_step(grid: tuple[int, int, dict[str, Any]], corrections: list[str]) -> None:
+    groups, stages, changes = grid
+    hold(groups, stages, corrections=corrections, **changes)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", [name for name in OWN if name not in OPTIMIZERS])
+def test_corrections_of_a_step_with_every_view(method: str) -> None:
+    corrections = [*map(str, find_grid(method).corrections), "error-feedback=0.5"]
+    micro = {"micro_batches": 2} if find_grid(method).micro_batches > 1 else {}
+    hold(1, 3, method=method, corrections=corrections, **micro)
+
+
+@pytest.mark.parametrize("name", ["partly-trained", pytest.param("tied", marks=pytest.mark.thorough)])
+def test_corrections_of_a_step_of_an_awkward_model(name: str) -> None:
+    task, cuts = AWKWARD[name]
+    hold(2, 3, task, cuts=cuts, corrections=CHAIN)
+
+
+def test_corrections_of_a_step_leave_a_layer_without_gradient_alone() -> None:
+    hold(2, 2, {"model": build(NoGradient)}, cuts=["aside"], corrections=CHAIN)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("optimizer", OTHER_OPTIMIZERS, ids=lambda o: o.func.__name__)
+def test_corrections_of_a_step_of_another_optimizer(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    halve = partial(torch.optim.lr_scheduler.StepLR, step_size=3, gamma=0.5)
+    hold(2, 2, {"optimizer": optimizer, "scheduler": halve}, corrections=CHAIN)
+
+
+def test_error_feedback_before_or_after_the_other_corrections_is_the_same_but_not_among_its_own_kind() -> None:
+    def ends(*texts: str) -> Tensor:
+        made = run_simulator(make_task(), make_settings(1, 1, staleness=[1], corrections=list(texts)))
+        return torch.cat([value.flatten() for value in made.mean.values()])
+
+    one, other = "error-feedback=0.5", "stability-rate"
+    assert torch.equal(ends(one, other), ends(other, one))
+    one, other = "error-feedback=0.5", "error-feedback-by-staleness=0.25"
+    assert not torch.equal(ends(one, other), ends(other, one))
+
+
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("gpipe", 1), ("1f1b", 2), ("data-parallel", 3), ("paci", 1), ("pipedream-2bw", 1), ("adl", 1)],
+)
+def test_sums_over_micro_batches(method: str, groups: int) -> None:
+    stages = 1 if method == "data-parallel" else 3
+    hold(groups, stages, method=method, micro_batches=2, reduction="sum")
+
+
+def test_a_sum_is_another_update_than_a_mean_unless_it_is_of_one() -> None:
+    for micro_batches, differ in ((1, False), (2, True)):
+        settings = make_settings(1, 1, method="adl", micro_batches=micro_batches)
+        ends = [run_simulator(make_task(), changed(settings, reduction=reduction)) for reduction in ("sum", "mean")]
+        assert any(not torch.equal(value, ends[1].mean[name]) for name, value in ends[0].mean.items()) == differ
+
+
+@pytest.mark.parametrize(
+    ("method", "stages", "dtype"),
+    [("fdg-forward-first", 3, "float32"), ("fdg-forward-first", 2, "float64"), ("adl", 2, "float64")],
+)
+def test_orders_within_a_tick(method: str, stages: int, dtype: str) -> None:
+    hold(1, stages, method=method, dtype=dtype)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 3, 6])
@@ -284,9 +516,19 @@ def test_messages_are_of_the_type_and_memory_order_that_stages_hand_over() -> No
     assert all(spec.stride[1] == 1 for spec in images)
 
 
-@pytest.mark.parametrize(("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2)])
+@pytest.mark.parametrize(
+    ("method", "groups"), [("pham-ahn", 2), ("gpipe", 1), ("gpipe", 2), ("gradient-tracking", 2), ("sgp", 2)]
+)
 def test_layer_without_gradient(method: str, groups: int) -> None:
     hold(groups, 2, {"model": build(NoGradient)}, cuts=["aside"], method=method)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", ["partly-trained", "tied", "constants", "channels-last"])
+def test_awkward_model_under_other_rules(name: str, rule: str) -> None:
+    task, cuts = AWKWARD[name]
+    hold(3, 3, task, cuts=cuts, mixing=rule, **({"topology": UNLIKE} if rule == "push-sum" else {}))
 
 
 @pytest.mark.parametrize("staleness", [[4, 2, 0], [5, 3, 0], [2, 1, 0]])

@@ -238,6 +238,10 @@ def test_every_choice_of_mixing_matters() -> None:
         {"period": 2},
         {"lag": 1},
         {"momentum": True},
+        {"lag_rule": "delta", "lag": 1, "period": 2},
+        {"lag": 1, "period": 2},
+        {"lag_rule": "ema", "lag": 1, "period": 2},
+        {"sparse": 0.5},
     ]
     outcomes = [run_simulator(make_task(), make_settings(4, 1, **c)) for c in choices]
     for i, one in enumerate(outcomes):
@@ -280,6 +284,43 @@ def test_mixing_keeps_the_mean_and_contracts_as_the_spectrum_says(order: str, pe
             assert distances[v] < distances[v - 1] * 0.95
         for name in parameters:
             torch.testing.assert_close(sink.means[v][name], sink.means[v - 1][name], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("order", MIXINGS)
+@pytest.mark.parametrize("changes", [{}, {"momentum": True}, {"period": 2, "topology": "star"}], ids=str)
+def test_with_nothing_late_the_rule_delta_is_the_usual_one_to_the_bit(changes: dict[str, Any], order: str) -> None:
+    task, options = make_task(), {"mixing": order, **changes}
+    usual = run_simulator(task, make_settings(3, 2, **options))
+    compare(run_simulator(task, make_settings(3, 2, lag_rule="delta", **options)), usual)
+
+
+@pytest.mark.parametrize("changes", [{"lag": 2}, {"lag_rule": "delta", "lag": 1, "period": 2}], ids=str)
+def test_a_share_of_one_is_the_whole_to_the_bit(changes: dict[str, Any]) -> None:
+    task = make_task()
+    whole = run_simulator(task, make_settings(3, 2, **changes))
+    compare(run_simulator(task, make_settings(3, 2, sparse=1.0, **changes)), whole)
+    assert not same(run_simulator(task, make_settings(3, 2, sparse=0.5, **changes)), whole)
+
+
+@pytest.mark.parametrize("rule", ["delta", "own-current"])
+@pytest.mark.parametrize(
+    ("changes", "keeps"),
+    [
+        ({"lag": 2, "topology": [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]}, False),
+        ({"lag": 3, "period": 4, "topology": "ring"}, False),
+        ({"lag": 2, "sparse": 0.25, "topology": "complete"}, False),
+        ({"topology": "ring", "sparse": 0.5}, True),
+    ],
+    ids=str,
+)
+def test_the_mean_over_groups_moves_by_their_own_steps_alone(changes: dict[str, Any], keeps: bool, rule: str) -> None:
+    """At rate zero it stays where it is, to rounding, while groups come together; own-current does so without lag."""
+    sink = at_rate_zero(3, lag_rule=rule, **changes)
+    distances = [e["consensus_distance"] for e in sink.evaluations]
+    assert distances[13] < 0.5 * max(distances)
+    names = [name for name, _ in Net().named_parameters()]
+    moved = max(float((sink.means[13][name] - sink.means[2][name]).abs().max()) for name in names)
+    assert (moved < 1e-14) == (rule == "delta" or keeps), moved
 
 
 def test_one_peer_exponential_reaches_the_mean_after_a_cycle() -> None:

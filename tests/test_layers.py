@@ -13,14 +13,14 @@ ROOT = Path(stalegrid.__file__).parent
 LAYERS = (
     ("errors", "loading", "seeds", "version"),
     ("written", "objects"),
-    ("programs", "data", "models", "sources"),
+    ("programs", "data", "models", "sources", "stability"),
     ("observe",),
-    ("stages", "checkpoints"),
+    ("stages", "checkpoints", "codecs"),
     ("partition", "consensus"),
     ("timing", "methods"),
     ("plans",),
     ("agents",),
-    ("engines", "report", "transfer"),
+    ("engines", "report", "transfer", "limits"),
     ("config",),
     ("runs", "planner", "recipes", "doctor"),
     ("train", "studies"),
@@ -105,7 +105,7 @@ def test_only_the_distributed_engine_imports_torch_distributed(path: Path) -> No
     assert not uses or name_of(path).startswith("engines.distributed")
 
 
-@pytest.mark.parametrize("wing", ["written", "programs"])
+@pytest.mark.parametrize("wing", ["written", "programs", "stability"])
 def test_what_is_pure_imports_no_torch(wing: str) -> None:
     for path in (ROOT / wing).rglob("*.py"):
         if path.stem not in ("messages",):

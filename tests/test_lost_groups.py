@@ -53,6 +53,9 @@ def task_of(trap: nn.Module | None = None) -> Task:
     return Task(model, images(), nn.CrossEntropyLoss(), optimizer, None, images(13), None, {})
 
 
+LAZY = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+
+
 def settings_of(folder: Path | None = None, **changes: Any) -> Settings:
     given: dict[str, Any] = {
         "method": "pham-ahn",
@@ -154,6 +157,17 @@ def test_a_graph_that_falls_apart_is_refused(topology: str, gone: int, said: str
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "mixing", [{"lag_rule": "ema", "lag": 1, "period": 2}, {"lag_rule": "delta", "lag": 1, "topology": LAZY}], ids=str
+)
+def test_lag_rules_that_do_not_know_who_is_left_are_refused_at_the_start(
+    mixing: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"groups that are left may drift apart.*engine.on_loss: continue"):
+        execute(task_of(), settings_of(tmp_path / "run", mixing=stalegrid.MixingSettings(**mixing)), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_a_checkpoint_or_a_word_the_loss_of_a_group_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"checkpoint: none\); say how often"):
         execute(task_of(), settings_of(tmp_path / "a", checkpoint=stalegrid.CheckpointSettings()), quiet=True)

@@ -22,13 +22,14 @@ from torch.utils.data import TensorDataset
 from stalegrid.agents.build import build_agents
 from stalegrid.agents.pipeline import PipelineUnit
 from stalegrid.config import Settings
+from stalegrid.consensus.mixing import Vectors
 from stalegrid.plans import make_batches
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Layout, Message
 from stalegrid.stages.views.named import VIEWS
-from tests.cases import CPU, CUTS, build, make_plan, make_settings, make_task, record_simulator
+from tests.cases import CPU, CUTS, build, changed, make_plan, make_settings, make_task, record_simulator
 from tests.sites import noise
 
 pytestmark = pytest.mark.thorough
@@ -101,11 +102,38 @@ def test_no_stage_reports_more_than_the_plan_says(view: str, precision: str | No
             assert 0 < record["staleness"][f"(0,{k})"]["held"] <= sink.plan.held[k]
 
 
+@pytest.mark.parametrize("rule", ["push-sum", "exact-diffusion", "gradient-tracking"])
+def test_what_a_mixing_keeps_is_reported_as_the_plan_says(rule: str) -> None:
+    settings = make_settings(2, 2, mixing=rule, view="current", gap=False, updates=UPDATES)
+    sink = record_simulator(task_of("small"), settings)
+    plain = record_simulator(task_of("small"), changed(settings, mixing="adapt-then-combine"))
+    for unit in ("(0,0)", "(1,1)"):
+        held, without = (max(r["staleness"][unit]["held"] for r in one.records) for one in (sink, plain))
+        read = sink.plan.stages[int(unit[3])]
+        assert held - without == sink.plan.mixing.keeps * read.trained * 4
+        assert sink.plan.held[int(unit[3])] - plain.plan.held[int(unit[3])] == held - without
+
+
 def test_reports_say_what_was_held_since_the_one_before() -> None:
     sink = record_simulator(task_of("small"), settings_of("small", "stashed"))
     held = [record["staleness"]["(0,0)"]["held"] for record in sink.records]
     assert held[0] < held[6] == max(held), "six updates until there are all versions"
     assert held[-1] < max(held) / 2, "the last batch is alone"
+
+
+@pytest.mark.parametrize(
+    "mixing", [{"lag_rule": "delta", "period": 3, "lag": 2}, {"lag_rule": "ema", "sparse": 0.2, "lag": 4}], ids=str
+)
+def test_what_a_lag_rule_keeps_is_said_and_held(mixing: dict[str, Any]) -> None:
+    settings = changed(settings_of("small", "current", gap=False), groups=2, mixing="combine-while-adapt")
+    usual = make_plan(task_of("small"), changed(settings, lag=mixing["lag"])).held
+    sink = record_simulator(task_of("small"), changed(settings, **mixing))
+    for k in range(STAGES):
+        more = sink.plan.mixing.remembered(sink.plan.turns, Vectors(sink.plan.stages[k], sink.plan.trainable[k], False))
+        assert sink.plan.held[k] == usual[k] + more
+        assert more >= 4 * sink.plan.stages[k].mixed
+        reported = max(record["staleness"][f"(0,{k})"]["held"] for record in sink.records)
+        assert usual[k] < reported <= sink.plan.held[k]
 
 
 def test_casts_are_held_where_a_backward_reads_those_of_its_forward() -> None:
@@ -190,7 +218,8 @@ def weigh(task: Task, settings: Settings, plan: Plan, stage: int) -> tuple[list[
             inbox = [Message(tag, 0, messages(plan.layout(tag.edge), tag.index)) for tag in action.needs]
             unit.step(action, inbox)
             del inbox
-            accounted.append(unit.stage.nbytes + parts.versions.nbytes + unit.stage.view.nbytes)
+            kept = sum(correction.nbytes for correction in parts.corrections)
+            accounted.append(unit.stage.nbytes + parts.versions.nbytes + unit.stage.view.nbytes + kept)
             apart.append(besides(unit))
             with record_function("between actions"):
                 pass
@@ -256,6 +285,20 @@ def test_corrections_that_read_the_weights_of_the_forward_cost_what_the_plan_say
     assert max(accounted) == pytest.approx(max(measured), rel=0.1)
     assert plan.held[0] == pytest.approx(max(measured), rel=0.1)
     assert plan.held[0] > 6 * plan.stages[0].trained * 4
+
+
+@pytest.mark.parametrize("stage", [0, STAGES - 1])
+@pytest.mark.parametrize(
+    ("correction", "view"),
+    [("error-feedback", "stashed"), ("error-feedback", "current"), ("dc-asgd-adaptive", "stashed")],
+)
+def test_vectors_of_corrections_cost_what_the_plan_says(correction: str, view: str, stage: int) -> None:
+    task, settings = task_of("wide"), settings_of("wide", view, corrections=[correction])
+    plan, bare = make_plan(task, settings), make_plan(task, changed(settings, corrections=["none"]))
+    assert plan.held[stage] >= bare.held[stage] + vector(plan, stage)
+    accounted, measured = weigh(task, settings, plan, stage)
+    assert max(accounted) == pytest.approx(max(measured), rel=0.1)
+    assert plan.held[stage] == pytest.approx(max(measured), rel=0.1)
 
 
 @pytest.mark.parametrize("view", VIEWS)

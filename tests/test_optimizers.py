@@ -139,6 +139,33 @@ def test_two_optimizers_are_those_of_a_plain_loop(stages: int, late: bool, sched
     hold(train(joined, stages, staleness, method="pipedream", scheduler=schedule), expected)
 
 
+class FedBack(Optimizer):
+    """What a loop of one's own would do around the step of another optimizer: u, and u - u_before once more."""
+
+    def __init__(self, inner: Optimizer) -> None:
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner, self.last = inner, [None] * sum(len(group["params"]) for group in inner.param_groups)
+        self.inner.param_groups = self.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        before = [p.clone() for p in parameters]
+        self.inner.step()
+        for i, (p, old) in enumerate(zip(parameters, before, strict=True)):
+            made, last = old - p, self.last[i]
+            p -= 0.5 * (made - (made if last is None else last))
+            self.last[i] = made
+
+
+@muon
+@pytest.mark.parametrize("stages", [1, 3])
+def test_two_optimizers_with_error_feedback_are_those_of_a_plain_loop(stages: int) -> None:
+    expected = loop(lambda named: [FedBack(own) for own in several(named)], warmed, STALE[stages])
+    kind: dict[str, Any] = {"method": "pipedream", "corrections": ["error-feedback=0.5"]}
+    hold(train(joined, stages, STALE[stages], scheduler=warmed, **kind), expected)
+
+
 @muon
 def test_a_rate_for_each_of_two_optimizers_holds_in_a_stage_that_has_one_of_them() -> None:
     def one(optimizer: Optimizer) -> schedules.LRScheduler:

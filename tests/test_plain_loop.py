@@ -554,6 +554,16 @@ def test_a_sum_over_samples_is_what_it_is_in_a_plain_loop_or_refused() -> None:
     case = Case(loss=partial(nn.CrossEntropyLoss, reduction="sum"), optimizer=partial(SGD, lr=0.01))
     for way in ("sgd", "1f1b", "hardsync"):
         assert train(case, way).summary["train_loss"] == plain(case)[1]
-    for more in ({"method": "gpipe", "micro_batches": 2}, {"method": "data-parallel", "groups": 2}):
+    for more in (
+        {"method": "gpipe", "micro_batches": 2},
+        {"method": "data-parallel", "groups": 2},
+        {"method": "gpipe", "groups": 2, "micro_batches": 4, "reduction": "sum"},
+    ):
         with pytest.raises(stalegrid.ConfigError, match=r"reduction: sum.*\(batches: 2\)"):
             train(case, "sgd", **more)
+    # A sum over samples is also one over the micro-batches that add theirs up: the gradients of a whole batch.
+    for more in ({"method": "gpipe", "micro_batches": 4}, {"method": "paci", "staleness": [0, 0], "micro_batches": 2}):
+        found = train(case, "1f1b", **more, reduction="sum").model
+        for p, own in zip(found.parameters(), plain(case)[0].parameters(), strict=True):
+            # Not bit for bit: a batch sums over its samples in one pass, micro-batches one after the other.
+            torch.testing.assert_close(p, own, rtol=1e-4, atol=1e-6)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,6 +63,10 @@ def check_resumed(whole: stalegrid.Result, version: int, engine: Any = "simulato
         check_same(train(out, engine=engine, resume=source, **options), whole)
 
 
+OUTER = {"diloco": 0, "streaming-diloco": 2, "noloco": 0}
+"""Methods that mix too rarely for so short a run, and the lag that they have here."""
+
+
 def grid_of(name: str) -> dict[str, Any]:
     """Return a grid on which a method is itself."""
     options: dict[str, Any] = {"method": name}
@@ -69,8 +74,10 @@ def grid_of(name: str) -> dict[str, Any]:
         options |= {"optimizer": OPTIMIZERS[name]}
     if name not in ("sgd", "data-parallel"):
         options |= {"stages": 3, "cuts": CUTS[3]}
-    if name in ("pham-ahn", "data-parallel"):
+    if name in ("pham-ahn", "data-parallel", "sgp", "exact-diffusion", "gradient-tracking", *OUTER):
         options |= {"groups": 2}
+    if name in (*OUTER, "snoo"):
+        options |= {"mixing": stalegrid.MixingSettings(period=4, lag=OUTER.get(name, 0))}
     return options
 
 
@@ -84,9 +91,66 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Pa
     check_resumed(whole, 10, **grid_of(name))
 
 
-CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate"]
+UNLIKE = {"groups": 3, "stages": 2, "cuts": CUTS[2], "method": "pham-ahn"}
+REMEMBERING: dict[str, stalegrid.MixingSettings] = {
+    "push-sum": stalegrid.MixingSettings(kind="push-sum", topology="0>1,1>2,2>0,0>2", period=2),
+    "exact-diffusion": stalegrid.MixingSettings(kind="exact-diffusion", topology="0-1,1-2"),
+    "gradient-tracking": stalegrid.MixingSettings(kind="gradient-tracking", topology="0-1,1-2", period=3),
+}
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("rule", REMEMBERING)
+def test_what_a_rule_remembers_is_saved(rule: str, engine: Any, tmp_path: Path) -> None:
+    whole = train(tmp_path / "run", 4, engine, mixing=REMEMBERING[rule], **UNLIKE)
+    for version in (4, 8):
+        check_resumed(whole, version, engine, every=4, mixing=REMEMBERING[rule], **UNLIKE)
+
+
+RULED: list[dict[str, Any]] = [
+    {"lag_rule": "delta", "period": 3, "lag": 2, "momentum": True},
+    {"lag_rule": "ema", "sparse": 0.3, "lag": 3},
+    {"sparse": 0.3, "lag": 2},
+]
+
+
+@pytest.mark.parametrize("mixing", RULED, ids=str)
+@pytest.mark.parametrize("version", [5, 10])
+def test_snapshots_and_estimates_go_on_too(mixing: dict[str, Any], version: int, tmp_path: Path) -> None:
+    options = {**grid_of("pham-ahn"), "mixing": stalegrid.MixingSettings(**mixing)}
+    check_resumed(train(tmp_path / "run", **options), version, **options)
+
+
+@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("corrections", [["error-feedback=0.5"], ["stability-rate", "error-feedback-by-staleness"]])
+def test_the_last_update_is_fed_back_as_if_nothing_had_happened(
+    corrections: list[str], engine: str, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"stages": 2, "cuts": CUTS[2], "groups": 2, "corrections": corrections}
+    whole = train(tmp_path / "run", **options)
+    for version in (5, 15):
+        check_resumed(whole, version, engine, **options)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_micro_batches_are_added_up_as_if_nothing_had_happened(reduction: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"stages": 3, "cuts": CUTS[3]}
+    options["method"] = stalegrid.MethodSettings(name="adl", micro_batches=2, reduction=reduction)  # type: ignore[arg-type]
+    check_resumed(train(tmp_path / "run", **options), 10, **options)
+
+
+CORRECTIONS = ["shrink=0.7", "clip", "inverse-staleness", "pipemare-rate", "error-feedback=0.5", "stability-rate"]
 READING = ["dc-asgd", "dc-asgd-adaptive", "gap-aware"]
 """Those that read the weights of a batch's forward, of which an update has one alone."""
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"sparse": 0.4},
+    {"lag_rule": "delta", "period": 3, "lag": 2},
+    {"lag_rule": "delta", "sparse": 0.2, "lag": 3},
+    {"lag_rule": "ema", "sparse": 0.2, "lag": 3},
+]
 
 
 @st.composite
@@ -111,12 +175,14 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     if groups > 1:
         kind = draw(st.sampled_from(["combine-while-adapt", "adapt-then-combine", "all-reduce"]))
         averages = kind != "all-reduce"
+        rule = draw(st.sampled_from(RULES)) if averages else {}
         options["mixing"] = stalegrid.MixingSettings(
             kind=kind,
             period=draw(st.integers(1, 3)) if averages else 1,
             lag=draw(st.integers(0, 3)) if averages else 0,
-            momentum=averages and draw(st.booleans()),
+            momentum=averages and not rule and draw(st.booleans()),
         )
+        options["mixing"] = replace(options["mixing"], **rule)
     return options
 
 

@@ -20,6 +20,7 @@ from stalegrid.cli import main
 from stalegrid.config import Settings
 from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Turns
+from stalegrid.consensus.rounds import Averaging
 from stalegrid.observe.folder import UNITS
 from stalegrid.plans.material import make_batches
 from stalegrid.plans.membership import ALL, LostGroup, Membership, ReturnedGroup
@@ -27,7 +28,9 @@ from stalegrid.plans.task import Task
 from stalegrid.programs.grid import Unit
 from stalegrid.programs.pipeline import Back
 from stalegrid.runs import Result, execute
+from stalegrid.seeds import generator
 from stalegrid.studies.losing import relive
+from stalegrid.studies.reference.grid import part
 from stalegrid.studies.replaying import replay
 from tests.cases import CUTS, OPTIMIZERS, Net, build, images, make_plan
 from tests.test_lost_groups import Trap, settings_of
@@ -111,7 +114,8 @@ class Alone:
 
 def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Alone]:
     """Train groups that average with all others, of which number 1 is away for a while."""
-    kind, lag = settings.mixing.kind, settings.mixing.lag
+    mixing = settings.mixing
+    kind, lag, period, parts = mixing.kind, mixing.lag or 0, mixing.period or 1, round(1 / (mixing.sparse or 1.0))
     samples = make_batches(task, settings.training, groups, 1)
     every = [Alone(task) for _ in range(groups)]
     shared: dict[tuple[int, int], list[Tensor]] = {}
@@ -128,8 +132,8 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
             version = max(one.begins, n - staleness)
             gradients[s] = one.gradient(version, lambda model, x=x, y=y: task.loss(model(*x), y))
         if kind == "all-reduce":
-            parts = zip(*gradients.values(), strict=True)
-            means = [sum(some[1:], torch.zeros_like(some[0]) + some[0]) / len(there) for some in parts]
+            each = zip(*gradients.values(), strict=True)
+            means = [sum(some[1:], torch.zeros_like(some[0]) + some[0]) / len(there) for some in each]
             gradients = dict.fromkeys(there, means)
         if kind == "combine-while-adapt":
             shared.update({(s, n): every[s].weights() for s in there})
@@ -137,23 +141,38 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
             every[s].step(gradients[s])
         if kind == "adapt-then-combine":
             shared.update({(s, n): every[s].weights() for s in there})
-        for s in weigh if kind not in ("all-reduce", "none") else ():
-            deltas = [torch.zeros_like(p) for p in shared[s, n]]
+        mixes = kind not in ("all-reduce", "none") and (n + 1) % period == 0
+        cycle, turn = divmod((n + 1) // period - (lag + period) // period, parts)  # counted from the first that mixes
+        for s in weigh if mixes else ():
+            dealt = generator(settings.training.seed, "parts", 0, cycle)
+            measured = shared[s, n - lag if mixing.lag_rule == "delta" else n]
+            deltas = [torch.zeros_like(p) for p in measured]
             for r in weigh:
                 if r != s:
-                    for delta, theirs, own in zip(deltas, shared[r, n - lag], shared[s, n], strict=True):
+                    for delta, theirs, own in zip(deltas, shared[r, n - lag], measured, strict=True):
                         delta += (theirs - own) * (1 / len(weigh))
-            every[s].add(deltas)
+            here = [part(delta, parts, turn, dealt) if parts > 1 else torch.ones_like(delta) > 0 for delta in deltas]
+            every[s].add([torch.where(own, delta, 0.0) for own, delta in zip(here, deltas, strict=True)])
     return every
 
 
 @pytest.mark.parametrize(
-    ("kind", "lag"),
-    [("none", 0), ("adapt-then-combine", 0), ("adapt-then-combine", 2), ("combine-while-adapt", 3), ("all-reduce", 0)],
+    ("kind", "lag", "rule"),
+    [
+        ("none", 0, {}),
+        ("adapt-then-combine", 0, {}),
+        ("adapt-then-combine", 2, {}),
+        ("combine-while-adapt", 3, {}),
+        ("combine-while-adapt", 2, {"lag_rule": "delta", "period": 3}),
+        ("adapt-then-combine", 2, {"sparse": 0.25}),
+        ("all-reduce", 0, {}),
+    ],
 )
 @pytest.mark.parametrize("staleness", [0, 2])
-def test_a_group_that_came_back_is_as_in_a_plain_loop(kind: str, lag: int, staleness: int, tmp_path: Path) -> None:
-    task, mixing = task_of(), stalegrid.MixingSettings(kind=kind, topology="complete", lag=lag)
+def test_a_group_that_came_back_is_as_in_a_plain_loop(
+    kind: str, lag: int, rule: dict[str, Any], staleness: int, tmp_path: Path
+) -> None:
+    task, mixing = task_of(), stalegrid.MixingSettings(kind=kind, topology="complete", lag=lag, **rule)
     options: dict[str, Any] = {"stages": 1, "cuts": [], "staleness": [staleness], "mixing": mixing}
     settings = asked(tmp_path / "run", **options)
     expected = loop(task, settings, 3, staleness)
@@ -259,6 +278,16 @@ def test_who_comes_back_counts_once_what_it_sent_is_there() -> None:
     assert [turns.mixing.sources(0, turn) for turn in (4, 5, 6, 7)] == [(2,), (2,), (1, 2), (1, 2)]
     assert [turns.mixing.sources(1, turn) for turn in (4, 5, 6)] == [(), (), (0, 2)]
     assert turns.mixing.neighbours(0) == (1, 2)
+
+
+def test_who_comes_back_counts_once_what_it_sent_is_there_in_every_stage() -> None:
+    turns = Turns(mixing_matrix("complete", 3), period=4, lag=1, updates=40, fragments=2)
+    back = turns.only(frozenset(), ((1, 10),))
+    # Stage 0 mixes in updates 11, 15 and so on, stage 1 in updates 9, 13: both for the first time in turn 3.
+    rounds = Averaging(back.mixing, True, 4, 1, 40, fragments=2)
+    first = {k: next(n for n in range(40) if (rounds.turn(n, k) or 0) >= 3) for k in (0, 1)}
+    assert first == {0: 15, 1: 13}
+    assert [back.mixing.sources(0, turn) for turn in (2, 3)] == [(2,), (1, 2)]
 
 
 def test_what_was_left_out_is_counted() -> None:

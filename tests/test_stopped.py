@@ -96,6 +96,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "one forward, one backward": {"method": "1f1b", "micro_batches": 4, "groups": 1, "mixing": None},
     "micro-batches": {"staleness": [5, 1], "micro_batches": 2},
     "neighbours of before": {"mixing": stalegrid.MixingSettings(kind="adapt-then-combine", period=2, lag=3)},
+    "what is pushed": {"groups": 3, "mixing": stalegrid.MixingSettings(kind="push-sum", topology="0>1,1>2,2>0,0>2")},
+    "what is tracked": {"mixing": stalegrid.MixingSettings(kind="gradient-tracking", period=2)},
     "all-reduce": {"mixing": "all-reduce"},
     "two forwards": {"method": "features-replay", "groups": 1, "mixing": None},
     "one stage": {"stages": 1, "cuts": [], "staleness": [3]},

@@ -267,6 +267,7 @@ def test_drawn_ties_on_drawn_schedules(seed: int) -> None:
 METHODS: dict[str, dict[str, Any]] = {
     "dsp": {},
     "fdg": {},
+    "adl": {"micro_batches": 2},
     "ddg": {},
     "features-replay": {},
     "pipedream": {},
@@ -356,7 +357,9 @@ def test_a_stage_of_a_mirror_alone_trains_nothing_and_sends_its_gradient(micro: 
     assert [bool(read.parameters) for read in plan.stages] == [True, True, False]
 
 
-@pytest.mark.parametrize("corrections", [["dc-asgd=0.5"], ["gap-aware"], ["shrink=0.5", "clip=0.05"]], ids=str)
+@pytest.mark.parametrize(
+    "corrections", [["dc-asgd=0.5"], ["gap-aware"], ["shrink=0.5", "clip=0.05"], ["error-feedback"]], ids=str
+)
 def test_corrections_act_on_all_uses_alike(corrections: list[str]) -> None:
     hold_to_the_copy(settings_of(3, method="pham-ahn", groups=1, corrections=corrections), True)
 

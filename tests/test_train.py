@@ -53,7 +53,7 @@ class Seen(Correction):
     """Notes how long the gradients are when it acts and when the step is made, and doubles them."""
 
     acting: list[float] = []  # noqa: RUF012
-    stepping: list[float] = []  # noqa: RUF012
+    steps: list[float] = []  # noqa: RUF012
 
     def correct(self, update: Update) -> None:
         self.acting.append(norm(self.site))
@@ -62,30 +62,30 @@ class Seen(Correction):
                 p.grad *= 2.0
 
     def stepped(self, update: Update) -> None:
-        self.stepping.append(norm(self.site))
+        self.steps.append(norm(self.site))
 
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    Seen.acting, Seen.stepping = [], []
+    Seen.acting, Seen.steps = [], []
 
 
 def test_the_users_own_acts_after_a_named_one_that_stands_before_it() -> None:
     train(corrections=["clip=0.25", Seen])
     assert Seen.acting[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
-    assert Seen.stepping[-UPDATES:] == pytest.approx([0.5] * UPDATES, rel=1e-5)
+    assert Seen.steps[-UPDATES:] == pytest.approx([0.5] * UPDATES, rel=1e-5)
 
 
 def test_the_users_own_acts_before_a_named_one_that_stands_after_it() -> None:
     train(corrections=[Seen, "clip=0.25"])
     assert min(Seen.acting[-UPDATES:]) > 0.25
-    assert Seen.stepping[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
+    assert Seen.steps[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
 
 
 def test_clipping_by_the_setting_acts_after_the_users_own() -> None:
     train(corrections=[Seen], method=MethodSettings(clip=0.25))
     assert min(Seen.acting[-UPDATES:]) > 0.25
-    assert Seen.stepping[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
+    assert Seen.steps[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
 
 
 def test_a_correction_written_by_the_user_is_the_named_one_to_the_bit() -> None:

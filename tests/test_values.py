@@ -332,6 +332,22 @@ def test_a_view_that_cannot_be_right_is_refused(view: type[stalegrid.View], matc
     refused(match, view=view, method="pham-ahn")
 
 
+class Hoarding(stalegrid.Correction):
+    """Keeps a vector and says that it keeps none."""
+
+    def stepped(self, update: stalegrid.Update) -> None:
+        self.last = self.site.weights.flat.clone()
+
+    @property
+    def nbytes(self) -> int:
+        return self.last.nbytes
+
+
+def test_a_correction_that_keeps_more_than_it_says_is_refused() -> None:
+    text = r"keeps more than it says \(correction: Hoarding, keeps: \d+ bytes, vectors: 0 of \d+ bytes\)"
+    refused(text, corrections=[Hoarding], method="pham-ahn")
+
+
 class LaterElsewhere(stalegrid.View):
     """Says only in training that it forwards elsewhere."""
 
@@ -355,6 +371,10 @@ class NoLayout(Ring):
 
 class NoExchange(Ring):
     exchange = stalegrid.Mixing.exchange
+
+
+class Silent(stalegrid.AdaptThenCombine):
+    tells = ("moved",)
 
 
 class Deaf(Around):
@@ -399,6 +419,7 @@ def of(lateral: type[Around]) -> type[stalegrid.Mixing]:
     [
         (NoLayout, r"must say what every message.*NoLayout, edge: around .*override layout"),
         (NoExchange, r"must say what they do.*NoExchange, exchange returned: NoneType"),
+        (Silent, r"as many numbers as its mixing names.*Silent, tells: moved, told: 0\)"),
         (of(Deaf), r"a message would never be taken.*around"),
         (of(Unsent), r"groups would wait for each other.*around"),
         (of(Nameless), r"a message travels on an edge that its target does not name"),

@@ -1,15 +1,16 @@
-"""A decoder of text, trained by several processes: ``text FOLDER SEED UPDATES RATE OUT WAY [OPTION ...]``.
+"""A decoder of text, trained by several processes: ``text FOLDER SEED UPDATES EVERY RATE OUT WAY [OPTION ...]``.
 
 FOLDER holds the text.  Ways, with their options:
 
 * ``data_parallel [HOOK]``: DistributedDataParallel, with ``half`` or ``power`` for gradients;
 * ``local EVERY OUTER``: local SGD or DiLoCo;
 * ``pipelining SCHEDULE:MICRO_BATCHES``: PyTorch's own pipeline;
-* ``grid METHOD OPTIMIZER STALENESS``: this library's, with numbers of batches separated by commas.
+* ``grid OPTIMIZER SETTINGS``: this library's, with options of :func:`stalegrid.train` in JSON, those of the mixing as
+  one.
 
-Everybody trains on the same samples at every update.  Each process keeps a copy of its parameters, and the time since
-training began, at every so many updates, and writes them to OUT in the end: evaluation is in nobody's time.
-Run under torchrun; the first process prints the seconds of an update.
+Everybody trains on the same samples at every update.  Each process keeps a copy of its parameters after every EVERY
+updates, and writes them to OUT in the end: evaluation is in nobody's time.  Run under torchrun; the first process
+prints the seconds of an update, without the first EVERY and the last, in which pipelines fill and drain.
 """
 
 import json
@@ -30,8 +31,8 @@ from benchmarks.peers.data_parallel import parallel
 from benchmarks.peers.local import Agreeing
 from benchmarks.peers.pipelining import Pipeline
 from benchmarks.peers.start import leave, tell
-from benchmarks.text import BATCH, CUTS, EVALUATED, batches, text
-from stalegrid import GridSettings, OutputSettings
+from benchmarks.text import BATCH, CUTS, batches, text
+from stalegrid import GridSettings, MixingSettings, OutputSettings
 from stalegrid.plans.task import Task
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -41,9 +42,13 @@ class Kept:
     """Copies of parameters, by update.
 
     A run has copies of all that a factory of optimizers reaches; these share one.
+
+    Args:
+        every: updates from one copy to the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.states: dict[int, dict[str, Tensor]] = {}
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -52,24 +57,27 @@ class Kept:
 
     def updated(self, n: int, named: Named) -> None:
         """Copy after update n, counted from 1, if it is time."""
-        if n % EVALUATED == 0:
+        if n % self.every == 0:
             self.states[n] = {name: parameter.detach().clone() for name, parameter in named}
 
 
-def main(folder: Path, seed: int, updates: int, rate: float, out: Path, way: str, options: list[str]) -> None:
+def main(
+    folder: Path, seed: int, updates: int, every: int, rate: float, out: Path, way: str, options: list[str]
+) -> None:
     """Train, write what was kept, and print."""
     dist.init_process_group("gloo")
-    kept = Kept()
+    kept = Kept(every)
     if way == "grid":
-        method, optimizer, staleness = options
-        seconds = _grid(text(folder, seed, rate, optimizer), seed, updates, out, kept, method, staleness)
+        optimizer, settings = options
+        asked = json.loads(settings)
+        asked["mixing"] = MixingSettings(**asked.pop("mixing", {}))
+        seconds = _grid(text(folder, seed, rate, optimizer), seed, updates, out, kept, asked)
     else:
         seconds = _followed(*PEERS[way](text(folder, seed, rate), seed, *options), updates, kept)
     rank = dist.get_rank()
     torch.save(kept.states, out / f"{rank}.pt")
     if rank == 0:
-        (out / "seconds.json").write_text(json.dumps(seconds))
-        first, last = min(seconds), max(seconds)
+        first, *_, last, _ = sorted(seconds)
         tell({"seconds": (seconds[last] - seconds[first]) / (last - first)})
     leave()
 
@@ -82,7 +90,7 @@ def _followed(update: Callable[[int], None], named: Callable[[], Named], updates
     for n in range(1, updates + 1):
         update(n - 1)
         kept.updated(n, named())
-        if n % EVALUATED == 0:
+        if n % kept.every == 0:
             seconds[n] = time.perf_counter() - start
     return seconds
 
@@ -140,7 +148,7 @@ def _pipelining(task: Task, seed: int, schedule: str) -> tuple[Callable[[int], N
     return update, pipeline.named_parameters
 
 
-def _grid(task: Task, seed: int, updates: int, out: Path, kept: Kept, method: str, staleness: str) -> dict[int, float]:
+def _grid(task: Task, seed: int, updates: int, out: Path, kept: Kept, settings: dict[str, Any]) -> dict[int, float]:
     def noting(named: list[tuple[str, nn.Parameter]]) -> Optimizer:
         made, counted = task.optimizer_of(named), iter(range(1, updates + 1))
         made.register_step_post_hook(lambda *_: kept.updated(next(counted), named))
@@ -154,14 +162,11 @@ def _grid(task: Task, seed: int, updates: int, out: Path, kept: Kept, method: st
         scheduler=task.scheduler,
         updates=updates,
         seed=seed,
-        method=method,
-        groups=1,
-        stages=dist.get_world_size(),
-        staleness=[int(m) for m in staleness.split(",")],
-        grid=GridSettings(cuts=[str(cut) for cut in CUTS[dist.get_world_size()]]),
-        batch_size=BATCH,
-        output=OutputSettings(folder=out / "run", log_every=EVALUATED, evaluate_every=0),
+        grid=GridSettings(cuts=[str(cut) for cut in CUTS[settings["stages"]]]),
+        batch_size=BATCH // settings["groups"],
+        output=OutputSettings(folder=out / "run", log_every=kept.every, evaluate_every=0),
         quiet=True,
+        **settings,
     )
     if dist.get_rank():
         return {}
@@ -178,5 +183,5 @@ PEERS: dict[str, Callable[..., tuple[Callable[[int], None], Callable[[], Named]]
 
 
 if __name__ == "__main__":
-    place, number, many, speed, results, how, *more = sys.argv[1:]
-    main(Path(place), int(number), int(many), float(speed), Path(results), how, more)
+    place, number, many, often, speed, results, how, *more = sys.argv[1:]
+    main(Path(place), int(number), int(many), int(often), float(speed), Path(results), how, more)

@@ -15,16 +15,18 @@ from stalegrid.agents.agent import Agent
 from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build_measuring import Measurers, SavePart
 from stalegrid.agents.build_served import build_served, loss_on
+from stalegrid.agents.coded import Coded
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.listener import Listener
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.tied import Tied
-from stalegrid.consensus import Momentum
+from stalegrid.consensus import Exchange, Hearing, Momentum
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, make_test, precision_of
+from stalegrid.plans import Plan, ServedPlan, Task, Traffic, cast_model, make_batches, make_test, precision_of
 from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import Ledger, Site, Stage, kind_of_stage, makers, options_of
@@ -92,31 +94,38 @@ def _build_grid(
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
+        sent = Sent(Traffic(plan).of, plan.schedule.begins)
         if unit == OBSERVER and staged is not None:
             reported, weights = _weighed(plan)
             bare, tested = cast_model(task, plan.training).to("meta"), task.test is not None
-            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink)
+            return Listener(plan.stages, weights, reported, bare, staged.metrics, tested, plan.epochs, sink, sent)
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if len(plan.turns.members) > 1 else None
-            told, precision = (metrics, plan.epochs, sink, mean), precision_of(plan.training)
             reported, weights = _weighed(plan)
-            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, precision, weights)
+            told = metrics, plan.epochs, sink, sent, mean, precision_of(plan.training), weights, plan.apart
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told)
         stage = stages[unit.stage]
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training
         begins.fill(unit, module)
-        role = Role(unit, plan.grid.stages, micro, plan.program.frozen, plan.sums)
+        role = Role(unit, plan.grid.stages, plan.weight, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)
         if pair is not None:
             assert measurers is not None
             measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
             parts = dataclasses.replace(parts, measuring=measuring)
         _prepare(parts.stage, plan, unit, device)
-        return PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
+        made = PipelineUnit(role, parts, samples, loss, device, targets, plan.partition.shapes)
+        return _coded(made, plan, parts.exchange) if plan.codecs else made
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _coded(unit: Agent, plan: Plan, exchange: Exchange | None) -> Agent:
+    """Return a unit whose messages are coded."""
+    return Coded(unit, plan.coding, exchange.arrives if isinstance(exchange, Hearing) else None)
 
 
 def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], list[float]]:
@@ -124,7 +133,7 @@ def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], lis
     weights = plan.turns.weights
     # Sums are weighed by what they count.
     reported = dict.fromkeys(weights, 1.0) if plan.sums else weights
-    return partial(summarise, weights=reported), list(weights.values())
+    return partial(summarise, weights=reported, tells=plan.mixing.tells), list(weights.values())
 
 
 def _prepare(stage: Stage, plan: Plan, unit: Unit, device: torch.device) -> None:

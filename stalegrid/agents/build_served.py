@@ -12,6 +12,7 @@ from stalegrid.agents.agent import Agent
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.learner import Learner
 from stalegrid.agents.observer import Observer
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.server import Parts, Server
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import LossFunction, copied, renew
@@ -20,6 +21,7 @@ from stalegrid.partition import shard_of
 from stalegrid.plans import (
     ServedPlan,
     Task,
+    Traffic,
     make_batches,
     make_test,
     precision_of,
@@ -53,7 +55,7 @@ def build_served(
             test = make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
             mean = renew if plan.rules.gather > 1 else None
-            told = (metrics, plan.epochs, sink, mean)
+            told = metrics, plan.epochs, sink, Sent(Traffic(plan).of), mean
             return Observer(plan.owners, plan.stages, _summarise, own, loss, test, *told, precision)
         if unit in plan.program.shards:
             return Server(_parts(task_of_unit, plan, unit, own))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stalegrid.agents.evaluation import measured
 from stalegrid.agents.replicas import Unlike
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.watching import Watching
 from stalegrid.objects import State
 from stalegrid.observe import PREFIX, SUMS, MeanReport, Record, Sink
@@ -29,6 +30,7 @@ class Listener(Watching):
         tested: whether there is test data.
         epochs: version -> passes over the data that were trained.
         sink: where observations go.
+        sent: how much units have sent each other.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class Listener(Watching):
         tested: bool,
         epochs: Callable[[int], float],
         sink: Sink,
+        sent: Sent,
     ) -> None:
-        super().__init__(summarise, epochs, sink)
+        super().__init__(summarise, epochs, sink, sent)
         self._layouts = layouts
         self._weights = weights
         self._model = model
@@ -57,12 +60,13 @@ class Listener(Watching):
 
     def state_dict(self) -> State:
         """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
-        return {"unlike": self._unlike.told, "sink": self._sink.state_dict()}
+        return {"unlike": self._unlike.told, "sink": self._sink.state_dict(), "sent": self._sent.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._unlike.told = state["unlike"]
         self._sink.load_state_dict(state["sink"])
+        self._sent.load_state_dict(state["sent"])
 
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:
         square, self._infinite = 0.0, None
@@ -75,6 +79,7 @@ class Listener(Watching):
                 self._infinite = layout.entries[told.infinite].name
         distance = math.sqrt(square / sum(self._weights))
         self._record = {"version": version, "epoch": self._epochs(version), "consensus_distance": distance}
+        self._record |= self._sent.until(version)
         if not self._tested:
             self._hand_over(self._record, self._model, self._infinite)
 

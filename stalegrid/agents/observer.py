@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from stalegrid.agents.apart import Apart
 from stalegrid.agents.evaluation import Evaluation, TestSet, measured
 from stalegrid.agents.replicas import Unlike, counted, mean, squares, unlike
+from stalegrid.agents.sent import Sent
 from stalegrid.agents.watching import Watching
 from stalegrid.objects import LossFunction, Memory, State, by_every_name, call, mapped, spread
-from stalegrid.observe import Metrics, Record, Sink
+from stalegrid.observe import JS_DISTANCE, Metrics, Record, Sink
 from stalegrid.programs import Message, Unit
 from stalegrid.stages import Precision, StageLayout
 
@@ -33,9 +35,11 @@ class Observer(Watching):
         metrics: of it, beside loss and accuracy.
         epochs: version -> passes over the data that were trained.
         sink: where observations go.
+        sent: how much units have sent each other.
         averaged: told of the model that has taken a mean over replicas; None where there is one replica.
         precision: what model and loss compute in, as they do in training; metrics do not.
         weights: of the replicas of a part in their mean, in the order of their owners; alike if left out.
+        apart: whether it is measured how far replicas are apart in what they predict.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class Observer(Watching):
         metrics: Metrics,
         epochs: Callable[[int], float],
         sink: Sink,
+        sent: Sent,
         averaged: Callable[[nn.Module], object] | None = None,
         precision: Precision = Precision(),  # noqa: B008 - it has no state
         weights: Sequence[float] | None = None,
+        apart: bool = False,
     ) -> None:
-        super().__init__(summarise, epochs, sink)
+        super().__init__(summarise, epochs, sink, sent)
         self._weights = [1.0] * len(owners[0]) if weights is None else weights
         self._owners = owners
         self._layouts = layouts
@@ -63,6 +69,7 @@ class Observer(Watching):
         self._test = test
         self._averaged = averaged
         self._precision = precision
+        self._apart = Apart(self._model, owners, layouts, self._weights) if apart else None
         self._record: Record = {}
         self._unlike = Unlike()
 
@@ -73,12 +80,18 @@ class Observer(Watching):
 
     def state_dict(self) -> State:
         """Return what was told once, and what the sink has; a run is saved when nothing is being measured."""
-        return {"unlike": self._unlike.told, "sink": self._sink.state_dict(), "objects": self._objects.state_dict()}
+        return {
+            "unlike": self._unlike.told,
+            "sink": self._sink.state_dict(),
+            "sent": self._sent.state_dict(),
+            "objects": self._objects.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._unlike.told = state["unlike"]
         self._sink.load_state_dict(state["sink"])
+        self._sent.load_state_dict(state["sent"])
         self._objects.load_state_dict(state["objects"])
 
     @torch.no_grad()
@@ -102,7 +115,10 @@ class Observer(Watching):
             self._averaged(self._model)
         distance = math.sqrt(square / sum(self._weights))  # sqrt(mean over replicas of ||w_s - w_mean||^2)
         self._record = {"version": version, "epoch": self._epochs(version), "consensus_distance": distance}
+        self._record |= self._sent.until(version)
         self._evaluation.begin()
+        if self._apart is not None:
+            self._apart.begin(vectors, counters)
         if self._test is None:
             self._hand_over(self._record, self._model, self._infinite())
 
@@ -111,6 +127,8 @@ class Observer(Watching):
         assert self._test is not None
         given = self._test.inputs(index), self._test.targets(index)
         inputs, targets = mapped(lambda x: x.to(self._device), given)
+        if self._apart is not None:
+            self._apart.add(self._test.form, inputs, targets, self._precision)
         with self._precision.on(self._device):
             outputs = spread(call(self._model, self._test.form, inputs))
             self._evaluation.add(index, outputs, targets)
@@ -118,6 +136,8 @@ class Observer(Watching):
         # Slice by slice, so that units in the same process have their turns in between.
         if index + 1 == len(self._test):
             self._record |= measured(self._evaluation.sums(), self._evaluation.metrics.compute())
+            if self._apart is not None:
+                self._record[JS_DISTANCE] = self._apart.distance()
             self._hand_over(self._record, self._model, self._infinite())
 
     def _infinite(self) -> str | None:

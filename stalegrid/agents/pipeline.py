@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.agents.measuring import Measuring
 from stalegrid.agents.tied import TIED, Tied
-from stalegrid.consensus import Exchange
+from stalegrid.consensus import Exchange, Telling
 from stalegrid.errors import TrainingError
 from stalegrid.objects import (
     Form,
@@ -82,21 +82,16 @@ class Role:
     Args:
         unit: its coordinates.
         stages: K.
-        micro_batches: M, batches an update averages over.
+        weight: of a batch's loss in the gradients of its update, as they are added up.
         frozen: stages below the first that trains something.
         sums: whether a loss is a sum and what it counts, and not a mean.
     """
 
     unit: Unit
     stages: int
-    micro_batches: int
+    weight: float = 1.0
     frozen: int = 0
     sums: bool = False
-
-    @property
-    def weight(self) -> float:
-        """What a batch's loss weighs in the gradients of its update, as they are added up."""
-        return 1.0 if self.sums else 1.0 / self.micro_batches
 
     @property
     def lowest(self) -> bool:
@@ -177,7 +172,7 @@ class PipelineUnit:
         self._sums: dict[int, int] = {}  # of the samples that were read, by batch in flight
         self._sent_targets: dict[int, Tensors] = {}  # by batch in flight, where targets travel
         self._counts: dict[int, Tensors] = {}  # what the loss of a batch in flight counts, where it is a sum
-        # Gradients are averaged over micro-batches here and nowhere else, unless they are sums.
+        # Gradients are averaged over micro-batches here and nowhere else.
         # In float64, which autograd turns into the type of the loss, rounding 1/M once.
         self._seed = torch.tensor(role.weight, dtype=torch.float64, device=device)
 
@@ -193,7 +188,7 @@ class PipelineUnit:
             case Kind.UPDATE:
                 made = self._update(action.index)
             case Kind.REPORT:
-                made = (self._parts.tally.close(self._lr).vector(),)
+                made = (self._report(),)
             case Kind.SNAPSHOT:
                 made = self._snapshot()
             case Kind.COLLECT | Kind.EVALUATE:
@@ -427,6 +422,8 @@ class PipelineUnit:
     def _step(self, update: Update) -> None:
         parts = self._parts
         factor = math.prod(c.rate(update) for c in parts.corrections)
+        for correction in parts.corrections:
+            correction.stepping(update)
         with scaled(parts.optimizer, factor):
             # Within the scaling, so that reports show the rate as it was applied.
             self._lr = float(parts.optimizer.param_groups[0]["lr"])
@@ -437,7 +434,11 @@ class PipelineUnit:
             parts.scheduler.step()
 
     def _weigh(self) -> None:
-        self._parts.tally.holding(self.stage.nbytes + self._parts.versions.nbytes + self.stage.view.nbytes)
+        parts = self._parts
+        kept = sum(c.nbytes for c in parts.corrections)
+        # An exchange of the user's own need not say what it keeps.
+        kept += getattr(parts.exchange, "nbytes", 0)
+        parts.tally.holding(self.stage.nbytes + parts.versions.nbytes + self.stage.view.nbytes + kept)
 
     def _measure(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         assert self._parts.measuring is not None
@@ -449,6 +450,12 @@ class PipelineUnit:
         # Here and not after every update: the one waits for a GPU, the other walks through all modules.
         self._parts.tally.check()
         self.stage.weights.check()
+
+    def _report(self) -> Tensor:
+        exchange, report = self._parts.exchange, self._parts.tally.close(self._lr).vector()
+        if not isinstance(exchange, Telling):
+            return report
+        return torch.cat([report, torch.tensor(exchange.told(), dtype=report.dtype)])
 
     def _snapshot(self) -> Tensors:
         self._check()

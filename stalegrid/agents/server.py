@@ -217,14 +217,17 @@ class Server:
         self._show(self._sum, self._used)
         self._used = [False] * len(self._places)
         site.versions.overwriting()
-        self._tally.held = max(self._tally.held, site.versions.nbytes)
         self._lr = float(site.optimizer.param_groups[0]["lr"])
-        site.optimizer.step()
-        weights.flat[weights.trained :] = self._statistics
         # Without a staleness: every gradient was corrected for its own when it was taken.
         update = Update(weights.version, 0, None)
         for correction in self._parts.corrections:
+            correction.stepping(update)
+        site.optimizer.step()
+        weights.flat[weights.trained :] = self._statistics
+        for correction in self._parts.corrections:
             correction.stepped(update)
+        kept = sum(c.nbytes for c in self._parts.corrections)
+        self._tally.held = max(self._tally.held, site.versions.nbytes + kept)
         if self._parts.scheduler is not None:
             self._parts.scheduler.step()
         weights.version += 1

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from stalegrid.agents.sent import Sent
 from stalegrid.errors import NonFiniteLoss
 from stalegrid.observe import Record, Sink
 from stalegrid.programs import Action, Kind, Message, Unit
@@ -23,14 +24,20 @@ class Watching:
         summarise: reports by unit -> what a record says of them.
         epochs: version -> passes over the data that were trained.
         sink: where observations go.
+        sent: how much units have sent each other.
     """
 
     def __init__(
-        self, summarise: Callable[[Mapping[Unit, Tensor]], Record], epochs: Callable[[int], float], sink: Sink
+        self,
+        summarise: Callable[[Mapping[Unit, Tensor]], Record],
+        epochs: Callable[[int], float],
+        sink: Sink,
+        sent: Sent,
     ) -> None:
         self._summarise = summarise
         self._epochs = epochs
         self._sink = sink
+        self._sent = sent
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
@@ -55,7 +62,7 @@ class Watching:
 
     def _report(self, update: int, inbox: Sequence[Message]) -> Record:
         found = self._summarise({m.tag.edge.source: m.tensors[0] for m in inbox})
-        return {"update": update + 1, "epoch": self._epochs(update + 1), **found}
+        return {"update": update + 1, "epoch": self._epochs(update + 1), **found, **self._sent.until(update + 1)}
 
     def _hand_over(self, record: Record, model: nn.Module, infinite: str | None) -> None:
         """Hand on what was measured, and end the run if the model that was measured is none any more.

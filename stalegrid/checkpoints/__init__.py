@@ -7,7 +7,16 @@ Does not know: agents, engines, what a state says.
 """
 
 from stalegrid.checkpoints.anew import check_left, check_not_ended, check_same, clear
-from stalegrid.checkpoints.compared import FREE, ORIGIN, check_first, check_origin, check_settings, other_bits
+from stalegrid.checkpoints.compared import (
+    DEALT,
+    FREE,
+    ORIGIN,
+    check_dealt,
+    check_first,
+    check_origin,
+    check_settings,
+    other_bits,
+)
 from stalegrid.checkpoints.kept import Checkpoint, newest, read_checkpoint, run_of
 from stalegrid.checkpoints.layout import FOLDER, SCHEMA, folder_of, name_of_part, unit_of_part
 from stalegrid.checkpoints.returning import answer, ask_back, asked_back
@@ -16,6 +25,7 @@ from stalegrid.checkpoints.shelf import Shelf
 from stalegrid.checkpoints.taken import check_free, forget_after, goes_on, shared, taken, write_end
 
 __all__ = [
+    "DEALT",
     "FOLDER",
     "FREE",
     "ORIGIN",
@@ -26,6 +36,7 @@ __all__ = [
     "answer",
     "ask_back",
     "asked_back",
+    "check_dealt",
     "check_first",
     "check_free",
     "check_left",

@@ -28,6 +28,9 @@ FIRST = (
 ORIGIN = "origin"
 """What a manifest calls what a run is made of; see :func:`stalegrid.plans.origin_of`."""
 
+DEALT = "dealt"
+"""What a manifest calls which samples groups have for their own; see :attr:`stalegrid.data.Dealt.digest`."""
+
 BITS = {"stalegrid": "versions", "torch": "versions", "device": "devices", "threads": "numbers of threads"}
 """What a manifest says of that on which the last bits of sums may depend, and what they are."""
 
@@ -104,6 +107,23 @@ REMEDIES = {
     "data": "give the same data, in the same order",
     "optimizers": "give the same optimizer and schedule, which go on as they were saved",
 }
+
+
+def check_dealt(checkpoint: Checkpoint, dealt: str | None) -> None:
+    """Check that groups of a run that goes on have the samples that they had at its beginning.
+
+    Args:
+        checkpoint: that it goes on from.
+        dealt: which they have, see :attr:`stalegrid.data.Dealt.digest`; None where they share out each epoch.
+
+    Raises:
+        ConfigError: they have others.
+    """
+    if (then := checkpoint.manifest.get(DEALT)) != dealt:
+        raise ConfigError(
+            f"the groups have other samples for their own than they had (dealt: {dealt}, then: {then}, checkpoint: "
+            f"{checkpoint.folder}): other labels, groups, split or seed, or another version of NumPy; give the same"
+        )
 
 
 def other_bits(checkpoint: Checkpoint, here: Mapping[str, Any]) -> list[str]:

@@ -5,20 +5,21 @@ from argparse import Namespace
 from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_own
+from stalegrid.consensus import find_mixing
 from stalegrid.errors import ConfigError
 from stalegrid.methods import METHODS, SERVER_METHODS, Method, ServerMethod, bibtex, find
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.observe import plain, wide
 from stalegrid.programs import Grid, closed_form
-from stalegrid.stages import find_view
+from stalegrid.stages import find_view, vectors_of
 from stalegrid.written import text_of
 
 ABOUT = "list the published methods, how stale they are and what they hold; of one also what to cite"
 USAGE = "[NAME] [options]"
 
 
-_SETTINGS = ("method", "staleness m_k, in batches", "M", "view", "corrections", "mixing", "source")
-_SIZES = ("staleness of update n", "graphs", "inputs", "weight copies")
+_SETTINGS = ("method", "staleness m_k, in batches", "M", "reduction", "view", "corrections", "mixing", "source")
+_SIZES = ("staleness of update n", "graphs", "inputs", "weight copies", "vectors of the mixing")
 _SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
 
@@ -76,9 +77,10 @@ def _settings(method: Method) -> tuple[str, ...]:
         method.name,
         method.formula,
         micro,
+        method.reduction,
         text_of(method.view),
         corrections,
-        text_of(method.mixing),
+        ", ".join(filter(None, (text_of(method.mixing), method.turns.text))),
         method.citation,
     )
 
@@ -98,8 +100,9 @@ def _stages(method: Method, stages: int) -> int:
 
 _HELD = """\
 A graph is what one batch saves for its backward; an input is what a stage received of one batch; a weight copy is a
-vector as large as the stage's parameters. Measuring the gap keeps one more copy where the view keeps no old version
-(switch it off with --output.gap false)."""
+vector as large as the stage's parameters, which views and corrections keep, and so is one of the mixing, from one
+exchange to the next. Measuring the gap keeps one more copy where the view keeps no old version (switch it off with
+--output.gap false)."""
 
 
 def _sizes(method: Method, stages: int) -> tuple[str, ...]:
@@ -109,12 +112,13 @@ def _sizes(method: Method, stages: int) -> tuple[str, ...]:
     try:
         view.check(schedule)
     except ConfigError:
-        return (f"needs another M than {method.micro_batches}", "-", "-", "-")
-    kept = [view.kept(schedule, k) for k in range(stages)]
+        return (f"needs another M than {method.micro_batches}", "-", "-", "-", "-")
+    kept, vectors = [view.kept(schedule, k) for k in range(stages)], vectors_of(method.corrections)
     columns = (
         [closed_form(schedule, k) for k in range(stages)],
         [k.graphs for k in kept],
         [k.inputs for k in kept],
-        [k.copies for k in kept],
+        [k.copies + vectors for k in kept],
+        [find_mixing(method.mixing).keeps for _ in kept],
     )
     return tuple("  ".join(map(str, column)) for column in columns)

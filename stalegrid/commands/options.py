@@ -31,7 +31,7 @@ _KINDS = groups_of(RunConfig)
 
 GROUPS = {
     name: _KINDS[name]
-    for name in dict.fromkeys((*MODEL, "method", "grid", "mixing", "servers", "training", "engine", *_KINDS))
+    for name in dict.fromkeys((*MODEL, "method", "grid", "mixing", "codec", "servers", "training", "engine", *_KINDS))
 }
 """The groups, in the order in which a user thinks of them."""
 

@@ -94,4 +94,5 @@ def _measured(config: RunConfig, candidate: Candidate, table: CostTable | Device
 
 _PLANNED = """\
 Shares of a device's time: busy with actions, sending (handling messages, or waiting for one that is under way) and
-waiting. Staleness of each stage, in updates. MB: parameters, gradients, optimizer state and batches in flight."""
+waiting. Staleness of each stage, in updates. MB a stage: parameters, gradients, optimizer state and batches in flight.
+MB sent: by all units to each other for an update, on average; kB/sample: likewise, for a sample of it."""

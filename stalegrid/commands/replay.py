@@ -1,4 +1,4 @@
-"""Repeats a recorded run with parameter servers."""
+"""Repeats a recorded run with parameter servers, or whose groups met whenever they did."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from stalegrid.commands.options import Parser
 from stalegrid.observe import make_console
 
-ABOUT = "repeat a run with parameter servers in the order that it recorded, to the same bits"
+ABOUT = "repeat a run with parameter servers, or in pairs, in the order that it recorded, to the same bits"
 USAGE = "DIR"
 
 

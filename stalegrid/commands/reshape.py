@@ -16,7 +16,14 @@ USAGE = "DIR --out NEW [options]"
 FOLLOWS = {
     "grid.stages": ("grid.cuts", "method.staleness"),
     "grid.groups": ("mixing.kind",),
-    "method.name": ("method.staleness", "method.view", "method.corrections", "method.micro_batches", "mixing.kind"),
+    "method.name": (
+        "method.staleness",
+        "method.view",
+        "method.corrections",
+        "method.micro_batches",
+        "method.reduction",
+        "mixing.kind",
+    ),
     "method.queues": ("method.staleness",),
     "method.rule": ("method.corrections",),
     "training.updates": ("training.epochs",),

@@ -7,10 +7,13 @@ from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_fields, add_own, config_of
 from stalegrid.errors import ConfigError
-from stalegrid.methods import find_grid, schedule
+from stalegrid.limits import factor
+from stalegrid.methods import Method, find_grid, schedule
 from stalegrid.observe import Stream, make_console, plain
 from stalegrid.plans import grid_of
 from stalegrid.programs import Grid, Program, Schedule, Tie, Ties, closed_form, ticks, tied_form
+from stalegrid.recipes import RunConfig
+from stalegrid.stability import Momentum
 from stalegrid.stages import View, find_view
 
 MOST = 1000
@@ -25,6 +28,8 @@ _ASKED = (
     "grid.stages",
     "training.updates",
     "training.targets",
+    "optimizer.momentum",
+    "optimizer.nesterov",
 )
 
 ABOUT = "print the program of each stage as a tick table"
@@ -61,7 +66,7 @@ def run(options: Namespace) -> int:
         table.add_row(str(k), *row)
     shown = make_console(width=None if Stream("stdout").isatty() else 10_000)  # a tick table is wide
     shown.print(table)
-    shown.print(_forms(chosen, view))
+    shown.print(_forms(chosen, view, _steps(method, config)))
     if travel:
         shown.print(_targets(chosen))
     shown.print(_busy(chosen))
@@ -81,15 +86,26 @@ def _ties(asked: list[int] | None, stages: int) -> Ties:
     return Ties((Tie(tuple(asked), ("tied parameter",) * len(asked)),))
 
 
-def _forms(schedule: Schedule, view: type[View]) -> Table:
+def _steps(method: Method, config: RunConfig) -> Momentum:
+    asked = config.optimizer
+    momentum = method.momentum if asked.momentum is None else asked.momentum
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"momentum is at least 0 and below 1 (optimizer.momentum: {momentum})")
+    return Momentum(momentum=momentum, nesterov=asked.nesterov)
+
+
+def _forms(schedule: Schedule, view: type[View], steps: Momentum) -> Table:
     waiting = ("waiting at the start", "later")
-    heads = ("stage", "staleness of update n", "at most", "graphs", "inputs", "weight copies", *waiting)
+    rates = ("rate of sgd", f"with momentum {steps.momentum:g}")
+    heads = ("stage", "staleness of update n", "at most", "graphs", "inputs", "weight copies", *waiting, *rates)
     table = plain(*heads)
     for k in range(schedule.stages):
         kept = view.kept(schedule, k)
         numbers = (schedule.bound(k), kept.graphs, kept.inputs, kept.copies)
         queue = (schedule.in_flight(k - 1) if k else 0, schedule.queued(k))
-        table.add_row(str(k), closed_form(schedule, k), *map(str, (*numbers, *queue)))
+        factors = (factor(schedule, view, k, own) for own in (Momentum(), steps))
+        shares = ("" if share is None else f"{share:.3g}" for share in factors)
+        table.add_row(str(k), closed_form(schedule, k), *map(str, (*numbers, *queue)), *shares)
     return table
 
 

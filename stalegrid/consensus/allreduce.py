@@ -59,6 +59,10 @@ class GradientAveraging:
         chosen = {tag: tag.edge.target.group if action.kind is Kind.SHARE else self._group for tag in action.sends}
         return [Message(tag, version, (self._parts[owner], *counts)) for tag, owner in chosen.items()]
 
+    def arrives(self, message: Message) -> None:
+        """Take one's own mean as the others do."""
+        self._parts[self._group] = message.tensors[0]
+
     def state_dict(self) -> State:
         """Return that nothing is kept from one round to the next."""
         return {}

@@ -7,14 +7,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stalegrid.consensus.matrices import mixing_matrix
+from stalegrid.consensus.directed import PushMatrix
+from stalegrid.consensus.lag_rules import check_fits
+from stalegrid.consensus.matrices import MixingMatrix, Topology
 from stalegrid.consensus.mixing import Mixing, Turns, numbers_of
-from stalegrid.consensus.mixings import MIXINGS, NONE, has_name
+from stalegrid.consensus.mixings import AVERAGINGS, MIXINGS, NONE, has_name
+from stalegrid.consensus.pairs import RANDOM_PAIRS, RandomPairs
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.written import is_path, name_of, said, text_of, unknown, value_of
 
 Kind = str | Mixing | type[Mixing]
+
+USUAL = UsualTurns()
 
 
 def find_mixing(kind: Kind) -> Mixing:
@@ -99,7 +105,7 @@ def kind_of(mixing: Mixing, asked: MixingSettings, usual: Kind) -> Kind:
 
 
 def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, sizes: Sequence[int] = ()) -> Mixing:
-    """Return the mixing of a run, none for a single group.
+    """Return the mixing of a run, none for a single group but where one has it for itself.
 
     Args:
         asked: by the user.
@@ -109,8 +115,8 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
         sizes: samples of each group's batch; alike if left out.
 
     Raises:
-        ConfigError: the method needs one to be named, there is none of that name, or it does not know what groups
-            weigh.
+        ConfigError: the method needs one to be named, there is none of that name, it does not know what groups weigh,
+            or it mixes no momentum.
     """
     chosen = find_mixing(usual if asked.kind is None else asked.kind)
     if asked.kind is None and chosen is NONE and groups > 1:
@@ -123,10 +129,38 @@ def choose_mixing(asked: MixingSettings, usual: Kind, method: str, groups: int, 
             f"a mixing of your own does not know that groups weigh unlike much (mixing: {text_of(chosen)}, batch_size: "
             f"{','.join(map(str, sizes))}); take one by name, or batches of one size"
         )
-    return NONE if groups == 1 else chosen
+    made = NONE if groups == 1 and not chosen.alone else chosen
+    if asked.momentum:
+        made.refuse("momentum", "mixing.momentum: true")
+    return made
 
 
-def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[int] = ()) -> Turns:
+def check_turns(mixing: Mixing, turns: Turns, *, momentum: bool) -> None:
+    """Refuse what a mixing cannot make of its turns.
+
+    Args:
+        mixing: of the run.
+        turns: of the run.
+        momentum: whether momentum is mixed too.
+
+    Raises:
+        ConfigError: it knows no lag rules and no parts.
+    """
+    if mixing is not NONE or turns.groups > 1:
+        check_fits(turns, mixing.name, averages=type(mixing) in AVERAGINGS, momentum=momentum)
+
+
+def turns_of(
+    asked: MixingSettings,
+    groups: int,
+    updates: int,
+    sizes: Sequence[int] = (),
+    usual: UsualTurns = USUAL,
+    mixing: Mixing = NONE,
+    stages: int = 1,
+    seed: int = 0,
+    planned: int | None = None,
+) -> Turns:
     """Return when groups mix and with whom; a topology is checked even where a single group does not use it.
 
     Args:
@@ -134,8 +168,43 @@ def turns_of(asked: MixingSettings, groups: int, updates: int, sizes: Sequence[i
         groups: S.
         updates: N.
         sizes: samples of each group's batch; alike if left out.
+        usual: the method's, for what the user has left out.
+        mixing: of the run, which knows what a topology is to it, and has one where the user names none.
+        stages: K.
+        seed: of the run.
+        planned: updates that are planned, wherever the run ends; N if left out.
 
     Raises:
-        ConfigError: the topology makes no sense.
+        ConfigError: the topology makes no sense, or the share that travels is none.
     """
-    return Turns(mixing_matrix(asked.topology, groups, sizes), asked.period, asked.lag, updates)
+    when = usual.of(asked)
+    if not 0.0 < when.sparse <= 1.0:
+        raise ConfigError(
+            f"a round exchanges some share of every tensor, at most all (mixing.sparse: {when.sparse}); take one above "
+            "0 and up to 1"
+        )
+    return Turns(
+        _shares(mixing, mixing.topology if when.topology is None else when.topology, groups, sizes, seed),
+        when.period,
+        when.lag,
+        updates,
+        fragments=stages if when.fragments else 1,
+        lag_rule=when.lag_rule,
+        sparse=when.sparse,
+        seed=seed,
+        planned=updates if planned is None else planned,
+    )
+
+
+def _shares(
+    mixing: Mixing, topology: Topology, groups: int, sizes: Sequence[int], seed: int
+) -> MixingMatrix | PushMatrix | RandomPairs:
+    if not isinstance(topology, str) or topology != RANDOM_PAIRS:
+        return mixing.matrix(topology, groups, sizes)
+    mixing.refuse("random pairs", f"topology: {RANDOM_PAIRS}")
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"of a pair each takes half of the other, which keeps no mean that is weighed by unlike sizes (topology: "
+            f"{RANDOM_PAIRS}, batch_size: {','.join(map(str, sizes))}); take another topology, such as ring"
+        )
+    return RandomPairs(groups, seed)

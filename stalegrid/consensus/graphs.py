@@ -112,16 +112,14 @@ def from_edges(groups: int, edges: str | Iterable[Arc]) -> Graph:
             self loop, a direction without its reverse, or groups that no path joins.
     """
     check_groups(groups)
-    arcs = _arcs_of_text(edges) if isinstance(edges, str) else _arcs_of_pairs(edges)
+    arcs = arcs_of_text(edges) if isinstance(edges, str) else _arcs_of_pairs(edges)
+    check_arcs(arcs, groups)
     given = set(arcs)
-    for a, b in arcs:
-        for end in (a, b):
-            if not 0 <= end < groups:
-                raise ConfigError(f"edge {a}-{b}: there is no group {end}; groups are 0 to {groups - 1}")
-        if a == b:
-            raise ConfigError(f"edge {a}-{b} is a self loop; remove it: a group always keeps its own share")
-        if (b, a) not in given:
-            raise ConfigError(f"edges are not symmetric: {a}>{b} without {b}>{a}; add {b}>{a} or write {a}-{b}")
+    if one_way := next(((a, b) for a, b in arcs if (b, a) not in given), None):
+        a, b = one_way
+        raise ConfigError(
+            f"edges are not symmetric: {a}>{b} without {b}>{a}; add {b}>{a} or write {a}-{b}, or take mixing push-sum"
+        )
     graph = _joined(groups, arcs)
     if len(parts := components(graph)) > 1:
         raise ConfigError(f"edges do not connect the groups: {parts} are apart; add an edge between them")
@@ -142,7 +140,11 @@ def build(name: str, groups: int) -> Graph:
         return _BUILDERS[name](groups)
     if name[:1].isdecimal():
         return from_edges(groups, name)
-    names = [*NAMES, "one-peer-exponential"]
+    if name in DIRECTED and groups > 1:
+        raise ConfigError(f"push-sum alone can use edges of one direction (topology: {name}); take mixing push-sum")
+    if name in DIRECTED:
+        return ring(groups)
+    names = [*NAMES, "one-peer-exponential", "random-pairs"]
     raise ConfigError(f"{unknown('topology', name, names)}; or give an edge list, such as 0-1,1-2")
 
 
@@ -157,24 +159,49 @@ def checked(graph: AnyGraph, groups: int) -> Graph:
         ConfigError: it is directed, has weights or double edges, is over something else than the groups, or whatever
             :func:`from_edges` refuses.
     """
-    if graph.is_directed():
+    if graph.is_directed() and groups > 1:
         raise ConfigError(
-            f"a directed graph has no rule here that keeps the groups' mean (topology: {type(graph).__name__}); make "
-            "it undirected with graph.to_undirected(), or give a mixing matrix whose rows and columns sum to 1"
+            f"a directed graph has no rule here that keeps the groups' mean but push-sum (topology: "
+            f"{type(graph).__name__}); take mixing push-sum, make it undirected with graph.to_undirected(), or give a "
+            "mixing matrix whose rows and columns sum to 1"
         )
+    check_form(graph, groups)
+    return from_edges(groups, graph.edges)
+
+
+def check_form(graph: AnyGraph, groups: int) -> None:
+    """Refuse a graph of the user's that is over something else than the groups, or says more than who is joined.
+
+    Raises:
+        ConfigError: it does.
+    """
     if set(graph) != set(range(groups)):
         raise ConfigError(
             f"the graph's nodes must be the groups 0 to {groups - 1}, not {reprlib.repr(list(graph))}; relabel them "
             "with networkx.convert_node_labels_to_integers, or train as many groups"
         )
     if graph.is_multigraph():
-        raise ConfigError("a graph may have one edge between two groups (topology: MultiGraph); take networkx.Graph")
+        name = type(graph).__name__
+        raise ConfigError(f"a graph may have one edge between two groups (topology: {name}); take networkx.{name[5:]}")
     if weighed := next(((a, b) for a, b, data in graph.edges(data=True) if "weight" in data), None):
         raise ConfigError(
-            f"a graph's edges get Metropolis weights, not its own (edge: {weighed[0]}-{weighed[1]}); give the mixing "
-            "matrix, or leave the weights out"
+            f"a graph's edges get weights of the mixing, not its own (edge: {weighed[0]}-{weighed[1]}); leave the "
+            "weights out, or give a matrix"
         )
-    return from_edges(groups, graph.edges)
+
+
+def check_arcs(arcs: Iterable[Arc], groups: int) -> None:
+    """Refuse an edge that joins no two groups.
+
+    Raises:
+        ConfigError: an end is no group, or both are the same.
+    """
+    for a, b in arcs:
+        for end in (a, b):
+            if not 0 <= end < groups:
+                raise ConfigError(f"edge {a}-{b}: there is no group {end}; groups are 0 to {groups - 1}")
+        if a == b:
+            raise ConfigError(f"edge {a}-{b} is a self loop; remove it: a group always keeps its own share")
 
 
 def edges_of(graph: AnyGraph) -> str:
@@ -214,7 +241,12 @@ def _circulant(groups: int, offsets: list[int]) -> Graph:
     return _joined(groups, ((s, (s + d) % groups) for s in range(groups) for d in offsets if d < groups))
 
 
-def _arcs_of_text(text: str) -> list[Arc]:
+def arcs_of_text(text: str) -> list[Arc]:
+    """Return the directions of an edge list such as ``0-1,1>2``.
+
+    Raises:
+        ConfigError: something in it is no edge.
+    """
     arcs: list[Arc] = []
     for item in text.split(",") if text.strip() else ():
         one_way = ">" in item
@@ -253,3 +285,6 @@ _BUILDERS: dict[str, Callable[[int], Graph]] = {
 
 NAMES = tuple(_BUILDERS)
 """The topologies that :func:`build` knows by name."""
+
+DIRECTED = ("directed-exponential",)
+"""Those whose edges have one direction; see :mod:`stalegrid.consensus.directed`."""

@@ -39,45 +39,19 @@ _LEAST_GAP = 10 * _SUMS  # sums that are off by _SUMS can make a split matrix lo
 
 
 @dataclass(frozen=True, eq=False)
-class MixingMatrix:
-    """Mixing matrices, one a mixing turn, repeated in a cycle; checked to keep the groups' mean, and to contract.
+class Shares:
+    """Who takes how much of whom, by turn, repeated in a cycle.
 
     Row s holds the shares that group s takes, so ``matrices[t][s, r]`` is the weight of group r's parameters
-    in group s's.  Entries within 1e-12 of zero become zero; the arrays are read-only copies.
+    in group s's.
 
     Attributes:
-        matrices: T arrays (S, S) of float64; one for a static topology, which must be symmetric, several for
-            a time-varying one.
-        sizes: samples of each group's batch, which weigh the mean; alike if left out.
-
-    Raises:
-        ConfigError: a matrix is not square or not of the others' size, an entry is not finite or negative, a
-            row or column, weighed by the sizes, does not sum to 1 within 1e-9, a static matrix, weighed likewise, is
-            not symmetric, or a cycle does not bring every group closer to the mean.
+        matrices: T arrays (S, S) of float64.
+        sizes: samples of each group's batch; alike if left out.
     """
 
     matrices: tuple[Matrix, ...]
     sizes: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.matrices:
-            raise ConfigError("mixing needs at least one matrix; give one of groups x groups")
-        object.__setattr__(self, "matrices", tuple(map(_frozen, self.matrices)))
-        size = len(self.matrices[0])
-        object.__setattr__(self, "sizes", self.sizes or (1,) * size)
-        static = len(self.matrices) == 1
-        for turn, matrix in enumerate(self.matrices):
-            name = "the mixing matrix" if static else f"the mixing matrix of turn {turn}"
-            _check_entries(matrix, size, name)
-            _check_groups(size, len(self.sizes))
-            _check_sums(matrix, self.sizes, name)
-        if static:
-            _check_symmetric(self.matrices[0], self.sizes)
-        self._check_contracting()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Unpickled arrays are writable; the constructor makes them read-only again.
-        return MixingMatrix, (self.matrices, self.sizes)
 
     def weights(self, turn: int) -> Matrix:
         """Return the matrix (S, S) of a mixing turn, read-only."""
@@ -103,6 +77,44 @@ class MixingMatrix:
             return [_others(row, group) for group, row in enumerate(matrix)]
 
         return [(others(matrix), others(matrix.T)) for matrix in self.matrices]
+
+
+@dataclass(frozen=True, eq=False)
+class MixingMatrix(Shares):
+    """Mixing matrices, one a mixing turn, repeated in a cycle; checked to keep the groups' mean, and to contract.
+
+    Entries within 1e-12 of zero become zero; the arrays are read-only copies.
+
+    Attributes:
+        matrices: T arrays (S, S) of float64; one for a static topology, which must be symmetric, several for
+            a time-varying one.
+        sizes: samples of each group's batch, which weigh the mean; alike if left out.
+
+    Raises:
+        ConfigError: a matrix is not square or not of the others' size, an entry is not finite or negative, a
+            row or column, weighed by the sizes, does not sum to 1 within 1e-9, a static matrix, weighed likewise, is
+            not symmetric, or a cycle does not bring every group closer to the mean.
+    """
+
+    def __post_init__(self) -> None:
+        if not self.matrices:
+            raise ConfigError("mixing needs at least one matrix; give one of groups x groups")
+        object.__setattr__(self, "matrices", tuple(map(frozen, self.matrices)))
+        size = len(self.matrices[0])
+        object.__setattr__(self, "sizes", self.sizes or (1,) * size)
+        static = len(self.matrices) == 1
+        for turn, matrix in enumerate(self.matrices):
+            name = "the mixing matrix" if static else f"the mixing matrix of turn {turn}"
+            _check_entries(matrix, size, name)
+            _check_groups(size, len(self.sizes))
+            _check_sums(matrix, self.sizes, name)
+        if static:
+            _check_symmetric(self.matrices[0], self.sizes)
+        self._check_contracting()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Unpickled arrays are writable; the constructor makes them read-only again.
+        return MixingMatrix, (self.matrices, self.sizes)
 
     @cached_property
     def spectral_gap(self) -> float:
@@ -192,7 +204,7 @@ class Widening:
         phases: mixings and the turns from which each holds, ascending, the first from any.
     """
 
-    phases: tuple[tuple[int, MixingMatrix], ...]
+    phases: tuple[tuple[int, Shares], ...]
 
     def weights(self, turn: int) -> Matrix:
         """Return the matrix (S, S) of a mixing turn, read-only."""
@@ -210,7 +222,7 @@ class Widening:
         """Return the other groups that ``group`` ever takes from, ascending."""
         return tuple(sorted({r for _, mixing in self.phases for r in mixing.neighbours(group)}))
 
-    def _of(self, turn: int) -> MixingMatrix:
+    def _of(self, turn: int) -> Shares:
         return next((mixing for first, mixing in reversed(self.phases) if first <= turn), self.phases[0][1])
 
 
@@ -300,14 +312,7 @@ def mixing_matrix(topology: Topology, groups: int, sizes: Sequence[int] = ()) ->
         ConfigError: an unknown name, a graph or a matrix of another number of groups, one that cannot keep a mean that
             is weighed by unlike sizes, or whatever these refuse.
     """
-    if is_path(topology):
-        path, topology = topology, value_of(topology, "topology")
-        topology = topology.tolist() if hasattr(topology, "tolist") else topology
-        if not isinstance(topology, nx.Graph | list | tuple | str):
-            raise ConfigError(
-                f"this is no topology (topology: {path}, it is: {type(topology).__name__}); name a graph of networkx, "
-                "an edge list or the rows of a matrix"
-            )
+    topology = named_topology(topology)
     if isinstance(topology, nx.Graph):
         return metropolis(graphs.checked(topology, groups), sizes)
     if not isinstance(topology, str):
@@ -316,6 +321,24 @@ def mixing_matrix(topology: Topology, groups: int, sizes: Sequence[int] = ()) ->
         _check_alike(sizes)
         return one_peer_exponential(groups)
     return metropolis(graphs.build(topology, groups), sizes)
+
+
+def named_topology(topology: Topology) -> Topology:
+    """Return a topology, or the one that a path ``PACKAGE.MODULE:NAME`` names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not is_path(topology):
+        return topology
+    found = value_of(topology, "topology")
+    found = found.tolist() if hasattr(found, "tolist") else found
+    if not isinstance(found, nx.Graph | list | tuple | str):
+        raise ConfigError(
+            f"this is no topology (topology: {topology}, it is: {type(found).__name__}); name a graph of networkx, "
+            "an edge list or the rows of a matrix"
+        )
+    return found
 
 
 def _check_alike(sizes: Sequence[int]) -> None:
@@ -337,7 +360,8 @@ def _ratios(sizes: Sequence[int]) -> Matrix:
     return own[:, None] / own[None, :]
 
 
-def _frozen(matrix: Matrix) -> Matrix:
+def frozen(matrix: Matrix) -> Matrix:
+    """Return a read-only copy in which what is rounding of zero is zero."""
     copy = np.array(matrix, dtype=np.float64)
     copy[np.abs(copy) <= _NOTHING] = 0.0
     copy.flags.writeable = False

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from stalegrid.consensus.mixing import Mixing, Turns, Vectors
+from stalegrid.consensus.mixing import Mixing, Telling, Turns, Vectors
 from stalegrid.consensus.mixings import CombineWhileAdapt
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Action, Edge, Kind, Program, Tag, TensorSpec, Unit
@@ -145,4 +145,10 @@ def _check_exchange(name: str, mixing: Mixing, unit: Unit, turns: Turns, weights
         raise ConfigError(
             f"a mixing with actions must say what they do (mixing: {name}, exchange returned: {type(made).__name__}); "
             "override exchange, and return something with step(action, inbox)"
+        )
+    told = len(made.told()) if isinstance(made, Telling) else 0
+    if told != len(mixing.tells):
+        raise ConfigError(
+            f"an exchange tells as many numbers as its mixing names (mixing: {name}, tells: {', '.join(mixing.tells)}, "
+            f"told: {told}); let told() return one for each, or leave both out"
         )

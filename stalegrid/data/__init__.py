@@ -19,6 +19,7 @@ from stalegrid.data.later import Later, inside, opened
 from stalegrid.data.mnist import load_mnist
 from stalegrid.data.named import load
 from stalegrid.data.numbers import Counted, Numbers
+from stalegrid.data.owned import Owned
 from stalegrid.data.padding import pad_to
 from stalegrid.data.passes import is_stream
 from stalegrid.data.readings import Collate, Reading, check_size, given, reading_of
@@ -26,20 +27,24 @@ from stalegrid.data.repeating import check_repeats, check_stream
 from stalegrid.data.settings import TrainingSettings
 from stalegrid.data.shapes import Example, examples
 from stalegrid.data.sources import bytes_of
+from stalegrid.data.splits import EVEN, Dealt
 from stalegrid.data.streams import Stream
 
 __all__ = [
+    "EVEN",
     "ArrayDataset",
     "Batches",
     "Collate",
     "Counted",
     "CropAndFlip",
+    "Dealt",
     "Division",
     "Example",
     "Feed",
     "Later",
     "Normalise",
     "Numbers",
+    "Owned",
     "Readers",
     "Reading",
     "Slices",

@@ -15,11 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from stalegrid.data.augment import CropAndFlip
 from stalegrid.data.epochs import Division
+from stalegrid.data.labels import labels_of
 from stalegrid.data.numbers import Numbers
 from stalegrid.data.orders import InOrder, Shuffled
-from stalegrid.data.readings import reading_of
+from stalegrid.data.owned import Owned
+from stalegrid.data.readings import Reading, reading_of
 from stalegrid.data.sizes import Sizes, check_positive, sizes_of
 from stalegrid.data.sources import Batch, ItemSource, source_of
+from stalegrid.data.splits import EVEN, Dealt, split_of
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, Tensors
 
@@ -33,6 +36,9 @@ class Batches:
     rest of an epoch that fills no update is dropped, or is an update of its own, which is shared out in the same
     proportions.  A loader's order, if it has one of its own, takes the place of the permutation.
 
+    With a split that is not even every group has samples of its own, and draws its batches from these; see
+    :mod:`stalegrid.data.owned`.
+
     With M micro-batches a batch number ``b`` counts micro-batches: part ``b % M`` of update ``b // M``.
 
     Args:
@@ -45,11 +51,13 @@ class Batches:
         augment: random crop and flip; only for images in an :class:`~stalegrid.data.ArrayDataset`.
         dtype: type to which floating inputs and targets are cast; None to leave them as they are.
         drop_last: whether the rest of an epoch is dropped; None for what a loader says, and else that it is.
+        split: which samples groups have, see :mod:`stalegrid.data.splits`; one group has all.
 
     Raises:
         ConfigError: a number is too small or too large, the micro-batches do not divide the batch, groups and
-            micro-batches cannot share the rest of an epoch, or the data set has no length or no indices.
-        DataError: the items of the data set are no trees of tensors.
+            micro-batches cannot share the rest of an epoch, the data set has no length or no indices, or there is no
+            such split of it.
+        DataError: the items of the data set are no trees of tensors, or its labels are not theirs.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Batches:
         augment: CropAndFlip | None = None,
         dtype: torch.dtype | None = None,
         drop_last: bool | None = None,
+        split: str = EVEN,
     ) -> None:
         check_positive(groups=groups)
         self.sizes = Sizes(sizes_of(batch_size, groups), micro_batches)
@@ -73,8 +82,13 @@ class Batches:
         self.seed = seed
         first = order.indices(size, seed, 0)
         self.division = Division(len(first), self.sizes.together, self._reading.drops_last(drop_last))
-        _check_division(self.division, self.sizes)
-        self.numbers = Numbers(order, size, seed, self.sizes, self.division, (0, first))
+        dealt = _dealt(self._reading, split, groups, seed, drop_last)
+        self.numbers: Numbers | Owned
+        if dealt is None:
+            _check_division(self.division, self.sizes)
+            self.numbers = Numbers(order, size, seed, self.sizes, self.division, (0, first))
+        else:
+            self.numbers = Owned(dealt, seed, self.sizes)
         self.groups = groups
         self.micro_batches = micro_batches
         self.updates_per_epoch = self.division.updates
@@ -94,9 +108,9 @@ class Batches:
         """Processes that a loader lets read ahead."""
         return self._reading.workers
 
-    def epoch(self, batch: int) -> int:
-        """Return the epoch, from 0, to which batch ``batch`` of any group belongs."""
-        return self.numbers.epoch(batch)
+    def epoch(self, group: int, batch: int) -> int:
+        """Return the pass over its samples, from 0, to which a batch of a group belongs."""
+        return self.numbers.epoch(group, batch)
 
     def indices(self, group: int, batch: int) -> Tensor:
         """Return which samples of the data set make up a batch.
@@ -115,19 +129,20 @@ class Batches:
 
     def inputs(self, group: int, batch: int) -> Tensors:
         """Return the tensors of the model's arguments, each (B, ...); see :meth:`indices`."""
-        return self._source.inputs(self.epoch(batch), self.indices(group, batch))
+        return self._source.inputs(self.epoch(group, batch), self.indices(group, batch))
 
     def targets(self, group: int, batch: int) -> Any:
         """Return what the loss gets beside outputs: tensors (B, ...), alone or in a tree; see :meth:`indices`."""
-        return self._source.targets(self.epoch(batch), self.indices(group, batch))
+        return self._source.targets(self.epoch(group, batch), self.indices(group, batch))
 
     def of_each_shape(self, group: int, batch: int) -> list[Batch]:
         """Return batches of all shapes that there may be, made of the samples of one, if anybody knows; else none."""
-        return [] if self.items is None else self.items.of_each_shape(self.epoch(batch), self.indices(group, batch))
+        epoch, indices = self.epoch(group, batch), self.indices(group, batch)
+        return [] if self.items is None else self.items.of_each_shape(epoch, indices)
 
     def checksum(self, group: int, batch: int) -> int:
         """Return 32 bits of what was just read of a batch, to hold against what another process has read of it."""
-        return self._source.checksum(self.epoch(batch), self.indices(group, batch))
+        return self._source.checksum(self.epoch(group, batch), self.indices(group, batch))
 
 
 class Slices:
@@ -184,6 +199,24 @@ class Slices:
 
     def __iter__(self) -> Iterator[tuple[Tensors, Any]]:
         return (self[number] for number in range(len(self)))
+
+
+def _dealt(reading: Reading, split: str, groups: int, seed: int, drop_last: bool | None) -> Dealt | None:
+    """Return what a split deals to groups; None where they share each epoch out."""
+    how = split_of(split)
+    if how is None or groups == 1:  # to whom all would be dealt
+        return None
+    if reading.batch_size is not None:
+        raise ConfigError(
+            f"a DataLoader has an order of its own, and groups that have samples of their own have theirs (split: "
+            f"{split}); give the data set itself, and batch_size=..."
+        )
+    if drop_last is False:
+        raise ConfigError(
+            f"groups that have samples of their own end their passes at different updates, so there is no last batch "
+            f"that all have (split: {split}, training.drop_last: false); leave it out"
+        )
+    return Dealt.of(how, labels_of(reading.dataset, len(reading)), groups, seed)
 
 
 def _check_division(division: Division, sizes: Sizes) -> None:

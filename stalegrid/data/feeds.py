@@ -17,6 +17,7 @@ from torch import Tensor
 from stalegrid.data.ahead import Ahead
 from stalegrid.data.batches import Batches
 from stalegrid.data.numbers import Counted, Numbers
+from stalegrid.data.owned import Owned
 from stalegrid.data.sources import Batch, ItemSource
 from stalegrid.data.streams import Stream
 from stalegrid.errors import ProtocolError
@@ -74,7 +75,7 @@ class Unread:
         numbers: of the samples; None for who does not ask for them either.
     """
 
-    def __init__(self, numbers: Numbers | Counted | None) -> None:
+    def __init__(self, numbers: Numbers | Owned | Counted | None) -> None:
         self._numbers = numbers
 
     @property
@@ -172,4 +173,4 @@ class Feed:
             self._kept[group, number] = self._source.batch(tensors), wanted
 
     def _read(self, group: int, batch: int, patience: float | None = None) -> Tensors:
-        return self._source.read(self._batches.epoch(batch), self._batches.indices(group, batch), patience)
+        return self._source.read(self._batches.epoch(group, batch), self._batches.indices(group, batch), patience)

@@ -37,8 +37,8 @@ class Numbers:
     division: Division
     kept: tuple[int, Tensor] | None = field(default=None, repr=False, compare=False)
 
-    def epoch(self, batch: int) -> int:
-        """Return the epoch, from 0, to which a batch of any group belongs."""
+    def epoch(self, group: int, batch: int) -> int:
+        """Return the epoch, from 0, to which a batch belongs, of whichever group."""
         return batch // self.sizes.micro_batches // self.division.updates
 
     def indices(self, group: int, batch: int) -> Tensor:
@@ -59,7 +59,7 @@ class Numbers:
         size = len(share) // micro_batches
         start += share.start + part * size
         # A slice would let whoever gets it change the order that is kept.
-        return self._permutation(self.epoch(batch))[start : start + size].clone()
+        return self._permutation(self.epoch(group, batch))[start : start + size].clone()
 
     def _permutation(self, epoch: int) -> Tensor:
         if self.kept is None or self.kept[0] != epoch:
@@ -71,6 +71,14 @@ class Numbers:
                 )
             self.kept = epoch, order
         return self.kept[1]
+
+    def samples(self, group: int, update: int) -> int:
+        """Return how many samples a group takes in an update."""
+        return len(self.sizes.share(group, self.division.span(update)[1]))
+
+    def of_a_size(self, updates: int) -> list[range]:
+        """Return updates by how many samples they take, as many as show all batches; see :class:`Division`."""
+        return self.division.of_a_size(updates)
 
     def apart(self) -> "Numbers | None":
         """Return them for those who have no data set; None where the order is that of a sampler, which may hold it."""
@@ -105,6 +113,10 @@ class Counted:
         share = self.sizes.share(group, self.sizes.together)
         first = update * self.sizes.together
         return range(first + share.start, first + share.stop)
+
+    def samples(self, group: int, update: int) -> int:
+        """Return how many samples a group takes in an update."""
+        return self.sizes.each[group]
 
     def apart(self) -> "Counted":
         """Return them for those who have no data set."""

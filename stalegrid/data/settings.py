@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from stalegrid.data.sizes import sizes_of
+from stalegrid.data.splits import EVEN
 from stalegrid.errors import ConfigError
 from stalegrid.written import Group
 
@@ -38,6 +39,9 @@ class TrainingSettings(Group):
             batches of another size, and of the incomplete last batch of an epoch.
         drop_last: whether the samples at the end of an epoch that are too few for an update are left out; if not, they
             are an update of their own.  If left out, as a DataLoader says, else they are.
+        split: which samples groups, or learners, have: even, where they share out each epoch; dirichlet=ALPHA, where
+            each label is dealt to them in proportions drawn from Dirichlet(ALPHA), such as 0.1; shards=N, where each is
+            dealt N shards of the samples in the order of their labels.
     """
 
     NAME: ClassVar[str] = "training"
@@ -55,6 +59,7 @@ class TrainingSettings(Group):
     targets: Literal["read", "travel"] | None = None
     shapes: int | None = None
     drop_last: bool | None = None
+    split: str = EVEN
 
     def sizes(self, groups: int) -> tuple[int, ...]:
         """Return the samples of each group in one update.

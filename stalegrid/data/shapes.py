@@ -68,7 +68,7 @@ def examples(
             "same shape, or take data that has indices"
         )
     matters = cut and most != 1
-    parts = batches.division.of_a_size(updates)
+    parts = batches.numbers.of_a_size(updates)
     return [
         one
         for those in parts

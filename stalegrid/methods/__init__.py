@@ -4,7 +4,7 @@ Does not know: how any part works.
 """
 
 from stalegrid.methods.choose import Named, find, find_grid, schedule
-from stalegrid.methods.method import Method, ServerMethod
+from stalegrid.methods.method import Method, Reduction, ServerMethod
 from stalegrid.methods.published import METHODS, SERVER_METHODS
 from stalegrid.methods.references import bibtex
 from stalegrid.methods.settings import MethodSettings
@@ -15,6 +15,7 @@ __all__ = [
     "Method",
     "MethodSettings",
     "Named",
+    "Reduction",
     "ServerMethod",
     "bibtex",
     "find",

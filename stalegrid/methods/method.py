@@ -6,11 +6,15 @@ Does not know: which methods there are, how any part works.
 import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
-from stalegrid.consensus import Mixing
+from stalegrid.consensus import Mixing, UsualTurns
 from stalegrid.errors import ConfigError
 from stalegrid.programs import Schedule
 from stalegrid.stages import Maker, View
+
+Reduction = Literal["mean", "sum"]
+"""What an update makes of the gradients of its micro-batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +28,13 @@ class Method:
         schedule: (K, M) -> how far stages run ahead.
         view: weights that a late backward sees, unless the user chooses.
         mixing: what groups exchange, unless the user chooses.
+        turns: when they do, unless the user chooses, one by one.
         corrections: of gradients and learning rates, unless the user chooses.
         optimizer: class in torch.optim that defines the method; None for any.
         momentum: of the optimizer, or its first beta, unless the user chooses.
         shape: S and K, unless the user chooses.
         micro_batches: M, unless the user chooses.
+        reduction: of the gradients of an update's micro-batches, unless the user chooses: mean or sum.
         stale: whether the user may choose the staleness.
         max_groups: largest S; None for any.
         max_stages: largest K; None for any.
@@ -44,11 +50,13 @@ class Method:
     _: KW_ONLY
     view: str | type[View] = "stashed"
     mixing: str | Mixing | type[Mixing] = "none"
+    turns: UsualTurns = UsualTurns()  # noqa: RUF009 - it is frozen
     corrections: tuple[str | Maker, ...] = ()
     optimizer: str | None = None
     momentum: float = 0.9
     shape: tuple[int, int] = (1, 4)
     micro_batches: int = 1
+    reduction: Reduction = "mean"
     stale: bool = True
     max_groups: int | None = None
     max_stages: int | None = None

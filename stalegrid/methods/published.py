@@ -3,6 +3,7 @@
 Does not know: how any part works.
 """
 
+from stalegrid.consensus import UsualTurns
 from stalegrid.methods.method import Method, ServerMethod
 from stalegrid.programs import Schedule, gpipe, one_f_one_b, stale
 
@@ -15,8 +16,16 @@ def _once(stages: int, micro_batches: int) -> Schedule:
     return stale([stages - 1 - k for k in range(stages)], micro_batches)
 
 
+def _never(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
+
+
 def _one_less(stages: int, micro_batches: int) -> Schedule:
     return stale([max(0, 2 * (stages - 1 - k) - 1) for k in range(stages)], micro_batches)
+
+
+def _not(stages: int, micro_batches: int) -> Schedule:
+    return stale([0] * stages, micro_batches)
 
 
 METHODS = (
@@ -38,6 +47,24 @@ METHODS = (
         _one_less,
         view="current",
         corrections=("shrink=0.5",),
+    ),
+    Method(
+        "fdg-forward-first",
+        "Zhuang et al., the other order of FDG's code: forward, backward, update; arXiv 1906.09108",
+        "2(K-1-k)",
+        _twice,
+        view="current",
+        corrections=("shrink=0.5",),
+    ),
+    Method(
+        "adl",
+        "Zhuang et al., Accumulated Decoupled Learning, ICML 2021",
+        "2(K-1-k)",
+        _twice,
+        view="current",
+        corrections=("shrink=1",),
+        micro_batches=4,
+        reduction="sum",
     ),
     Method("ddg", "Huo et al., Decoupled Backpropagation, arXiv 1804.10574", "K-1-k", _once),
     Method("features-replay", "Huo et al., Features Replay, arXiv 1807.04511", "K-1-k", _once, view="recomputed"),
@@ -70,6 +97,95 @@ METHODS = (
         momentum=0.99,
     ),
     Method("paci", "Elam et al., PACI, arXiv 2606.07881", "K-1-k", _once, view="current", micro_batches=4),
+    # Three that are published for models in one piece and gradients of now: no stage runs ahead unless asked.
+    Method(
+        "sgp",
+        "Assran et al., Stochastic Gradient Push, arXiv 1811.10792",
+        "0",
+        _never,
+        mixing="push-sum",
+        shape=(2, 1),
+    ),
+    Method(
+        "exact-diffusion",
+        "Yuan et al., Exact Diffusion, arXiv 1702.05122",
+        "0",
+        _never,
+        mixing="exact-diffusion",
+        shape=(2, 1),
+    ),
+    Method(
+        "gradient-tracking",
+        "Nedic, Olshevsky, Shi, DIGing, arXiv 1607.03218",
+        "0",
+        _never,
+        mixing="gradient-tracking",
+        shape=(2, 1),
+    ),
+    Method(
+        "diloco",
+        "Douillard et al., DiLoCo, arXiv 2311.08105",
+        "0",
+        _not,
+        mixing="outer",
+        turns=UsualTurns(period=500),
+        shape=(2, 1),
+    ),
+    Method(
+        "streaming-diloco",
+        "Douillard et al., Streaming DiLoCo, arXiv 2501.18512",
+        "0",
+        _not,
+        mixing="outer,keep=0.5",
+        turns=UsualTurns(period=100, lag=5, fragments=True),
+        shape=(2, 2),
+    ),
+    Method(
+        "noloco",
+        "Kolehmainen et al., NoLoCo, arXiv 2506.10911",
+        "0",
+        _not,
+        mixing="noloco",
+        turns=UsualTurns(period=100),
+        shape=(2, 1),
+    ),
+    Method(
+        "snoo",
+        "Kallusky et al., SNOO, arXiv 2510.15830",
+        "0",
+        _not,
+        mixing="outer",
+        turns=UsualTurns(period=30),
+        shape=(1, 1),
+        max_groups=1,
+    ),
+    Method(
+        "asyncmesh",
+        "Ajanthan et al., AsyncMesh, arXiv 2601.22442",
+        "K-1-k",
+        _once,
+        mixing="adapt-then-combine",
+        turns=UsualTurns(lag=10, lag_rule="ema", sparse=0.05, topology="complete"),
+        optimizer="NAdam",
+        momentum=0.99,
+        shape=(2, 2),
+    ),
+    Method(
+        "ad-psgd",
+        "Lian et al., Asynchronous Decentralized Parallel SGD, arXiv 1710.06952",
+        "2(K-1-k)",
+        _twice,
+        mixing="pairwise",
+        shape=(4, 1),
+    ),
+    Method(
+        "choco",
+        "Koloskova, Stich, Jaggi, CHOCO-SGD, arXiv 1902.00340",
+        "0",
+        _not,
+        mixing="choco",
+        shape=(4, 1),
+    ),
     Method(
         "sgd",
         "Robbins and Monro 1951; torch.optim's own loop, stage after stage",

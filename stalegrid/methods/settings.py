@@ -6,7 +6,7 @@ Does not know: how any part works.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stalegrid.methods.method import Method, ServerMethod
+from stalegrid.methods.method import Method, Reduction, ServerMethod
 from stalegrid.stages import Maker, View
 from stalegrid.written import Group
 
@@ -26,12 +26,15 @@ class MethodSettings(Group):
             predicted-twice, corrected or double-buffered, or a class of your own (PACKAGE.MODULE:CLASS); the
             method's if left out.
         corrections: in the order in which they act: inverse-staleness, pipemare-rate=UPDATES, shrink=BETA,
-            dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, clip=NORM, classes of your own, or none; the
-            method's if left out.
+            stability-rate, dc-asgd=LAMBDA, dc-asgd-adaptive=LAMBDA, gap-aware, error-feedback=C,
+            error-feedback-by-staleness=C (an experiment), clip=NORM, classes of your own, or none; the method's if
+            left out.
         rule: what staleness does to a gradient or its rate, in place of corrections: constant, inverse,
             exponential=BETA, dc=LAMBDA or gap; the method's corrections if left out.
         clip: largest L2 norm of each stage's gradient, after all corrections.
-        micro_batches: M, batches an update averages over; the method's if left out.
+        micro_batches: M, batches an update is made of; the method's if left out.
+        reduction: mean or sum of their gradients, which nothing divides by M: for SGD a sum is M times the rate; the
+            method's if left out.
     """
 
     NAME: ClassVar[str] = "method"
@@ -46,3 +49,4 @@ class MethodSettings(Group):
     rule: str | None = None
     clip: float | None = None
     micro_batches: int | None = None
+    reduction: Reduction | None = None

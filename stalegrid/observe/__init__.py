@@ -8,15 +8,29 @@ from stalegrid.observe.best import Best
 from stalegrid.observe.callbacks import Callback, Stop, find_callbacks, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.displays import in_notebook
+from stalegrid.observe.divergence import JS_DISTANCE, Divergence, class_scores
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
 from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.means import SUMS, MeanReport, measurement
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
+from stalegrid.observe.numbers import TOLD, over_units
 from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
 from stalegrid.observe.perplexity import Perplexity
-from stalegrid.observe.records import VIRTUAL, Loss, Nowhere, Record, Report, Sink, Tally, count_correct, summarise
+from stalegrid.observe.records import (
+    BYTES_SENT,
+    TOTAL,
+    VIRTUAL,
+    Loss,
+    Nowhere,
+    Record,
+    Report,
+    Sink,
+    Tally,
+    count_correct,
+    summarise,
+)
 from stalegrid.observe.results import announce, make_sink, open_folder
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sharing import by_unit, shares
@@ -33,13 +47,17 @@ from stalegrid.observe.wandb import WeightsAndBiases
 
 __all__ = [
     "BEST",
+    "BYTES_SENT",
     "CONFIG",
     "INDEX",
+    "JS_DISTANCE",
     "METRICS",
     "MODEL",
     "PREFIX",
     "SUMMARY",
     "SUMS",
+    "TOLD",
+    "TOTAL",
     "TRACE",
     "UNITS",
     "UNSAVED",
@@ -50,6 +68,7 @@ __all__ = [
     "Best",
     "Callback",
     "Dated",
+    "Divergence",
     "EarlyStopping",
     "Item",
     "Logger",
@@ -80,6 +99,7 @@ __all__ = [
     "announce",
     "by_unit",
     "check_saved",
+    "class_scores",
     "count_correct",
     "cursor_kept",
     "find_callbacks",
@@ -93,6 +113,7 @@ __all__ = [
     "name_of_trace",
     "names",
     "open_folder",
+    "over_units",
     "own_callbacks",
     "own_copies",
     "plain",

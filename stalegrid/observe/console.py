@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from stalegrid.errors import OutputError
 from stalegrid.objects import State
 from stalegrid.observe.displays import Display
+from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
+from stalegrid.observe.numbers import TOLD, over_units
 from stalegrid.observe.rate import Rate
-from stalegrid.observe.records import VIRTUAL, Record
+from stalegrid.observe.records import BYTES_SENT, TOTAL, VIRTUAL, Record
 from stalegrid.observe.stream import make_console
 from stalegrid.programs import Unit
 
@@ -62,6 +64,10 @@ class ConsoleSink:
         measured = {name: value for name, value in record.items() if name.startswith(PREFIX) and name not in _SHOWN}
         parts += [f"{name.replace('_', ' ', 1)} {value:.4g}" for name, value in measured.items() if value is not None]
         parts += [f"consensus distance {record['consensus_distance']:.3g}"] if self._groups else []
+        apart = record.get(JS_DISTANCE)
+        parts += [f"Jensen-Shannon distance {apart:.3g}"] if apart is not None else []
+        sent = record.get(BYTES_SENT, {}).get(TOTAL)
+        parts += [f"sent {sent / 1e6:.4g} MB"] if sent else []
         self._display.say("  ".join(parts))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
@@ -90,5 +96,6 @@ class ConsoleSink:
         oldest = max(seen["max"] for seen in record["staleness"].values())
         gaps = [seen["gap"] for seen in record["staleness"].values() if seen["gap"] is not None]
         stale = f" staleness <= {oldest}" + (f" gap {max(gaps):.3g}" if gaps else "")
+        told = "".join(f" {name} {value:.3g}" for name, value in over_units(record.get(TOLD, {})).items())
         virtual = f" virtual {record[VIRTUAL]:.4g} s" if VIRTUAL in record else ""
-        return f"{rate:.0f} samples/s{virtual} loss {record['loss']:.4f}{accuracy}{self._test}{stale}"
+        return f"{rate:.0f} samples/s{virtual} loss {record['loss']:.4f}{accuracy}{self._test}{stale}{told}"

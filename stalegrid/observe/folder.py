@@ -15,6 +15,7 @@ from stalegrid.objects import State
 from stalegrid.observe.best import Best
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
+from stalegrid.observe.numbers import Numbers
 from stalegrid.observe.parts import Saved, index_parts
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
@@ -78,6 +79,7 @@ class Folder:
         self._start = time.perf_counter()
         self._rate = Rate(self._start)
         self._staleness = Staleness(limit)
+        self._numbers = Numbers()
         self._last: Record = {}
         self._lost: list[int] = []
         self.summary: Record = {}
@@ -94,6 +96,7 @@ class Folder:
     def _note(self, record: Record) -> None:
         """Take into the summary what a report says."""
         self._staleness.add(record["staleness"])
+        self._numbers.add(record)
         self._last = {
             "updates": record["update"],
             "train_loss": record["loss"],
@@ -117,6 +120,7 @@ class Folder:
             **record,
             "updates": record["version"],
             **self._staleness.record(),
+            **self._numbers.record(),
         }
         if stopped := self.stopped():
             summary["stopped"] = stopped

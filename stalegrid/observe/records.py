@@ -4,7 +4,7 @@ Does not know: files, clocks.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -69,9 +69,9 @@ class Report:
         return report
 
     @staticmethod
-    def layout(bound: int) -> Layout:
-        """Return what the report of a unit of that bound consists of."""
-        return flat_layout(len(_NUMBERS) + bound + 1, torch.float64)
+    def layout(bound: int, told: int = 0) -> Layout:
+        """Return what the report of a unit of that bound consists of, with so many numbers of its exchange behind."""
+        return flat_layout(len(_NUMBERS) + bound + 1 + told, torch.float64)
 
     def staleness(self) -> "Record":
         """Return what a record says about the staleness of the unit."""
@@ -94,14 +94,17 @@ class Report:
 _NUMBERS = tuple(f.name for f in fields(Report) if f.name != "histogram")
 
 
-def summarise(vectors: Mapping[Unit, Tensor], weights: Mapping[int, float] | None = None) -> "Record":
+def summarise(
+    vectors: Mapping[Unit, Tensor], weights: Mapping[int, float] | None = None, tells: Sequence[str] = ()
+) -> "Record":
     """Return what a record says of the reports of a grid: losses are those of the last stages.
 
     Args:
         vectors: of the reports, by unit.
         weights: of what a group's batch counts, by group: its samples, beside those of others; alike if left out.
+        tells: names of the numbers of exchanges, which are the last ones of each vector.
     """
-    reports = {unit: Report.read(vector) for unit, vector in vectors.items()}
+    reports = {unit: Report.read(vector[: len(vector) - len(tells)]) for unit, vector in vectors.items()}
     top = max(unit.stage for unit in reports)
     last = {unit.group: report for unit, report in reports.items() if unit.stage == top}
     own = dict.fromkeys(last, 1.0) if weights is None else weights
@@ -115,7 +118,13 @@ def summarise(vectors: Mapping[Unit, Tensor], weights: Mapping[int, float] | Non
         "samples": int(samples),
         "group_loss": [r.loss_sum / r.losses if r.losses else math.nan for r in last.values()],
         "staleness": {str(unit): report.staleness() for unit, report in reports.items()},
+        **({"told": {str(unit): _told(vector, tells) for unit, vector in vectors.items()}} if tells else {}),
     }
+
+
+def _told(vector: Tensor, tells: Sequence[str]) -> dict[str, float | None]:
+    numbers: list[float] = vector[len(vector) - len(tells) :].tolist()
+    return {name: None if math.isnan(value) else value for name, value in zip(tells, numbers, strict=True)}
 
 
 def _check_data(reports: Mapping[Unit, Report], top: int) -> None:
@@ -284,6 +293,9 @@ Record = dict[str, Any]
 
 VIRTUAL = "virtual_seconds"
 """The entry of records that were made in virtual time."""
+
+BYTES_SENT, TOTAL = "bytes_sent", "total"
+"""The entry of records with the bytes that units have sent each other, by kind of edge, and what it calls their sum."""
 
 
 class Sink(Protocol):

@@ -3,8 +3,10 @@
 Does not know: loggers.
 """
 
+from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
-from stalegrid.observe.records import Record
+from stalegrid.observe.numbers import TOLD
+from stalegrid.observe.records import BYTES_SENT, Record
 
 
 def step(record: Record) -> int:
@@ -27,9 +29,11 @@ def _of_report(record: Record) -> dict[str, float | None]:
     found = {"train/loss": record["loss"], "train/accuracy": record["train_accuracy"], "train/lr": record["lr"]}
     for unit, seen in record["staleness"].items():
         found |= {f"staleness/{unit}": seen["mean"], f"gap/{unit}": seen["gap"], f"held/{unit}": seen.get("held")}
-    return found
+    for unit, told in record.get(TOLD, {}).items():
+        found |= {f"{name}/{unit}": value for name, value in told.items()}
+    return found | {f"sent/{name}": nbytes for name, nbytes in record.get(BYTES_SENT, {}).items()}
 
 
 def _of_evaluation(record: Record) -> dict[str, float | None]:
-    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance")
+    names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance", JS_DISTANCE)
     return {f"test/{name}": record.get(name) for name in names}

@@ -23,11 +23,16 @@ class OutputSettings(Group):
             folder is named.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
             where the view keeps none.
+        js_distance: measure at every evaluation how far groups are apart in what they predict: the root of the mean
+            Jensen-Shannon divergence of their classes' probabilities on the test data; costs a forward of every group's
+            model beside that of their mean.
         best: by what the best model is kept, in model-best.safetensors: test_accuracy, test_NAME of a metric, or with a
             minus where the smallest is best, as -test_loss.
         loggers: where every record goes too: tensorboard, wandb (offline unless WANDB_MODE says otherwise), mlflow, or
             PACKAGE.MODULE:CLASS of your own; tensorboard, where it is installed, if left out.
         callbacks: called with what is told; PACKAGE.MODULE:NAME of your own, or of a class or function that makes one.
+        limits: measure before the start which learning rates every stage bears, and warn where the schedule goes above;
+            takes as long as some hundred backwards (stalegrid limits shows all of it).
         trace: record what every unit did when; written to trace.json, for ui.perfetto.dev; a run that goes on from
             version N writes trace-from-N.json.
     """
@@ -39,7 +44,9 @@ class OutputSettings(Group):
     evaluate_every: float = 1.0
     evaluation: Literal["auto", "whole", "pipeline"] = "auto"
     gap: bool = True
+    js_distance: bool = False
     best: str | None = None
     loggers: list[str] | None = None
     callbacks: list[str] = field(default_factory=list)
+    limits: bool = False
     trace: bool = False

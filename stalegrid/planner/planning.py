@@ -3,18 +3,30 @@
 Does not know: models, tensors, processes; costs say all about the model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from stalegrid.config import Settings
-from stalegrid.consensus import NONE, choose_mixing, find_mixing, kind_of, turns_of
+from stalegrid.consensus import (
+    NONE,
+    Mixing,
+    Turns,
+    Vectors,
+    check_turns,
+    choose_mixing,
+    find_mixing,
+    kind_of,
+    turns_of,
+)
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.plans import Devices, Gain, check_share
+from stalegrid.plans import Devices, Gain, check_share, mean_of_cycle
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import View, find_view
+from stalegrid.stages import Entry, StageLayout, View, find_view, vectors_of
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -49,8 +61,9 @@ class Candidate:
         schedule: how far stages run ahead.
         cuts: names of the parts that begin stages 1..K-1.
         estimate: what it takes.
-        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight.
+        memory: bytes of each stage: parameters, gradients, optimizer state, batches in flight, vectors of the mixing.
         samples_per_second: of all groups together.
+        sent: bytes that units send each other for an update, by kind of edge, on average.
         gain: of cutting for devices that are not alike; None where they are, or the cuts are the user's.
     """
 
@@ -61,12 +74,23 @@ class Candidate:
     estimate: Estimate
     memory: tuple[int, ...]
     samples_per_second: float
+    sent: Mapping[str, float]
     gain: Gain | None = None
 
     @property
     def staleness(self) -> tuple[int, ...]:
         """Staleness of each stage in updates, at most."""
         return tuple(self.schedule.bound(k) for k in range(self.schedule.stages))
+
+    @property
+    def bytes_per_update(self) -> float:
+        """Bytes that units send each other for an update."""
+        return sum(self.sent.values())
+
+    @property
+    def bytes_per_sample(self) -> float:
+        """Likewise, for a sample of it."""
+        return self.bytes_per_update / (self.grid.groups * self.settings.training.largest)
 
     @property
     def synchronous(self) -> bool:
@@ -254,9 +278,14 @@ def _of_method(
     view = find_view(asked.view or method.view)
     mixing = choose_mixing(settings.mixing, method.mixing, method.name, grid.groups)
 
-    def lateral(updates: int) -> Lateral:
-        return mixing.lateral(turns_of(settings.mixing, grid.groups, updates))
+    usual, seed = method.turns, settings.training.seed
+    turns = turns_of(settings.mixing, grid.groups, 1, (), usual, mixing, grid.stages, seed)
+    check_turns(mixing, turns, momentum=settings.mixing.momentum)
 
+    def lateral(updates: int) -> Lateral:
+        return mixing.lateral(replace(turns, updates=updates))
+
+    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
     seen: set[Schedule] = set()
@@ -289,9 +318,14 @@ def _of_method(
                 grid=replace(settings.grid, groups=grid.groups, stages=grid.stages, cuts=cut.cuts),
                 mixing=replace(settings.mixing, kind=kind_of(mixing, settings.mixing, method.mixing)),
             )
-            memory = [_memory(question, program, view, k, cost) for k, cost in enumerate(cut.costs)]
+            vectors = question.states + vectors_of(method.corrections)
+            memory = [
+                _memory(program, view, k, cost, vectors) + _remembered(mixing, turns, cost)
+                for k, cost in enumerate(cut.costs)
+            ]
+            sent = mean_of_cycle(program, turns, mixing, cut.time_model(program).nbytes)
             rate = 1000 * grid.groups * settings.training.largest / made.batch if made.batch else float("inf")
-            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, cut.gain)
+            yield Candidate(chosen, grid, schedule, tuple(cut.cuts), made, tuple(memory), rate, sent, cut.gain)
 
 
 def _micro_batches(method: Method, grid: Grid, settings: Settings) -> Sequence[int]:
@@ -320,10 +354,18 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     return (None, "auto") if grid.stages > 1 else (None,)
 
 
-def _memory(question: Question, program: Program, view: type[View], stage: int, cost: Cost) -> int:
+def _remembered(mixing: Mixing, turns: Turns, cost: Cost) -> int:
+    """Return what the mixing keeps of a stage, whose parameters a table knows as one number of bytes."""
+    dtype = torch.float32
+    numel = cost.parameters // dtype.itemsize
+    read = StageLayout((Entry("", 0, (numel,), (1,)),), numel, numel, numel, dtype, ())
+    return mixing.remembered(turns, Vectors(read, numel, momentum=False))
+
+
+def _memory(program: Program, view: type[View], stage: int, cost: Cost, vectors: int) -> int:
     schedule, ties = program.schedule, program.ties
     kept = view.kept(schedule, stage)
-    own = cost.parameters * (2 + question.states)
+    own = cost.parameters * (2 + vectors)
     inputs = 0 if cost.frozen else kept.inputs * cost.input
     flying = (kept.graphs * cost.graph + inputs) // schedule.micro_batches
     # A mirror, its gradient, and older versions of it that batches in flight have been forwarded at.

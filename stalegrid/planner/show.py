@@ -11,6 +11,7 @@ from dataclasses import replace
 from rich.table import Table
 
 from stalegrid.config import option_of
+from stalegrid.consensus import find_mixing
 from stalegrid.methods import find_grid
 from stalegrid.observe import plain
 from stalegrid.planner.planning import Candidate
@@ -68,6 +69,8 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
         "sending",
         "staleness",
         "MB a stage",
+        "MB sent",
+        "kB/sample",
     ]
     shown = plain(*heads, *(["measured", "estimated/measured"] if measured else []))
     for i, c in enumerate(found):
@@ -82,6 +85,8 @@ def candidates(found: Sequence[Candidate], best: Candidate, measured: dict[int, 
             *(f"{share:.0%}" for share in shares),
             _runs(c.staleness),
             _runs([f"{size / 1e6:.3g}" for size in c.memory]),
+            f"{c.bytes_per_update / 1e6:,.4g}",
+            f"{c.bytes_per_sample / 1e3:,.4g}",
         ]
         if measured:
             seen = measured.get(i)
@@ -96,7 +101,7 @@ def command(candidate: Candidate) -> str:
     method, said = find_grid(settings.method.name), dict(_options(groups.plain(settings, _FIRST)))
     usual: dict[str, object] = {
         "method.micro_batches": method.micro_batches,
-        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 else "none",
+        "mixing.kind": groups.text_of(method.mixing) if grid.groups > 1 or find_mixing(method.mixing).alone else "none",
         "grid.cuts": [],
     }
     chosen = [path for path, value in said.items() if value != usual.get(path) and path not in _FIRST]

@@ -22,7 +22,8 @@ from stalegrid.plans.served import (
 )
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
-from stalegrid.plans.telling import facts, headline
+from stalegrid.plans.telling import dealt_by, facts, headline
+from stalegrid.plans.traffic import Traffic, mean_of_cycle, mean_traffic
 
 __all__ = [
     "ALL",
@@ -36,9 +37,11 @@ __all__ = [
     "ServedPlan",
     "Staged",
     "Task",
+    "Traffic",
     "cast_model",
     "check_measured",
     "check_share",
+    "dealt_by",
     "facts",
     "fingerprint",
     "grid_of",
@@ -47,6 +50,8 @@ __all__ = [
     "make_plan",
     "make_served_plan",
     "make_test",
+    "mean_of_cycle",
+    "mean_traffic",
     "origin_of",
     "plan_of",
     "precision_of",

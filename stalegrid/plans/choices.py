@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from stalegrid.codecs import CodecSettings
 from stalegrid.consensus import MixingSettings
 from stalegrid.data import Slices, TrainingSettings
 from stalegrid.errors import ConfigError
@@ -28,6 +29,7 @@ class Choices:
         method: how gradients become updates.
         grid: the units.
         mixing: what groups exchange.
+        codec: how messages are made smaller.
         servers: learners and servers, in place of a grid.
         training: how much.
         devices: what they are like.
@@ -37,6 +39,7 @@ class Choices:
     method: MethodSettings = field(default_factory=MethodSettings)
     grid: GridSettings = field(default_factory=GridSettings)
     mixing: MixingSettings = field(default_factory=MixingSettings)
+    codec: CodecSettings = field(default_factory=CodecSettings)
     servers: ServerSettings = field(default_factory=ServerSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     devices: DeviceSettings = field(default_factory=DeviceSettings)

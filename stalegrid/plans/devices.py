@@ -51,6 +51,7 @@ class Devices:
             which cut is taken.
         gain: of the cut that is taken, over that one; None where that is taken, or not settled.
         portions: what part of the largest batch, which the costs are for, each group takes; all of it if left out.
+        period: updates from one mixing of parameters to the next, of which an estimate has several.
     """
 
     disturbances: Disturbances
@@ -60,6 +61,7 @@ class Devices:
     alike: Optional["Devices"] = None
     gain: Gain | None = None
     portions: tuple[float, ...] = ()
+    period: int = 1
 
     @classmethod
     def of(
@@ -109,6 +111,10 @@ class Devices:
                 return replace(made, alike=cls.of(disturbances, table.joined(alike), portions))
         return made
 
+    def mixing_every(self, period: int) -> "Devices":
+        """Return the devices of a run whose groups mix every so many updates."""
+        return replace(self, period=period, alike=None if self.alike is None else self.alike.mixing_every(period))
+
     @property
     def cuts(self) -> list[str]:
         """Names of the parts that begin stages 1..K-1."""
@@ -147,7 +153,9 @@ class Devices:
             targets_travel: whether they do.
         """
         assert self.costs is not None
-        updates = long_enough(schedule, ESTIMATED)
+        # So that the middle half, over which it is estimated, is of whole periods.
+        periods = -(-ESTIMATED // (4 * self.period))
+        updates = long_enough(schedule, ESTIMATED if self.period == 1 else 4 * self.period * periods + 1)
         frozen, ties = frozen_stages(self.costs), Ties(ties_of(self.costs), always=view.elsewhere and not view.delay)
         return Program(grid, schedule, updates, lateral(updates), None, view.recomputes, frozen, targets_travel, ties)
 

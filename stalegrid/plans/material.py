@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from stalegrid.data import (
+    EVEN,
     Batches,
     CropAndFlip,
     Example,
@@ -73,6 +74,7 @@ def make_batches(
         augment=task.augment,
         dtype=dtype_of(training),
         drop_last=training.drop_last,
+        split=training.split,
     )
 
 
@@ -87,6 +89,11 @@ def _stream(
     if augment is not None:
         raise ConfigError(
             f"augment needs an ArrayDataset, not {type(data).__name__}; let the stream transform its own items"
+        )
+    if training.split != EVEN:
+        raise ConfigError(
+            f"the labels of a stream show only as it is gone through, and samples are dealt to groups before (split: "
+            f"{training.split}); take split even, or data that has indices"
         )
     if training.drop_last is False:
         raise ConfigError(

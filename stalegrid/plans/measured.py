@@ -11,7 +11,7 @@ from torch import nn
 from stalegrid.data import Slices
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.objects import call, check_readers, copied, spread
-from stalegrid.observe import PREFIX, Best, Metrics, count_correct
+from stalegrid.observe import PREFIX, Best, Metrics, OutputSettings, class_scores, count_correct
 from stalegrid.plans.task import Task
 
 LOSS, ACCURACY = "loss", "accuracy"
@@ -45,6 +45,41 @@ def check_measured(task: Task, model: nn.Module, test: Slices | None, best: str 
     if best is not None:
         accuracy = not count_correct(outputs[0], targets).isnan()
         _check_best(task, best, [PREFIX + LOSS, *([PREFIX + ACCURACY] if accuracy else []), *measured])
+
+
+def check_apart(model: nn.Module, test: Slices | None, output: OutputSettings) -> None:
+    """Check that it can be measured how far groups are apart in what they predict, where that is asked for.
+
+    Args:
+        model: in the type of the run; left as it is.
+        test: data that the loss accepts; None for none.
+        output: what is asked for.
+
+    Raises:
+        ConfigError: there is no test data, or outputs are no scores of classes.
+    """
+    if not output.js_distance:
+        return
+    if test is None:
+        raise ConfigError(
+            "the distance of the groups' predictions is measured on test data, and there is none (output.js_distance: "
+            "true); give test data"
+        )
+    inputs, targets = test[0]
+    with torch.no_grad():
+        outputs = spread(call(copied(model).eval(), test.form, inputs))
+    if class_scores(outputs[0], targets) is None:
+        raise ConfigError(
+            "outputs are no scores of classes, one whole number a target, or nobody can tell which dimension has them "
+            f"(output.js_distance: true, outputs: {_shown(outputs[0])}, targets: {_shown(targets)}); leave it out"
+        )
+
+
+def _shown(tree: Any) -> str:
+    """Return what a tensor is like, or what else something is."""
+    if isinstance(tree, torch.Tensor):
+        return f"{str(tree.dtype).removeprefix('torch.')} {tuple(tree.shape)}"
+    return type(tree).__name__
 
 
 def _check_named(name: object) -> None:

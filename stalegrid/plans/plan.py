@@ -5,28 +5,31 @@ Does not know: engines, processes, files.
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from stalegrid.codecs import Chosen, Coding, chosen
 from stalegrid.consensus import (
     Mixing,
+    MixingSettings,
     Momentum,
     Turns,
     Vectors,
     check_mixing,
+    check_turns,
     choose_mixing,
     has_name,
     kind_of,
     turns_of,
 )
-from stalegrid.data import Counted, Numbers, TrainingSettings, examples
+from stalegrid.data import Counted, Numbers, Owned, TrainingSettings, examples
 from stalegrid.errors import ConfigError
-from stalegrid.methods import Method, find_grid
+from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
 from stalegrid.observe import MeanReport, Report, Saved, check_saved, measurement
@@ -42,6 +45,7 @@ from stalegrid.plans.choices import (
     settled,
     updates_of,
 )
+from stalegrid.plans.coded import WITHIN, check_codecs, floating
 from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, cutting, settle_devices
 from stalegrid.plans.material import (
@@ -55,7 +59,7 @@ from stalegrid.plans.material import (
     make_test,
     precision_of,
 )
-from stalegrid.plans.measured import check_measured
+from stalegrid.plans.measured import check_apart, check_measured
 from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
@@ -74,6 +78,7 @@ from stalegrid.programs import (
     VERDICT,
     WEIGHTS,
     Edge,
+    Encountering,
     Grid,
     GridSettings,
     Lateral,
@@ -87,6 +92,7 @@ from stalegrid.programs import (
     Ties,
     Unit,
     flat_layout,
+    read_meetings,
 )
 from stalegrid.seeds import drawing
 from stalegrid.stages import (
@@ -125,14 +131,19 @@ class Plan:
         momentum: whether momentum buffers are mixed too.
         gap: whether the gap is measured.
         trainable: elements that each stage's optimizer updates, without padding.
-        held: bytes that each stage holds at most for batches in flight: graphs, inputs, copies of the parameters.
+        held: bytes that each stage holds at most for batches in flight (graphs, inputs, copies of the parameters), and
+            what corrections, the mixing and codecs keep.
         devices: what is known of them.
         sums: whether the loss is a sum and what it counts, which travels down with the gradients.
+        reduction: what an update makes of the gradients of its micro-batches: their mean or their sum.
         membership: which groups the run is without, by and by.
+        whole: the plan of the same run with all groups; None where that is this one.
         staged: how stages measure and save the model; None where the observer does.
         numbers: of the samples of each batch, for who is sent its targets and reads none; None where only the data
             itself can tell.
+        apart: whether it is measured how far groups are apart in what they predict.
         given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
+        codecs: of messages, by the setting that chose them.
     """
 
     method: Method
@@ -153,10 +164,14 @@ class Plan:
     held: tuple[int, ...]
     devices: Devices
     sums: bool = False
+    reduction: Reduction = "mean"
     membership: Membership = ALL
+    whole: "Plan | None" = None
     staged: Staged | None = None
-    numbers: Numbers | Counted | None = None
+    numbers: Numbers | Owned | Counted | None = None
     given: tuple[tuple[Layout, ...], ...] = ()
+    codecs: Mapping[str, Chosen] = field(default_factory=dict)
+    apart: bool = False
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -174,6 +189,12 @@ class Plan:
         return self.program.schedule
 
     @property
+    def weight(self) -> float:
+        """What a micro-batch's loss weighs in the gradients of its update, as they are added up."""
+        added = self.sums or self.reduction == "sum"
+        return 1.0 if added else 1.0 / self.schedule.micro_batches
+
+    @property
     def bounds(self) -> list[int]:
         """Staleness in updates that no update of each stage exceeds; 0 where nothing is trained."""
         return [self.schedule.bound(k) if size else 0 for k, size in enumerate(self.trainable)]
@@ -186,7 +207,8 @@ class Plan:
     @property
     def spectral_gap(self) -> float | None:
         """How much closer to their mean the groups come in a mixing turn; None where parameters are not averaged."""
-        known = self.mixing.averages_parameters and has_name(self.mixing)
+        averaged = self.mixing.averages_parameters and not self.mixing.timed
+        known = averaged and has_name(self.mixing) and self.grid.groups > 1
         return self.turns.matrix.spectral_gap if known else None
 
     @property
@@ -200,6 +222,11 @@ class Plan:
         Raises:
             ConfigError: nobody knows what the groups' messages are that are under way when it is saved.
         """
+        if isinstance(self.program, Encountering):
+            raise ConfigError(
+                f"nobody knows beforehand what is under way at a version where groups meet whenever they do (mixing: "
+                f"{self.mixing.name}, engine: processes); run without checkpoints, or on the simulator"
+            )
         if not hasattr(self.program.lateral, "crossing"):
             raise ConfigError(
                 f"a mixing of your own must say which of its messages are under way at a version (mixing: "
@@ -210,7 +237,7 @@ class Plan:
     @property
     def askable(self) -> bool:
         """Whether somebody may ask it to be saved, or to leave, at a version that was not planned."""
-        return has_name(self.mixing)
+        return has_name(self.mixing) and not self.mixing.timed
 
     def begun(self, update: int) -> "Plan":
         """Return the plan of the same run that begins with a later update, with nothing in flight.
@@ -218,6 +245,11 @@ class Plan:
         Raises:
             ConfigError: nothing is left to train, or nobody knows what groups would have sent each other before.
         """
+        if update and self.mixing.timed:
+            raise ConfigError(
+                f"questions that were under way are not known where groups meet whenever they do (mixing: "
+                f"{self.mixing.name}); take another mixing, or begin anew with the exported model"
+            )
         if update and not has_name(self.mixing):
             raise ConfigError(
                 f"a mixing of your own may wait for what was sent before a run begins (mixing: "
@@ -240,6 +272,11 @@ class Plan:
             ConfigError: the groups exchange in a way that may depend on how long the run is, or would never exchange if
                 the first evaluation ended it.
         """
+        if self.mixing.timed:
+            raise ConfigError(
+                f"where groups meet whenever they do nobody knows who has met whom when a callback ends the run "
+                f"(mixing: {self.mixing.name}); let no callback ask for the end (stops = False), or take another mixing"
+            )
         if not has_name(self.mixing):
             raise ConfigError(
                 f"a mixing of your own may depend on how long a run is, which a callback may change (mixing: "
@@ -265,12 +302,48 @@ class Plan:
         """
         if not membership.lost:
             return self
+        self.check_losing()
         gone, back, since = membership.gone, membership.back, self.program.saves.since
         late = tuple((s, came.version) for s, came in back.items() if came.version + self.turns.lag > since)
         turns = self.turns.only(gone, late)
         lateral = _lateral(self.mixing, turns, self.program.updates)
         program = dataclasses.replace(self.program, gone=gone, back=back, lateral=lateral)
-        return dataclasses.replace(self, turns=turns, program=program, membership=membership)
+        return dataclasses.replace(self, turns=turns, program=program, membership=membership, whole=self)
+
+    def at(self, update: int) -> "Plan":
+        """Return the plan of the groups that were there when an update was made."""
+        then = self.membership.until(update)
+        if self.whole is None or then == self.membership:
+            return self
+        whole = self.whole.program
+        return dataclasses.replace(self.whole, program=dataclasses.replace(whole, saves=Saves())).among(then)
+
+    def check_losing(self) -> None:
+        """Check that the groups that are left can go on when one is lost.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if not has_name(self.mixing):
+            raise ConfigError(
+                f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
+                f"{text_of(self.mixing)}); take one by name, or leave it out"
+            )
+        self.mixing.refuse("lost groups", "engine.on_loss: continue")
+        if self.mixing.sends_differences or any(codec.feedback for codec in self.codecs.values()):
+            raise ConfigError(
+                "what groups know of each other's former messages is not that of a group that was lost or comes back "
+                f"(engine.on_loss: continue, mixing: {self.mixing.text}, codecs: "
+                f"{', '.join(map(str, self.codecs.values())) or 'none'}); take codecs without feedback and another "
+                "mixing, or leave it out"
+            )
+        turns = self.turns
+        if turns.lag_rule == "ema" or (turns.lag_rule == "delta" and turns.lag >= turns.period):
+            raise ConfigError(
+                f"groups that are left may drift apart, and one that comes back has no estimate (engine.on_loss: "
+                f"continue, mixing.lag_rule: {turns.lag_rule}, lag: {turns.lag}, period: {turns.period}); take lag "
+                "rule own-current, or delta with a period above the lag, or leave it out"
+            )
 
     def epochs(self, version: int) -> float:
         """Return how many passes over the data were trained up to a version, without what lost groups have left out."""
@@ -294,6 +367,45 @@ class Plan:
 
     def layouts(self, edge: Edge) -> tuple[Layout, ...]:
         """Return what a message of an edge may consist of: several where there are batches of several shapes."""
+        coding = self.coding(edge)
+        return self._said(edge) if coding is None else coding.coded
+
+    def coding(self, edge: Edge) -> Coding | None:
+        """Return how the messages of an edge are coded; None where they travel as they are."""
+        kind = {**WITHIN, **self.mixing.coded}.get(edge.name)
+        if kind is None or kind not in self.codecs:
+            return None
+        said, codec = self._said(edge), self.codecs[kind]
+        spans = tuple(self._lossy(edge, layout) for layout in said)
+        if not any(map(any, spans)):
+            return None
+        echoed = edge.name in self.mixing.echoed
+        return Coding(codec.codec, codec.feedback, said, spans, echoed, flagged=edge.name == "gradient")
+
+    def remembered(self, stage: int) -> int:
+        """Return the bytes that a unit of a stage keeps of messages that are past, at most."""
+        unsent = dict.fromkeys(range(self.grid.groups), 0)
+        for edge in self.edges():
+            if edge.source.stage == stage and (coding := self.coding(edge)) is not None:
+                unsent[edge.source.group] += coding.unsent
+        return max(unsent.values()) + self.mixing.remembered(self.turns, self._vectors(stage))
+
+    def edges(self) -> Iterator[Edge]:
+        """Yield every edge between units."""
+        return (edge for unit in self.program.units for edge in self.program.inbound(unit))
+
+    def _lossy(self, edge: Edge, layout: Layout) -> tuple[int, ...]:
+        """Return how many elements of each tensor of a message may lose something."""
+        if edge.name == "activation":
+            return floating(layout)
+        if edge.name == "gradient":
+            counts = self.sums if layout else 0  # what a sum counts is no gradient
+            return floating(layout[: len(layout) - counts]) + (0,) * counts
+        first = self.mixing.lossy(edge, self.turns, self._vectors(edge.source.stage))
+        return first, *(0 for _ in layout[1:])
+
+    def _said(self, edge: Edge) -> tuple[Layout, ...]:
+        """Return what units send on an edge, and take, whatever travels in its place."""
         stage = edge.source.stage
         match edge.name:
             case "activation":
@@ -322,7 +434,7 @@ class Plan:
             case "gradient":
                 return ()
             case "report":
-                return Report.layout(self.schedule.bound(stage))
+                return Report.layout(self.schedule.bound(stage), len(self.mixing.tells))
             case name if name == VERDICT:
                 return flat_layout(1, torch.uint8)
             case name if name == ASKED:
@@ -344,8 +456,11 @@ class Plan:
             case name if name == GRADIENT:
                 tied = self._tied(edge)
                 return tied + flat_layout(len(tied), torch.int64)
+        return self.mixing.layout(edge, self.turns, self._vectors(stage))
+
+    def _vectors(self, stage: int) -> Vectors:
         sums = self.sums and stage >= self.program.frozen  # nobody below is told what the loss counts
-        return self.mixing.layout(edge, self.turns, Vectors(read, self.trainable[stage], self.momentum, sums))
+        return Vectors(self.stages[stage], self.trainable[stage], self.momentum, sums)
 
     @property
     def _through(self) -> Through:
@@ -363,7 +478,7 @@ class Plan:
 
     def settled(self, asked: C) -> C:
         """Write the plan's choices into what was asked for, so that it runs the same way again."""
-        schedule, cuts = self.schedule, list(self.partition.names)
+        schedule, cuts, when = self.schedule, list(self.partition.names), self.method.turns.of(asked.mixing)
         common = settled(
             asked,
             self.corrections,
@@ -371,11 +486,16 @@ class Plan:
             queues=None,
             view=name_of_view(self.view) if self.view in VIEWS.values() else self.view,
             micro_batches=schedule.micro_batches,
+            reduction=self.reduction,
         )
         return dataclasses.replace(
             common,
             grid=dataclasses.replace(asked.grid, groups=self.grid.groups, stages=self.grid.stages, cuts=cuts),
-            mixing=dataclasses.replace(asked.mixing, kind=kind_of(self.mixing, asked.mixing, self.method.mixing)),
+            mixing=dataclasses.replace(
+                asked.mixing,
+                kind=kind_of(self.mixing, asked.mixing, self.method.mixing),
+                **vars(when) | {"topology": self.mixing.topology if when.topology is None else when.topology},
+            ),
             output=asked.output if self.staged is None else dataclasses.replace(asked.output, evaluation=PIPELINE),
         )
 
@@ -399,9 +519,11 @@ def make_plan(
     refuse(asked.servers, f"{method.name} trains a grid; learners are those of hardsync, softsync and asgd")
     grid = grid_of(method, asked.grid)
     micro = method.micro_batches if asked.method.micro_batches is None else asked.method.micro_batches
+    reduction = method.reduction if asked.method.reduction is None else asked.method.reduction
     view = find_view(method.view if asked.method.view is None else asked.method.view)
     devices, cuts = settle_devices(asked.devices, grid, asked.grid.cuts, asked.training, table, virtual=virtual)
     corrections = chosen_corrections(method.corrections, asked.method)
+    codecs = chosen(asked.codec)
     batches = make_batches(task, asked.training, grid.groups, micro)
     check_data(task, asked.training, batches)
     updates = updates_of(asked.training, batches.updates_per_epoch)
@@ -410,8 +532,12 @@ def make_plan(
     end = end_of(asked.training, updates)
     sizes = batches.sizes.each
     mixing = choose_mixing(asked.mixing, method.mixing, method.name, grid.groups, sizes)
-    turns = turns_of(asked.mixing, grid.groups, end, sizes)
+    seed = asked.training.seed
+    turns = turns_of(asked.mixing, grid.groups, end, sizes, method.turns, mixing, grid.stages, seed, updates)
+    check_turns(mixing, turns, momentum=asked.mixing.momentum)
+    turns = _repeating(asked.mixing, mixing, turns, grid, virtual=virtual)
     lateral = mixing.lateral(turns)
+    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
         within = asked.method.within
@@ -449,18 +575,28 @@ def make_plan(
     with precision.on(CPU):
         check_test(task, tried, test)
         check_measured(task, tried, test, asked.output.best)
+        check_apart(tried, test, asked.output)
     sums = probed[-1].sums
+    if sums:
+        mixing.refuse("sums", "the loss returns a sum and a count")
     if sums and mixing.averages_gradients and not has_name(mixing):
         raise ConfigError(
             f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
             "all-reduce, or a loss that is a mean"
         )
-    tell_unequal(task.loss, batches, grid.groups if mixing.averages_gradients else 1, test, sums=sums)
+    if sums and reduction == "sum":
+        raise ConfigError(
+            "the loss is a sum and a count, by which gradients are divided whatever batches they are of (reduction: "
+            "sum); take --method.reduction mean, or a loss that is a mean"
+        )
+    averaging = grid.groups if mixing.averages_gradients else 1
+    tell_unequal(task.loss, batches, averaging, test, sums=sums, adds=reduction == "sum")
     _check_optimizer(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
-    if stale or corrections or mixing.averages_gradients or cut.ties:
+    whole = mixing.averages_gradients or "sparse gradients" in mixing.refuses
+    if stale or corrections or whole or cut.ties:
         for found in probed:
-            refuse_sparse(found, "late gradients, corrections, all-reduce and mirrors work on whole ones")
+            refuse_sparse(found, "late gradients, corrections, all-reduce, tracking and mirrors work on whole ones")
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     momentum = asked.mixing.momentum and mixing.averages_parameters
@@ -476,10 +612,12 @@ def make_plan(
         staged = make_staged(model, stages, layouts, measuring, tuple(task.metrics))
         own = watch.report_every, watch.snapshot_every, watch.chunks
         program = dataclasses.replace(program, watch=Through(*own, grid.stages, staged.lent))
+    if mixing.timed and not virtual:
+        program = Encountering.of(program, mixing.askers(turns))
+    vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
     if not has_name(mixing):
-        vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
         check_mixing(mixing, turns, program, vectors, weights)
-    return Plan(
+    plan = Plan(
         method,
         view,
         mixing,
@@ -498,14 +636,41 @@ def make_plan(
         tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
+        reduction,
         staged=staged,
         numbers=batches.numbers.apart(),
         given=_given(trials) if asked.training.compile else (),
+        codecs=codecs,
+        apart=asked.output.js_distance,
     )
+    plain = turns.lag_rule == "own-current" and turns.sparse == 1.0 and turns.fragments == 1
+    check_codecs(codecs, mixing, list(plan.edges()), plan.coding, momentum=momentum, plain=plain)
+    held = (nbytes + plan.remembered(k) for k, nbytes in enumerate(plan.held))
+    return dataclasses.replace(plan, held=tuple(held))
 
 
 def _given(trials: Sequence[list[Probed]]) -> tuple[tuple[Layout, ...], ...]:
     return tuple(tuple(dict.fromkeys(one.given for one in of_stage)) for of_stage in zip(*trials, strict=True))
+
+
+def _repeating(asked: MixingSettings, mixing: Mixing, turns: Turns, grid: Grid, *, virtual: bool) -> Turns:
+    """Return when groups exchange, as in the run that is repeated, if one is.
+
+    Raises:
+        ConfigError: it cannot be repeated so.
+    """
+    if asked.meetings is None:
+        return turns
+    if not mixing.timed:
+        raise ConfigError(
+            f"in this mixing timing decides nothing (mixing.meetings: {asked.meetings}, mixing: {mixing.name}); leave "
+            "the record out"
+        )
+    if not virtual:
+        raise ConfigError(
+            f"a record is repeated on the simulator (mixing.meetings: {asked.meetings}); take engine simulator"
+        )
+    return dataclasses.replace(turns, meetings=read_meetings(asked.meetings, list(grid)))
 
 
 def _lateral(mixing: Mixing, turns: Turns, updates: int) -> Lateral:
@@ -558,11 +723,16 @@ def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool,
     copies = kept.copies
     if not view.holds:
         copies += bound if read else int(gap and bound > 0)
+    copies += probed.vectors
     weights = probed.weights
-    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * weights.trained * weights.flat.itemsize
+    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * _trained_bytes(weights)
     # A version of a mirror for every version of its owner among the batches in flight, besides the newest.
     versions = schedule.in_flight(stage) - 1 if program.ties.always else bound
     return own + versions * sum(p.nbytes for p in weights.mirrored.values())
+
+
+def _trained_bytes(weights: Weights) -> int:
+    return weights.trained * weights.flat.itemsize
 
 
 def _check_optimizer(method: Method, optimizer: Optimizer) -> None:

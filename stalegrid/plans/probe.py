@@ -56,6 +56,7 @@ class Probed:
         graph: bytes that one batch in flight holds with its graph.
         inputs: bytes of a batch's inputs, where they are kept for its backward.
         reads_forwarded: whether a correction reads the weights of every forward.
+        vectors: as large as the parameters, that corrections keep.
         sparse: a parameter whose gradient is sparse; None if there is none.
         sums: whether the loss is a sum and what it counts; of the last stage.
         given: what its inputs are like.
@@ -66,6 +67,7 @@ class Probed:
     graph: int
     inputs: int
     reads_forwarded: bool
+    vectors: int
     sparse: str | None
     sums: bool
     given: Layout
@@ -165,10 +167,11 @@ def _probed(
     if trial.site.weights.trainable():
         sorting.check({entry.name: p for entry, p in trial.site.weights.places()})
     _step(trial.task, trial.site, own)
-    reads = any(c.needs_forwarded for c in own)
+    reads, vectors = any(c.needs_forwarded for c in own), sum(c.vectors for c in own)
     nbytes = sum(x.nbytes for x in inputs) if k >= program.frozen else 0
     site = trial.site if task.source is None else _without_memory(asked)
-    return Probed(site.weights, site.optimizer, graph, nbytes, reads, sparse, trial.sums, layout_of(inputs)), outputs
+    sizes = (graph, nbytes, reads, vectors)
+    return Probed(site.weights, site.optimizer, *sizes, sparse, trial.sums, layout_of(inputs)), outputs
 
 
 def widest(trials: Iterable[list[Probed]]) -> list[Probed]:
@@ -575,15 +578,29 @@ def _step(task: Task, site: Site, corrections: Sequence[Correction]) -> None:
         for correction in corrections:
             correction.correct(update)
             float(correction.rate(update))
+        for correction in corrections:
+            correction.stepping(update)
         site.optimizer.step()
         for correction in corrections:
             correction.stepped(update)
         if scheduler is not None:
             scheduler.step()
+    _check_kept(site, corrections)
     try:
         site.weights.check()
     except TrainingError as problem:
         raise ConfigError(str(problem)) from problem
+
+
+def _check_kept(site: Site, corrections: Sequence[Correction]) -> None:
+    vector = site.weights.trained * site.weights.flat.itemsize
+    for correction in corrections:
+        if correction.nbytes > correction.vectors * vector:
+            raise ConfigError(
+                f"a correction keeps more than it says (correction: {type(correction).__name__}, keeps: "
+                f"{correction.nbytes} bytes, vectors: {correction.vectors} of {vector} bytes); let vectors count those "
+                "that it keeps, each as large as the parameters"
+            )
 
 
 def _check_length(scheduler: LRScheduler | None, updates: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from stalegrid.data import Batches, Stream, TrainingSettings, examples
+from stalegrid.data import Batches, Counted, Numbers, Owned, Stream, TrainingSettings, examples
 from stalegrid.errors import ConfigError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.objects import copied
@@ -81,7 +81,7 @@ NOMINAL = Cost(forward=1.0, backward=2.0)
 """What a batch costs on the simulator where no costs are known: only the order of arrivals follows from it."""
 
 GRID = {
-    "method": ("staleness", "queues", "view", "micro_batches"),
+    "method": ("staleness", "queues", "view", "micro_batches", "reduction"),
     "devices": ("lateral_link",),
     "training": ("targets",),
 }
@@ -152,6 +152,7 @@ class ServedPlan:
         corrections: of every gradient.
         training: how much.
         sums: whether the loss is a sum and what it counts.
+        numbers: of the samples of each learner's batches; None where only the data itself can tell.
     """
 
     method: ServerMethod
@@ -166,6 +167,7 @@ class ServedPlan:
     corrections: tuple[str | Maker, ...]
     training: TrainingSettings
     sums: bool = False
+    numbers: Numbers | Owned | Counted | None = None
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:
@@ -289,7 +291,7 @@ def make_served_plan(
     method = find(asked.method.name)
     assert isinstance(method, ServerMethod)
     why = f"{method.name} trains learners with parameter servers, not a grid"
-    for group in (asked.grid, asked.mixing):
+    for group in (asked.grid, asked.mixing, asked.codec):
         refuse(group, why)
     for name, fields in GRID.items():
         refuse(getattr(asked, name), why, fields)
@@ -313,6 +315,11 @@ def make_served_plan(
         raise ConfigError(
             f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
             f"{PIPELINE}); leave evaluation out"
+        )
+    if asked.output.js_distance:
+        raise ConfigError(
+            f"learners have no models of their own to be apart (method: {method.name}, output.js_distance: true); "
+            "leave it out"
         )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
@@ -361,6 +368,7 @@ def make_served_plan(
         corrections,
         training,
         found.sums,
+        batches.numbers.apart(),
     )
 
 
@@ -402,8 +410,14 @@ def served_makers(corrections: Sequence[str | Maker]) -> tuple[Maker, ...]:
     Raises:
         ConfigError: one has no meaning here.
     """
-    if any(isinstance(c, str) and c.partition("=")[0].strip() == "shrink" for c in corrections):
+    named = {c.partition("=")[0].strip() for c in corrections if isinstance(c, str)}
+    if "shrink" in named:
         raise ConfigError("shrink scales what a stage receives, and learners have no stages; leave it out")
+    if "error-feedback-by-staleness" in named:
+        raise ConfigError(
+            "an update of a server has no staleness of its own, each of its gradients has "
+            "(corrections: error-feedback-by-staleness); take error-feedback"
+        )
     return makers(corrections)
 
 

@@ -63,7 +63,12 @@ def is_staged(output: OutputSettings, *, made: bool, stages: int) -> bool:
         ConfigError: nobody would have the model that is asked for.
     """
     if output.evaluation != PIPELINE:
-        return output.evaluation == AUTO and made and stages > 1 and output.folder is not None and output.best is None
+        whole = output.best is not None or output.js_distance
+        return output.evaluation == AUTO and made and stages > 1 and output.folder is not None and not whole
+    if output.js_distance:
+        raise ConfigError(
+            f"stages measure the mean of groups alone (output.js_distance: true); {REMEDY}, or leave js_distance out"
+        )
     if output.best is not None:
         raise ConfigError(
             f"a model that stages save is that of the last evaluation alone (output.best: {output.best}); {REMEDY}, or "

@@ -6,9 +6,11 @@ Does not know: engines, files.
 import dataclasses
 import os
 
-from stalegrid.observe import Record
+from stalegrid.data import Dealt, Owned
+from stalegrid.observe import TOTAL, Record
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
+from stalegrid.plans.traffic import mean_traffic
 from stalegrid.stages import name_of_view
 from stalegrid.written import text_of
 
@@ -49,8 +51,17 @@ def _grid(plan: Plan, engine: str) -> str:
     return (
         f"{plan.grid.groups} x {plan.grid.stages} (groups x stages) on {engine}{cuts}{_tied(plan)}{frozen}; staleness "
         f"at most {bounds} updates, view {name_of_view(plan.view)}, holding at most {held} MB; mixing "
-        f"{plan.mixing.text}{gap}"
+        f"{plan.mixing.text}{gap}{_coded(plan)}"
     )
+
+
+def _coded(plan: Plan) -> str:
+    """Say which messages are coded, and what is kept of those that are past."""
+    codecs = ", ".join(f"{kind} {one}" for kind, one in plan.codecs.items())
+    kept = [plan.remembered(stage) for stage in range(plan.grid.stages)]
+    shown = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in kept)
+    remembering = f"; of what is held {shown} MB for messages that are past" if any(kept) else ""
+    return (f"; codecs {codecs}" if codecs else "") + remembering
 
 
 SHOWN = 3
@@ -74,6 +85,8 @@ def facts(plan: Plan | ServedPlan) -> Record:
             "gradients_an_update": plan.rules.gather,
             "max_staleness": plan.rules.bound,
             "corrections": text_of(plan.corrections),
+            **_dealt(plan),
+            **_sent(plan),
         }
     return {
         "method": plan.method.name,
@@ -90,4 +103,30 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "spectral_gap": plan.spectral_gap,
         **plan.membership.plain(),
         "held_at_most": list(plan.held),
+        "codecs": {kind: str(one) for kind, one in plan.codecs.items()},
+        "remembered_at_most": [plan.remembered(stage) for stage in range(plan.grid.stages)],
+        **_dealt(plan),
+        **_sent(plan),
     }
+
+
+def _sent(plan: Plan | ServedPlan) -> Record:
+    """Return the bytes that units send each other for an update of whole batches and for a sample, on average."""
+    found = mean_traffic(plan)
+    total = sum(found.values())
+    sizes = plan.training.sizes(plan.grid.groups)
+    samples = plan.rules.gather * sizes[0] if isinstance(plan, ServedPlan) else sum(sizes)
+    return {"bytes_per_update": {**found, TOTAL: total}, "bytes_per_sample": total / samples}
+
+
+def dealt_by(plan: Plan | ServedPlan) -> Dealt | None:
+    """Return which samples groups, or learners, have for their own; None where they share out each epoch."""
+    return plan.numbers.dealt if isinstance(plan.numbers, Owned) else None
+
+
+def _dealt(plan: Plan | ServedPlan) -> Record:
+    """Return who has how many samples of which label, where groups have samples of their own."""
+    dealt = dealt_by(plan)
+    if dealt is None:
+        return {}
+    return {"dealt": {"labels": list(dealt.labels), "groups": [list(counts) for counts in dealt.counts]}}

@@ -18,7 +18,13 @@ from stalegrid.objects import LossFunction, ignored_by
 
 
 def tell_unequal(
-    loss: LossFunction, batches: Batches | Stream, groups: int, test: Slices | None, *, sums: bool = False
+    loss: LossFunction,
+    batches: Batches | Stream,
+    groups: int,
+    test: Slices | None,
+    *,
+    sums: bool = False,
+    adds: bool = False,
 ) -> None:
     """Warn of what the first update and the first slice of the test show.
 
@@ -28,12 +34,13 @@ def tell_unequal(
         groups: how many of them average their gradients.
         test: data to measure on; None for none.
         sums: whether the loss tells what it counts, so that every mean is that of all targets.
+        adds: whether the gradients of micro-batches are added up and not averaged.
 
     Raises:
         ConfigError: the loss is a sum over samples, and several are averaged.
     """
     if getattr(loss, "reduction", "mean") == "sum" and not sums:
-        _check_sum(groups * batches.micro_batches, test)
+        _check_sum(groups if adds else groups * batches.micro_batches, test)
     first = batches.targets(0, 0)
     if ignored_by(loss) is None or not isinstance(first, Tensor) or first.is_floating_point():
         return

@@ -6,12 +6,16 @@ Does not know: tensors' values, time, ranks.
 from stalegrid.programs.actions import Action, Edge, Hoped, Kind, Tag
 from stalegrid.programs.agenda import Agenda
 from stalegrid.programs.deliveries import DELIVERIES, first_updates, order_before, read_order
+from stalegrid.programs.encounters import Encountering
 from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.led import Led
 from stalegrid.programs.live import Live
+from stalegrid.programs.meetings import ANSWER, QUESTION, Askers, InStep, Order, Question, Recorded
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
 from stalegrid.programs.pipeline import Back, Program
+from stalegrid.programs.record import MEETINGS, line_of, record_of
+from stalegrid.programs.record import read_order as read_meetings
 from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, GONE, Ordered, Served, in_turn
@@ -25,6 +29,7 @@ from stalegrid.programs.watch import Watch
 
 __all__ = [
     "ALIGNMENT",
+    "ANSWER",
     "ASKED",
     "DELIVERIES",
     "DOOR",
@@ -36,8 +41,10 @@ __all__ = [
     "LENT",
     "MEAN",
     "MEASURED",
+    "MEETINGS",
     "MOST",
     "OBSERVER",
+    "QUESTION",
     "REPLICA",
     "SAVE",
     "TAKEN",
@@ -46,12 +53,15 @@ __all__ = [
     "WEIGHTS",
     "Action",
     "Agenda",
+    "Askers",
     "Back",
     "Delivery",
     "Edge",
+    "Encountering",
     "Grid",
     "GridSettings",
     "Hoped",
+    "InStep",
     "Kind",
     "Lateral",
     "Layout",
@@ -60,8 +70,11 @@ __all__ = [
     "Live",
     "Message",
     "NoLateral",
+    "Order",
     "Ordered",
     "Program",
+    "Question",
+    "Recorded",
     "Rules",
     "Saves",
     "Schedule",
@@ -83,9 +96,12 @@ __all__ = [
     "in_turn",
     "layout_of",
     "learner",
+    "line_of",
     "one_f_one_b",
     "order_before",
+    "read_meetings",
     "read_order",
+    "record_of",
     "server",
     "stale",
     "ticks",

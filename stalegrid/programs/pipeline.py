@@ -166,6 +166,22 @@ class Program(Agenda):
         """Return whether a message to the stage below holds a gradient, and is not only an acknowledgement."""
         return edge.target.stage >= self.frozen
 
+    def of_batches(self, update: int) -> Iterator[Tag]:
+        """Yield the messages that units take for the batches of an update, whenever they were sent."""
+        micro = self.schedule.micro_batches
+        for unit in self.units:
+            passes = self._passes(unit)
+            for batch in range(update * micro, (update + 1) * micro):
+                for one in passes:
+                    yield from one.action(batch).needs
+
+    def of_exchange(self, update: int) -> Iterator[Tag]:
+        """Yield the messages of other groups that units take in an update."""
+        for unit in self.units:
+            for due in (self.lateral.opening, self.lateral.before_update, self.lateral.after_update):
+                for action in due(unit, update):
+                    yield from action.needs
+
     def _whole(self, agent: Unit) -> Iterator[Action]:
         """Yield the agent's actions, also those before the save that the run goes on from."""
         if agent != OBSERVER:

@@ -7,7 +7,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stalegrid.observe import PREFIX, VIRTUAL, Record, Staleness, Summed, names, shares
+from stalegrid.observe import (
+    BYTES_SENT,
+    JS_DISTANCE,
+    PREFIX,
+    TOLD,
+    TOTAL,
+    VIRTUAL,
+    Record,
+    Staleness,
+    Summed,
+    names,
+    over_units,
+    shares,
+)
+from stalegrid.report.dealt import dealt_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -28,6 +42,9 @@ def report(run: Told) -> str:
         _staleness(run) if run.team is None else _served_staleness(run, run.team),
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
+        section("Exchange", figures(_told(run)), _EXCHANGE),
+        dealt_section(run.dealt, "group" if run.team is None else "learner"),
+        section("Network", [*figures(_sent(run)), *_sent_table(run)], _SENT),
         _timeline(run),
         section("Configuration", [table(("setting", "value"), _settings(run.config))]),
     ]
@@ -38,7 +55,17 @@ _GAP = (
     "How far the weights of a stage moved between the forward of a batch and the update that used it: L2 norm, mean "
     "over groups."
 )
-_CONSENSUS = "How far groups are from their mean: the root of the mean squared L2 distance."
+_EXCHANGE = "What the exchanges of groups have measured, as the mean over the groups of each stage."
+
+_SENT = (
+    "What units have sent each other, by kind of message: its content, without what a network wraps it in, and without "
+    "what goes to the observer."
+)
+_CONSENSUS = (
+    "How far groups are from their mean: the root of the mean squared L2 distance. Where it was measured, how far they "
+    "are apart in what they predict: the root of the mean Jensen-Shannon divergence of their classes' probabilities on "
+    "the test data, in natural units."
+)
 
 
 _SERVED_STALENESS = (
@@ -168,6 +195,50 @@ def _consensus(run: Told) -> Iterator[tuple[str, str]]:
     if points and (run.asked("grid.groups") or 1) > 1:
         title = "Consensus distance over epochs"
         yield title, curves(title, [Curve("consensus distance", points)], "epochs", "consensus distance")
+    if apart := _points(run.test, "epoch", JS_DISTANCE):
+        title = "Jensen-Shannon distance over epochs"
+        yield title, curves(title, [Curve("Jensen-Shannon distance", apart)], "epochs", "Jensen-Shannon distance")
+
+
+def _sent(run: Told) -> Iterator[tuple[str, str]]:
+    """Yield how many megabytes of which kind had been sent when."""
+    lines = _lines(run)
+    if lines:
+        title = "Megabytes sent over epochs"
+        yield title, curves(title, [Curve(name, points) for name, points in lines.items()], "epochs", "MB")
+
+
+def _lines(run: Told) -> dict[str, list[tuple[float, float]]]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in run.train:
+        for name, nbytes in record.get(BYTES_SENT, {}).items():
+            lines.setdefault(name, []).append((record["epoch"], nbytes / 1e6))
+    if len(lines) == 2:
+        del lines[TOTAL]  # of one kind, which it is
+    return lines if any(nbytes for points in lines.values() for _, nbytes in points) else {}
+
+
+def _sent_table(run: Told) -> list[str]:
+    sent = {} if not run.train else run.train[-1].get(BYTES_SENT) or {}
+    if not sent.get(TOTAL):
+        return []
+    rows = [(name, f"{nbytes:,}", f"{nbytes / run.train[-1]['update']:,.1f}") for name, nbytes in sent.items()]
+    return [table(("messages", "bytes", "bytes an update"), rows, numbers=True)]
+
+
+def _told(run: Told) -> Iterator[tuple[str, str]]:
+    """Yield the numbers that exchanges have measured, as means over groups."""
+    lines: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for record in run.train:
+        told: Record = record.get(TOLD) or {}
+        for stage in sorted(set(map(_stage, told))):
+            own = {unit: numbers for unit, numbers in told.items() if _stage(unit) == stage}
+            for name, value in over_units(own).items():
+                lines.setdefault((name, stage), []).append((record["epoch"], value))
+    for name in dict.fromkeys(name for name, _ in lines):
+        drawn = [Curve(f"stage {stage}", points) for (other, stage), points in lines.items() if other == name]
+        title = f"{_metric(name)} over epochs"
+        yield title, curves(title, drawn, "epochs", _metric(name))
 
 
 def _timeline(run: Told) -> str:
@@ -205,8 +276,12 @@ def _by_stage(records: Sequence[Record]) -> dict[int, Summed]:
     found: dict[int, Summed] = {}
     for record in records:
         for unit, seen in record["staleness"].items():
-            found.setdefault(int(unit.strip("()").split(",")[1]), Summed()).add(seen)
+            found.setdefault(_stage(unit), Summed()).add(seen)
     return found
+
+
+def _stage(unit: str) -> int:
+    return int(unit.strip("()").split(",")[1])
 
 
 def _points(records: Sequence[Record], x: str, y: str) -> list[tuple[float, float]]:

@@ -16,8 +16,10 @@ from stalegrid.errors import DataError
 from stalegrid.methods import SERVER_METHODS
 from stalegrid.observe import (
     BEST,
+    BYTES_SENT,
     CONFIG,
     INDEX,
+    JS_DISTANCE,
     METRICS,
     MODEL,
     PREFIX,
@@ -77,6 +79,7 @@ class Told:
         test: records of evaluations.
         timeline: None if there is no trace.
         stopped: who asked for an early end, as the summary has it; empty for nobody.
+        dealt: who has how many samples of which label, as the summary has it; empty where they are shared out.
     """
 
     config: Record
@@ -84,6 +87,7 @@ class Told:
     test: list[Record]
     timeline: Timeline | None = None
     stopped: Record = field(default_factory=dict)
+    dealt: Record = field(default_factory=dict)
 
     def asked(self, path: str) -> Any:
         """Return what the configuration says of an option; None where it says nothing.
@@ -113,12 +117,14 @@ def read_told(folder: Path) -> Told:
     config = read_config(folder)
     records = read_metrics(folder)
     trace = folder / TRACE
+    summary = read_summary(folder) if exists(folder / SUMMARY) else {}
     return Told(
         config,
         [record for record in records if record["kind"] == "train"],
         [record for record in records if record["kind"] == "test"],
         read_trace(trace) if exists(trace) else None,
-        _stopped(read_summary(folder)) if exists(folder / SUMMARY) else {},
+        _stopped(summary) if summary else {},
+        _dealt(summary, folder),
     )
 
 
@@ -126,6 +132,18 @@ def _stopped(summary: Record) -> Record:
     """Return who asked for the end that a run has come to; one that goes on has not come to it yet."""
     asked: Record = summary.get("stopped") or {}
     return {**asked, "version": summary["version"]} if asked else {}
+
+
+def _dealt(summary: Record, folder: Path) -> Record:
+    """Return who has which labels.
+
+    Raises:
+        DataError: it says of another number of labels.
+    """
+    dealt: Record = summary.get("dealt") or {}
+    if dealt and {len(dealt["labels"])} != set(map(len, dealt["groups"])):
+        raise DataError(f"the summary counts other labels than it names (file: {folder / SUMMARY}, dealt: {dealt})")
+    return dealt
 
 
 def read_config(folder: Path) -> Record:
@@ -210,6 +228,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
 
 
+_KIND = Kind("the name of a kind of messages", lambda name: isinstance(name, str))
+
 _NAME = Kind("a text", lambda name: isinstance(name, str))
 
 _INDEX: dict[Any, Any] = {"metadata": {VERSION: TEXT}, "weight_map": {_NAME: TEXT}}
@@ -245,6 +265,7 @@ _RECORDS = {
         "seconds": NUMBER,
         **dict.fromkeys(("loss", "train_accuracy", "samples_per_second", VIRTUAL), Maybe(NUMBER)),
         "lost": Maybe([COUNT]),
+        BYTES_SENT: Maybe({_KIND: COUNT}),
         "staleness": {
             _UNIT: {
                 "histogram": _HISTOGRAM,
@@ -253,11 +274,13 @@ _RECORDS = {
                 "held": Maybe(NUMBER),
             }
         },
+        "told": Maybe({_UNIT: {_NAME: Maybe(NUMBER)}}),
     },
     "test": {
         "epoch": NUMBER,
         "seconds": NUMBER,
-        **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", VIRTUAL), Maybe(NUMBER)),
+        **dict.fromkeys(("test_loss", "test_accuracy", "consensus_distance", JS_DISTANCE, VIRTUAL), Maybe(NUMBER)),
+        BYTES_SENT: Maybe({_KIND: COUNT}),
     },
 }
 
@@ -266,5 +289,6 @@ _SUMMARY = {
     "updates": COUNT,
     **dict.fromkeys(("test_loss", "test_accuracy", "train_loss", "samples_per_second"), Maybe(NUMBER)),
     "staleness": [dict.fromkeys(("max", "gap", "held"), Maybe(NUMBER))],
+    "dealt": Maybe({"labels": [WHOLE], "groups": [_HISTOGRAM]}),
     "stopped": Maybe({"by": TEXT, "asked_at": COUNT, "why": TEXT}),
 }

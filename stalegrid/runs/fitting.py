@@ -7,7 +7,6 @@ from stalegrid.errors import ConfigError
 from stalegrid.plans import Plan, ServedPlan, cast_model, check_measured, make_test
 from stalegrid.programs import DELIVERIES, Saves
 from stalegrid.runs.asked import Asked
-from stalegrid.written import text_of
 
 
 def fitted(asked: Asked, plan: Plan | ServedPlan) -> Plan | ServedPlan:
@@ -42,8 +41,8 @@ def _kept(asked: Asked, plan: Plan | ServedPlan, *, stops: bool) -> Plan | Serve
     plan = plan.among(asked.membership)
     if checkpoint.minutes is not None and not plan.askable:
         raise ConfigError(
-            f"runs with a mixing of your own, or that repeat how learners were lost, are saved at versions that are "
-            f"known beforehand (checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take "
+            f"runs with a mixing of your own or in pairs, or that repeat how learners were lost, are saved at versions "
+            f"that are known beforehand (checkpoint.minutes: {checkpoint.minutes}, method: {plan.method.name}); take "
             "checkpoint.every"
         )
     asks = checkpoint.wanted and plan.askable
@@ -63,11 +62,7 @@ def _check_losing(asked: Asked, plan: Plan | ServedPlan) -> None:
             f"a run with servers goes on without lost learners by itself (engine.on_loss: continue, method: "
             f"{plan.method.name}); leave it out"
         )
-    if not plan.askable:
-        raise ConfigError(
-            f"a mixing of your own does not know which groups are there (engine.on_loss: continue, mixing: "
-            f"{text_of(plan.mixing)}); take one by name, or leave it out"
-        )
+    plan.check_losing()
     if not asked.kept:
         raise ConfigError(
             "a run goes on without a lost group from its last checkpoint (engine.on_loss: continue, checkpoint: "

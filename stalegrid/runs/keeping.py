@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from stalegrid.checkpoints import FOLDER, ORIGIN
+from stalegrid.checkpoints import DEALT, FOLDER, ORIGIN
 from stalegrid.config import Settings
 from stalegrid.data import is_stream, opened
 from stalegrid.engines import Keeping, Measured, use_device
 from stalegrid.observe import Record
-from stalegrid.plans import Plan, ServedPlan, cast_model, origin_of
+from stalegrid.plans import Plan, ServedPlan, cast_model, dealt_by, origin_of
 from stalegrid.runs.asked import Asked
 from stalegrid.transfer import Position, facts_of
 from stalegrid.version import __version__
@@ -34,6 +34,7 @@ def keeping(asked: Asked, plan: Plan | ServedPlan, folder: Path, written: Record
             f"the stream is gone through once more, from its beginning to version {source.version}, without training",
             stacklevel=4,
         )
+    dealt = dealt_by(plan)
     told = {
         "virtual": virtual,
         **bits(asked.settings),
@@ -41,6 +42,7 @@ def keeping(asked: Asked, plan: Plan | ServedPlan, folder: Path, written: Record
         ORIGIN: origin_of(asked.given or asked.task),
         "measured": Measured.of(plan).text().decode(),
         **_reads(asked, plan),
+        DEALT: None if dealt is None else dealt.digest,
         "hosts": asked.hosts,
         **asked.membership.plain(),
     }

@@ -4,6 +4,7 @@ Does not know: how plans are made, how they are carried out.
 """
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from stalegrid.checkpoints import (
     FOLDER,
     Checkpoint,
+    check_dealt,
     check_first,
     check_free,
     check_left,
@@ -22,14 +24,17 @@ from stalegrid.checkpoints import (
 from stalegrid.config import Settings
 from stalegrid.engines import Measured, computing, homes, profile, torchrun, use_device
 from stalegrid.errors import ConfigError
+from stalegrid.limits import BATCHES, PRODUCTS, Limits
 from stalegrid.methods import Method, find
 from stalegrid.observe import tell
 from stalegrid.partition import check_on
-from stalegrid.plans import Plan, ServedPlan, Task, cast_model, make_batches, origin_of, plan_of, precision_of
+from stalegrid.plans import Plan, ServedPlan, Task, cast_model, dealt_by, make_batches, origin_of, plan_of, precision_of
 from stalegrid.runs.asked import Asked
+from stalegrid.runs.bearing import exceeded, limits_of
 from stalegrid.runs.fitting import fitted
 from stalegrid.runs.keeping import bits
 from stalegrid.seeds import kept
+from stalegrid.transfer import start_of
 from stalegrid.written import exists
 
 
@@ -39,7 +44,11 @@ def planned(asked: Asked) -> Plan | ServedPlan:
     Raises:
         ConfigError: something cannot be run.
     """
-    return fitted(asked, prepare(asked.task, asked.settings, asked.source, anew=asked.anew))
+    plan = prepare(asked.task, asked.settings, asked.source, anew=asked.anew)
+    if asked.settings.output.limits and asked.source is None:
+        for line in exceeded(asked.task, asked.settings, plan):
+            warnings.warn(line, stacklevel=2)
+    return fitted(asked, plan)
 
 
 def planned_from(asked: Asked, source: Checkpoint) -> Plan | ServedPlan:
@@ -80,6 +89,29 @@ def prepare(
     if not engine.virtual and not torchrun.active():
         homes(plan.program, processes(plan, settings) + 1, spare=True)
     return plan
+
+
+def find_limits(
+    task: Task,
+    settings: Settings,
+    start_from: Path | str | None = None,
+    batches: int = BATCHES,
+    products: int = PRODUCTS,
+) -> Limits:
+    """Plan a run, and say which rates it bears.
+
+    Args:
+        task: what is trained.
+        settings: how.
+        start_from: file of a model at which curvature is measured; the task's own if left out.
+        batches: of which the loss is taken.
+        products: with the Hessian, at most, for every stage.
+
+    Raises:
+        ConfigError: it cannot be run, or curvature cannot be measured.
+    """
+    task = start_of(None, None, start_from).into(task, settings.training)
+    return limits_of(task, settings, prepare(task, settings), batches, products)
 
 
 def _check_on(device: torch.device, task: Task, settings: Settings, plan: Plan) -> None:
@@ -133,6 +165,7 @@ def _planned_again(task: Task, settings: Settings, source: Checkpoint) -> Plan |
     with computing(settings.engine.threads, sparing=task.source is not None):
         plan = plan_of(task, measured.into(settings), measured.table, virtual=settings.engine.virtual)
     check_settings(source, plan.settled(settings).plain())
+    check_dealt(source, None if (dealt := dealt_by(plan)) is None else dealt.digest)
     return plan
 
 

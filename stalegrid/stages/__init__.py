@@ -4,7 +4,7 @@ Does not know: other units, schedules of others.
 """
 
 from stalegrid.stages.compiled import fault_of_compiler
-from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled
+from stalegrid.stages.corrections.named import Correction, Maker, Update, makers, ruled, vectors_of
 from stalegrid.stages.described import described
 from stalegrid.stages.kinds import kind_of_stage
 from stalegrid.stages.ledger import Ledger
@@ -24,7 +24,7 @@ from stalegrid.stages.optimizers.named import (
 )
 from stalegrid.stages.optimizers.state import load_optimizer, load_scheduler, state_of_optimizer, state_of_scheduler
 from stalegrid.stages.precision import Precision
-from stalegrid.stages.site import Site
+from stalegrid.stages.site import Site, part
 from stalegrid.stages.stage import Gradients, Head, Stage, before_batches
 from stalegrid.stages.views.current import Current
 from stalegrid.stages.views.named import VIEWS, Kept, View, find_view, name_of_view
@@ -78,9 +78,11 @@ __all__ = [
     "name_of_view",
     "named_state",
     "options_of",
+    "part",
     "parts_of",
     "ruled",
     "state_of_optimizer",
     "state_of_scheduler",
     "takes_names",
+    "vectors_of",
 ]

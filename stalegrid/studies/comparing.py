@@ -23,7 +23,7 @@ from stalegrid.runs import execute, prepare
 from stalegrid.studies.comparison import FAILURE, Run, write
 from stalegrid.written import checked, exists, read_yaml, text_of, to_yaml, write_text
 
-OWN = ("staleness", "queues", "view", "corrections", "micro_batches")
+OWN = ("staleness", "queues", "view", "corrections", "micro_batches", "reduction")
 """What a configuration says about its own method and no other."""
 
 FREE = ("engine.processes", "engine.deadline")
@@ -109,7 +109,7 @@ def configuration(base: RunConfig, method: str) -> RunConfig:
     if not its_own and find_mixing(limits.mixing) is not NONE:
         mixing = replace(mixing, kind=None)
     if groups < whole.groups:
-        mixing = replace(mixing, topology="ring")
+        mixing = replace(mixing, topology=None)
     processes = base.engine.processes
     if processes is not None and groups * stages < whole.groups * whole.stages:
         processes = math.gcd(processes, groups * stages)

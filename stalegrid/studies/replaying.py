@@ -1,4 +1,4 @@
-"""A run with parameter servers once more, on the simulator, in the order that the run recorded.
+"""A run whose order timing made once more, on the simulator, in the order that the run recorded.
 
 Does not know: how either run trains.
 """
@@ -18,12 +18,13 @@ from stalegrid.errors import ConfigError, DataError
 from stalegrid.methods import ServerMethod, find
 from stalegrid.observe import saved, unsaved
 from stalegrid.plans import ALL, Membership, Task, rules_of
-from stalegrid.programs import DELIVERIES, first_updates
+from stalegrid.programs import DELIVERIES, MEETINGS, first_updates
 from stalegrid.recipes import RunConfig
 from stalegrid.report import read_config, read_model, read_summary
 from stalegrid.runs import execute
 from stalegrid.studies.losing import relive
 from stalegrid.timing import DeviceSettings
+from stalegrid.written import is_folder
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ def recorded_config(folder: Path) -> RunConfig:
     """
     found = read_config(folder)
     if "model" not in found:
+        record = f'servers=ServerSettings(deliveries="{folder / DELIVERIES}")'
+        if is_folder(folder / MEETINGS):
+            record = f'mixing=MixingSettings(meetings="{folder / MEETINGS}")'
         raise ConfigError(
             f"the run says nothing of its model and data (folder: {folder}), it was started from Python; repeat it "
-            'with train(..., engine="simulator", servers=ServerSettings('
-            f'deliveries="{folder / DELIVERIES}"))'
+            f'with train(..., engine="simulator", {record})'
         )
     return RunConfig.of(found)
 
@@ -74,7 +77,8 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
     """
     method = find(settings.method.name)
     membership = _membership(folder)
-    if not isinstance(method, ServerMethod) and not membership.lost:
+    met = is_folder(folder / MEETINGS)
+    if not isinstance(method, ServerMethod) and not membership.lost and not met:
         raise ConfigError(
             f"the order of a grid is fixed by its program, there is none to replay (method: {method.name}); run it "
             "again with train --config, or see verify"
@@ -83,6 +87,10 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         version, (state, rest) = read_summary(folder)["version"], read_model(folder)
     except DataError as problem:
         raise ConfigError(f"the run has no model yet to compare with (folder: {folder}): {problem}") from problem
+    if met:
+        mixing = dataclasses.replace(settings.mixing, meetings=folder / MEETINGS)
+        again = dataclasses.replace(_here(settings), mixing=mixing)
+        return _compared(version, {**state, **rest}, execute(task, again, quiet=quiet).model)
     with tempfile.TemporaryDirectory(prefix="stalegrid-replay-") as scratch:
         if not isinstance(method, ServerMethod):
             lived = relive(task, settings, membership, Path(scratch) / "run", quiet=quiet)
@@ -90,16 +98,20 @@ def replay(task: Task, settings: Settings, folder: Path, *, quiet: bool = False)
         record = Path(scratch) / DELIVERIES
         rules, _ = rules_of(settings.servers, method)
         record.write_text(first_updates(folder / DELIVERIES, rules, version))
-        again = dataclasses.replace(
-            settings,
-            engine=dataclasses.replace(settings.engine, kind="simulator", processes=None, on_loss="end"),
-            servers=dataclasses.replace(settings.servers, deliveries=record),
-            devices=DeviceSettings(),
-            checkpoint=CheckpointSettings(),
-            output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
-        )
+        again = dataclasses.replace(_here(settings), servers=dataclasses.replace(settings.servers, deliveries=record))
         model = execute(task, again, quiet=quiet).model
     return _compared(version, {**state, **rest}, model)
+
+
+def _here(settings: Settings) -> Settings:
+    """Return settings of the same numbers, on the simulator and without anything written."""
+    return dataclasses.replace(
+        settings,
+        engine=dataclasses.replace(settings.engine, kind="simulator", processes=None, on_loss="end"),
+        devices=DeviceSettings(),
+        checkpoint=CheckpointSettings(),
+        output=dataclasses.replace(settings.output, trace=False, folder=None, loggers=[], callbacks=[]),
+    )
 
 
 def _membership(folder: Path) -> Membership:

@@ -19,7 +19,7 @@ from stalegrid.engines import computing, use_device
 from stalegrid.methods import ServerMethod, find
 from stalegrid.observe import METRICS, UNITS
 from stalegrid.plans import Plan, ServedPlan, Task, make_plan, make_served_plan
-from stalegrid.programs import DELIVERIES
+from stalegrid.programs import DELIVERIES, MEETINGS
 from stalegrid.runs import execute
 from stalegrid.studies.loops import Trained, plain_loop
 from stalegrid.studies.whole import unwrapped
@@ -78,6 +78,8 @@ def verify(task: Task, settings: Settings) -> list[Difference]:
     with computing(settings.engine.threads):
         plan = make_plan(task, settings)
     settings = plan.settled(settings)
+    if plan.mixing.timed:
+        return _verify_timed(task, settings, plan)
     simulated = run_engine(task, on(settings, "simulator"), plan)
     processes = run_engine(task, on(settings, "processes"), plan)
     return [compare("processes", simulated, processes), *_loops(task, settings, plan, simulated)]
@@ -104,6 +106,20 @@ def _verify_served(task: Task, settings: Settings) -> list[Difference]:
         servers = dataclasses.replace(settings.servers, deliveries=folder / DELIVERIES)
         again = dataclasses.replace(on(settings, "simulator"), servers=servers)
         repeated = make_served_plan(task, again, virtual=True)
+        simulated = run_engine(task, again, repeated)
+        return [compare("processes", simulated, processes), *_loops(task, again, repeated, simulated)]
+
+
+def _verify_timed(task: Task, settings: Settings, plan: Plan) -> list[Difference]:
+    """Let groups of processes meet, and repeat whom they met."""
+    with tempfile.TemporaryDirectory(prefix="stalegrid-verify-") as name:
+        folder = Path(name) / "run"
+        execute(task, into(on(settings, "processes"), folder), quiet=True, keep_units=True)
+        processes = read_outcome(folder, plan)
+        mixing = dataclasses.replace(settings.mixing, meetings=folder / MEETINGS)
+        again = dataclasses.replace(on(settings, "simulator"), mixing=mixing)
+        with computing(settings.engine.threads):
+            repeated = make_plan(task, again, virtual=True)
         simulated = run_engine(task, again, repeated)
         return [compare("processes", simulated, processes), *_loops(task, again, repeated, simulated)]
 

@@ -122,8 +122,10 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
                 return source.input // micro if program.carries_gradient(edge) else 0
             case "target":
                 return stages[edge.target.stage].targets // micro
-            case "parameters":
+            case "parameters" | "question" | "answer":
                 return source.parameters
+            case "tracked":
+                return 2 * source.parameters  # and as much that tracks their gradient
             case name if name in (WEIGHTS, GRADIENT):
                 return sum(source.tied.get(tie.name(edge.source.stage), 0) for tie in program.ties.along(edge))
         return source.parameters // groups  # a part of the gradient, or of its mean

@@ -148,7 +148,8 @@ class FromFile(Start):
 class FromRun(Start):
     """A checkpoint of a grid, from which a run goes on in another shape.
 
-    Each group goes on from its own part where there are as many groups as there were, else all from the mean.
+    Each group goes on from its own part where there are as many groups as there were, else all from the mean; from the
+    mean too where a mixing remembers what all groups have begun with alike.
 
     Args:
         checkpoint: of the grid.
@@ -195,7 +196,7 @@ class FromRun(Start):
         }
 
     def _own(self, plan: Plan) -> bool:
-        return shape_of(self.checkpoint)[0] == list(range(plan.grid.groups))
+        return not plan.mixing.keeps and shape_of(self.checkpoint)[0] == list(range(plan.grid.groups))
 
     def _moved(self, plan: Plan) -> tuple[Position, int]:
         then = Position(**{**self.checkpoint.manifest["position"], "update": self.checkpoint.version})

@@ -6,8 +6,9 @@ Does not know: which samples a batch has, programs.
 from dataclasses import dataclass
 from typing import Self
 
+from stalegrid.errors import ConfigError
 from stalegrid.objects import State
-from stalegrid.plans import Plan
+from stalegrid.plans import Plan, dealt_by
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Position:
         update: that is next, from 0.
         samples: that all groups take in an update.
         epoch: updates of one.
+        own: which samples groups have for their own, and how many each takes; None where they share out each epoch.
     """
 
     update: int
     samples: int
     epoch: int
+    own: str | None = None
 
     @classmethod
     def of(cls, plan: Plan, update: int = 0) -> Self:
@@ -32,7 +35,9 @@ class Position:
             plan: of the run.
             update: that is next.
         """
-        return cls(update, sum(plan.training.sizes(plan.grid.groups)), plan.updates_per_epoch)
+        sizes, dealt = plan.training.sizes(plan.grid.groups), dealt_by(plan)
+        own = None if dealt is None else f"{dealt.digest} by {', '.join(map(str, sizes))}"
+        return cls(update, sum(sizes), plan.updates_per_epoch, own)
 
     def plain(self) -> State:
         """Return it as plain values."""
@@ -46,8 +51,18 @@ class Position:
 
         Returns:
             The position, and how many samples before this one's place lie behind that one.
+
+        Raises:
+            ConfigError: groups that have samples of their own would have others, or take them in other batches.
         """
+        if self.own != other.own:
+            raise ConfigError(
+                "groups that have samples of their own are each at a place in them of which another number of groups, "
+                f"other batches or another split know nothing (samples: {other.own}, then: {self.own}); keep these, or "
+                "begin a run with the exported model (start_from)"
+            )
         epochs, updates = divmod(self.update, self.epoch)
         seen = updates * self.samples
         made = min(seen // other.samples, other.epoch)
-        return Position(epochs * other.epoch + made, other.samples, other.epoch), max(0, seen - made * other.samples)
+        twice = max(0, seen - made * other.samples)
+        return Position(epochs * other.epoch + made, other.samples, other.epoch, other.own), twice

@@ -1,6 +1,7 @@
 """A unit's update: corrections, rates and stamps, against loops written out by hand."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -72,6 +73,10 @@ def pipemare(parameters: Any, then: Any, n: int, tau: int) -> float:
     return float(max(1, tau) ** -(1 - min(n / 4, 1.0)))
 
 
+def steady(parameters: Any, then: Any, n: int, tau: int) -> float:
+    return math.sin(math.pi / (2 * (2 * tau + 1)))
+
+
 def compensate(parameters: Sequence[nn.Parameter], then: Sequence[Tensor], n: int, tau: int) -> float:
     for p, old in zip(parameters, then, strict=True):
         p.grad = p.grad + 0.5 * p.grad * p.grad * (p.detach() - old)
@@ -86,6 +91,7 @@ def clip(parameters: Sequence[nn.Parameter], then: Any, n: int, tau: int) -> flo
 RULES: dict[str, Rule] = {
     "inverse-staleness": inverse,
     "pipemare-rate=4": pipemare,
+    "stability-rate": steady,
     "dc-asgd=0.5": compensate,
     "clip=0.25": clip,
 }
@@ -98,6 +104,7 @@ RULES: dict[str, Rule] = {
         [],
         ["inverse-staleness"],
         ["pipemare-rate=4"],
+        ["stability-rate"],
         ["dc-asgd=0.5"],
         ["clip=0.25"],
         ["dc-asgd=0.5", "clip=0.25"],

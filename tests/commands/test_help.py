@@ -8,7 +8,7 @@ from stalegrid.cli import COMMANDS, main
 
 Said = pytest.CaptureFixture[str]
 
-WITH_FIELDS = ("train", "compare", "verify", "profile", "plan", "table")
+WITH_FIELDS = ("train", "compare", "verify", "profile", "plan", "limits", "table")
 
 
 def helped(command: str, width: int, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -43,7 +43,7 @@ def test_the_options_of_every_day_come_first_in_the_order_of_a_users_thoughts(
     ]
     assert [section.partition(":")[0] for section in sections[1:]] == [
         *("options", "everyday options", "model", "data", "loss", "optimizer", "schedule", "method", "grid", "mixing"),
-        *("servers", "training", "engine", "devices", "output", "checkpoint", "metrics"),
+        *("codec", "servers", "training", "engine", "devices", "output", "checkpoint", "metrics"),
     ]
 
 

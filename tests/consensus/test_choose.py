@@ -13,6 +13,7 @@ from stalegrid.consensus.matrices import mixing_matrix
 from stalegrid.consensus.mixing import Mixing
 from stalegrid.consensus.mixings import MIXINGS, NONE, AdaptThenCombine
 from stalegrid.consensus.settings import MixingSettings
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
 
 
@@ -124,6 +125,29 @@ def test_turns_are_as_asked_for() -> None:
     made = turns_of(MixingSettings(topology="star", period=3, lag=2), 4, 50)
     assert (made.period, made.lag, made.updates, made.groups) == (3, 2, 50, 4)
     np.testing.assert_array_equal(made.matrix.weights(0), mixing_matrix("star", 4).weights(0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "found"),
+    [
+        ({}, {}, (1, 0)),
+        ({}, {"period": 4, "lag": 2}, (4, 2)),
+        ({"lag": 0}, {"period": 4, "lag": 2}, (4, 0)),
+        ({"period": 1}, {"period": 4}, (1, 0)),
+    ],
+)
+def test_turns_that_are_left_out_are_the_methods_one_by_one(
+    asked: dict[str, int], usual: dict[str, int], found: tuple[int, int]
+) -> None:
+    made = turns_of(MixingSettings(**asked), 2, 50, usual=UsualTurns(**usual))
+    assert (made.period, made.lag) == found
+
+
+def test_usual_turns_say_what_is_not_as_if_left_out() -> None:
+    assert UsualTurns(period=4).text == "period 4"
+    assert UsualTurns(period=4, fragments=True).text == "period 4, fragments"
+    assert UsualTurns(period=4, lag=2).text == "period 4, lag 2"
+    assert UsualTurns().text == ""
 
 
 @pytest.mark.parametrize(

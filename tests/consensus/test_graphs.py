@@ -135,7 +135,7 @@ def test_no_groups_are_refused(name: str, groups: int) -> None:
 
 
 def test_unknown_topology_is_refused() -> None:
-    known = "ring, torus, exponential, complete, star, one-peer-exponential"
+    known = "ring, torus, exponential, complete, star, one-peer-exponential, random-pairs"
     with pytest.raises(
         ConfigError, match=rf"unknown topology \(topology: 'mesh'\); there are: {known}; or .* edge list"
     ):
@@ -171,8 +171,8 @@ def test_a_graph_of_the_users_is_taken_in_the_order_of_the_groups() -> None:
     [
         (
             nx.DiGraph([(0, 1), (1, 0), (1, 2), (2, 1)]),
-            r"a directed graph has no rule .*mean \(topology: DiGraph\); make it undirected with "
-            r"graph.to_undirected\(\), or give a mixing matrix",
+            r"a directed graph has no rule .*mean but push-sum \(topology: DiGraph\); take mixing "
+            r"push-sum, make it undirected with graph.to_undirected\(\), or give a mixing matrix",
         ),
         (nx.MultiDiGraph([(0, 1), (1, 2)]), r"a directed graph .*\(topology: MultiDiGraph\)"),
         (nx.MultiGraph([(0, 1), (0, 1), (1, 2)]), r"one edge between two groups \(topology: MultiGraph\); take"),
@@ -180,7 +180,7 @@ def test_a_graph_of_the_users_is_taken_in_the_order_of_the_groups() -> None:
         (nx.Graph([("a", "b"), ("b", "c")]), r"not \['a', 'b', 'c'\]; relabel them with networkx.convert"),
         (nx.path_graph(2), r"must be the groups 0 to 2, not \[0, 1\]"),
         (nx.path_graph(4), r"must be the groups 0 to 2, not \[0, 1, 2, 3\].*train as many groups"),
-        (nx.Graph([(0, 1, {"weight": 0.5}), (1, 2, {})]), r"Metropolis weights, not its own \(edge: 0-1\); give"),
+        (nx.Graph([(0, 1, {"weight": 0.5}), (1, 2, {})]), r"weights of the mixing, not its own \(edge: 0-1\); leave"),
         (nx.Graph([(0, 1), (1, 1), (1, 2)]), r"edge 1-1 is a self loop; remove it"),
         (nx.empty_graph(3), r"do not connect the groups: \[\[0\], \[1\], \[2\]\]"),
     ],

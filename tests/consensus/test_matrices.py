@@ -257,7 +257,7 @@ def test_self_loops_of_a_graph_leave_the_sums_at_one() -> None:
 @pytest.mark.parametrize(
     ("topology", "message"),
     [
-        ("mesh", r"unknown topology \(topology: 'mesh'\); there are: ring, .*, one-peer-exponential; or give an edge"),
+        ("mesh", r"unknown topology \(topology: 'mesh'\); there are: ring, .*, random-pairs; or give an edge"),
         ("matrix", r"unknown topology \(topology: 'matrix'\)"),
         ("edges", r"unknown topology \(topology: 'edges'\)"),
         ("0-1,1-2", "there is no group 2; groups are 0 to 1"),

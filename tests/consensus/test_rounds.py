@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging
+from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging, Together
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
@@ -128,6 +128,40 @@ def test_averaging_receives_from_everybody_it_ever_mixes_with() -> None:
 def test_impossible_rounds_are_refused(period: int, lag: int, fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         averaging(period=period, lag=lag)
+
+
+@pytest.mark.parametrize(
+    ("stages", "period", "turns"),
+    [
+        (1, 3, ["..0..1..2"]),
+        (2, 4, ["...0...1.", ".0...1..."]),
+        (3, 3, ["..0..1..2", "0..1..2..", ".0..1..2."]),
+        (3, 2, [".0.1.2.3.", ".0.1.2.3.", "0.1.2.3.4"]),
+    ],
+)
+def test_stages_take_turns_within_a_period(stages: int, period: int, turns: list[str]) -> None:
+    rounds = Averaging(RING, False, period, 0, 9, fragments=stages)
+
+    def shown(stage: int) -> str:
+        return "".join("." if (turn := rounds.turn(n, stage)) is None else str(turn) for n in range(9))
+
+    assert [shown(k) for k in range(stages)] == turns
+    for k in range(stages):
+        mixes = [n for n in range(9) if round_of(rounds, n, Unit(1, k))[1]]
+        assert mixes == [n for n, turn in enumerate(shown(k)) if turn != "."]
+
+
+def test_together_shares_what_it_will_mix_itself_also_with_nobody() -> None:
+    rounds = Together(mixing_matrix("ring", 1), True, 3, 1, 9)
+    found = [list(rounds.after_update(Unit(0, 0), n)) for n in range(6)]
+    assert found == [
+        [],
+        [Action(Kind.SHARE, 1)],
+        [Action(Kind.MIX, 2)],
+        [],
+        [Action(Kind.SHARE, 4)],
+        [Action(Kind.MIX, 5)],
+    ]
 
 
 def test_all_reduce_sends_parts_to_their_owners_and_means_back_before_the_update() -> None:

@@ -56,7 +56,7 @@ def test_groups_share_out_an_epoch(pictures: ArrayDataset) -> None:
         seen = [index for group in range(3) for index in samples(batches, group, numbers)]
         assert len(seen) == len(set(seen)) == 3 * 4 * 8
         assert set(seen) <= set(range(103))
-        assert {batches.epoch(number) for number in numbers} == {epoch}
+        assert {batches.epoch(0, number) for number in numbers} == {epoch}
 
 
 def test_every_epoch_has_its_own_order(pictures: ArrayDataset) -> None:
@@ -91,7 +91,7 @@ def test_the_rest_of_an_epoch_is_parted_equally(groups: int, micro_batches: int)
         seen = [samples(parts, group, numbers) for group in range(groups)]
         assert list(itertools.chain(*seen)) == whole.indices(0, update).tolist()
         assert len({len(parts.indices(group, n)) for group in range(groups) for n in numbers}) == 1
-        assert {parts.epoch(n) for n in numbers} == {update // 2}
+        assert {parts.epoch(0, n) for n in numbers} == {update // 2}
     for epoch in range(3):
         assert sorted(samples(whole, 0, range(2 * epoch, 2 * epoch + 2))) == list(range(number))
 
@@ -118,7 +118,7 @@ def test_micro_batches_cut_an_update(pictures: ArrayDataset, micro_batches: int)
             assert torch.equal(
                 torch.cat([cut.inputs(group, part)[0] for part in parts]), whole.inputs(group, update)[0]
             )
-            assert {cut.epoch(part) for part in parts} == {whole.epoch(update)}
+            assert {cut.epoch(group, part) for part in parts} == {whole.epoch(group, update)}
 
 
 @pytest.mark.parametrize("kind", ["pictures", "noisy"])

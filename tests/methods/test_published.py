@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stalegrid.consensus.choose import find_mixing
 from stalegrid.consensus.mixings import MIXINGS
 from stalegrid.errors import ConfigError
 from stalegrid.methods.choose import find, find_grid, schedule, staleness_of
@@ -43,7 +44,7 @@ def test_methods_with_parameter_servers_are_no_methods_of_the_grid() -> None:
 def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None:
     method = find_grid(name)
     groups, stages = method.shape
-    assert method.mixing in [mixing.name for mixing in MIXINGS]
+    assert find_mixing(method.mixing).name in [mixing.name for mixing in MIXINGS]
     assert method.view in VIEWS
     assert groups <= (method.max_groups or groups)
     assert stages <= (method.max_stages or stages)
@@ -58,10 +59,16 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
     [
         ("pham-ahn", 1, 1, stale([0])),
         ("pham-ahn", 4, 1, stale([6, 4, 2, 0])),
+        ("diloco", 3, 1, stale([0, 0, 0])),
+        ("streaming-diloco", 3, 1, stale([0, 0, 0])),
+        ("noloco", 3, 1, stale([0, 0, 0])),
+        ("snoo", 3, 2, stale([0, 0, 0], 2)),
         ("pham-ahn", 3, 2, stale([4, 2, 0], 2)),
         ("dsp", 3, 1, stale([4, 2, 0])),
         ("fdg", 3, 1, stale([3, 1, 0])),
         ("fdg", 1, 1, stale([0])),
+        ("fdg-forward-first", 3, 1, stale([4, 2, 0])),
+        ("adl", 3, 4, stale([4, 2, 0], 4)),
         ("ddg", 3, 1, stale([2, 1, 0])),
         ("features-replay", 4, 1, stale([3, 2, 1, 0])),
         ("pipedream", 3, 1, stale([2, 1, 0])),
@@ -71,8 +78,13 @@ def test_the_parts_of_a_method_exist_and_run_at_its_own_shape(name: str) -> None
         ("pipeoptim", 3, 1, stale([2, 1, 0])),
         ("async-nesterov", 3, 1, stale([2, 1, 0])),
         ("paci", 3, 4, stale([2, 1, 0], 4)),
+        ("asyncmesh", 3, 1, stale([2, 1, 0])),
+        ("sgp", 3, 1, stale([0, 0, 0])),
+        ("exact-diffusion", 1, 1, stale([0])),
+        ("gradient-tracking", 2, 1, stale([0, 0])),
         ("sgd", 3, 1, Schedule((1, 1, 1), 1, flush=True)),
         ("data-parallel", 1, 1, Schedule((1,), 1, flush=True)),
+        ("choco", 2, 1, stale([0, 0])),
         ("gpipe", 3, 4, gpipe(3, 4)),
         ("1f1b", 3, 4, one_f_one_b(3, 4)),
     ],
@@ -90,6 +102,15 @@ def test_the_printed_formula_is_the_schedule(name: str) -> None:
             later = stages - 1 - k
             in_words = {"2(K-1-k)": 2 * later, "K-1-k": later, "2(K-1-k)-1, 0 last": max(0, 2 * later - 1), "0": 0}
             assert made.bound(k) == in_words[method.formula]
+
+
+def test_the_two_orders_within_a_tick_differ_by_a_batch_below_the_last_stage() -> None:
+    first, last = (schedule(find_grid(name), 4, None, None, 1).windows for name in ("fdg-forward-first", "fdg"))
+    assert [a - b for a, b in zip(first, last, strict=True)] == [1, 1, 1, 0]
+
+
+def test_gradients_are_averaged_unless_the_method_adds_them_up() -> None:
+    assert [method.name for method in METHODS if method.reduction == "sum"] == ["adl"]
 
 
 def test_the_users_staleness_replaces_the_methods() -> None:

@@ -182,3 +182,14 @@ def test_an_update_that_is_divided_by_nothing_is_told_before_what_comes_of_it(co
     tally.divided(5, torch.tensor([counted]))
     with pytest.raises(TrainingError, match=r"nothing is counted .* \(unit: \(1,2\), version: 5, count: "):
         tally.check()
+
+
+def test_numbers_of_exchanges_travel_behind_the_report() -> None:
+    reports = {Unit(s, 0): Report(losses=1, loss_sum=2, samples=8, histogram=[1.0]) for s in (0, 1)}
+    told = {Unit(0, 0): [0.5, math.nan], Unit(1, 0): [-0.25, 3.0]}
+    vectors = {u: torch.cat([r.vector(), torch.tensor(told[u], dtype=torch.float64)]) for u, r in reports.items()}
+    assert layout_of([vectors[Unit(0, 0)]]) == Report.layout(0, 2)
+    record = summarise(vectors, tells=("rho", "rate"))
+    assert record["told"] == {"(0,0)": {"rho": 0.5, "rate": None}, "(1,0)": {"rho": -0.25, "rate": 3.0}}
+    plain = summarise({unit: report.vector() for unit, report in reports.items()})
+    assert plain == {name: value for name, value in record.items() if name != "told"}

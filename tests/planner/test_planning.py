@@ -196,6 +196,27 @@ def test_an_optimizer_with_more_states_takes_more_memory() -> None:
     assert two - one == 4000
 
 
+def test_a_mixing_that_remembers_takes_memory_for_what_it_keeps() -> None:
+    one, other = (planned(2, ("pham-ahn",), groups=2, mixing=kind) for kind in ("adapt-then-combine", "outer"))
+    assert [b.memory[0] - a.memory[0] for a, b in zip(one, other, strict=True)] == [3 * 4000] * len(one)
+
+
+def test_rare_mixing_costs_its_share_of_every_update() -> None:
+    # Three seconds to each other every 300 updates, which are more than an estimate has otherwise.
+    asked: dict[str, Any] = {"groups": 2, "mixing": "adapt-then-combine", "period": 300, "lateral_link": (3000.0,)}
+    assert {c.estimate.batch for c in planned(2, ("pham-ahn",), **asked)} == {12.0 + 3000.0 / 300}
+
+
+FED = replace(find_grid("pipedream"), name="fed", corrections=("error-feedback=0.5",))
+
+
+def test_what_a_methods_corrections_keep_takes_memory() -> None:
+    settings = flat(Settings, batch_size=BATCH, groups=1, staleness=[3, 2, 1, 0])
+    names = ("pipedream", "tests.planner.test_planning:FED")
+    (one,), (two,) = (candidates(Question(table(), 4, (name,)), settings) for name in names)
+    assert [b - a for a, b in zip(one.memory, two.memory, strict=True)] == [1000] * 4
+
+
 def test_slow_links_and_the_view_are_those_asked_for() -> None:
     near, far = planned(2, ("gpipe",), micro_batches=2), planned(2, ("gpipe",), micro_batches=2, link=(5.0,))
     # Two micro-batches through two stages: two ways of 5 ms longer.
@@ -236,7 +257,7 @@ def made(rate: float, method: str, windows: tuple[int, ...] = (1,), memory: int 
     schedule = Schedule(windows, micro) if find_grid(method).stale else gpipe(len(windows), micro)
     times = Estimate(batch=1000 / rate, total=1.0, busy=1.0, sending=0.0, actions=1, updated=(1.0,))
     settings = flat(Settings, method=method, groups=1, stages=len(windows))
-    return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate)
+    return Candidate(settings, Grid(1, len(windows)), schedule, (), times, (memory,) * len(windows), rate, {})
 
 
 def test_staleness_must_be_worth_it() -> None:

@@ -39,7 +39,8 @@ def candidate(rate: float = 1234.5, staleness: tuple[int, ...] = (2, 0), groups:
     settings = flat(Settings, method="pham-ahn", groups=groups, stages=stages, staleness=list(staleness))
     schedule: Schedule = stale(staleness, 2)
     cuts = tuple(f"p{k}" for k in range(1, stages))
-    return Candidate(settings, Grid(groups, stages), schedule, cuts, times, (1_234_567,) * stages, rate)
+    sent = {"activation": 9e6, "parameters": 6e5}
+    return Candidate(settings, Grid(groups, stages), schedule, cuts, times, (1_234_567,) * stages, rate, sent)
 
 
 def test_costs_are_shown_part_by_part() -> None:
@@ -96,6 +97,8 @@ def test_candidates_are_shown_with_the_recommended_one_marked() -> None:
         "sending": "12%",
         "staleness": "1,0",  # in updates of two batches
         "MB a stage": "1.23,1.23",
+        "MB sent": "9.6",
+        "kB/sample": "100",
     }
     assert (second[0], second[2], second[5]) == ("*", "1 x 2", "7")
 

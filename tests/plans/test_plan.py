@@ -1,5 +1,6 @@
 """What cannot work is refused before anything starts, with the value and the remedy."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
 from stalegrid.consensus.mixings import AdaptThenCombine
+from stalegrid.consensus.usual import UsualTurns
 from stalegrid.errors import ConfigError
+from stalegrid.methods.choose import find_grid
 from stalegrid.stages.views.stashed import Stashed
 from tests.cases import (
     Kept,
@@ -225,6 +228,16 @@ def test_only_one_view_makes_graphs_late() -> None:
         assert [plan.program.recomputes(k) for k in range(3)] == (
             [True, True, False] if view == "recomputed" else [False] * 3
         )
+
+
+def test_a_methods_turns_are_settled_and_the_users_are_before_them() -> None:
+    method = replace(find_grid("pham-ahn"), name="rare", turns=UsualTurns(period=3, lag=2))
+    settings = make_settings(2, 2, method=method, lag=1)
+    plan = make_plan(make_task(), settings)
+    assert (plan.turns.period, plan.turns.lag) == (3, 1)
+    settled = plan.settled(settings)
+    assert (settled.mixing.period, settled.mixing.lag) == (3, 1)
+    assert make_plan(make_task(), settled).settled(settled) == settled
 
 
 class OwnMixing(AdaptThenCombine):

@@ -270,6 +270,22 @@ def test_other_numbers_and_orders(changes: dict[str, Any]) -> None:
     compare(run(task, settings), loop(task, settings))
 
 
+@pytest.mark.parametrize("where", ["server", "learner"])
+def test_error_feedback_is_of_the_servers_updates(where: str) -> None:
+    task, rule = momentum_of(where), ["inverse-staleness"]
+    settings = served("softsync", learners=3, softsync=2, momentum_at=where)
+    settings = changed(settings, corrections=[*rule, "error-feedback=0.5"])
+    found = run(task, changed(settings, servers=2))
+    compare(found, loop(task, settings))
+    assert differ(found, run(task, changed(settings, corrections=rule)))
+
+
+def test_an_update_of_several_gradients_has_no_staleness_to_feed_back_by() -> None:
+    settings = served("softsync", learners=2, corrections=["error-feedback-by-staleness"])
+    with pytest.raises(ConfigError, match=r"an update of a server has no staleness of its own.*take error-feedback"):
+        planned(make_task(), settings)
+
+
 def has(method: str, *own: Any, **changes: Any) -> bool:
     """Return whether there is a loop that computes the same."""
     if own:
@@ -318,6 +334,7 @@ def test_numbers_left_out_are_the_usual_ones_in_runs_and_loops() -> None:
         {"corrections": ["dc-asgd-adaptive"]},
         {"corrections": ["inverse-staleness", "dc-asgd=0.5"]},
         {"corrections": ["gap-aware"], "momentum_at": "learner"},
+        {"corrections": ["error-feedback=0.5"]},
         {"max_staleness": 1},
     ],
     ids=str,
@@ -330,7 +347,7 @@ def test_the_number_of_servers_changes_no_bit(method: str, n: int | None, change
     for servers in (2, 5, TENSORS):
         many = record(task, changed(settings, servers=servers))
         compare(many.outcome(), one.outcome())
-        unlike = {"held"}  # of one server, whose shard is smaller
+        unlike = {"held", "bytes_sent"}  # of one server, whose shard is smaller; and each is told whose turn it is
         assert [{k: v for k, v in r.items() if k not in unlike} for r in many.records] == [
             {k: v for k, v in r.items() if k not in unlike} for r in one.records
         ]
@@ -923,6 +940,7 @@ OF_GRIDS: dict[str, Any] = {
     "mixing.lag": 1,
     "mixing.momentum": True,
     "method.micro_batches": 1,
+    "method.reduction": "sum",
     "grid.cuts": ["fc1"],
     "devices.lateral_link": [1.0],
 }

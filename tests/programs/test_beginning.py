@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.consensus.rounds import AllReduce, Averaging, Pushing, Tracking
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Kind, Tag
 from stalegrid.programs.grid import Grid, Unit
@@ -15,7 +15,7 @@ from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import stale
 from stalegrid.programs.stopping import Stoppable
 from stalegrid.programs.watch import Watch
-from tests.programs.test_pipeline import programs, run_dry
+from tests.programs.test_pipeline import programs, rounds_of, run_dry
 from tests.programs.test_ties import ties_of
 
 OF_BATCHES = (Kind.FORWARD, Kind.RECOMPUTE, Kind.BACKWARD, Kind.KEEP)
@@ -23,9 +23,10 @@ OF_BATCHES = (Kind.FORWARD, Kind.RECOMPUTE, Kind.BACKWARD, Kind.KEEP)
 
 def later(program: Program, begins: int) -> Program:
     """Return a program that makes as many updates, and begins with a later one."""
-    schedule, lateral = replace(program.schedule, begins=begins), program.lateral
-    if isinstance(lateral, Averaging):
-        lateral = replace(lateral, begins=begins, updates=lateral.updates + begins)
+    schedule, lateral, rounds = replace(program.schedule, begins=begins), program.lateral, rounds_of(program.lateral)
+    if isinstance(rounds, Averaging):
+        rounds = replace(rounds, begins=begins, updates=rounds.updates + begins)
+        lateral = replace(lateral, rounds=rounds) if isinstance(lateral, Pushing | Tracking) else rounds
     return replace(program, schedule=schedule, updates=program.updates + begins, lateral=lateral)
 
 
@@ -51,8 +52,9 @@ def numbered(actions: list[Action], program: Program, begins: int) -> list[Actio
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), plain=programs(), begins=st.integers(1, 6))
 def test_it_does_the_same_with_other_numbers(data: st.DataObject, plain: Program, begins: int) -> None:
-    period = plain.lateral.period if isinstance(plain.lateral, Averaging) else 1
-    matrices = len(plain.lateral.mixing.matrices) if isinstance(plain.lateral, Averaging) else 1
+    rounds = rounds_of(plain.lateral)
+    period = rounds.period if isinstance(rounds, Averaging) else 1
+    matrices = len(rounds.mixing.matrices) if isinstance(rounds, Averaging) else 1
     begins *= period * matrices  # groups mix at multiples of the period, with neighbours that take turns
     watch = None if plain.watch is None else Watch(1, None, plain.watch.chunks)
     program = replace(plain, ties=data.draw(ties_of(plain)), watch=watch)

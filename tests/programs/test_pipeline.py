@@ -1,5 +1,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -8,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.consensus.rounds import AllReduce, Averaging, Pushing, Tracking
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
-from stalegrid.programs.lateral import NoLateral
+from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.watch import Watch
@@ -50,6 +51,9 @@ def programs(draw: st.DrawFn) -> Program:
         lag=st.integers(0, 4),
         updates=st.just(updates),
     )
+    on_time = partial(Averaging, mixing_matrix(topology, groups), lag=0, updates=updates)
+    pushing = st.integers(1, 3).map(lambda period: Pushing(on_time(adapt_first=True, period=period)))
+    tracking = st.integers(1, 3).map(lambda period: Tracking(on_time(adapt_first=False, period=period)))
     watch = st.builds(
         Watch,
         report_every=st.integers(1, 3),
@@ -60,7 +64,7 @@ def programs(draw: st.DrawFn) -> Program:
         Grid(groups, stages),
         draw(schedules(stages)),
         updates,
-        draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging)),
+        draw(st.one_of(st.just(NoLateral()), st.just(AllReduce(groups)), averaging, pushing, tracking)),
         draw(st.none() | watch),
         draw(st.booleans()),
         targets_travel=draw(st.booleans()),
@@ -287,6 +291,8 @@ def test_lateral_actions_stand_around_the_update() -> None:
 
     assert with_lateral(Averaging(pair, False, 1, 0, 2)) == "S0 F0 F1 B0 U0 M0 S1 B1 U1 M1"
     assert with_lateral(Averaging(pair, True, 1, 0, 2)) == "F0 F1 B0 U0 S0 M0 B1 U1 S1 M1"
+    assert with_lateral(Pushing(Averaging(pair, True, 2, 0, 2))) == "F0 F1 B0 U0 S0 B1 U1 S1 M1"
+    assert with_lateral(Tracking(Averaging(pair, False, 2, 0, 2))) == "F0 F1 B0 R0 U0 S1 B1 R1 U1 M1"
     assert with_lateral(AllReduce(2)) == "F0 F1 B0 S0 R0 M0 U0 B1 S1 R1 M1 U1"
 
 
@@ -372,9 +378,14 @@ def test_what_is_needed_is_sent_once_and_in_the_order_in_which_it_is_needed(prog
             assert used == set(inbound)
 
 
+def rounds_of(lateral: Lateral) -> Lateral:
+    """Return when groups mix, of those that do more than that too."""
+    return lateral.rounds if isinstance(lateral, Pushing | Tracking) else lateral
+
+
 def every_turn_comes(program: Program) -> bool:
     """Return False for a run that ends before every turn of its mixing has come."""
-    rounds = program.lateral
+    rounds = rounds_of(program.lateral)
     if not isinstance(rounds, Averaging):
         return True
     turns = {rounds.turn(n) for n in range(program.updates)} - {None}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.rounds import AllReduce, Averaging
+from stalegrid.consensus.rounds import AllReduce, Averaging, Pushing, Tracking
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.programs.actions import Action, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Grid, Unit
@@ -35,6 +35,11 @@ def averaged(groups: int, first: bool, period: int, lag: int, updates: int) -> L
     return Averaging(mixing_matrix("ring", groups), first, period, lag, updates)
 
 
+def pushed(groups: int, first: bool, period: int, lag: int, updates: int) -> Lateral:
+    rounds = Averaging(mixing_matrix("ring", groups), first, period, 0, updates)
+    return Pushing(rounds) if first else Tracking(rounds)
+
+
 def none(updates: int) -> Lateral:
     return NoLateral()
 
@@ -48,7 +53,8 @@ def stoppable(draw: st.DrawFn) -> Stoppable:
     groups, stages, updates = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 24))
     schedule = draw(schedules(stages))
     lag = draw(st.integers(0, 4))
-    averaging = st.builds(partial, st.just(averaged), st.just(groups), st.booleans(), st.integers(1, 3), st.just(lag))
+    rules = st.sampled_from([averaged, pushed])
+    averaging = st.builds(partial, rules, st.just(groups), st.booleans(), st.integers(1, 3), st.just(lag))
     laterals = draw(st.one_of(st.just(none), st.just(partial(reduced, groups)), averaging))
     watch = st.builds(
         Watch, report_every=st.integers(1, 3), snapshot_every=st.none() | st.integers(1, 5), chunks=st.integers(0, 2)

@@ -27,7 +27,7 @@ def chosen(**options: Any) -> dict[str, Any]:
 def test_unless_named_the_optimizer_is_the_methods_or_sgd_with_momentum(method: Any) -> None:
     made = optimizer(method=method.name)
     group = made.param_groups[0]
-    if method.name == "async-nesterov":
+    if method.name in ("async-nesterov", "asyncmesh"):
         assert type(made) is NAdam
         assert (group["lr"], group["betas"], group["decoupled_weight_decay"]) == (0.002, (0.99, 0.999), True)
     else:

@@ -178,6 +178,20 @@ def test_a_finished_run_of_learners(tmp_path: Path) -> None:
         assert picture in page.source
 
 
+def test_what_exchanges_measure_is_drawn_by_stage(tmp_path: Path) -> None:
+    def told(update: int, *numbers: float | None) -> Record:
+        units = ("(0,0)", "(1,0)", "(0,1)", "(1,1)")
+        return reported(
+            update, 1.0 * update, 1.0, 2, told={u: {"rho_1": n} for u, n in zip(units, numbers, strict=True)}
+        )
+
+    metrics = [told(1, None, None, None, None), told(2, 0.5, 0.25, None, None), told(3, 1.0, 1.0, -1.0, None)]
+    page = page_of(folder_of(tmp_path, metrics=metrics))
+    assert "Exchange" in page.of("h2")
+    lines = [Curve("stage 0", [(2.0, 0.375), (3.0, 1.0)]), Curve("stage 1", [(3.0, -1.0)])]
+    assert curves("rho 1 over epochs", lines, "epochs", "rho 1") in page.source
+
+
 def test_learners_that_were_lost_are_named(tmp_path: Path) -> None:
     metrics = [taken(5, 1.0, [2], l0=[1]), taken(6, 1.1, [], l0=[1]), taken(7, 1.2, [0, 1], l0=[1])]
     assert page_of(folder_of(tmp_path, SERVED, metrics)).facts["lost"] == "learner 2, learner 0, learner 1"

@@ -132,6 +132,7 @@ def test_every_method_starts_from_the_same_weights_and_every_seed_from_others() 
 
 def test_what_belongs_to_a_method_is_not_given_to_another() -> None:
     own = {"staleness": [4, 0], "view": "current", "corrections": ["gap-aware"], "micro_batches": 2}
+    own |= {"reduction": "sum"}
     base = changed(BASE, **own)
     assert configuration(base, "pham-ahn") == base
     other = configuration(base, "1f1b").method
@@ -152,7 +153,7 @@ def test_a_single_group_needs_no_graph() -> None:
     assert (config.grid.groups, config.grid.stages, config.training.batch_size) == (4, 1, 32)
     assert (config.mixing.topology, config.engine.processes) == ("0-1,1-2,2-3", 4)
     config = configuration(base, "sgd")
-    assert (config.grid.groups, config.training.batch_size, config.mixing.topology) == (1, 128, "ring")
+    assert (config.grid.groups, config.training.batch_size, config.mixing.topology) == (1, 128, None)
 
 
 def test_all_methods_are_cut_at_the_same_place(finished: Path) -> None:

@@ -28,7 +28,7 @@ from stalegrid.engines.distributed.world import homes
 from stalegrid.errors import ConfigError, ProtocolError
 from stalegrid.observe import Record
 from stalegrid.partition import Made, Operations
-from stalegrid.plans import Choices, Plan, ServedPlan, Task, fingerprint
+from stalegrid.plans import Choices, Plan, ServedPlan, Task, dealt_by, fingerprint
 from stalegrid.timing import CostTable, DeviceTable, parse_costs
 
 P = TypeVar("P", Plan, ServedPlan, Plan | ServedPlan)
@@ -238,11 +238,13 @@ class Measured:
 
 
 def _shape(plan: Plan | ServedPlan) -> str:
-    """Describe what all processes must agree on: whose vectors read how, what travels, what a cut model computes."""
+    """Describe what all must agree on: whose vectors read how, what travels, what a cut model computes, whose data."""
     program = plan.program
     edges = [(str(edge), plan.layouts(edge)) for agent in program.agents for edge in program.inbound(agent)]
     variants = plan.partition.variants if isinstance(plan, Plan) else ()
-    return repr((program.updates, plan.stages, edges, [_graph(variant.operations) for variant in variants]))
+    dealt = dealt_by(plan)  # which is drawn by NumPy, of which hosts may have several versions
+    samples = None if dealt is None else dealt.digest
+    return repr((program.updates, plan.stages, edges, [_graph(variant.operations) for variant in variants], samples))
 
 
 def _graph(operations: Operations) -> list[Any]:

@@ -31,6 +31,7 @@ from stalegrid.engines.distributed.private import read_secret
 from stalegrid.engines.distributed.proof import prove
 from stalegrid.engines.distributed.world import World, enter, homes
 from stalegrid.engines.machine import computing, use_device
+from stalegrid.engines.meetings import meetings_noted
 from stalegrid.engines.noting import noted
 from stalegrid.engines.pacing import paced
 from stalegrid.engines.recording import recorded
@@ -101,7 +102,11 @@ def work(
         met()
         timeline = Timeline() if job.trace else None
         again = plan.program.saves.since > 0
-        with noted(agents, job.folder, again=again) as agents, kept_by(job, agents, device, leaving) as agents:
+        with (
+            noted(agents, job.folder, again=again) as agents,
+            meetings_noted(agents, plan.program, job.folder) as agents,
+            kept_by(job, agents, device, leaving) as agents,
+        ):
             if timeline is not None:
                 agents = recorded(agents, timeline, device)
             run(plan.program, agents, world, plan.layouts, engine.deadline, timeline)

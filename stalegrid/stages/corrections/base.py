@@ -1,4 +1,4 @@
-"""What a correction may change: a gradient on its way down, gradients before an update, the learning rate of an update.
+"""What a correction may change: a gradient on its way down, gradients before a step, its rate, the weights it made.
 
 Does not know: schedules of other stages, engines, what any particular correction does.
 
@@ -41,9 +41,11 @@ class Correction:
 
     Attributes:
         needs_forwarded: whether it reads the parameters of the forward, which costs a copy a version in flight.
+        vectors: how many vectors as large as the parameters it keeps from one update to the next.
     """
 
     needs_forwarded: ClassVar[bool] = False
+    vectors: ClassVar[int] = 0
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -63,5 +65,13 @@ class Correction:
         """Return a factor of the learning rate of this update."""
         return 1.0
 
+    def stepping(self, update: Update) -> None:
+        """Take note of the weights and of the optimizer's state just before its step."""
+
     def stepped(self, update: Update) -> None:
-        """Take note of the optimizer's state after its step."""
+        """Take note of the optimizer's state after its step, or change the weights that it made, in place."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors that it keeps."""
+        return 0

@@ -53,6 +53,8 @@ class AdaptiveDelayCompensation(DelayCompensation):
         lam: lambda_0, the strength.
     """
 
+    vectors = 1
+
     def __init__(self, site: Site, lam: float = 2.0) -> None:
         super().__init__(site, lam)
         self._squares: dict[Tensor, Tensor] = {}
@@ -62,3 +64,8 @@ class AdaptiveDelayCompensation(DelayCompensation):
         old = self._squares.get(parameter)
         self._squares[parameter] = new if old is None else old * RHO + new
         return self._lam / (self._squares[parameter] + SMALL).sqrt()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the mean squares."""
+        return sum(square.nbytes for square in self._squares.values())

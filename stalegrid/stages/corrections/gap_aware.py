@@ -33,6 +33,7 @@ class GapAware(Correction):
     """
 
     needs_forwarded = True
+    vectors = 1
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -66,6 +67,11 @@ class GapAware(Correction):
                     square = (p.grad if step is None else step).square() * (1 - RHO)
                     old = self._squares.get(p)
                     self._squares[p] = square if old is None else old * RHO + square
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the mean squares."""
+        return sum(square.nbytes for square in self._squares.values())
 
     def _scale(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         # max_lr is a note of OneCycleLR, initial_lr one of all schedules; without a schedule there is neither.

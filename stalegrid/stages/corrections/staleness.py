@@ -40,6 +40,20 @@ class ExponentialStaleness(Correction):
         return math.exp(-self._beta * update.staleness)
 
 
+class StabilityRate(Correction):
+    """The rate that is the same share of its limit of stability as without staleness: ``lr sin(pi / (2 (2 m + 1)))``.
+
+    Delayed gradient descent ``w(n+1) = w(n) - lr a w(n-m)`` on a curvature a is stable if and only if
+    ``lr a < 2 sin(pi / (2 (2 m + 1)))`` (Levin and May, A note on difference-delay equations, 1976), which is 2 where
+    m = 0.  That is plain SGD whose gradients are those at the weights of the forward (``stashed``,
+    ``double-buffered``): momentum, other optimizers and what other views make of a late gradient are not in it.
+    """
+
+    def rate(self, update: Update) -> float:
+        """Return ``sin(pi / (2 (2 m + 1)))``, m the measured staleness of this update."""
+        return math.sin(math.pi / (2 * (2 * update.staleness + 1)))
+
+
 class PipeMareRate(Correction):
     """PipeMare's T1: ``lr / tau^p`` with ``p = 1 - min(n / anneal, 1)`` (Yang et al., arXiv 1910.05124, section 3.1).
 

@@ -3,76 +3,14 @@
 Does not know: programs, agents, messages; it shares no code with what it is there to check.
 
 Elam et al., arXiv 2606.07881: no flush, no second copy of weights; a backward has the activations of its forward and
-the weights of now.  Every stage adds up the gradients of its last M micro-batches before it updates, so that a
+the weights of now.  Every stage averages the gradients of its last M micro-batches before it updates, so that a
 micro-batch m_k behind crosses at most ceil(m_k / M) updates.
+
+That is accumulated decoupled learning with a mean in the place of the sum, so it is that loop.
 """
 
-import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from stalegrid.studies.reference.adl import adl
 
-from stalegrid.studies.reference.passes import Gradients, Named, Pass, Tensors, backward, forward, named, weights
-
-
-def paci(
-    stages: list[nn.Module],
-    *,
-    m: Sequence[int],
-    M: int,
-    N: int,
-    inputs: Callable[[int], Tensors],
-    targets: Callable[[int], Tensor],
-    loss: Callable[..., Tensor],
-    optimizer: Callable[[Named], Optimizer],
-    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-    drawing: Callable[[int, int], AbstractContextManager[None]],
-) -> tuple[list[nn.Module], list[float]]:
-    """Train with updates after every M backwards of a stage.
-
-    Args:
-        stages: f_0 .. f_{K-1}, each from the outputs of the one before; left as they are.
-        m: staleness of each stage in micro-batches, non-increasing.
-        M: micro-batches of an update; update n uses nM .. nM+M-1.
-        N: updates.
-        inputs: b -> inputs of micro-batch b.
-        targets: b -> its targets.
-        loss: (outputs, targets) -> mean over the samples.
-        optimizer: named parameters of a stage -> its optimizer.
-        scheduler: optimizer -> what is stepped after each update.
-        drawing: (k, b) -> the context in which a forward draws.
-
-    Returns:
-        The trained stages and the loss of every update, averaged over micro-batches.
-    """
-    K = len(stages)
-    w = [copy.deepcopy(f) for f in stages]
-    step = [optimizer(named(f)) for f in w]
-    rate = [scheduler(each) for each in step] if scheduler else []
-    flying: dict[tuple[int, int], Pass] = {}
-    total = [0.0] * N
-    for t in range(N * M):
-        for k in range(K):
-            # Round 0 fills the pipeline with micro-batches 0 .. m_k; each later round forwards one more.
-            for b in range(m[k] + t if t else 0, min(m[k] + t, N * M - 1) + 1):
-                x = flying[k - 1, b].y if k else inputs(b)
-                with drawing(k, b):
-                    new = forward(w[k], x, k > 0)
-                    if k == K - 1:
-                        new = new._replace(y=(loss(*new.y, targets(b)),))
-                        total[b // M] += new.y[0].item()
-                flying[k, b] = new
-        g: Gradients = (torch.full_like(flying[K - 1, t].y[0], 1.0 / M),)
-        for k in reversed(range(K)):
-            g = backward(flying.pop((k, t)), g, w[k], weights(w[k]))
-        if (t + 1) % M == 0:
-            for each in step:
-                each.step()
-                each.zero_grad()
-            for schedule in rate:
-                schedule.step()
-    return w, [value / M for value in total]
+paci = partial(adl, reduction="mean")

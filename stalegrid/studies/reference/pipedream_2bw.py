@@ -29,6 +29,7 @@ def pipedream_2bw(
     loss: Callable[..., Tensor],
     optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    reduction: str = "mean",
     drawing: Callable[[int, int], AbstractContextManager[None]],
 ) -> tuple[list[nn.Module], list[float]]:
     """Train with every gradient one update late.
@@ -42,12 +43,13 @@ def pipedream_2bw(
         loss: (outputs, targets) -> mean over the samples.
         optimizer: named parameters of a stage -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
+        reduction: of the gradients of an update's micro-batches: ``mean`` or ``sum``.
         drawing: (k, b) -> the context in which a forward draws.
 
     Returns:
         The trained stages and the loss of every update, averaged over micro-batches.
     """
-    K = len(stages)
+    K, share = len(stages), {"sum": 1.0, "mean": 1.0 / M}[reduction]
     w = [copy.deepcopy(f) for f in stages]
     step = [optimizer(named(f)) for f in w]
     rate = [scheduler(each) for each in step] if scheduler else []
@@ -64,7 +66,7 @@ def pipedream_2bw(
                         new = new._replace(y=(loss(*new.y, targets(b)),))
                         total += new.y[0].item()
                 passes.append(new)
-            g: Gradients = (torch.full_like(passes[-1].y[0], 1.0 / M),)
+            g: Gradients = (torch.full_like(passes[-1].y[0], share),)
             for k in reversed(range(K)):
                 g = backward(passes[k], g, w[k])
         losses.append(total / M)

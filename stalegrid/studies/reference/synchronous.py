@@ -31,6 +31,7 @@ def synchronous(
     loss: Callable[..., Tensor],
     optimizer: Callable[[Named], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    reduction: str = "mean",
     drawing: Callable[[int, int, int], AbstractContextManager[None]],
     B: Sequence[int] | None = None,
 ) -> tuple[list[list[nn.Module]], list[list[float]]]:
@@ -46,6 +47,7 @@ def synchronous(
         loss: (outputs, targets) -> mean over the samples.
         optimizer: named parameters of a unit -> its optimizer.
         scheduler: optimizer -> what is stepped after each update.
+        reduction: of the gradients of an update's micro-batches: ``mean`` or ``sum``; those of groups are averaged.
         drawing: (s, k, b) -> the context in which a forward draws.
         B: samples of each group in an update, which weigh the mean over groups; alike if left out.
 
@@ -56,13 +58,14 @@ def synchronous(
     steps = [optimizer(own) for group in w for own in _owned(group)]
     rates = [scheduler(step) for step in steps] if scheduler else []
     losses: list[list[float]] = [[] for _ in range(S)]
+    share = {"sum": 1.0, "mean": 1.0 / M}[reduction]
     q = [1.0] * S if B is None else [size / max(B) for size in B]
     for n in range(N):
         for s in range(S):
             total = 0.0
             for b in range(n * M, (n + 1) * M):
                 value = _forward(w[s], inputs(s, b), targets(s, b), loss, s, b, drawing)
-                torch.autograd.backward(value, torch.full_like(value, 1.0 / M))
+                torch.autograd.backward(value, torch.full_like(value, share))
                 total += value.item()
             losses[s].append(total / M)
         if S > 1:

@@ -20,8 +20,24 @@ from tests.cases import OPTIMIZERS, Net, build, changed, make_settings, make_tas
 SIDES = (1, 2, 3)
 VIEWS = ("stashed", "current")
 MIXINGS = ("combine-while-adapt", "adapt-then-combine")
+RULES: dict[str, dict[int, dict[str, Any]]] = {
+    "push-sum": {2: {"period": 2}, 3: {"topology": "0>1,1>2,2>0,0>2"}},
+    "exact-diffusion": {},
+    "gradient-tracking": {2: {"period": 2}},
+}
+"""Mixings that do more than average, and what else is set, by S."""
 PERIODS = (1, 2)
 LAGS = (0, 1, 2)
+LATE: dict[str, dict[str, Any]] = {
+    "delta": {"lag_rule": "delta", "period": 2, "lag": 1, "momentum": True},
+    "ema": {"lag_rule": "ema", "sparse": 0.3, "lag": 2, "mixing": "adapt-then-combine"},
+}
+LATELY = tuple(LATE)
+CORRECTIONS = (
+    ["error-feedback=0.5"],
+    ["stability-rate"],
+    ["error-feedback-by-staleness=0.25", "stability-rate", "error-feedback"],
+)
 TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
 """The type in which methods that have a plain loop of their own are run, by world and K."""
 
@@ -33,17 +49,37 @@ def configurations(world: int) -> dict[str, Settings]:
     for s, k in grids:
         if s > 1:
             found |= averaging(s, k)
+            found[f"{s}x{k}-noloco"] = make_settings(s, k, mixing="noloco", period=2)
+            found[f"{s}x{k}-random-pairs"] = make_settings(s, k, mixing=MIXINGS[0], topology="random-pairs")
+            found |= {f"{s}x{k}-{rule}": make_settings(s, k, mixing=rule, **RULES[rule].get(s, {})) for rule in RULES}
         else:
             found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
+        streaming = {"mixing": "outer,keep=0.5", "period": 3, "lag": 1, "fragments": True}
+        found[f"{s}x{k}-outer"] = make_settings(s, k, mixing="outer", period=2)
+        found[f"{s}x{k}-streaming"] = make_settings(s, k, **streaming)
         if k > 1:
             found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
             found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
             found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
             found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
             found[f"{s}x{k}-bf16"] = make_settings(s, k, precision="bf16")
+            found[f"{s}x{k}-sum"] = make_settings(s, k, method="1f1b", micro_batches=2, reduction="sum")
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
             found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
+        if s > 1:
+            name = LATELY[(s + k) % len(LATELY)]
+            found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
+        for i, corrections in enumerate(CORRECTIONS):
+            dtype = ("float32", "float64")[(s + k + i) % 2]
+            changes = {"corrections": corrections, "dtype": dtype, "lag": s - 1}
+            found[f"{s}x{k}-{'-'.join(corrections)}"] = make_settings(s, k, **changes)
+        codecs = {"activation": "int8,feedback", "gradient": "topk=0.2,feedback"} if k > 1 else {}
+        if s > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, parameters="int8,feedback", lag=1, **codecs)
+            found[f"{s}x{k}-choco"] = make_settings(s, k, parameters="topk=0.1", mixing="choco,gamma=0.4", **codecs)
+        elif k > 1:
+            found[f"{s}x{k}-coded"] = make_settings(s, k, **codecs)
     for method, (k, dtype) in product(OWN, TYPES[world].items()):
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
     return found

@@ -13,10 +13,12 @@ def test_a_correction_that_overrides_nothing_changes_nothing() -> None:
     assert correction.received(received) is received
     correction.correct(update)
     assert correction.rate(update) == 1.0
+    correction.stepping(update)
     correction.stepped(update)
     assert all(torch.equal(p.grad, g) for p, g in zip(site.weights.trainable(), gradients, strict=True))
     assert torch.equal(parameters(site), before)
     assert not Correction.needs_forwarded
+    assert (correction.vectors, correction.nbytes) == (0, 0)
 
 
 def test_how_far_a_parameter_moved_since_its_batch_was_forwarded() -> None:

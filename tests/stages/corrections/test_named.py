@@ -1,12 +1,15 @@
 """Corrections as users write them."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from stalegrid.errors import ConfigError
 from stalegrid.stages.corrections.clip import Clip
 from stalegrid.stages.corrections.delay_compensation import AdaptiveDelayCompensation, DelayCompensation
-from stalegrid.stages.corrections.named import CORRECTIONS, Correction, Update, makers
+from stalegrid.stages.corrections.error_feedback import ErrorFeedback
+from stalegrid.stages.corrections.named import CORRECTIONS, Correction, Update, makers, vectors_of
 from stalegrid.stages.corrections.shrink import Shrink
 from stalegrid.stages.corrections.staleness import PipeMareRate
 from tests.sites import give_gradients, make_site, noise, step
@@ -26,6 +29,14 @@ def test_a_name_alone_makes_the_correction_of_that_name(name: str) -> None:
 def test_corrections_keep_the_order_in_which_they_are_given() -> None:
     made = build("clip=2", "shrink", "clip=3", "inverse-staleness")
     assert [type(c).__name__ for c in made] == ["Clip", "Shrink", "Clip", "InverseStaleness"]
+
+
+def test_what_corrections_keep_is_known_before_they_are_made() -> None:
+    assert vectors_of(["none"]) == vectors_of([]) == vectors_of(["clip=2", "shrink", "dc-asgd=0.1"]) == 0
+    assert vectors_of(["error-feedback=0.5", "clip", "gap-aware", "dc-asgd-adaptive"]) == 3
+    assert vectors_of([ErrorFeedback, partial(ErrorFeedback, c=2.0)]) == 1, "what a function makes is not known"
+    for made, text in zip(build("error-feedback", "gap-aware"), ("error-feedback", "gap-aware"), strict=True):
+        assert made.vectors == vectors_of([text])
 
 
 def effect(correction: Correction) -> list[torch.Tensor]:

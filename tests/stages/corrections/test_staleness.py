@@ -4,7 +4,7 @@ import pytest
 
 from stalegrid.errors import ConfigError
 from stalegrid.stages.corrections.named import CORRECTIONS, RULES, Update, makers, ruled
-from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate
+from stalegrid.stages.corrections.staleness import ExponentialStaleness, InverseStaleness, PipeMareRate, StabilityRate
 from tests.sites import make_site
 
 
@@ -38,6 +38,24 @@ def test_unless_told_it_anneals_over_a_quarter_of_the_run_and_at_least_an_update
     for n in range(updates):
         assert left_out.rate(Update(n, 3, None)) == told.rate(Update(n, 3, None))
     assert left_out.rate(Update(0, 3, None)) == 1 / 3
+
+
+@pytest.mark.parametrize(("tau", "limit"), [(0, 2.0), (1, 1.0), (2, 0.618034), (4, 0.347296), (6, 0.241073)])
+def test_the_rate_is_the_same_share_of_the_limit_as_without_staleness(tau: int, limit: float) -> None:
+    for index in (0, 5, 1000):
+        assert StabilityRate(make_site()).rate(Update(index, tau, None)) == pytest.approx(limit / 2, rel=1e-5)
+    assert StabilityRate(make_site()).rate(Update(3, 0, None)) == 1.0, "to the bit"
+
+
+@pytest.mark.parametrize("tau", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize(("share", "stable"), [(0.98, True), (1.02, False)])
+def test_descent_that_is_so_late_is_stable_up_to_that_rate_and_no_further(tau: int, share: float, stable: bool) -> None:
+    rate = 2 * share * StabilityRate(make_site()).rate(Update(0, tau, None))
+    w = [1.0] * (tau + 1)
+    for _ in range(10_000):
+        w.append(w[-1] - rate * w[-1 - tau])
+    assert (max(map(abs, w[-100:])) < 1e-3) == stable
+    assert stable or max(map(abs, w[-100:])) > 1e3
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import stalegrid.studies.reference
 from stalegrid import seeds
 from stalegrid.partition.cutting import partition
+from stalegrid.studies.reference.adl import adl
 from stalegrid.studies.reference.async_nesterov import async_nesterov
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
@@ -48,6 +49,7 @@ METHODS: dict[str, Method] = {
     "pipedream": pipedream,
     "async_nesterov": async_nesterov,
     "fdg": partial(fdg, beta=0.5),
+    "adl": partial(adl, M=2),
     "paci": partial(paci, M=2),
     "pipedream_2bw": partial(pipedream_2bw, M=2),
     "pipemare": partial(pipemare, anneal=5),
@@ -135,7 +137,8 @@ def same(one: Trained, other: Trained) -> bool:
     return all(torch.equal(a, b) for a, b in pairs) and one[1] == other[1]
 
 
-EXACT = [name for name in METHODS if name not in ("paci", "pipedream_2bw")]
+ACCUMULATING = ("adl", "paci", "pipedream_2bw")
+EXACT = [name for name in METHODS if name not in ACCUMULATING]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -147,6 +150,13 @@ def test_without_staleness_a_method_is_torchs_own_loop(name: str) -> None:
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_paci_without_staleness_is_torchs_own_loop_with_accumulation(micro_batches: int) -> None:
     assert same(train(paci, m=(0, 0, 0), M=micro_batches), torch_loop(micro_batches=micro_batches))
+
+
+def test_adl_without_staleness_is_torchs_own_loop_with_accumulation_and_no_division() -> None:
+    """As many times the rate and the decay of a mean, and as little of the momentum's memory."""
+    adds = {"optimizer": partial(torch.optim.SGD, lr=0.125), "scheduler": None}
+    averages = {"optimizer": partial(torch.optim.SGD, lr=0.25), "scheduler": None}
+    assert same(train(adl, m=(0, 0, 0), M=2, **adds), train(paci, m=(0, 0, 0), M=2, **averages))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
@@ -177,7 +187,7 @@ def test_an_optimizer_without_a_direction_predicts_nothing(method: Method) -> No
 
 
 def test_methods_that_differ() -> None:
-    different = ["dsp", "pipedream", "fdg", "paci", "pipedream_2bw", "pipemare", "pipeoptim", "spectrain"]
+    different = ["dsp", "pipedream", "fdg", "adl", "paci", "pipedream_2bw", "pipemare", "pipeoptim", "spectrain"]
     outcomes = {name: train(METHODS[name]) for name in different}
     outcomes["fdg unshrunk"] = train(fdg, beta=1.0)
     outcomes["pipemare without T1"] = train(pipemare, anneal=1)
@@ -196,7 +206,7 @@ def test_every_method_leaves_its_stages_alone_and_counts_each_batch_once(name: s
     assert all(torch.equal(a, b) for a, b in zip(before, state(stages), strict=True))
     assert torch.equal(next(trained[1].parameters()), frozen)
     counters = [t for f in trained for t in f.buffers() if not t.is_floating_point()]
-    assert [int(t) for t in counters] == [UPDATES * (2 if name in ("paci", "pipedream_2bw") else 1)] * 2
+    assert [int(t) for t in counters] == [UPDATES * (2 if name in ACCUMULATING else 1)] * 2
     assert len(losses) == UPDATES
 
 

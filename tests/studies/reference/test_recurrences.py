@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stalegrid.studies.reference.adl import adl
 from stalegrid.studies.reference.ddg import ddg
 from stalegrid.studies.reference.dsp import dsp
 from stalegrid.studies.reference.fdg import fdg
@@ -106,6 +107,7 @@ def recurrence(
     beta: float = 1.0,
     replay: bool = False,
     rescheduled: bool = False,
+    added: bool = False,
 ) -> tuple[list[Vector], list[float]]:
     h = History(m, micro_batches)
     last, losses = len(START) - 1, []
@@ -127,7 +129,7 @@ def recurrence(
                 if k < last:
                     g *= beta
                 p, q = at_backward(h, k, b, n)
-                gradients[k] += np.array([g * made_with[1] * xs[k], g * p * xs[k]]) / micro_batches
+                gradients[k] += np.array([g * made_with[1] * xs[k], g * p * xs[k]]) / (1 if added else micro_batches)
                 g *= p * q
         losses.append(total / micro_batches)
         for k in range(last + 1):
@@ -182,9 +184,18 @@ def test_paci(micro_batches: int, m: tuple[int, ...]) -> None:
     hold(train(paci, m=m, M=micro_batches), recurrence(m, micro_batches, then, now))
 
 
+@pytest.mark.parametrize(("micro_batches", "m"), [(1, (4, 2, 0)), (2, (4, 2, 0)), (3, (7, 4, 2))])
+@pytest.mark.parametrize("beta", [1.0, SHRINK])
+def test_adl(micro_batches: int, m: tuple[int, ...], beta: float) -> None:
+    expected = recurrence(m, micro_batches, then, now, beta, added=True)
+    hold(train(adl, m=m, M=micro_batches, beta=beta), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("micro_batches", [1, 3])
-def test_pipedream_2bw(micro_batches: int) -> None:
-    hold(train(pipedream_2bw, M=micro_batches), recurrence((0, 0, 0), micro_batches, before, before))
+def test_pipedream_2bw(micro_batches: int, reduction: str) -> None:
+    expected = recurrence((0, 0, 0), micro_batches, before, before, added=reduction == "sum")
+    hold(train(pipedream_2bw, M=micro_batches, reduction=reduction), expected)
 
 
 def test_the_recurrences_differ() -> None:
