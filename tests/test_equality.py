@@ -204,11 +204,16 @@ LATE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize(("name", "mixing"), [(name, MIXINGS[i % 2]) for i, name in enumerate(LATE)])
 def test_lag_rules_and_parts(name: str, mixing: str) -> None:
     """With enough updates for several cycles."""
     hold(3, 2, {"scheduler": None}, mixing=mixing, updates=14, **LATE[name])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("name", "mixing"), [(name, MIXINGS[1 - i % 2]) for i, name in enumerate(LATE)])
+def test_lag_rules_and_parts_in_the_other_order(name: str, mixing: str) -> None:
+    test_lag_rules_and_parts(name, mixing)
 
 
 @pytest.mark.thorough
