@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.gaps import gap_to
 from stalegrid.consensus.momentum import Momentum
 from stalegrid.consensus.rounds import Averaging
 from stalegrid.consensus.sent import Sent, Whole
@@ -133,10 +134,7 @@ class ParameterAveraging:
         for message in inbox:
             self._check(message)
             source, target = message.tag.edge.source, message.tag.edge.target
-            gap = torch.sub(message.tensors[0], against)
-            statistics = gap[self._sent.statistics]
-            alike = message.tensors[0][self._sent.statistics] == past
-            statistics.masked_fill_(alike | ~statistics.isfinite(), 0.0)
+            gap = gap_to(message.tensors[0], against, self._sent.statistics, past)
             pulled += self._pull(gap, float(matrix[target.group, source.group]))
         self._add(self._sent.spread(self._change(update, turn, against, pulled), turn))
 

@@ -74,7 +74,9 @@ class ExactDiffusion:
         delta = torch.zeros_like(self._own)
         for message in inbox:
             source, target = message.tag.edge.source.group, message.tag.edge.target.group
-            delta += gap_to(message.tensors[0], self._own, self._weights).mul_(float(matrix[target, source]) / 2)
+            delta += gap_to(message.tensors[0], self._own, self._weights.statistics).mul_(
+                float(matrix[target, source]) / 2
+            )
         self._weights.flat[: self._weights.mixed] = self._own + delta
         self._moved = self._trained - self._made
         self._made = self._own = torch.empty(0)

@@ -6,10 +6,8 @@ Does not know: shares, when anything is mixed, what is done with the gap.
 import torch
 from torch import Tensor
 
-from stalegrid.stages import Weights
 
-
-def gap_to(theirs: Tensor, own: Tensor, weights: Weights, past: Tensor | None = None) -> Tensor:
+def gap_to(theirs: Tensor, own: Tensor, statistics: slice, past: Tensor | None = None) -> Tensor:
     """Return a neighbour's vector minus one's own, 0 where a running statistic stays as it is.
 
     An infinity has no mean: where either vector holds one the statistic stays.  So does what both had alike at the
@@ -18,13 +16,12 @@ def gap_to(theirs: Tensor, own: Tensor, weights: Weights, past: Tensor | None = 
     Args:
         theirs: of parameters and running statistics, and whatever is mixed behind them.
         own: likewise, of now.
-        weights: of the unit, which know what is a statistic.
-        past: one's own statistics of the version of the neighbour's; those of now if left out.
+        statistics: where they are in both.
+        past: one's own statistics of the version of the neighbour's; None where nothing is alike.
     """
     gap = torch.sub(theirs, own)
-    statistics = gap[weights.trained : weights.mixed]
-    kept = ~statistics.isfinite()
+    stay = ~gap[statistics].isfinite()
     if past is not None:
-        kept |= theirs[weights.trained : weights.mixed] == past
-    statistics.masked_fill_(kept, 0.0)
+        stay |= theirs[statistics] == past
+    gap[statistics].masked_fill_(stay, 0.0)
     return gap

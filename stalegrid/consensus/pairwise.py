@@ -171,7 +171,7 @@ class PairAveraging:
 
     def _approach(self, theirs: torch.Tensor, own: torch.Tensor) -> None:
         """Add half of the gap between two vectors."""
-        half, mixed = gap_to(theirs, own, self._weights).mul_(0.5), self._weights.mixed
+        half, mixed = gap_to(theirs, own, self._weights.statistics).mul_(0.5), self._weights.mixed
         self._weights.flat[:mixed] += half[:mixed]
         if self._momentum is not None:
             self._momentum.add(half[mixed:])

@@ -94,5 +94,5 @@ class PushSum:
         for message in inbox:
             source = message.tag.edge.source.group
             share = float(shares[self._group, source]) * before[source] / self._w[self._group]
-            delta += gap_to(message.tensors[0], self._own, self._weights).mul_(share)
+            delta += gap_to(message.tensors[0], self._own, self._weights.statistics).mul_(share)
         self._weights.flat[: self._weights.mixed] += delta

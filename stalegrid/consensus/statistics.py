@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.gaps import gap_to
+
 
 def pulled(now: Tensor, then: Mapping[int, Tensor], shares: Mapping[int, float], own: int) -> Tensor:
     """Return what running statistics move by towards those of others, ``sum_r P_r (x_r(then) - x(now))``.
@@ -24,7 +26,5 @@ def pulled(now: Tensor, then: Mapping[int, Tensor], shares: Mapping[int, float],
     """
     moved = torch.zeros_like(now)
     for group in sorted(then.keys() - {own}):
-        gap = then[group] - now
-        gap.masked_fill_((then[group] == then[own]) | ~gap.isfinite(), 0.0)
-        moved += gap.mul_(shares[group])
+        moved += gap_to(then[group], now, slice(None), then[own]).mul_(shares[group])
     return moved

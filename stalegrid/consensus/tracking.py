@@ -88,7 +88,7 @@ class GradientTracking:
             assert turn is not None
             share = float(self._rounds.mixing.weights(turn)[target, source])
             parameters, tracked, known = message.tensors
-            delta += gap_to(parameters, self._own, self._weights).mul_(share)
+            delta += gap_to(parameters, self._own, self._weights.statistics).mul_(share)
             pull += torch.sub(tracked, self._tracked).mul_(share)
             there = torch.maximum(there, known)
         # In this order, in which the new gradient alone is left where replicas are equal.

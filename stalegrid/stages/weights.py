@@ -102,6 +102,11 @@ class Weights:
         """Return what is neither in the vector nor a counter, and must not change while it trains."""
         return {name: tensor for name, (tensor, _) in self._still.items()}
 
+    @property
+    def statistics(self) -> slice:
+        """Where in the vector the running statistics are."""
+        return slice(self.trained, self.mixed)
+
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that an optimizer updates."""
         return self._trainable
