@@ -5,11 +5,12 @@ from argparse import Namespace
 from rich.table import Table
 
 from stalegrid.commands.options import Parser, add_own
-from stalegrid.consensus import find_mixing
+from stalegrid.consensus import MixingSettings, find_mixing, turns_of
 from stalegrid.errors import ConfigError
 from stalegrid.methods import METHODS, SERVER_METHODS, Method, ServerMethod, bibtex, find
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.observe import plain, wide
+from stalegrid.plans import vectors_sent
 from stalegrid.programs import Grid, closed_form
 from stalegrid.stages import find_view, vectors_of
 from stalegrid.written import text_of
@@ -20,6 +21,7 @@ USAGE = "[NAME] [options]"
 
 _SETTINGS = ("method", "staleness m_k, in batches", "M", "reduction", "view", "corrections", "mixing", "source")
 _SIZES = ("staleness of update n", "graphs", "inputs", "weight copies", "vectors of the mixing")
+_SENT = "vectors sent an update"
 _SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
 
@@ -28,46 +30,57 @@ def ask(parser: Parser) -> None:
     about = "of one method, to say what it is and print its BibTeX entry"
     parser.add_argument("name", nargs="?", metavar="NAME", help=about)
     add_own(parser, "--stages", int, "K, for which staleness and memory are shown", default=4)
+    add_own(parser, "--groups", int, "S, for which is shown what groups send each other", default=4)
 
 
 def run(options: Namespace) -> int:
     """Print the methods, or one."""
-    Grid(1, options.stages)
+    grid = Grid(options.groups, options.stages)
     console = wide()
     if options.name is None:
-        for shown in _all(options.stages):
+        for shown in _all(grid):
             console.print(shown)
     else:
         method = find(options.name)
-        console.print(_one(method, options.stages))
+        console.print(_one(method, grid))
         if method in (*METHODS, *SERVER_METHODS):  # what to cite for one's own one knows
             console.print(bibtex()[method.name], soft_wrap=True)
     return 0
 
 
-def _all(stages: int) -> tuple[Table | str, ...]:
+def _all(grid: Grid) -> tuple[Table | str, ...]:
     settings, served = plain(*_SETTINGS), plain(*_SERVED)
-    sizes = plain(f"at K = {stages}, per stage:", *_SIZES)
+    sizes = plain(f"at K = {grid.stages}, per stage:", *_SIZES, f"{_SENT}, S = {grid.groups}")
     for method in METHODS:
         settings.add_row(*_settings(method))
-        sizes.add_row(method.name, *_sizes(method, stages))
+        sizes.add_row(method.name, *_sizes(method, grid.stages), _sent(method, grid.groups))
     for learners in SERVER_METHODS:
         served.add_row(*_served(learners))
     return settings, sizes, _HELD, served
 
 
-def _one(method: Method | ServerMethod, stages: int) -> Table:
+def _one(method: Method | ServerMethod, grid: Grid) -> Table:
     if isinstance(method, ServerMethod):
         rows = list(zip(_SERVED, _served(method), strict=True))
     else:
-        heads = [f"{head}, per stage at K = {_stages(method, stages)}" for head in _SIZES]
+        heads = [f"{head}, per stage at K = {_stages(method, grid.stages)}" for head in _SIZES]
+        sent = (f"{_SENT}, S = {grid.groups}", _sent(method, grid.groups))
         optimizer = ("optimizer", method.optimizer or "any")
         settings = zip(_SETTINGS, _settings(method), strict=True)
-        rows = [*settings, optimizer, *zip(heads, _sizes(method, stages), strict=True)]
+        rows = [*settings, optimizer, *zip(heads, _sizes(method, grid.stages), strict=True), sent]
     shown = plain(*rows[0])
     for row in rows[1:]:
         shown.add_row(*row)
     return shown
+
+
+def _sent(method: Method, groups: int) -> str:
+    """Return how many vectors each group sends for an update."""
+    if method.max_groups is not None and groups > method.max_groups:
+        return "-"
+    mixing = find_mixing(method.mixing)
+    turns = turns_of(MixingSettings(), groups, 1, usual=method.turns, mixing=mixing)
+    return f"{vectors_sent(mixing, turns):.4g}"
 
 
 def _settings(method: Method) -> tuple[str, ...]:
@@ -102,7 +115,10 @@ _HELD = """\
 A graph is what one batch saves for its backward; an input is what a stage received of one batch; a weight copy is a
 vector as large as the stage's parameters, which views and corrections keep, and so is one of the mixing, from one
 exchange to the next. Measuring the gap keeps one more copy where the view keeps no old version (switch it off with
---output.gap false)."""
+--output.gap false). Sent are such vectors by each group to all others, on average. With V of them, P bytes of
+parameters, S groups, and A bytes of activations that cross the K - 1 cuts with a batch, an update sends S (V P + 2 A)
+bytes, since gradients come back; a sample sends the S B-th part, with B in a batch. stalegrid plan and a run's summary
+say it in bytes."""
 
 
 def _sizes(method: Method, stages: int) -> tuple[str, ...]:

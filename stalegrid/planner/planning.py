@@ -7,14 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from stalegrid.config import Settings
 from stalegrid.consensus import (
     NONE,
-    Mixing,
-    Turns,
-    Vectors,
     check_turns,
     choose_mixing,
     find_mixing,
@@ -24,9 +19,9 @@ from stalegrid.consensus import (
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Named, find_grid
 from stalegrid.methods import schedule as schedule_of
-from stalegrid.plans import Devices, Gain, check_share, mean_of_cycle
+from stalegrid.plans import Devices, Exchanged, Gain, check_share, mean_of_cycle
 from stalegrid.programs import Grid, Lateral, Program, Schedule
-from stalegrid.stages import Entry, StageLayout, View, find_view, vectors_of
+from stalegrid.stages import View, find_view, vectors_of
 from stalegrid.timing import (
     Cost,
     CostTable,
@@ -285,7 +280,8 @@ def _of_method(
     def lateral(updates: int) -> Lateral:
         return mixing.lateral(replace(turns, updates=updates))
 
-    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
+    exchanged = Exchanged(mixing, turns, settings.mixing.momentum)
+    devices = devices.exchanging(exchanged)
     assert devices.costs is not None
     travel = settings.training.targets == "travel"
     seen: set[Schedule] = set()
@@ -320,7 +316,7 @@ def _of_method(
             )
             vectors = question.states + vectors_of(method.corrections)
             memory = [
-                _memory(program, view, k, cost, vectors) + _remembered(mixing, turns, cost)
+                _memory(program, view, k, cost, vectors) + exchanged.remembered(cost.parameters)
                 for k, cost in enumerate(cut.costs)
             ]
             sent = mean_of_cycle(program, turns, mixing, cut.time_model(program).nbytes)
@@ -352,14 +348,6 @@ def _vectors(method: Method, grid: Grid, settings: Settings) -> Sequence[list[in
     if settings.method.staleness is not None:
         return (settings.method.staleness,)
     return (None, "auto") if grid.stages > 1 else (None,)
-
-
-def _remembered(mixing: Mixing, turns: Turns, cost: Cost) -> int:
-    """Return what the mixing keeps of a stage, whose parameters a table knows as one number of bytes."""
-    dtype = torch.float32
-    numel = cost.parameters // dtype.itemsize
-    read = StageLayout((Entry("", 0, (numel,), (1,)),), numel, numel, numel, dtype, ())
-    return mixing.remembered(turns, Vectors(read, numel, momentum=False))
 
 
 def _memory(program: Program, view: type[View], stage: int, cost: Cost, vectors: int) -> int:

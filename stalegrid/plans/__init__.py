@@ -5,6 +5,7 @@ Does not know: engines, files.
 
 from stalegrid.plans.choices import Choices, updates_of
 from stalegrid.plans.devices import ESTIMATED, Devices, check_share
+from stalegrid.plans.exchanged import Exchanged
 from stalegrid.plans.gain import Gain
 from stalegrid.plans.make import plan_of
 from stalegrid.plans.material import cast_model, make_batches, make_test, precision_of, whole_model
@@ -23,7 +24,7 @@ from stalegrid.plans.served import (
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import dealt_by, facts, headline
-from stalegrid.plans.traffic import Traffic, mean_of_cycle, mean_traffic
+from stalegrid.plans.traffic import Traffic, mean_of_cycle, mean_traffic, vectors_sent
 
 __all__ = [
     "ALL",
@@ -31,6 +32,7 @@ __all__ = [
     "RETURNED",
     "Choices",
     "Devices",
+    "Exchanged",
     "Gain",
     "Membership",
     "Plan",
@@ -60,5 +62,6 @@ __all__ = [
     "server_optimizer",
     "updates_of",
     "updates_per_epoch",
+    "vectors_sent",
     "whole_model",
 ]

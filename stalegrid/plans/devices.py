@@ -13,6 +13,7 @@ from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method
 from stalegrid.methods import schedule as schedule_of
+from stalegrid.plans.exchanged import Exchanged
 from stalegrid.plans.gain import Gain
 from stalegrid.programs import Edge, Grid, Lateral, Program, Schedule, Ties
 from stalegrid.stages import View
@@ -51,7 +52,7 @@ class Devices:
             which cut is taken.
         gain: of the cut that is taken, over that one; None where that is taken, or not settled.
         portions: what part of the largest batch, which the costs are for, each group takes; all of it if left out.
-        period: updates from one mixing of parameters to the next, of which an estimate has several.
+        exchanged: what groups exchange; None where they are not known to.
     """
 
     disturbances: Disturbances
@@ -61,7 +62,7 @@ class Devices:
     alike: Optional["Devices"] = None
     gain: Gain | None = None
     portions: tuple[float, ...] = ()
-    period: int = 1
+    exchanged: Exchanged | None = None
 
     @classmethod
     def of(
@@ -111,9 +112,15 @@ class Devices:
                 return replace(made, alike=cls.of(disturbances, table.joined(alike), portions))
         return made
 
-    def mixing_every(self, period: int) -> "Devices":
-        """Return the devices of a run whose groups mix every so many updates."""
-        return replace(self, period=period, alike=None if self.alike is None else self.alike.mixing_every(period))
+    def exchanging(self, exchanged: Exchanged) -> "Devices":
+        """Return the devices of a run whose groups exchange something."""
+        alike = None if self.alike is None else self.alike.exchanging(exchanged)
+        return replace(self, exchanged=exchanged, alike=alike)
+
+    @property
+    def period(self) -> int:
+        """Updates from one mixing of parameters to the next, of which an estimate has several."""
+        return 1 if self.exchanged is None else self.exchanged.period
 
     @property
     def cuts(self) -> list[str]:
@@ -129,9 +136,11 @@ class Devices:
             nbytes: of every message of an edge; what the costs say if left out.
         """
         assert self.costs is not None
-        weigh = message_bytes(self.costs, program) if nbytes is None else nbytes
+        if nbytes is None:
+            exchanged = None if self.exchanged is None else self.exchanged.nbytes
+            nbytes = message_bytes(self.costs, program, exchanged)
         micro = program.schedule.micro_batches
-        told = self.costs, micro, self.handling, weigh, self.disturbances
+        told = self.costs, micro, self.handling, nbytes, self.disturbances
         return TimeModel(*told, portions=self.portions, unequal=self.unequal)
 
     def program(

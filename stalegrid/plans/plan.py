@@ -48,6 +48,7 @@ from stalegrid.plans.choices import (
 from stalegrid.plans.coded import WITHIN, check_codecs, floating
 from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, cutting, settle_devices
+from stalegrid.plans.exchanged import Exchanged
 from stalegrid.plans.material import (
     cast_model,
     check_data,
@@ -537,7 +538,7 @@ def make_plan(
     check_turns(mixing, turns, momentum=asked.mixing.momentum)
     turns = _repeating(asked.mixing, mixing, turns, grid, virtual=virtual)
     lateral = mixing.lateral(turns)
-    devices = devices.mixing_every(turns.period if mixing.averages_parameters else 1)
+    devices = devices.exchanging(Exchanged(mixing, turns, asked.mixing.momentum))
     staleness, exchanging = asked.method.staleness, partial(_lateral, mixing, turns)
     if staleness == "auto":
         within = asked.method.within

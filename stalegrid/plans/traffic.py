@@ -13,12 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from stalegrid.consensus import Mixing, Turns
+from stalegrid.plans.exchanged import Exchanged
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
-from stalegrid.programs import DOOR, Edge, Layout, Program, Tag
+from stalegrid.programs import DOOR, Edge, Grid, Layout, Program, Tag, stale
 
 OF_BATCHES = ("activation", "gradient", "target")
 """Edges whose messages are as large as batches."""
+
+
+_VECTOR = 4_000_000
+"""Bytes of a vector, so long that what else travels with it is nothing to it."""
 
 
 class Traffic:
@@ -90,6 +95,19 @@ def mean_of_cycle(program: Program, turns: Turns, mixing: Mixing, nbytes: Callab
         found += _summed(program.of_batches(update), nbytes, edges)
         found += _summed(program.of_exchange(update), nbytes, edges)
     return {name: total / cycle for name, total in found.items()}
+
+
+def vectors_sent(mixing: Mixing, turns: Turns) -> float:
+    """Return how many vectors, as long as the parameters, each group sends to others for an update, on average.
+
+    Args:
+        mixing: what groups exchange.
+        turns: when.
+    """
+    exchanged = Exchanged(mixing, turns)
+    program = Program(Grid(turns.groups, 1), stale([0]), 1)
+    sent = mean_of_cycle(program, turns, mixing, lambda edge: exchanged.nbytes(edge, _VECTOR))
+    return sum(sent.values()) / (turns.groups * _VECTOR)
 
 
 def _of_batches(plan: Plan, update: int, samples: Sequence[int]) -> Counter[str]:

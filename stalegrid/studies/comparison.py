@@ -169,6 +169,22 @@ def _measured(name: str, form: str, factor: float = 1.0) -> Callable[[Record], s
     return cell
 
 
+def _between(name: str) -> Callable[[Record], str]:
+    """Return the cell of what only several groups have."""
+    cell = _measured(name, ".2g")
+    return lambda method: cell(method) if method["groups"] > 1 else "-"
+
+
+def _mean(name: str, form: str, factor: float) -> Callable[[Record], str]:
+    """Return the cell of what is the same for all seeds, but for what is drawn; "-" where there is none of it."""
+
+    def cell(method: Record) -> str:
+        value = method[name]
+        return f"{factor * value['mean']:{form}}" if value and value["mean"] else "-"
+
+    return cell
+
+
 def _per_stage(name: str, form: str, factor: float = 1.0) -> Callable[[Record], str]:
     def cell(method: Record) -> str:
         shown = ["-" if value is None else f"{factor * value:{form}}" for value in method[name]]
@@ -182,7 +198,15 @@ def _runs(method: Record) -> str:
     return f"{len(method['finished'])} of {method['runs']}{failed}"
 
 
-NUMBERS = ("test_accuracy", "test_loss", "train_loss", "samples_per_second")
+NUMBERS = (
+    "test_accuracy",
+    "test_loss",
+    "train_loss",
+    "consensus_distance",
+    "js_distance",
+    "bytes_per_sample",
+    "samples_per_second",
+)
 """What is averaged over seeds, as summaries name it."""
 
 COLUMNS: tuple[tuple[str, Callable[[Record], str]], ...] = (
@@ -191,9 +215,12 @@ COLUMNS: tuple[tuple[str, Callable[[Record], str]], ...] = (
     ("test accuracy, %", _measured("test_accuracy", ".2f", 100)),
     ("test loss", _measured("test_loss", ".3f")),
     ("training loss", _measured("train_loss", ".3f")),
+    ("consensus distance", _between("consensus_distance")),
+    ("JS distance", _between("js_distance")),
     ("staleness per stage, at most", _per_stage("staleness", "g")),
     ("gap per stage", _per_stage("gap", ".2g")),
     ("memory held per stage, MB", _per_stage("held", ".2f", 1e-6)),
+    ("kB sent a sample", _mean("bytes_per_sample", ".4g", 1e-3)),
     ("samples/s", _measured("samples_per_second", ".0f")),
     ("runs", _runs),
 )

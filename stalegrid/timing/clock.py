@@ -109,9 +109,18 @@ class TimeModel:
         return self.portions[unit.group] if self.portions else 1.0
 
 
-def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], int]:
-    """Return the bytes of every message of an edge, as the costs of the stages say."""
-    micro, groups = program.schedule.micro_batches, program.grid.groups
+def message_bytes(
+    stages: Sequence[Cost], program: Program, exchanged: Callable[[Edge, int], int] | None = None
+) -> Callable[[Edge], int]:
+    """Return the bytes of every message of an edge, as the costs of the stages say.
+
+    Args:
+        stages: what each costs.
+        program: whose messages.
+        exchanged: (edge between groups, bytes of the parameters of their stage) -> bytes; those of the parameters if
+            left out.
+    """
+    micro = program.schedule.micro_batches
 
     def nbytes(edge: Edge) -> int:
         source = stages[edge.source.stage]
@@ -122,13 +131,9 @@ def message_bytes(stages: Sequence[Cost], program: Program) -> Callable[[Edge], 
                 return source.input // micro if program.carries_gradient(edge) else 0
             case "target":
                 return stages[edge.target.stage].targets // micro
-            case "parameters" | "question" | "answer":
-                return source.parameters
-            case "tracked":
-                return 2 * source.parameters  # and as much that tracks their gradient
             case name if name in (WEIGHTS, GRADIENT):
                 return sum(source.tied.get(tie.name(edge.source.stage), 0) for tie in program.ties.along(edge))
-        return source.parameters // groups  # a part of the gradient, or of its mean
+        return source.parameters if exchanged is None else exchanged(edge, source.parameters)
 
     return nbytes
 

@@ -207,6 +207,21 @@ def test_rare_mixing_costs_its_share_of_every_update() -> None:
     assert {c.estimate.batch for c in planned(2, ("pham-ahn",), **asked)} == {12.0 + 3000.0 / 300}
 
 
+def test_what_is_sparse_sends_a_share_of_the_parameters_and_takes_a_share_of_the_time() -> None:
+    # 4,000 bytes at 1 Mbit/s are 32 ms; one of four parts is a quarter of each of its tensors.
+    asked: dict[str, Any] = {"groups": 2, "mixing": "adapt-then-combine", "lateral_link": (0.0, 1.0)}
+    (whole, *_), (part, *_) = (planned(2, ("pham-ahn",), **asked, sparse=p) for p in (1.0, 0.25))
+    assert (whole.sent["parameters"], part.sent["parameters"]) == (2 * 4000, 2 * 1000)
+    assert (whole.estimate.batch, part.estimate.batch) == (12.0 + 32.0, 12.0 + 8.0)
+
+
+def test_mixings_send_what_they_say() -> None:
+    kinds = {"noloco,rate=0.7": 2, "gradient-tracking": 2, "exact-diffusion": 1}
+    for kind, vectors in kinds.items():
+        (found, *_) = planned(2, ("pham-ahn",), groups=2, mixing=kind)
+        assert sum(found.sent.values()) == pytest.approx(2 * vectors * 4000, rel=0.01)
+
+
 FED = replace(find_grid("pipedream"), name="fed", corrections=("error-feedback=0.5",))
 
 

@@ -222,6 +222,17 @@ def test_what_summaries_add_by_stage_is_shown(copied: Path) -> None:
     assert cell(made, "sgd", "gap per stage") == "-"
 
 
+def test_what_is_sent_and_how_far_groups_are_apart_is_shown_where_there_is_any(finished: Path) -> None:
+    made = json.loads((finished / "comparison.json").read_text())
+    (sent,) = {s["bytes_per_sample"] for s in summaries(finished, "pham-ahn")}
+    assert cell(made, "pham-ahn", "kB sent a sample") == f"{sent / 1000:.4g}"
+    apart = [s["consensus_distance"] for s in summaries(finished, "pham-ahn")]
+    shown = f"{statistics.fmean(apart):.2g} ± {statistics.stdev(apart):.2g}"
+    assert cell(made, "pham-ahn", "consensus distance") == shown
+    assert cell(made, "sgd", "consensus distance") == "-"
+    assert "JS distance" not in table(made)[0]
+
+
 # Kept
 
 

@@ -33,9 +33,14 @@ from tests.programs.walking import needed
 MS = 1_000_000
 
 
+def exchanged_in(program: Program) -> Callable[[Edge, int], int]:
+    """Return what groups exchange: parameters, or the parts of an all-reduce."""
+    return lambda edge, parameters: parameters // (program.grid.groups if edge.name.startswith("gradient-") else 1)
+
+
 def model_of(program: Program, stages: Iterable[Cost], handling: float = 0.0, **disturbed: Any) -> TimeModel:
     costs = tuple(stages)
-    weigh = message_bytes(costs, program)
+    weigh = message_bytes(costs, program, exchanged_in(program))
     return TimeModel(costs, program.schedule.micro_batches, handling, weigh, Disturbances(**disturbed))
 
 
@@ -305,13 +310,12 @@ def test_messages_weigh_what_costs_say() -> None:
     program = Program(Grid(4, 3), stale([4, 2, 0], 3), 1)
     sizes = [{"input": 10 * k, "output": 10 * k + 11, "targets": 30 * k, "parameters": 100 + k} for k in range(3)]
     costs = [Cost(forward=1, backward=1, **of) for of in sizes]
-    weigh = message_bytes(costs, program)
+    weigh = message_bytes(costs, program, lambda edge, nbytes: nbytes + edge.target.group)
     assert weigh(Edge("activation", Unit(2, 1), Unit(2, 2))) == 7  # 21 in three micro-batches
     assert weigh(Edge("gradient", Unit(2, 2), Unit(2, 1))) == 6
     assert weigh(Edge("target", Unit(2, 0), Unit(2, 2))) == 20
-    assert weigh(Edge("parameters", Unit(2, 1), Unit(3, 1))) == 101
-    assert weigh(Edge("gradient-part", Unit(2, 1), Unit(3, 1))) == 25
-    assert weigh(Edge("gradient-mean", Unit(2, 2), Unit(3, 2))) == 25
+    assert weigh(Edge("parameters", Unit(2, 1), Unit(3, 1))) == 101 + 3
+    assert message_bytes(costs, program)(Edge("parameters", Unit(2, 1), Unit(3, 1))) == 101
     frozen = message_bytes(costs, replace(program, frozen=1))
     assert [frozen(Edge("gradient", Unit(2, k), Unit(2, k - 1))) for k in (1, 2)] == [0, 6]
 
@@ -534,7 +538,7 @@ def worlds(draw: st.DrawFn, program: Program) -> World:
 
 
 def model_in(program: Program, world: World) -> TimeModel:
-    weigh = message_bytes(world.costs, program)
+    weigh = message_bytes(world.costs, program, exchanged_in(program))
     return TimeModel(world.costs, world.micro_batches, float(world.handling), weigh, world.disturbances)
 
 
