@@ -55,13 +55,11 @@ def _pipeline(method: str, micro_batches: int, staleness: Sequence[int]) -> dict
     return {name: grid(method=method, **shape)}
 
 
-AVERAGED = "local SGD every 40"
-
 WAYS = {
     MEAN: ("data_parallel",),
     "DDP, PowerSGD": ("data_parallel", "power"),
-    AVERAGED: ("local", "40", "mean"),
     "local SGD every 10": ("local", "10", "mean"),
+    "local SGD every 40": ("local", "40", "mean"),
     "DiLoCo every 40": ("local", "40", "nesterov"),
     **_pipeline("pipedream", 8, (8, 5, 2, 0)),  # gradients are one update late, those of the last stage are not
 }

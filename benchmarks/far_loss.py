@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import curves
-from benchmarks.curves import AVERAGED, MEAN, SEEDS, TARGET, Curve, chosen
+from benchmarks.curves import MEAN, SEEDS, TARGET, Curve, chosen
 from benchmarks.far import DELAY, MBIT
 from benchmarks.hosts import Host, hosts
 from benchmarks.measure import Figures, Row, interleave, ratio
@@ -30,16 +30,26 @@ SAME = {
 }
 """Who follows the mean gradient of the same samples, and so learns the same up to rounding."""
 
-MIXING = {"kind": "adapt-then-combine", "topology": "complete", "period": 40}
-GROUPS = {
-    f"S={FAR}, averaging every {MIXING['period']}": curves.grid(method="pipedream", groups=FAR, stages=1, mixing=MIXING)
+AVERAGED: dict[str, object] = {"kind": "adapt-then-combine", "topology": "complete"}
+GROUPS: dict[str, tuple[str, dict[str, object]]] = {
+    f"S={FAR}, averaging every 10": ("local SGD every 10", AVERAGED | {"period": 10}),
+    f"S={FAR}, averaging every 40": ("local SGD every 40", AVERAGED | {"period": 40}),
+    f"S={FAR}, outer steps every 40": ("DiLoCo every 40", {"kind": "outer", "topology": "complete", "period": 40}),
 }
-"""Local SGD as this library does it: the same numbers, to the bit where that was tried."""
+"""Local SGD and DiLoCo as this library does them, name -> whose numbers these are, up to rounding, and the mixing."""
 
-WAYS = SAME | {way: done for way, done in curves.WAYS.items() if way != MEAN} | GROUPS
+
+def _grid(mixing: Mapping[str, object]) -> tuple[str, ...]:
+    return curves.grid(method="pipedream", groups=FAR, stages=1, mixing=mixing)
+
+
+OWN = {way: _grid(mixing) for way, (_, mixing) in GROUPS.items()}
+WAYS = SAME | {way: done for way, done in curves.WAYS.items() if way != MEAN} | OWN
 """Name -> what :mod:`benchmarks.peers.text` is to do."""
 
-LEARNED = {way: way for way in curves.WAYS} | dict.fromkeys(SAME, MEAN) | dict.fromkeys(GROUPS, AVERAGED)
+LEARNED = (
+    {way: way for way in curves.WAYS} | dict.fromkeys(SAME, MEAN) | {way: whose for way, (whose, _) in GROUPS.items()}
+)
 """Name -> whose curve it has."""
 
 TIMED = {"pipelining": 10, "data_parallel": 10, "local": 40, "grid": 40}

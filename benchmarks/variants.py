@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import stalegrid
+from stalegrid.consensus import UsualTurns
 from stalegrid.methods import find_grid
 
 ROUND_TRIP = find_grid("pham-ahn")
@@ -26,9 +27,12 @@ LATE_GRADIENT_TRACKING = _late("gradient-tracking")
 LATE_SGP = _late("sgp")
 
 # Gradients one update late on every stage, and the update fed back as it is published for that.
-FED_BACK = replace(
-    find_grid("pipedream-2bw"), name="pipedream-2bw-fed-back", corrections=("error-feedback=1.0",), mixing="none"
-)
+FED_BACK = replace(find_grid("pipedream-2bw"), name="pipedream-2bw-fed-back", corrections=("error-feedback=1.0",))
+
+# All groups together, every 50 updates, and nothing in between.
+RARELY = UsualTurns(period=50, topology="complete")
+LOCAL_SGD = replace(find_grid("diloco"), name="local-sgd-50", mixing="adapt-then-combine", turns=RARELY)
+DILOCO = replace(find_grid("diloco"), name="diloco-50", turns=RARELY)
 
 
 def _hidden(name: str, parameter: nn.Parameter) -> bool:

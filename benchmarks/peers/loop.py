@@ -1,6 +1,6 @@
-"""A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE [TYPE]]``; prints seconds an update.
+"""A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE [CHANGE]]``; prints seconds an update.
 
-With a type, such as ``bfloat16``, it forwards under autocast.
+Changed by a type, such as ``bfloat16``, it forwards under autocast; by ``compiled``, the model is.
 """
 
 import sys
@@ -13,7 +13,13 @@ from benchmarks.workloads import BATCHES, WORKLOADS, optimizer
 
 
 def measure(
-    name: str, batch: int, updates: int, device: str = "cpu", models: int = 1, lower: torch.dtype | None = None
+    name: str,
+    batch: int,
+    updates: int,
+    device: str = "cpu",
+    models: int = 1,
+    lower: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> float:
     """Train models one after another, each on samples of its own, and return the seconds of an update of all."""
     torch.manual_seed(0)
@@ -21,9 +27,10 @@ def measure(
     data = workload.samples(BATCHES * batch * models)
     trained = [workload.model().to(device) for _ in range(models)]
     steps = [optimizer()(list(model.parameters())) for model in trained]
+    called = [torch.compile(model, fullgraph=True, dynamic=False) if compiled else model for model in trained]
 
     def update(n: int) -> None:
-        for i, (model, step) in enumerate(zip(trained, steps, strict=True)):
+        for i, (model, step) in enumerate(zip(called, steps, strict=True)):
             first = (n % BATCHES * models + i) * batch
             x, y = (part[first : first + batch].to(device) for part in (data.inputs, data.targets))
             step.zero_grad()
@@ -35,10 +42,11 @@ def measure(
     return seconds_per_update(update, updates)
 
 
-def main(name: str, batch: int, updates: int, device: str = "cpu", lower: str | None = None) -> None:
+def main(name: str, batch: int, updates: int, device: str = "cpu", change: str | None = None) -> None:
     """Train one model and print."""
-    dtype = None if lower is None else getattr(torch, lower)
-    tell({"seconds": measure(name, batch, updates, device, lower=dtype)})
+    compiled = change == "compiled"
+    lower = None if change is None or compiled else getattr(torch, change)
+    tell({"seconds": measure(name, batch, updates, device, lower=lower, compiled=compiled)})
 
 
 if __name__ == "__main__":

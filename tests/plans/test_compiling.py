@@ -73,6 +73,29 @@ def test_a_model_that_does_something_else_where_it_is_compiled() -> None:
     refused(why, make_task(model=build(Noisy)), stages=1, method="sgd", cuts=None)
 
 
+class Kinked(nn.Module):
+    """Lets through what a rounding decides, as a ReLU does where values are all but zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(72, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.inner(x.flatten(1))
+        nothing = y.sum(1, keepdim=True) - y.double().sum(1, keepdim=True)
+        return self.last(torch.where(nothing > 0, y, -y))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_rounding_may_move_a_compiled_stage_by_as_much_as_it_moves_the_plain_one() -> None:
+    task = make_task(model=build(Kinked))
+    with torch.no_grad():
+        model, (x, _) = task.model, next(iter(torch.utils.data.DataLoader(images(BATCH), BATCH)))
+        found, expected = torch.compile(model, fullgraph=True, dynamic=False)(x), model(x)
+    assert float((found - expected).norm()) > 0.01 * float(expected.norm())
+    make_plan(task, make_settings(1, 1, method="sgd", batch_size=BATCH, compile=True))
+
+
 @pytest.mark.usefixtures("compiler")
 def test_a_plan_knows_what_is_compiled() -> None:
     task, options = make_task(model=build(layers)), {"cuts": ["3"], "batch_size": BATCH}
