@@ -105,17 +105,18 @@ def test_methods_lists_citations(capsys: Said) -> None:
     shown = capsys.readouterr().out
     for word in ("pham-ahn", "arXiv 2509.05679", "data-parallel", "gpipe", "1f1b", "sgd"):
         assert word in shown
-    assert "vectors sent an update, S = 4" in " ".join(shown.split())
+    assert "vectors kept, S = 4 sent an update, S = 4" in " ".join(shown.split())
     (memory,) = (line.split() for line in shown.splitlines() if line.startswith(" dsp") and "min" in line)
-    assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0 0 0 0 0 0"
+    assert " ".join(memory[1:]) == "min(n, 6) min(n, 4) min(n, 2) 0 1 1 1 1 6 4 2 0 0 0 0 0 0 0"
 
 
 def test_what_groups_send_each_other_is_for_as_many_as_are_asked_for(capsys: Said) -> None:
     for groups, vectors in ((2, "1"), (5, "1.6")):
         assert run("methods", "gpipe", "--groups", str(groups)) == 0
-        assert f"vectors sent an update, S = {groups} {vectors}" in " ".join(capsys.readouterr().out.split())
-    assert run("methods", "sgd") == 0
-    assert "vectors sent an update, S = 4 -" in " ".join(capsys.readouterr().out.split())
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"vectors kept, S = {groups} 0 sent an update, S = {groups} {vectors}" in shown
+    assert run("methods", "snoo") == 0  # one group alone keeps what it steps from
+    assert "vectors kept, S = 4 3 sent an update, S = 4 0" in " ".join(capsys.readouterr().out.split())
     assert run("methods", "--groups", "0") == 2
 
 

@@ -10,7 +10,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import METHODS, SERVER_METHODS, Method, ServerMethod, bibtex, find
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.observe import plain, wide
-from stalegrid.plans import vectors_sent
+from stalegrid.plans import Exchanged, vectors_sent
 from stalegrid.programs import Grid, closed_form
 from stalegrid.stages import find_view, vectors_of
 from stalegrid.written import text_of
@@ -20,8 +20,8 @@ USAGE = "[NAME] [options]"
 
 
 _SETTINGS = ("method", "staleness m_k, in batches", "M", "reduction", "view", "corrections", "mixing", "source")
-_SIZES = ("staleness of update n", "graphs", "inputs", "weight copies", "vectors of the mixing")
-_SENT = "vectors sent an update"
+_SIZES = ("staleness of update n", "graphs", "inputs", "weight copies")
+_VECTORS = ("vectors kept", "sent an update")
 _SERVED = ("learners and parameter servers", "gradients an update", "corrections", "staleness", "source")
 
 
@@ -50,10 +50,11 @@ def run(options: Namespace) -> int:
 
 def _all(grid: Grid) -> tuple[Table | str, ...]:
     settings, served = plain(*_SETTINGS), plain(*_SERVED)
-    sizes = plain(f"at K = {grid.stages}, per stage:", *_SIZES, f"{_SENT}, S = {grid.groups}")
+    between = (f"{head}, S = {grid.groups}" for head in _VECTORS)
+    sizes = plain(f"at K = {grid.stages}, per stage:", *_SIZES, *between)
     for method in METHODS:
         settings.add_row(*_settings(method))
-        sizes.add_row(method.name, *_sizes(method, grid.stages), _sent(method, grid.groups))
+        sizes.add_row(method.name, *_sizes(method, grid.stages), *_vectors(method, grid.groups))
     for learners in SERVER_METHODS:
         served.add_row(*_served(learners))
     return settings, sizes, _HELD, served
@@ -64,23 +65,22 @@ def _one(method: Method | ServerMethod, grid: Grid) -> Table:
         rows = list(zip(_SERVED, _served(method), strict=True))
     else:
         heads = [f"{head}, per stage at K = {_stages(method, grid.stages)}" for head in _SIZES]
-        sent = (f"{_SENT}, S = {grid.groups}", _sent(method, grid.groups))
+        between = zip((f"{head}, S = {grid.groups}" for head in _VECTORS), _vectors(method, grid.groups), strict=True)
         optimizer = ("optimizer", method.optimizer or "any")
         settings = zip(_SETTINGS, _settings(method), strict=True)
-        rows = [*settings, optimizer, *zip(heads, _sizes(method, grid.stages), strict=True), sent]
+        rows = [*settings, optimizer, *zip(heads, _sizes(method, grid.stages), strict=True), *between]
     shown = plain(*rows[0])
     for row in rows[1:]:
         shown.add_row(*row)
     return shown
 
 
-def _sent(method: Method, groups: int) -> str:
-    """Return how many vectors each group sends for an update."""
-    if method.max_groups is not None and groups > method.max_groups:
-        return "-"
-    mixing = find_mixing(method.mixing)
-    turns = turns_of(MixingSettings(), groups, 1, usual=method.turns, mixing=mixing)
-    return f"{vectors_sent(mixing, turns):.4g}"
+def _vectors(method: Method, groups: int) -> tuple[str, str]:
+    """Return how many vectors a unit keeps for the mixing, and how many each group sends for an update."""
+    mixing, most = find_mixing(method.mixing), groups if method.max_groups is None else method.max_groups
+    turns = turns_of(MixingSettings(), min(groups, most), 1, usual=method.turns, mixing=mixing)
+    exchanged = Exchanged(mixing, turns)
+    return f"{exchanged.vectors_kept:.4g}", f"{vectors_sent(exchanged):.4g}"
 
 
 def _settings(method: Method) -> tuple[str, ...]:
@@ -113,12 +113,12 @@ def _stages(method: Method, stages: int) -> int:
 
 _HELD = """\
 A graph is what one batch saves for its backward; an input is what a stage received of one batch; a weight copy is a
-vector as large as the stage's parameters, which views and corrections keep, and so is one of the mixing, from one
-exchange to the next. Measuring the gap keeps one more copy where the view keeps no old version (switch it off with
---output.gap false). Sent are such vectors by each group to all others, on average. With V of them, P bytes of
-parameters, S groups, and A bytes of activations that cross the K - 1 cuts with a batch, an update sends S (V P + 2 A)
-bytes, since gradients come back; a sample sends the S B-th part, with B in a batch. stalegrid plan and a run's summary
-say it in bytes."""
+vector as large as the stage's parameters, which views and corrections keep. Measuring the gap keeps one more copy where
+the view keeps no old version (switch it off with --output.gap false). Between groups such vectors are kept by each unit
+from one exchange to the next, and sent by each group to all others, on average. With V sent, P bytes of parameters, S
+groups, and A bytes of activations that cross the K - 1 cuts with a batch, an update sends S (V P + 2 A) bytes, since
+gradients come back; a sample sends the S B-th part, with B in a batch. stalegrid plan and a run's summary say it in
+bytes."""
 
 
 def _sizes(method: Method, stages: int) -> tuple[str, ...]:
@@ -128,13 +128,12 @@ def _sizes(method: Method, stages: int) -> tuple[str, ...]:
     try:
         view.check(schedule)
     except ConfigError:
-        return (f"needs another M than {method.micro_batches}", "-", "-", "-", "-")
+        return (f"needs another M than {method.micro_batches}", "-", "-", "-")
     kept, vectors = [view.kept(schedule, k) for k in range(stages)], vectors_of(method.corrections)
     columns = (
         [closed_form(schedule, k) for k in range(stages)],
         [k.graphs for k in kept],
         [k.inputs for k in kept],
         [k.copies + vectors for k in kept],
-        [find_mixing(method.mixing).keeps for _ in kept],
     )
     return tuple("  ".join(map(str, column)) for column in columns)

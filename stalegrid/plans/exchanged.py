@@ -11,6 +11,9 @@ from stalegrid.consensus import Mixing, Turns, Vectors
 from stalegrid.programs import Edge
 from stalegrid.stages import Entry, StageLayout
 
+VECTOR = 4_000_000
+"""Bytes of a vector, so long that what else travels or is kept with it is nothing to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
@@ -47,6 +50,11 @@ class Exchanged:
             parameters: of the stage, bytes.
         """
         return self.mixing.remembered(self.turns, self._vectors(parameters))
+
+    @property
+    def vectors_kept(self) -> float:
+        """How many vectors, as long as the parameters, a unit keeps from one turn to the next, at most."""
+        return self.remembered(VECTOR) / VECTOR
 
     def _vectors(self, parameters: int) -> Vectors:
         """Return those of a stage whose parameters are one tensor of float32, without running statistics."""

@@ -13,17 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from stalegrid.consensus import Mixing, Turns
-from stalegrid.plans.exchanged import Exchanged
+from stalegrid.plans.exchanged import VECTOR, Exchanged
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.programs import DOOR, Edge, Grid, Layout, Program, Tag, stale
 
 OF_BATCHES = ("activation", "gradient", "target")
 """Edges whose messages are as large as batches."""
-
-
-_VECTOR = 4_000_000
-"""Bytes of a vector, so long that what else travels with it is nothing to it."""
 
 
 class Traffic:
@@ -97,17 +93,16 @@ def mean_of_cycle(program: Program, turns: Turns, mixing: Mixing, nbytes: Callab
     return {name: total / cycle for name, total in found.items()}
 
 
-def vectors_sent(mixing: Mixing, turns: Turns) -> float:
+def vectors_sent(exchanged: Exchanged) -> float:
     """Return how many vectors, as long as the parameters, each group sends to others for an update, on average.
 
     Args:
-        mixing: what groups exchange.
-        turns: when.
+        exchanged: what groups exchange, and when.
     """
-    exchanged = Exchanged(mixing, turns)
+    turns = exchanged.turns
     program = Program(Grid(turns.groups, 1), stale([0]), 1)
-    sent = mean_of_cycle(program, turns, mixing, lambda edge: exchanged.nbytes(edge, _VECTOR))
-    return sum(sent.values()) / (turns.groups * _VECTOR)
+    sent = mean_of_cycle(program, turns, exchanged.mixing, lambda edge: exchanged.nbytes(edge, VECTOR))
+    return sum(sent.values()) / (turns.groups * VECTOR)
 
 
 def _of_batches(plan: Plan, update: int, samples: Sequence[int]) -> Counter[str]:

@@ -57,12 +57,14 @@ def test_a_method_sends_so_many_vectors_among_four_groups(name: str, vectors: fl
     method = find_grid(name)
     turns = partial(turns_of, MixingSettings(), usual=method.turns, mixing=find_mixing(method.mixing))
     # What travels beside them, such as a weight, is nothing to a million numbers.
-    assert vectors_sent(find_mixing(method.mixing), turns(4, 1)) == pytest.approx(vectors, rel=1e-5)
+    assert vectors_sent(Exchanged(find_mixing(method.mixing), turns(4, 1))) == pytest.approx(vectors, rel=1e-5)
 
 
 def test_all_reduce_sends_less_than_two_vectors_however_many_groups_there_are() -> None:
     mixing = find_mixing("all-reduce")
-    sent = [vectors_sent(mixing, turns_of(MixingSettings(), groups, 1, mixing=mixing)) for groups in (1, 2, 8)]
+    sent = [
+        vectors_sent(Exchanged(mixing, turns_of(MixingSettings(), groups, 1, mixing=mixing))) for groups in (1, 2, 8)
+    ]
     assert sent == pytest.approx([0, 1, 1.75], rel=1e-5)
 
 
