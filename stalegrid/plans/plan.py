@@ -10,14 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from stalegrid.codecs import Chosen, Coding, chosen
 from stalegrid.consensus import (
     Mixing,
     MixingSettings,
-    Momentum,
     Turns,
     Vectors,
     check_mixing,
@@ -41,7 +38,6 @@ from stalegrid.plans.choices import (
     end_of,
     make_watch,
     refuse,
-    refuse_sparse,
     settled,
     updates_of,
 )
@@ -66,6 +62,15 @@ from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
+from stalegrid.plans.tried import (
+    check_kind,
+    check_momentum,
+    check_owned_once,
+    check_sums,
+    check_whole,
+    frozen_below,
+    held_by,
+)
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
     ASKED,
@@ -101,12 +106,9 @@ from stalegrid.stages import (
     Maker,
     StageLayout,
     View,
-    Weights,
     find_view,
-    kinds_of,
     makers,
     name_of_view,
-    parts_of,
 )
 from stalegrid.timing import CostTable, DeviceTable, TimeModel
 from stalegrid.written import text_of
@@ -566,7 +568,7 @@ def make_plan(
             cut = partition(tried, first, grid.stages, cuts, batches.form, blocks, apart=apart, more=more)
     stages = cut.stages(model)
     ties = Ties(cut.ties, always=view.elsewhere and not view.delay)
-    program = Program(grid, schedule, end, lateral, watch, view.recomputes, _frozen(stages), travel, ties)
+    program = Program(grid, schedule, end, lateral, watch, view.recomputes, frozen_below(stages), travel, ties)
     planned, made = dataclasses.replace(program, updates=updates), partial(task.filled, model=model)
     trying = partial(probe, form=cut.form, precision=precision, compiles=asked.training.compile, made=made)
     trial = partial(trying, task, planned, view, makers(corrections), stages)
@@ -579,33 +581,21 @@ def make_plan(
         check_apart(tried, test, asked.output)
     sums = probed[-1].sums
     if sums:
-        mixing.refuse("sums", "the loss returns a sum and a count")
-    if sums and mixing.averages_gradients and not has_name(mixing):
-        raise ConfigError(
-            f"the loss is a sum and a count, and a mixing of one's own knows no counts (mixing: {mixing.name}); take "
-            "all-reduce, or a loss that is a mean"
-        )
-    if sums and reduction == "sum":
-        raise ConfigError(
-            "the loss is a sum and a count, by which gradients are divided whatever batches they are of (reduction: "
-            "sum); take --method.reduction mean, or a loss that is a mean"
-        )
+        check_sums(mixing, reduction)
     averaging = grid.groups if mixing.averages_gradients else 1
     tell_unequal(task.loss, batches, averaging, test, sums=sums, adds=reduction == "sum")
-    _check_optimizer(method, probed[0].optimizer)
+    check_kind(method, probed[0].optimizer)
     stale = any(schedule.bound(k) for k in range(grid.stages))
-    whole = mixing.averages_gradients or "sparse gradients" in mixing.refuses
-    if stale or corrections or whole or cut.ties:
-        for found in probed:
-            refuse_sparse(found, "late gradients, corrections, all-reduce, tracking and mirrors work on whole ones")
+    if stale or corrections or cut.ties or mixing.averages_gradients or "sparse gradients" in mixing.refuses:
+        check_whole(probed)
     corrections_read = any(p.reads_forwarded for p in probed)
     weights = [p.weights for p in probed]
     momentum = asked.mixing.momentum and mixing.averages_parameters
     if momentum:
-        _check_momentum(task, weights)
+        check_momentum(task, weights)
     trainable = tuple(sum(p.numel() for p in w.trainable()) for w in weights)
     layouts = tuple(StageLayout.of(w) for w in weights)
-    _check_owned_once(model, layouts)
+    check_owned_once(model, layouts)
     staged = None
     if is_staged(asked.output, made=task.source is not None, stages=grid.stages):
         with precision.on(CPU):
@@ -634,7 +624,7 @@ def make_plan(
         momentum,
         asked.output.gap,
         trainable,
-        tuple(_held(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
+        tuple(held_by(program, k, view, asked.output.gap, corrections_read, p) for k, p in enumerate(probed)),
         devices,
         sums,
         reduction,
@@ -693,59 +683,6 @@ def grid_of(method: Method, asked: GridSettings) -> Grid:
     return Grid(groups, stages)
 
 
-def _frozen(stages: Sequence[nn.Module]) -> int:
-    """Return how many stages lie below the first that trains something."""
-    trained = (k for k, stage in enumerate(stages) if any(p.requires_grad for p in stage.parameters()))
-    return next(trained, 0)  # where nothing is trained, the trial of stage 0 says so
-
-
 def _spec(name: str, read: StageLayout) -> TensorSpec:
     entry = next(entry for entry in read.entries if entry.name == name)
     return TensorSpec(entry.shape, entry.stride, read.dtype)
-
-
-def _check_owned_once(model: nn.Module, layouts: Sequence[StageLayout]) -> None:
-    """Refuse a frozen parameter that a forward changes where two stages have it: each would change its own copy."""
-    known = dict(model.named_parameters(remove_duplicate=False))
-    owners: dict[int, int] = {}
-    for k, layout in enumerate(layouts):
-        for name in layout.names & known.keys():
-            owner = owners.setdefault(id(known[name]), k)
-            if owner != k:
-                raise ConfigError(
-                    f"two stages share a frozen parameter that a forward changes (name: {name}, stages: {owner}, {k}): "
-                    "each would change its own copy; put all uses into one stage"
-                )
-
-
-def _held(program: Program, stage: int, view: type[View], gap: bool, read: bool, probed: Probed) -> int:
-    schedule = program.schedule
-    kept, bound = view.kept(schedule, stage), schedule.bound(stage)
-    copies = kept.copies
-    if not view.holds:
-        copies += bound if read else int(gap and bound > 0)
-    copies += probed.vectors
-    weights = probed.weights
-    own = kept.graphs * probed.graph + kept.inputs * probed.inputs + copies * _trained_bytes(weights)
-    # A version of a mirror for every version of its owner among the batches in flight, besides the newest.
-    versions = schedule.in_flight(stage) - 1 if program.ties.always else bound
-    return own + versions * sum(p.nbytes for p in weights.mirrored.values())
-
-
-def _trained_bytes(weights: Weights) -> int:
-    return weights.trained * weights.flat.itemsize
-
-
-def _check_optimizer(method: Method, optimizer: Optimizer) -> None:
-    if method.optimizer is None:
-        return
-    if not all(isinstance(own, getattr(torch.optim, method.optimizer)) for own in parts_of(optimizer)):
-        raise ConfigError(
-            f"{method.name} is defined by its optimizer (optimizer: {kinds_of(optimizer)}); take "
-            f"torch.optim.{method.optimizer}"
-        )
-
-
-def _check_momentum(task: Task, weights: Sequence[Weights]) -> None:
-    for stage in (w for w in weights if w.trainable()):
-        Momentum(task.fresh().optimizer_of(stage.named()), stage.trainable())

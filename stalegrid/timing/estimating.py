@@ -37,7 +37,7 @@ class Estimate:
     @property
     def waiting(self) -> float:
         """Share of the run that units do nothing and nothing is under way to them."""
-        return 1.0 - self.busy - self.sending
+        return max(0.0, 1.0 - self.busy - self.sending)  # the other two may round to more than 1
 
 
 def estimate(program: Program, model: TimeModel, recorder: Recorder | None = None) -> Estimate:
