@@ -12,6 +12,7 @@ from torch import nn
 import stalegrid
 from stalegrid.consensus import UsualTurns
 from stalegrid.methods import find_grid
+from stalegrid.models.resnet import resnet
 
 ROUND_TRIP = find_grid("pham-ahn")
 
@@ -44,3 +45,13 @@ def muon(named_parameters: list[tuple[str, nn.Parameter]], lr: float) -> torch.o
     own = partial(torch.optim.Muon, lr=lr, weight_decay=0.0)
     rest = partial(torch.optim.AdamW, lr=lr / 10, weight_decay=0.0)
     return stalegrid.by_name({_hidden: own}, rest=rest)(named_parameters)
+
+
+def resnet20() -> nn.Module:
+    """Return ResNet-20 with normalisation over groups of 8 channels, which knows nothing of the rest of a batch."""
+    model = resnet(20)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(child.num_features // 8, child.num_features))
+    return model
