@@ -33,7 +33,6 @@ FED_BACK = replace(find_grid("pipedream-2bw"), name="pipedream-2bw-fed-back", co
 # All groups together, every 50 updates, and nothing in between.
 RARELY = UsualTurns(period=50, topology="complete")
 LOCAL_SGD = replace(find_grid("diloco"), name="local-sgd-50", mixing="adapt-then-combine", turns=RARELY)
-DILOCO = replace(find_grid("diloco"), name="diloco-50", turns=RARELY)
 
 
 def _hidden(name: str, parameter: nn.Parameter) -> bool:
