@@ -1,0 +1,70 @@
+"""``python -m benchmarks.gallery``: trains what is missing, then writes the page; Ctrl-C loses nothing."""
+
+import multiprocessing
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from benchmarks.gallery import page
+from benchmarks.gallery.entries import ENTRIES
+from benchmarks.gallery.entry import Entry, Trial
+from benchmarks.gallery.kept import RESULTS, done, keep
+from benchmarks.gallery.training import train
+
+SCALES = ("smoke", "cpu", "full")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, write the page, and return the exit status: 0 well, 2 for a wrong request."""
+    parser = ArgumentParser(prog="python -m benchmarks.gallery", description="train published results again")
+    parser.add_argument("entries", nargs="*", help=f"which: {', '.join(ENTRIES)}; all if left out")
+    parser.add_argument("--scale", choices=SCALES, default="smoke", help="how much is trained")
+    parser.add_argument("--seeds", type=int, default=None, help="of the scale's seeds, the first so many")
+    parser.add_argument("--workers", type=int, default=1, help="trials at once, each with one thread")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with the files of data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="folder of the runs and checkpoints")
+    parser.add_argument("--results", type=Path, default=None, help="folder of what is kept; none for smoke if left out")
+    parser.add_argument("--page", action="store_true", help="train nothing: write docs/gallery.md and its pictures")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.entries) - set(ENTRIES):
+        print(f"no such entry (entries: {', '.join(sorted(unknown))}); there are: {', '.join(ENTRIES)}")
+        return 2
+    if options.page:
+        page.write()
+        return 0
+    results = options.results or (options.runs / "results" if options.scale == "smoke" else RESULTS)
+    asked = [ENTRIES[name] for name in options.entries or ENTRIES if options.scale in ENTRIES[name].scales]
+    _train(_missing(asked, options.scale, options.seeds, results), options, results)
+    for entry in asked:
+        print("\n".join(page.verdicts(entry, options.scale, results)))
+    return 0
+
+
+def _missing(asked: Sequence[Entry], scale: str, seeds: int | None, results: Path) -> list[Trial]:
+    """Return what has not been trained yet, of all entries the first seed before the next."""
+    trials = [trial for entry in asked for trial in entry.trials(scale) if seeds is None or trial.seed < seeds]
+    ended = done(trials, results)
+    return sorted((trial for trial in trials if trial not in ended), key=lambda trial: trial.seed)
+
+
+def _train(trials: Sequence[Trial], options: object, results: Path) -> None:
+    """Train in processes of their own: what one leaves in torch is not the next one's."""
+    workers, data, runs = (getattr(options, name) for name in ("workers", "data_dir", "runs"))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        begun = {pool.submit(train, trial, data, runs): trial for trial in trials}
+        try:
+            for number, future in enumerate(as_completed(begun), 1):
+                trial, found = begun[future], future.result()
+                keep(trial, found, results)
+                said = found["failed"] or f"test error {found['test_error']}, test loss {found['test_loss']}"
+                print(f"{number} of {len(trials)}: {trial.name}: {said}, {found['seconds']} s", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

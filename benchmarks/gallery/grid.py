@@ -1,0 +1,76 @@
+"""The grid of Pham and Ahn, arXiv 2509.05679: groups x stages, the same samples for all, in virtual time too."""
+
+from benchmarks.gallery.entry import ERROR, RATE, Claim, Entry, Figure, Scale, Way, difference, quotient
+from benchmarks.gallery.kept import COSTS
+
+_BATCH = 128
+_CUTS = {1: "", 2: " --cuts 3", 4: " --cuts 3,6,9"}
+_LINKS = f"--costs {COSTS}/convnet.yaml --devices.link 1,1000 --devices.lateral-link 1,1000 --devices.jitter 0.1 "
+_RECIPE = (
+    "--data cifar10 --lr 0.05 --optimizer.momentum 0.9 --optimizer.weight-decay 5e-4 --schedule one-cycle "
+    "--method pham-ahn --output.gap false --output.log-every 100 "
+)
+
+
+def _name(groups: int, stages: int, topology: str = "ring", period: int = 1) -> str:
+    shape = f"{groups} x {stages}"
+    return shape if groups == 1 else f"{shape}, {topology}, every {period}"
+
+
+def _ways(batch: int, cuts: dict[int, str]) -> tuple[Way, ...]:
+    """Return all shapes; of two groups a ring is complete."""
+    found = []
+    for groups in (1, 2, 4):
+        for stages, cut in cuts.items():
+            shape = f"--groups {groups} --stages {stages} --batch-size {batch // groups}{cut}"
+            for topology in ("ring", "complete") if groups == 4 else ("ring",):
+                for period in (1, 4) if groups > 1 else (1,):
+                    mixing = f" --topology {topology} --mixing.period {period}" if groups > 1 else ""
+                    found.append(Way(_name(groups, stages, topology, period), shape + mixing))
+    return tuple(found)
+
+
+def _no_worse(groups: int, stages: int) -> Claim:
+    says = f"{groups} x {stages}, every update on a ring: no error beyond that of one device, same samples"
+    return Claim(says, (_name(groups, stages), _name(1, 1)), difference(ERROR.key), at_most=0.0, unit=" points")
+
+
+def _faster(groups: int, stages: int) -> Claim:
+    says = f"{groups} x {stages}, every update on a ring: more samples a second than one device"
+    return Claim(says, (_name(groups, stages), _name(1, 1)), quotient(RATE.key), at_least=1.0, unit=" times")
+
+
+_SHAPES = ((2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (2, 4), (4, 4))
+
+ENTRY = Entry(
+    name="grid",
+    title="The grid: data parallelism and fully decoupled backpropagation together",
+    source="Pham and Ahn, arXiv 2509.05679",
+    published=(
+        "Its abstract says that the method converges to critical points, trains more data in each iteration without "
+        "locking, and so faster, and shows it on CIFAR-10. Its figures could not be read; held against are these words."
+    ),
+    figures=(ERROR, RATE, Figure("consensus_distance", "consensus distance at the end", 4)),
+    scales={
+        "smoke": Scale(
+            "digits and a small network, six updates: it runs",
+            "--data digits --model mlp --lr 0.05 --method pham-ahn --updates 6",
+            _ways(32, dict.fromkeys((1, 2, 4), "")),
+            seeds=1,
+        ),
+        "cpu": Scale(
+            f"a network of three convolutions, 5 epochs of {_BATCH} samples an update over all groups, one cycle up "
+            "to a rate of 0.05; forward and backward in bfloat16; virtual time on devices as profiled on this machine, "
+            "links of 1 ms and 1 Gbit/s, jitter 0.1",
+            _RECIPE + _LINKS + "--model convnet --epochs 5 --precision bf16",
+            _ways(_BATCH, _CUTS),
+        ),
+        "full": Scale(
+            "ResNet-20, 160 epochs; no virtual time",
+            _RECIPE + "--model resnet20 --epochs 160 --output.evaluate-every 10",
+            _ways(_BATCH, dict.fromkeys((1, 2, 4), "")),
+        ),
+    },
+    claims=(*(_no_worse(*shape) for shape in _SHAPES), *(_faster(*shape) for shape in _SHAPES)),
+    chance=90.0,
+)
