@@ -62,6 +62,10 @@ WAYS = {
     "local SGD every 40": ("local", "40", "mean"),
     "DiLoCo every 40": ("local", "40", "nesterov"),
     **_pipeline("pipedream", 8, (8, 5, 2, 0)),  # gradients are one update late, those of the last stage are not
+    **_pipeline("dsp", 8, (8, 5, 2, 0)),
+    "S=2 K=2 pham-ahn, M = 4, m = 4,0, averaging every 10": grid(
+        method="pham-ahn", groups=2, stages=2, staleness=[4, 0], micro_batches=4, mixing={"period": 10}
+    ),
 }
 """Name -> what :mod:`benchmarks.peers.text` is to do."""
 
@@ -119,7 +123,7 @@ def curves(folder: Path, seeds: Sequence[int]) -> list[Curve]:
         Skipped: there is no text.
     """
     text(folder, 0, RATES[0])  # skipped before anything is trained
-    found = _read()
+    found = kept()
     for way in WAYS:
         for rate in _tried(found, way):
             _grow(found, folder, way, rate, 0, UPDATES)
@@ -137,7 +141,8 @@ def chosen(found: Sequence[Curve], way: str, seeds: Sequence[int]) -> list[Curve
     return [curve for one in wanted for curve in found if curve.key == one]
 
 
-def _read() -> list[Curve]:
+def kept() -> list[Curve]:
+    """Return what has been learned so far."""
     lines = KEPT.read_text().splitlines() if KEPT.exists() else []
     records = map(json.loads, lines)
     return [Curve(**{**record, "losses": tuple(record["losses"])}) for record in records]

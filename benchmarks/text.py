@@ -138,9 +138,13 @@ def held_out_loss(task: Task, states: Iterable[dict[str, Tensor]]) -> float:
 
     Args:
         task: whose model is changed.
-        states: parts of the parameters, together all.
+        states: parts of the parameters, together all; what several have is meant as the mean over groups.
     """
-    task.model.load_state_dict({name: value for state in states for name, value in state.items()})
+    several: dict[str, list[Tensor]] = {}
+    for state in states:
+        for name, value in state.items():
+            several.setdefault(name, []).append(value)
+    task.model.load_state_dict({name: torch.stack(values).mean(0) for name, values in several.items()})
     assert task.test is not None
     slices = Slices(task.test, BATCH)
     losses: list[Any] = [task.loss(task.model(*slices[i][0]), slices[i][1]) for i in range(TESTED // BATCH)]
