@@ -23,6 +23,8 @@ def test_first_weights_follow_from_the_seed_and_parts_are_joined_by_name(folder:
     parts = [{name: states[2][name] for name in part} for part in (names[:30], names[30:])]
     assert held_out_loss(again, parts) == whole
     assert held_out_loss(other, [states[2]]) == whole
+    opposite = [{name: 2 * states[2][name] - value for name, value in states[0].items()}, states[0]]
+    assert held_out_loss(again, opposite) == pytest.approx(whole)  # of groups, the mean: up to rounding
 
 
 def test_processes_have_the_same_samples_together_however_many_they_are(folder: Path) -> None:

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gallery import page
+from benchmarks.gallery.__main__ import main
+from benchmarks.gallery.entries import ENTRIES
+from benchmarks.gallery.entry import Record
+from benchmarks.gallery.kept import RESULTS, by_seed, keep
+
+DSP = ENTRIES["dsp"]
+
+
+def record(error: float, failed: str | None = None) -> Record:
+    return {
+        "failed": failed,
+        "test_error": None if failed else error,
+        "test_loss": error / 10,
+        "curve": [[1.0, error + 1, 1.0], [2.0, error, 0.5]],
+        "seconds": 1800,
+        "commit": "abc",
+        "machine": {"cores": 2, "processor": "some", "torch": "2"},
+    }
+
+
+def test_the_page_says_what_is_kept_and_nothing_else() -> None:
+    shown = (page.DOCS / "gallery.md").read_text()
+    assert shown == page.text(), "python -m benchmarks.gallery --page writes it anew"
+
+
+def test_every_picture_of_the_page_is_there() -> None:
+    shown = (page.DOCS / "gallery.md").read_text()
+    drawn = {
+        f"gallery-{entry.name}-{scale}.svg"
+        for entry in ENTRIES.values()
+        for scale in ("cpu", "full")
+        if f"(gallery-{entry.name}-{scale}.svg)" in shown
+    }
+    assert drawn == {path.name for path in page.DOCS.glob("gallery-*.svg")}
+
+
+def test_means_spreads_verdicts_and_what_was_not_run(tmp_path: Path) -> None:
+    ways = [way.name for way in DSP.scales["cpu"].ways]
+    for trial in DSP.trials("cpu"):
+        if trial.way != ways[3] and trial.seed < 2:
+            keep(trial, record(10.0 + ways.index(trial.way) + trial.seed), tmp_path)
+    text = page.text(tmp_path)
+    assert "| 10.50 ± 0.71 | 1.050 ± 0.071 | 2 |" in text
+    assert "| BP | `--method sgd --stages 1` |" in text
+    assert f"{ways[1]} generalises no worse than BP: 1 ± 0 points (2 seeds), **missed**" in text
+    assert f"{ways[3]} generalises no worse than {ways[2]}: **not run**" in text
+    assert text.count("| not run |") == 1
+    assert "6 runs, 3.0 hours" in text
+    (axes,) = page.picture(DSP, "cpu", tmp_path).axes
+    assert [line.get_label() for line in axes.lines] == ways[:3]
+    assert list(axes.lines[0].get_ydata()) == [11.5, 10.5]
+
+
+def test_a_run_that_is_not_a_number_counts_as_chance_and_is_said(tmp_path: Path) -> None:
+    for trial in DSP.trials("cpu"):
+        lost = trial.way == "DSP (2,1,0)" and trial.seed == 1
+        keep(trial, record(10.0, "TrainingError: nan" if lost else None), tmp_path)
+    text = page.text(tmp_path)
+    assert "10.00 ± 0.00; not a number with 1 of 3" in text
+    assert "DSP (2,1,0) generalises no worse than BP: 26.7 ± 26.7 points" in text
+
+
+def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nothing"]) == 2
+    assert "no such entry (entries: nothing); there are: robust, grid" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
+def test_smoke_trains_every_way_and_a_second_time_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    asked = ["--scale", "smoke", "--workers", "2", "--runs", str(tmp_path)]
+    assert main(asked) == 0
+    trials = [trial for entry in ENTRIES.values() for trial in entry.trials("smoke")]
+    assert f"{len(trials)} of {len(trials)}: " in capfd.readouterr().out
+    assert all(by_seed(entry, "smoke", tmp_path / "results")[0] for entry in ENTRIES.values())
+    assert main(asked) == 0
+    assert " of " not in capfd.readouterr().out.splitlines()[0]
+
+
+def test_results_of_smoke_are_not_among_those_that_are_shown() -> None:
+    assert not [path for path in RESULTS.glob("*.jsonl") if '"scale": "smoke"' in path.read_text()]
