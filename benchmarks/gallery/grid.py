@@ -59,10 +59,10 @@ ENTRY = Entry(
             seeds=1,
         ),
         "cpu": Scale(
-            f"a network of three convolutions, 5 epochs of {_BATCH} samples an update over all groups, one cycle up "
+            f"a network of three convolutions, 3 epochs of {_BATCH} samples an update over all groups, one cycle up "
             "to a rate of 0.05; forward and backward in bfloat16; virtual time on devices as profiled on this machine, "
             "links of 1 ms and 1 Gbit/s, jitter 0.1",
-            _RECIPE + _LINKS + "--model convnet --epochs 5 --precision bf16",
+            _RECIPE + _LINKS + "--model convnet --epochs 3 --precision bf16",
             _ways(_BATCH, _CUTS),
         ),
         "full": Scale(

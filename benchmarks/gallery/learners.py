@@ -1,7 +1,8 @@
 """Staleness-aware asynchronous SGD, Zhang et al., arXiv 1511.05950: 30 learners, n-softsync, both rules."""
 
-from benchmarks.gallery.entry import ERROR, RATE, Claim, Entry, Figure, Scale, Way, difference, itself, quotient
+from benchmarks.gallery.entry import ERROR, RATE, Claim, Entry, Figure, Record, Scale, Way, difference, itself, quotient
 from benchmarks.gallery.kept import COSTS
+from stalegrid.timing.costs import CostTable
 
 _RECIPE = (
     "--data cifar10 --data.augment false --model convnet --batch-size 4 --lr 0.01 --optimizer.momentum 0.9 "
@@ -9,7 +10,7 @@ _RECIPE = (
 )
 _NETWORK = f"--costs {COSTS}/convnet-4.yaml --devices.jitter 0.1 --devices.link 0.1,10000 "
 _SPLITS, _RULES = (1, 15, 30), ("inverse", "constant")
-_HARD, _ALONE = "hardsync", "one learner, no server"
+_HARD = "hardsync"
 
 
 def _ways(learners: int, splits: tuple[int, ...], servers: int) -> tuple[Way, ...]:
@@ -22,7 +23,6 @@ def _ways(learners: int, splits: tuple[int, ...], servers: int) -> tuple[Way, ..
     return (
         Way(_HARD, f"--method hardsync {many}", 18.0),
         *(way if way.name != "n=1, constant" else Way(way.name, way.options) for way in soft),
-        Way(_ALONE, "--method sgd"),
     )
 
 
@@ -32,6 +32,13 @@ _ENDS = {"inverse": 18.0, "constant": 90.0}
 def _share(splits: int) -> Claim:
     says = f"n={splits}: less than one gradient in 10,000 is more than {2 * splits} updates late"
     return Claim(says, (f"n={splits}, inverse",), itself("tau_above"), at_most=1e-4)
+
+
+def _speedup(found: Record) -> float:
+    """Return how many times as many samples there are as one undisturbed device would compute by itself."""
+    costs = CostTable.read(COSTS / "convnet-4.yaml")
+    (part,) = costs.parts
+    return float(found[RATE.key]) * (part.forward + part.backward + part.update) / 1000 / costs.batch_size
 
 
 ENTRY = Entry(
@@ -102,7 +109,12 @@ ENTRY = Entry(
             quotient(RATE.key),
             at_least=1.5,
         ),
-        Claim("n=30 is 22 to 28 times as fast as one", ("n=30, inverse", _ALONE), quotient(RATE.key), at_least=22.0),
+        Claim(
+            "n=30 is 22 to 28 times as fast as one learner without a server",
+            ("n=30, inverse",),
+            _speedup,
+            at_least=22.0,
+        ),
     ),
     chance=90.0,
 )
