@@ -96,6 +96,28 @@ def test_rounding_may_move_a_compiled_stage_by_as_much_as_it_moves_the_plain_one
     make_plan(task, make_settings(1, 1, method="sgd", batch_size=BATCH, compile=True))
 
 
+class Undecided(nn.Module):
+    """Takes one of two equal values where an image is empty, and when compiled the other, as a maximum may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(72, 3), nn.Linear(72, 3)
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Any:
+        x = x.flatten(1)
+        ink = x.sum(1, keepdim=True)
+        return torch.where(ink >= 0 if torch.compiler.is_compiling() else ink > 0, self.first(x), self.second(x))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_rounding_decides_between_equals_where_there_is_nothing() -> None:
+    some = [(x * (number % 2), y) for number, (x, y) in enumerate(images(BATCH))]
+    task = make_task(model=build(Undecided), data=some)
+    make_plan(task, make_settings(1, 1, method="sgd", batch_size=BATCH, compile=True))
+
+
 @pytest.mark.usefixtures("compiler")
 def test_a_plan_knows_what_is_compiled() -> None:
     task, options = make_task(model=build(layers)), {"cuts": ["3"], "batch_size": BATCH}
