@@ -24,7 +24,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         CellExecutionError: a cell failed.
     """
     for path in sorted(Path(config.docs_dir).glob("*.ipynb")):
-        notebook = nbformat.reads(path.read_text(), as_version=4)
+        notebook = nbformat.read(path, as_version=4)
         NotebookClient(notebook, timeout=300, kernel_name="python3", coalesce_streams=True).execute()
         text = "\n\n".join(part for cell in notebook.cells for part in _parts(cell))
         taken = f'<a href="{path.name}" download>This page as a notebook</a>'
