@@ -29,6 +29,7 @@ PART = "forward: 10, backward: 18, update: 3, input: 1000, output: 1000, paramet
 COSTS = "batch_size: 1\nparts:\n" + "".join(f"- {{name: '{k}', {PART}}}\n" for k in range(STAGES))
 KINDS = {"forward": ("#0072b2", "forward"), "backward": ("#c05000", "backward"), "update": ("#007a5a", "update")}
 LATE = "#a8487f"
+SMALL = 9
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def main() -> None:
     """Draw the picture."""
     bars = traced()
     find = {(bar.stage, bar.kind, bar.index): bar for bar in bars}
-    start, end = find[0, "forward", SHOWN].start - 15, find[0, "update", SHOWN].end + 40
-    figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
+    start, end = find[0, "forward", SHOWN].start - 10, find[0, "update", SHOWN].end + 12
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
     axes = figure.add_subplot(xlim=(0, end - start), ylim=(STAGES - 0.6, -0.8), xlabel="ms, of four equal devices")
     for bar in bars:
         if bar.start < end and start < bar.end:
@@ -88,7 +89,7 @@ def main() -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colour, label=name) for colour, name in KINDS.values()]
-    arrows = Line2D([], [], color=LATE, linewidth=1.6, label="forward of a batch to the update that uses it")
+    arrows = Line2D([], [], color=LATE, linewidth=1.6, label="forward to the update that uses it")
     figure.legend(handles=[*handles, arrows], loc="outside upper left", ncols=4, frameon=False, handlelength=1.2)
     with rc_context({"svg.hashsalt": "timeline"}):  # else names within the picture are others each time
         figure.savefig(sys.argv[1], metadata={"Date": None})
@@ -99,7 +100,7 @@ def _draw(axes: Axes, bar: Bar, start: float, end: float) -> None:
     axes.barh(bar.stage, right - left, 0.5, left, color=KINDS[bar.kind][0], edgecolor="white", linewidth=0.6)
     if bar.kind != "update" and right - left > 8:
         text = f"{bar.kind[0].upper()}{bar.index}"
-        axes.text((left + right) / 2, bar.stage, text, ha="center", va="center", fontsize=8, color="white")
+        axes.text((left + right) / 2, bar.stage, text, ha="center", va="center", fontsize=SMALL, color="white")
 
 
 def _arrow(axes: Axes, forward: Bar, update: Bar, late: int, start: float) -> None:
@@ -113,7 +114,7 @@ def _arrow(axes: Axes, forward: Bar, update: Bar, late: int, start: float) -> No
         middle = (ends[0][0] + ends[1][0]) / 2
         text = f"{late} update{'' if late == 1 else 's'} late" if late else "not late"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        axes.text(middle, update.stage - 0.57, text, ha="center", va="center", fontsize=8, color=LATE, bbox=box)
+        axes.text(middle, update.stage - 0.57, text, ha="center", va="center", fontsize=SMALL, color=LATE, bbox=box)
 
 
 if __name__ == "__main__":

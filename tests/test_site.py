@@ -4,7 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -71,16 +71,20 @@ def test_links_of_files_beside_docs_lead_to_pages_or_out_of_docs() -> None:
             assert (DOCS / link).exists() or link in around.PAGES.values(), (source, link)
 
 
-def test_what_leads_out_of_docs_is_text_unless_the_repository_says_where_it_is() -> None:
-    told = hook("outside").on_page_markdown
-
-    class Config:
-        repo_url: str | None = None
-
-    config = Config()
-    assert told("see [examples](../examples), [data](data.md)", config) == "see examples, [data](data.md)"
-    config.repo_url = "https://example.org/r"
-    assert told("[examples](../examples)", config) == "[examples](https://example.org/r/blob/HEAD/examples)"
+@pytest.mark.parametrize(
+    ("page", "address", "told"),
+    [
+        ("results.md", None, "examples, [data](data.md)"),
+        ("reference/training.md", None, "[examples](../examples), [data](data.md)"),
+        ("results.md", "https://x.org/r", "[examples](https://x.org/r/blob/HEAD/examples), [data](data.md)"),
+    ],
+)
+def test_what_leads_out_of_docs_is_text_unless_the_repository_says_where_it_is(
+    page: str, address: str | None, told: str
+) -> None:
+    where = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    text = "[examples](../examples), [data](data.md)"
+    assert hook("outside").on_page_markdown(text, where, SimpleNamespace(repo_url=address)) == told
 
 
 def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:

@@ -3,14 +3,23 @@
 Does not know: which files there are.
 """
 
+import posixpath
 import re
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.pages import Page
 
-_LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\)")
+_LINK = re.compile(r"\[([^\]]+)\]\((\.\./[^)]+)\)")
 
 
-def on_page_markdown(markdown: str, config: MkDocsConfig, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """Rewrite what leads out of docs/."""
-    return _LINK.sub(rf"[\1]({config.repo_url}/blob/HEAD/\2)" if config.repo_url else r"\1", markdown)
+
+    def told(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page.file.src_uri), link[2]))
+        if target.startswith("docs/"):
+            return link[0]
+        return f"[{link[1]}]({config.repo_url}/blob/HEAD/{target})" if config.repo_url else link[1]
+
+    return _LINK.sub(told, markdown)
