@@ -2,6 +2,7 @@
 # make test    tests, but for wide matrices (real data sets are used where DATA holds them)
 # make test-all  all of them
 # make check   ruff, mypy --strict (alone: make types), import layers
+# make docs    the site, into site/, strictly; it needs no network when it is read
 # make bench   speed, as ratios (see docs/performance.md)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 DATA ?= data
 SHARED := ../shared/data/unpack.py
 
-.PHONY: train test test-all check types bench clean
+.PHONY: train test test-all check types docs bench clean
 
 train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
@@ -31,6 +32,9 @@ check: types
 types: .venv/ready
 	$(BIN)/mypy
 
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/ready $(DATA)
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks --data-dir $(DATA)
@@ -48,4 +52,4 @@ $(DATA):
 	if [ -f $(SHARED) ]; then $(BIN)/python $(SHARED) $(DATA) cifar10 mnist; fi
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis
