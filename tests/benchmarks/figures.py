@@ -5,10 +5,11 @@ Does not know: where values come from.
 
 import re
 
-_UNIT = r" (?:(?:to|and|or|against|instead of) [\d.]+ )?(?:%|points|times|[kM]B|m?s\b)"
+_UNIT = r" (?:(?:to|and|or|against|instead of) [\d.]+ )?(?:%|points|times|[kMG]B|m?s\b|samples/s)"
 _NUMBER = re.compile(rf"(?<![\w.,/-])(\d+/\d+|\d[\d,]*(?<!,)(?:\.\d+)?(?:e-\d+)?)(?![\w/])(?=({_UNIT})?)")
-_NAMED = re.compile(r"\b(?:[A-Za-z] ?=|sigma|beta|stage) ?[\d.]+\b(?:(?:, [\d.]+)* and [\d.]+)?|\b\d+ x (?=\d)")
-"""Numbers that are settings by how they are written: n = 1, 15 and 30; sigma 0.5; the 2 of 2 x 0.36 MB."""
+_NAMES = r"[A-Za-z] ?=|sigma|beta|stage|arXiv|Python|PyTorch|torch|Apache|glibc"
+_NAMED = re.compile(rf"\b(?:{_NAMES}) ?[\d.]+\b(?:(?:, [\d.]+)* and [\d.]+)?|\b\d+ x (?=\d)")
+"""What no figure is by how it is written: n = 1, 15 and 30; sigma 0.5; Python 3.11; the 2 of 2 x 0.36 MB."""
 
 
 def plain(text: str) -> str:
