@@ -4,9 +4,10 @@ Does not know: how anything was measured.
 
 A file says
 
-* ``section``: the heading of the part of docs/results.md that speaks of its figures,
+* ``page``, ``section``: where the text is that speaks of its figures; docs/results.md if no page is named,
 * ``machine``, ``commands``, ``kept``: what gave them, and what is kept of the runs,
 * ``columns``: of every page that shows the table, a heading and how a cell is written, in Python's format language,
+* ``printed``: that a page shows it as the command printed it, which is held by a test and not written anew,
 * ``rows``: name -> what was measured; mean and spread over seeds are two numbers of a list.  What a row lacks is shown
   as -; ``cells`` are those that it writes in a way of its own,
 * ``apart``: the same for what only the text speaks of,

@@ -1,4 +1,4 @@
-"""Pages show the tables of benchmarks/tables, and what docs/results.md says of them follows from their figures."""
+"""Pages show the tables of benchmarks/tables, and what is said of them follows from their figures."""
 
 import json
 import re
@@ -10,17 +10,27 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tables import FOLDER, PAGES, ROOT, filled
+from benchmarks.tables import FOLDER, PAGES, ROOT, filled, table
 from tests.benchmarks.figures import figures, is_shown, plain
 
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 RESULTS = (ROOT / "docs" / "results.md").read_text()
 
 
+def where(file: dict[str, Any]) -> tuple[str, str]:
+    return file.get("page", "docs/results.md"), file["section"]
+
+
+def sections(page: str) -> list[tuple[str, str]]:
+    found = re.split(r"^##+ (.*)\n", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of the page: what comes before its first table, commands included, and the sentences after it."""
 
+    page: str
     heading: str
     described: str
     said: str
@@ -31,7 +41,7 @@ class Part:
 
     @property
     def files(self) -> list[dict[str, Any]]:
-        return [file for file in FILES.values() if file["section"] == self.heading]
+        return [file for file in FILES.values() if where(file) == (self.page, self.heading)]
 
     @property
     def figures(self) -> list[tuple[int, str]]:
@@ -39,12 +49,15 @@ class Part:
 
 
 def parts() -> list[Part]:
-    found = re.split(r"^##+ (.*)\n", RESULTS, flags=re.MULTILINE)[1:]
-    halves = [re.split("<!-- table: .*-->", text, maxsplit=1) for text in found[1::2]]
-    return [
-        Part(heading, half[0] if half[1:] else "", plain(half[-1]))
-        for heading, half in zip(found[::2], halves, strict=True)
-    ]
+    """Return the parts that are held: all of the page of results, and those of others whose files say how."""
+    said = {where(file) for file in FILES.values() if "computed" in file}
+    found = []
+    for page in sorted({page for page, _ in said}):
+        for heading, text in sections(page):
+            before, *after = re.split("<!-- table: .*-->", text, maxsplit=1)
+            if page == "docs/results.md" or (page, heading) in said:
+                found.append(Part(page, heading, before if after else "", plain(after[0] if after else before)))
+    return found
 
 
 def named(value: Any) -> Any:
@@ -88,9 +101,15 @@ def test_tables_of_a_page_are_those_of_the_files(page: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_shown_where_it_says_beside_its_commands(name: str) -> None:
     for page in FILES[name]["columns"]:
-        assert f"<!-- table: {name} -->\n\n|" in (ROOT / page).read_text()
-    _, _, after = RESULTS.partition(f" {FILES[name]['section']}\n")
-    text = " ".join(re.split(r"^##+ ", after, maxsplit=1, flags=re.MULTILINE)[0].split())
+        text = (ROOT / page).read_text()
+        if "printed" in FILES[name]:
+            lines = [" ".join(line.split()).replace(", ", ",") for line in text.splitlines()]
+            head, _, *rows = table(name, page).replace(", ", ",").splitlines()
+            assert [row for row in (head, *rows) if " ".join(row.replace("|", " ").split()) not in lines] == []
+        else:
+            assert f"<!-- table: {name} -->\n\n|" in text
+    page, heading = where(FILES[name])
+    text = " ".join(dict(sections(page))[heading].split())
     assert [command for command in FILES[name]["commands"] if command not in text] == []
 
 
@@ -103,12 +122,8 @@ def test_every_table_of_results_is_of_a_file() -> None:
 @pytest.mark.parametrize("name", [name for name, file in FILES.items() if "derived" in file])
 def test_derived_values_follow_from_others(name: str) -> None:
     known = names([FILES[name]])
-    for path, way in FILES[name]["derived"].items():
-        first, _, second = path.partition(".")
-        values = {row: values.get(first) for row, values in FILES[name]["rows"].items()}
-        if second:
-            values = {row: value.get(second) for row, value in values.items()}
-        values = {row: value for row, value in values.items() if value is not None}
+    for key, way in FILES[name]["derived"].items():
+        values = {row: values[key] for row, values in FILES[name]["rows"].items() if key in values}
         assert values
         for row, value in values.items():
             assert is_shown(eval(way, {**known, **vars(known[row])}), str(value))
