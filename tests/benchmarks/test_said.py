@@ -10,7 +10,10 @@ from math import exp
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from benchmarks.text import BATCH, CONTEXT, WIDTH, decoder
+from benchmarks.workloads import wide
 from tests.benchmarks.figures import figures, is_shown, plain
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,13 @@ def last_loss(way: str) -> float:
     return float(found)
 
 
+def size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+DECODER = size(decoder(65))
+"""Of far-loss, with the 65 characters of its text."""
+
 CPU = [over_ddp("cpu", f"{model} {way}") for model in ("resnet20", "resnet56") for way in ("K=2", "S=2 ring")]
 MIXED = [over_ddp("slow-link", f"S=2 K=2, mixing every {n}, lag {lag}") for n in (1, 4, 16) for lag in (0, 1)]
 PIPELINES = [
@@ -73,6 +83,7 @@ FLOAT32 = spread("precision-loss", "K=2, last test loss")
 
 SAID: dict[str, dict[str, tuple[float, ...]]] = {
     "README.md": {
+        "(5.5 million parameters)": (size(wide()) / 1e6,),
         "37 times the samples of DDP": (over_ddp("slow-link", "K=4 pipeline"),),
         "3 to 27 times": (min(MIXED), max(MIXED)),
         "2.2 times as fast as PyTorch's best pipeline schedule": (
@@ -156,7 +167,9 @@ SAID: dict[str, dict[str, tuple[float, ...]]] = {
             ratio("far", "limited by links: m = 4 (K-1-k), samples/s", "limited by links: ideal, samples/s"),
         ),
         "(last loss 2.149 against 2.165)": (last_loss("DDP, float16 messages"), last_loss("mean gradient")),
-        "0.24 MB an update (0.48 where": (2 * 3 / 4 * 6.4 / 40, 3 * 6.4 / 40),
+        "a model of 6.4 MB": (4 * DECODER / 1e6,),
+        "0.24 MB an update (0.48 where": (2 * 3 / 4 * 4 * DECODER / 1e6 / 40, 3 * 4 * DECODER / 1e6 / 40),
+        "between two stages 1 MB": (2 * BATCH * CONTEXT * WIDTH * 4 / 1e6,),
         "(58 s, and 63 s": (to_loss("local SGD every 40"), to_loss("local SGD every 10")),
         "needed 539 updates against 245, so both take 112 s": (
             to_loss("K=4 pipedream, M = 8, m = 8,5,2,0", "updates"),
@@ -191,7 +204,7 @@ SAID: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 STATED: dict[str, dict[str, str]] = {
-    "README.md": {"(5.5 million parameters)": "the model of slow-link, as benchmarks/workloads.py makes it"},
+    "README.md": {},
     "docs/exchanges.md": {"20 ms and": "what far-loss is set to", "alpha 0.1,": "what the runs are set to"},
     "docs/performance.md": {
         "Eight devices of 20 + 40 ms": "what frontier is set to",
@@ -210,8 +223,6 @@ STATED: dict[str, dict[str, str]] = {
         "takes 0.3 s in all, before 5.5": "seen once, not kept",
         "Devices allow 60 ms": "what far is set to",
         "1 MiB x 1514/1448": "a batch of vectors, and TCP's headers in a frame of Ethernet",
-        "a model of 6.4 MB": "the decoder of far-loss, as benchmarks/text.py makes it",
-        "between two stages 1 MB": "what a batch of it sends",
         "by about 750 MB, all 90 (with jemalloc by 506)": "what the lines below print; seen once, not kept",
         "(40 MB)": "what server is set to",
         "about 7 ms to unpack a gradient and add it in one pass, 14 ms for": "seen once, not kept",
