@@ -9,9 +9,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from stalegrid.cli import main
+from stalegrid.stability import Late, Momentum, Recursion
 from stalegrid.timing.costs import CostTable
 
-PAGE = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "planning.md").read_text()
 
 
 def block(language: str, number: int = 0) -> str:
@@ -45,3 +47,15 @@ def test_the_plans_are_what_the_command_prints(tmp_path: Path, capsys: pytest.Ca
         for line in output.splitlines():
             if line.strip() and "..." not in line:
                 assert line.rstrip() in printed
+
+
+def limit(delay: int, momentum: float = 0) -> float:
+    return Recursion((Late(delay, 1.0),), steps=Momentum(momentum=momentum)).largest_rate()
+
+
+def test_rates_that_late_gradients_bear_are_those_of_the_recursion() -> None:
+    shares = ", ".join(f"{limit(delay):.2g}/a" for delay in (0, 1, 2, 4, 6))
+    assert f": {shares} at m = 0, 1, 2, 4, 6." in PAGE
+    assert f"takes a factor of {limit(0, 0.9) / limit(1, 0.9):.0f}." in PAGE
+    shares = ", ".join(f"{limit(delay):.3g}" for delay in (1, 2, 3, 4))
+    assert f"then {shares} for m = 1 to 4." in " ".join((DOCS / "theory.md").read_text().split())
