@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,6 +33,7 @@ COLOURS = ("#0072b2", "#007a5a", "#a8487f", "#c05000", "#5b4aa0", "#806000")
 
 def main() -> None:
     """Draw."""
+    matplotlib.rcParams["svg.hashsalt"] = "quality"  # the same names within the file each time
     draw().savefig(Path(sys.argv[1]), metadata={"Date": None})
 
 
@@ -41,8 +43,10 @@ def draw() -> Figure:
     found = kept()
     figure = Figure(figsize=(7.5, 4), layout="constrained", facecolor="white")
     axes = figure.add_subplot(xlabel="seconds", ylabel="test loss a character, nats", xscale="log")
-    ours = [way for way, (kind, *_) in WAYS.items() if kind == "grid"] + list(OWN)
-    shown = [(way, f"stalegrid: {way}", "-") for way in ours] + [(way, name, "--") for way, name in FOREIGN.items()]
+    axes.xaxis.set_major_formatter("{x:g}")
+    ours = {way: f"stalegrid: {way}" for way, (kind, *_) in (WAYS | OWN).items() if kind == "grid"}
+    shown = [(way, name, "-") for way, name in ours.items()] + [(way, name, "--") for way, name in FOREIGN.items()]
+    shown = [one for one in shown if f"{one[0]}, samples/s" in figures]
     for number, (way, name, style) in enumerate(shown):
         rate = figures[f"{way}, samples/s"]["median"]
         curves = chosen(found, LEARNED[way], range(SEEDS))

@@ -6,6 +6,7 @@ Does not know: how anything is trained, kept or shown.
 import math
 import shlex
 import statistics
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,9 +66,9 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """That of its folder."""
+        """That of its folder; another one where options are others, since a run goes on only as it began."""
         plain = "".join(c if c.isalnum() else "-" for c in self.way)
-        return f"{self.entry}/{self.scale}/{plain}-{self.seed}"
+        return f"{self.entry}/{self.scale}/{plain}-{self.seed}-{zlib.crc32(' '.join(self.options).encode()):08x}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -46,6 +47,7 @@ def write(docs: Path = DOCS, results: Path = RESULTS) -> None:
         docs: folder of the page.
         results: folder of what is kept.
     """
+    matplotlib.rcParams["svg.hashsalt"] = "gallery"  # the same names within a file each time
     (docs / "gallery.md").write_text(text(results))
     for entry in ENTRIES.values():
         for scale in _run(entry, results):
