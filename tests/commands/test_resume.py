@@ -15,7 +15,8 @@ import pytest
 
 from stalegrid.cli import main
 
-QUICK = ("train", "--stages", "2", "--groups", "2", "--checkpoint", "5", "--output.log_every", "5")
+# A cut by measured time may be another one the next time.
+QUICK = ("train", "--stages", "2", "--groups", "2", "--cuts", "5", "--checkpoint", "5", "--output.log_every", "5")
 RUN = (*QUICK, "--updates", "20", "--engine", "simulator")
 PATIENCE = 120.0
 Said = pytest.CaptureFixture[str]

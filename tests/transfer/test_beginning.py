@@ -39,7 +39,7 @@ def test_without_staleness_more_stages_and_then_fewer_are_the_undisturbed_run(
 def test_what_stages_share_and_what_no_state_dict_has_moves_too(tmp_path: Path) -> None:
     model = Shared()
     whole = train(tmp_path / "whole", model, stages=2)
-    three = train(tmp_path / "three", model, stages=3, resume=at(tmp_path / "whole", 4), reshape=True)
+    three = train(tmp_path / "three", model, stages=3, cuts=["b", "c"], resume=at(tmp_path / "whole", 4), reshape=True)
     assert three.summary["tied"] == {"a.weight": [0, 2]}
     one = train(tmp_path / "one", model, method="sgd", resume=at(tmp_path / "three", 6), reshape=True)
     check_equal(three.model, whole.model)
