@@ -46,7 +46,7 @@ class Diagnosis:
         self._fixed = fixed
         self._device = device
         self._batches = Losses(task, plan, fixed.batches, device)
-        self._singles = None if fixed.singles is None else Losses(task, plan, fixed.singles, device)
+        self._singles = None if fixed.singles is None else Losses(task, plan, fixed.singles, device, cut=False)
         self._optimizer = optimizer_of(task, self._batches, plan)
         self._sizes = [sum(p.numel() for p in part) for part in self._batches.trained]
         self._mixed = mixed_of(plan)

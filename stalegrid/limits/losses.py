@@ -63,15 +63,16 @@ class Losses:
         plan: of the run.
         sample: the batches.
         device: that they are computed on.
+        cut: whether they are forwarded through the stages, which take batches of the sizes that the model was cut for.
     """
 
-    def __init__(self, task: Task, plan: Plan, sample: Sample, device: torch.device) -> None:
+    def __init__(self, task: Task, plan: Plan, sample: Sample, device: torch.device, *, cut: bool = True) -> None:
         own = task.fresh()
         model = whole_model(task, plan.training).to(device)
-        self._stages = plan.partition.stages(model)
+        self._stages = plan.partition.stages(model) if cut else [model]
         self._loss = own.loss.to(device) if isinstance(own.loss, nn.Module) else own.loss
         self._device, self._seed = device, plan.training.seed
-        self._form = sample.form if plan.partition.form is None else plan.partition.form
+        self._form = plan.partition.form if cut and plan.partition.form is not None else sample.form
         self._batches = [
             (mapped(self._moved, inputs), mapped(self._moved, targets)) for inputs, targets in sample.batches
         ]
