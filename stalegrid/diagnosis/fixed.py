@@ -27,14 +27,16 @@ class Fixed:
     """What a run is diagnosed on.
 
     Args:
-        batches: the function F of the theory is the mean of their losses; number b is of group b mod S.
+        batches: micro-batches, of which the function F of the theory is the mean loss; number b is of group b mod S.
         singles: samples one by one, likewise; None where a sample by itself has no gradient.
+        parts: M, micro-batches of a batch.
         sizes: samples of the batches of each group.
         why: why there are no single samples.
     """
 
     batches: Sample
     singles: Sample | None
+    parts: int
     sizes: tuple[int, ...]
     why: str = ""
 
@@ -48,16 +50,17 @@ def read_fixed(task: Task, plan: Plan, batches: int = BATCHES, samples: int = SA
         batches: of all groups together, unless that is less than two of each, or more than an epoch has.
         samples: of all groups together, likewise.
     """
-    groups, training = plan.grid.groups, plan.training
+    groups, parts, training = plan.grid.groups, plan.schedule.micro_batches, plan.training
     sizes = training.sizes(groups)
     each = min(max(2, -(-batches // groups)), plan.updates_per_epoch)
     # The incomplete last batch of an epoch is left out: all batches of a group are of one size.
     whole = replace(training, drop_last=True)
-    read = read_sample(task, whole, groups, 1, each * groups)
+    read = read_sample(task, whole, groups, parts, each * parts * groups)
     if why := _together(task.model, sums=plan.sums):
-        return Fixed(read, None, sizes, why)
+        return Fixed(read, None, parts, sizes, why)
     alone = min(max(2, -(-samples // groups)), plan.updates_per_epoch * min(sizes))
-    return Fixed(read, read_sample(task, replace(whole, batch_size=1), groups, 1, alone * groups), sizes)
+    singles = read_sample(task, replace(whole, batch_size=1), groups, 1, alone * groups)
+    return Fixed(read, singles, parts, sizes)
 
 
 def _together(model: nn.Module, *, sums: bool) -> str:

@@ -15,6 +15,7 @@ All of it is of each group's own batches, and averaged over groups.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from stalegrid.diagnosis.fixed import Fixed
@@ -51,12 +52,12 @@ def noise_of(batches: Losses, singles: Losses | None, fixed: Fixed, sizes: list[
         sizes: elements that each stage trains.
     """
     groups = len(fixed.sizes)
-    each = _spreads(batches, groups, sizes)
+    each = _spreads(batches, groups, fixed.parts, sizes)
     gradient = sum((spread.mean for spread in each[1:]), each[0].mean) / groups
     measured = _mean([spread.variances() for spread in each])
     if singles is None:
         return Noise(gradient, measured, None, None, None)
-    found = [spread.variances() for spread in _spreads(singles, groups, sizes)]
+    found = [spread.variances() for spread in _spreads(singles, groups, 1, sizes)]
     own = [variances for variances in found if variances is not None]
     if len(own) < groups:
         return Noise(gradient, measured, None, None, None)
@@ -65,11 +66,13 @@ def noise_of(batches: Losses, singles: Losses | None, fixed: Fixed, sizes: list[
     return Noise(gradient, measured, _mean(own), _mean(by_batch), bound)
 
 
-def _spreads(losses: Losses, groups: int, sizes: list[int]) -> list[Spread]:
-    """Return how much the gradients of each group differ."""
+def _spreads(losses: Losses, groups: int, parts: int, sizes: list[int]) -> list[Spread]:
+    """Return how much the gradients of each group differ, each of which is the mean of so many in turn."""
     found = [Spread(sizes) for _ in range(groups)]
-    for number in range(len(losses)):
-        found[number % groups].add(losses.gradient(number))
+    for first in range(0, len(losses), parts * groups):
+        for group, spread in enumerate(found):
+            numbers = range(first + group, first + parts * groups, groups)
+            spread.add(torch.stack([losses.gradient(number).double() for number in numbers]).mean(0))
     return found
 
 

@@ -30,4 +30,4 @@ def line_of(record: Record) -> str:
 def _bounded(name: str, value: float | None, bound: float | None) -> list[str]:
     if value is None:
         return []
-    return [f"{name} {value:.3g}" + ("" if bound is None else f" of at most {bound:.3g}")]
+    return [f"{name} {value:.3g}" + ("" if bound is None else f" (bound {bound:.3g})")]

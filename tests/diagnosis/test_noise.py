@@ -31,7 +31,7 @@ class Given:
 def found(batches: Tensor, singles: Tensor | None, *sizes: int) -> Noise:
     given = [None if x is None else cast(Losses, Given(x)) for x in (batches, singles)]
     assert given[0] is not None
-    return noise_of(given[0], given[1], Fixed(cast(Any, None), None, sizes), SIZES)
+    return noise_of(given[0], given[1], Fixed(cast(Any, None), None, 1, sizes), SIZES)
 
 
 def test_over_all_ways_to_deal_an_epoch_the_variance_of_batches_is_what_samples_predict() -> None:
