@@ -15,6 +15,7 @@ THEOREM, EQUAL, ESTIMATE, MEASURED, OPEN = "theorem", "equal on average", "estim
 Row = tuple[str, str, float | None, float | None, str, str]
 """Quantity, stage, what was measured, what it is held against, what that is worth, and why there is none."""
 
+_RATE = "rate: largest stable one"
 _OTHERS = "with this view, or micro-batches, updates use other gradients"
 
 
@@ -26,7 +27,7 @@ def table(record: Record) -> Table:
     """
     shown = plain("quantity", "stage", "measured", "held against", "", "standing", "")
     for name, stage, measured, against, standing, why in rows(record):
-        sign = "" if against is None else "=" if standing == EQUAL else "<=" if (measured or 0) <= against else "above"
+        sign = "" if against is None else "~" if standing == EQUAL else "<=" if (measured or 0) <= against else "above"
         shown.add_row(name, stage, _number(measured), _number(against), sign, standing, why)
     return shown
 
@@ -42,7 +43,9 @@ def rows(record: Record) -> Iterator[Row]:
     if record["consensus"] is not None:
         yield from _consensus(record["consensus"])
     for k, stage in enumerate(record["stages"]):
-        yield "rate: largest stable one", str(k), record["rate"], stage["rate_limit"], ESTIMATE, stage["why"]
+        yield _RATE, str(k), record["rate"], stage["rate_limit"], ESTIMATE, stage["why"]
+    if len(record["stages"]) > 1:
+        yield _RATE, "all", record["rate"], record["rate_limit"], ESTIMATE, ""
 
 
 def _noise(record: Record) -> Iterator[Row]:
