@@ -30,9 +30,9 @@ class Look(NamedTuple):
         vector, counters, rate = message.tensors
         return cls(vector, counters, float(rate))
 
-    def on(self, device: torch.device) -> "Look":
-        """Return it on a device."""
-        return Look(self.vector.to(device), self.counters.to(device), self.rate)
+    def kept(self, device: torch.device) -> "Look":
+        """Return a copy of it on a device, for longer than a message is there."""
+        return Look(self.vector.to(device, copy=True), self.counters.to(device, copy=True), self.rate)
 
 
 class Diagnosing(Protocol):

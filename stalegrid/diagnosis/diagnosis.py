@@ -79,7 +79,7 @@ class Diagnosis:
         Raises:
             NonFiniteLoss: the gradient of the mean model is not finite.
         """
-        self._shown.take(version, {unit: look.on(self._device) for unit, look in looks.items()})
+        self._shown.take(version, {unit: look.kept(self._device) for unit, look in looks.items()})
         if not self._looks.diagnosed(version):
             return None
         found = self._measured(version)

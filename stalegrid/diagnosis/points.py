@@ -93,6 +93,6 @@ def mean_point(plan: Plan, groups: Sequence[Sequence[Look]]) -> Point:
 
 
 def trained(plan: Plan, looks: Sequence[Look]) -> Tensor:
-    """Return what a group trains as one vector in double precision, shape (n,)."""
+    """Return what a group trains as one vector in double precision, in main memory, shape (n,)."""
     parts = (look.vector[: read.trained] for look, read in zip(looks, plan.stages, strict=True))
-    return torch.cat([part.double() for part in parts])
+    return torch.cat([part.double().cpu() for part in parts])
