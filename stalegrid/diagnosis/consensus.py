@@ -19,7 +19,6 @@ nobody apart.  Nothing is said of gradients, so any optimizer, staleness, view a
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +81,6 @@ def weights_in_mean(plan: Plan) -> Tensor:
     """Return what groups weigh in their mean, as shares of 1, shape (S,)."""
     weights = torch.tensor(list(plan.turns.weights.values()), dtype=torch.float64)
     return weights / weights.sum()
-
-
-def stacked(groups: Sequence[Tensor]) -> Tensor:
-    """Return the weights of all groups as rows."""
-    return torch.stack(list(groups))
 
 
 def mixed_of(plan: Plan) -> Mixed | Unknown:

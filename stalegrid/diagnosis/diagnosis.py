@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stalegrid.agents import Look
-from stalegrid.diagnosis.consensus import Mixed, distance, mixed_of, stacked, weights_in_mean
+from stalegrid.diagnosis.consensus import Mixed, distance, mixed_of, weights_in_mean
 from stalegrid.diagnosis.fixed import Fixed
 from stalegrid.diagnosis.noise import Noise, noise_of
 from stalegrid.diagnosis.points import Shown, mean_point, point_of, trained
@@ -159,14 +159,14 @@ class Diagnosis:
 
     def _consensus(self, version: int, groups: Sequence[Sequence[Look]]) -> Record:
         plan, mixed = self._plan, self._mixed
-        now = stacked([trained(plan, own) for own in groups])
+        now = torch.stack([trained(plan, own) for own in groups])
         found: dict[str, Any] = {"distance": distance(now, weights_in_mean(plan))}
         found |= {**dict.fromkeys(("added", "after_update", "bound")), "every_update": self._looks.every == 1}
         if not isinstance(mixed, Mixed):
             return found | {"why": mixed.why}
         before = self._shown.groups([version - 1] * plan.grid.stages)
         # Groups begin alike, and weights that are alike take nobody apart, whichever they are.
-        then = torch.zeros_like(now) if before is None else stacked([trained(plan, own) for own in before])
+        then = torch.zeros_like(now) if before is None else torch.stack([trained(plan, own) for own in before])
         added = mixed.added(then, now, version)
         self._added = max(self._added, added)
         bounds = {"after_update": mixed.after_update(then, added, version), "bound": mixed.at_most(self._added)}
