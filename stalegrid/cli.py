@@ -109,8 +109,8 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
 
 def _named(arguments: Sequence[str]) -> list[str]:
     """Let people write compare RUN.yaml: the parser wants --config RUN.yaml."""
-    if len(arguments) > 1 and arguments[0] == "compare" and not arguments[1].startswith("-"):
-        return ["compare", "--config", *arguments[1:]]
+    if len(arguments) > 1 and arguments[0] in ("compare", "diagnose") and not arguments[1].startswith("-"):
+        return [arguments[0], "--config", *arguments[1:]]
     return list(arguments)
 
 

@@ -38,6 +38,7 @@ SHORT = {
     "costs": "devices.costs",
     "out": "output.folder",
     "evaluation": "output.evaluation",
+    "diagnose": "output.diagnose",
     "lr": "optimizer.lr",
 }
 """The options that have a short name, in Python, in YAML and on the command line."""

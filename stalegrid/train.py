@@ -85,6 +85,7 @@ def train(
     costs: Path | str | None = None,
     out: Path | str | None = None,
     evaluation: Literal["auto", "whole", "pipeline"] | None = None,
+    diagnose: int | None = None,
     grid: GridSettings | None = None,
     codec: CodecSettings | None = None,
     servers: int | ServerSettings | None = None,
@@ -154,6 +155,7 @@ def train(
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
         evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
+        diagnose: updates between two versions of which is measured what the theory speaks of; likewise.
         grid: the units, and where the model is cut.
         codec: how messages are made smaller.
         servers: how many parameter servers, or all that is said of them.

@@ -214,6 +214,7 @@ class Recorder:
     plan: Plan
     records: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    diagnoses: list[dict[str, Any]] = field(default_factory=list)
     values: list[Values] = field(default_factory=list)
     means: list[dict[str, Tensor]] = field(default_factory=list)
 
@@ -223,6 +224,9 @@ class Recorder:
     def evaluation(self, record: dict[str, Any], model: nn.Module) -> None:
         self.evaluations.append(record)
         self.means.append({n: t.clone() for n, t in model.state_dict().items()})
+
+    def diagnosis(self, record: dict[str, Any]) -> None:
+        self.diagnoses.append(record)
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         self.values.append(

@@ -18,6 +18,7 @@ from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.coded import Coded
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.listener import Listener
+from stalegrid.agents.looks import Diagnosing
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.sent import Sent
@@ -31,6 +32,9 @@ from stalegrid.programs import OBSERVER, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import Ledger, Site, Stage, kind_of_stage, makers, options_of
 
+Diagnoses = Callable[[torch.device], Diagnosing]
+"""Makes who diagnoses a run."""
+
 
 def build_agents(
     task: Task,
@@ -41,6 +45,7 @@ def build_agents(
     readers: Readers | None = None,
     begins: Beginning = Beginning(),  # noqa: B008 - it has no state
     save: SavePart = lambda version, stage, saved, tensors: None,
+    diagnoses: Diagnoses | None = None,
 ) -> dict[Unit, Agent]:
     """Build some agents of a run.
 
@@ -53,6 +58,7 @@ def build_agents(
         readers: what is asked of processes that read samples ahead for the agents; None if there shall be none.
         begins: what units begin with beside the task's model.
         save: writes what a stage has of the model, where stages measure it; it is dropped if left out.
+        diagnoses: makes who diagnoses the run on a device; None where nobody does.
 
     Returns:
         The agents by unit, in the same order.
@@ -61,7 +67,7 @@ def build_agents(
     with drawing(device, plan.training.seed, "build"):
         if isinstance(plan, ServedPlan):
             return build_served(task, plan, tuple(units), device, sink, readers)
-        return _build_grid(task, plan, tuple(units), device, sink, readers, begins, save)
+        return _build_grid(task, plan, tuple(units), device, sink, readers, begins, save, diagnoses)
 
 
 def _build_grid(
@@ -73,6 +79,7 @@ def _build_grid(
     readers: Readers | None,
     begins: Beginning,
     save: SavePart,
+    diagnoses: Diagnoses | None,
 ) -> dict[Unit, Agent]:
     model = cast_model(task, plan.training)
     staged = plan.staged
@@ -105,7 +112,8 @@ def _build_grid(
             mean = renew if len(plan.turns.members) > 1 else None
             reported, weights = _weighed(plan)
             told = metrics, plan.epochs, sink, sent, mean, precision_of(plan.training), weights, plan.apart
-            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told)
+            diagnosing = None if diagnoses is None else diagnoses(device)
+            return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, diagnosing)
         stage = stages[unit.stage]
         pair = measurers.pair(stage, unit.stage) if measurers is not None and measurers.measures(unit) else None
         module = task.filled(stage, model).to(device) if pair is None else pair.training

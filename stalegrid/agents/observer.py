@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from stalegrid.agents.apart import Apart
 from stalegrid.agents.evaluation import Evaluation, TestSet, measured
+from stalegrid.agents.looks import Diagnosing, Look
 from stalegrid.agents.replicas import Unlike, counted, mean, squares, unlike
 from stalegrid.agents.sent import Sent
 from stalegrid.agents.watching import Watching
 from stalegrid.objects import LossFunction, Memory, State, by_every_name, call, mapped, spread
 from stalegrid.observe import JS_DISTANCE, Metrics, Record, Sink
-from stalegrid.programs import Message, Unit
+from stalegrid.programs import Action, Kind, Message, Unit
 from stalegrid.stages import Precision, StageLayout
 
 
@@ -40,6 +41,7 @@ class Observer(Watching):
         precision: what model and loss compute in, as they do in training; metrics do not.
         weights: of the replicas of a part in their mean, in the order of their owners; alike if left out.
         apart: whether it is measured how far replicas are apart in what they predict.
+        diagnosing: makes diagnoses of what units show; None where they show nothing.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Observer(Watching):
         precision: Precision = Precision(),  # noqa: B008 - it has no state
         weights: Sequence[float] | None = None,
         apart: bool = False,
+        diagnosing: Diagnosing | None = None,
     ) -> None:
         super().__init__(summarise, epochs, sink, sent)
         self._weights = [1.0] * len(owners[0]) if weights is None else weights
@@ -70,8 +73,20 @@ class Observer(Watching):
         self._averaged = averaged
         self._precision = precision
         self._apart = Apart(self._model, owners, layouts, self._weights) if apart else None
+        self._diagnosing = diagnosing
         self._record: Record = {}
         self._unlike = Unlike()
+
+    def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
+        """Execute one action; see :class:`stalegrid.agents.Agent`."""
+        if action.kind is not Kind.DIAGNOSE:
+            return super().step(action, inbox)
+        assert self._diagnosing is not None
+        version = action.index
+        found = self._diagnosing.step(version, {m.tag.edge.source: Look.of(m) for m in inbox})
+        if found is not None:
+            self._sink.diagnosis({"version": version, "epoch": self._epochs(version), **found})
+        return []
 
     def remember(self) -> None:
         """Look at the objects of the observer; see :class:`stalegrid.agents.Agent`."""
@@ -85,6 +100,7 @@ class Observer(Watching):
             "sink": self._sink.state_dict(),
             "sent": self._sent.state_dict(),
             "objects": self._objects.state_dict(),
+            "diagnosing": None if self._diagnosing is None else self._diagnosing.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -93,6 +109,8 @@ class Observer(Watching):
         self._sink.load_state_dict(state["sink"])
         self._sent.load_state_dict(state["sent"])
         self._objects.load_state_dict(state["objects"])
+        if self._diagnosing is not None and state["diagnosing"] is not None:
+            self._diagnosing.load_state_dict(state["diagnosing"])
 
     @torch.no_grad()
     def _collect(self, version: int, inbox: Sequence[Message]) -> None:

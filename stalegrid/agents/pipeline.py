@@ -34,7 +34,7 @@ from stalegrid.objects import (
 )
 from stalegrid.observe import Loss, Tally, count_correct
 from stalegrid.partition import Otherwise, unforeseen
-from stalegrid.programs import Action, Kind, Message, Tag, Unit
+from stalegrid.programs import LOOK, Action, Kind, Message, Tag, Unit
 from stalegrid.stages import (
     Correction,
     Gradients,
@@ -190,7 +190,7 @@ class PipelineUnit:
             case Kind.REPORT:
                 made = (self._report(),)
             case Kind.SNAPSHOT:
-                made = self._snapshot()
+                made = self._snapshot(looked=any(tag.edge.name == LOOK for tag in action.sends))
             case Kind.COLLECT | Kind.EVALUATE:
                 return self._measure(action, inbox)
             case Kind.HEED:
@@ -457,9 +457,10 @@ class PipelineUnit:
             return report
         return torch.cat([report, torch.tensor(exchange.told(), dtype=report.dtype)])
 
-    def _snapshot(self) -> Tensors:
+    def _snapshot(self, *, looked: bool) -> Tensors:
         self._check()
-        return self.stage.weights.flat.clone(), self.stage.weights.counted()
+        made = self.stage.weights.flat.clone(), self.stage.weights.counted()
+        return (*made, torch.tensor([self._lr], dtype=torch.float64)) if looked else made
 
 
 def without_batches(state: State) -> State:

@@ -5,6 +5,7 @@ Does not know: how anything is done.
 
 from stalegrid.commands import (
     compare,
+    diagnose,
     doctor,
     export,
     join,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "profile": profile,
     "plan": plan,
     "limits": limits,
+    "diagnose": diagnose,
     "report": report,
     "table": table,
     "methods": methods,

@@ -6,18 +6,53 @@ Batches, random numbers and modes are those of training, but for casts to a lowe
 parameters' own type.  Attention is computed by torch's plain kernel, since the fused ones have no second derivative.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from stalegrid.data import TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.limits.curvature import Product, by_differences, second_derivative
-from stalegrid.objects import Tensors, call, losses, mapped, spread
+from stalegrid.objects import Form, Tensors, by_every_name, call, losses, mapped, spread
 from stalegrid.plans import Plan, Task, make_batches, whole_model
 from stalegrid.seeds import drawing, generator
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some batches of the training data.
+
+    Args:
+        form: of the arguments of the model.
+        batches: inputs and targets of each.
+    """
+
+    form: Form
+    batches: tuple[tuple[Tensors, Any], ...]
+
+
+def read_sample(task: Task, training: TrainingSettings, groups: int, micro_batches: int, count: int) -> Sample:
+    """Read the first batches of a run in the order in which they are trained on, group by group: so streams are read.
+
+    Args:
+        task: whose data.
+        training: says which samples a batch has.
+        groups: S.
+        micro_batches: M.
+        count: batches; number b is of group b mod S.
+
+    Raises:
+        ConfigError: there is to be none.
+    """
+    if count < 1:
+        raise ConfigError(f"curvature is measured on at least one batch (batches: {count})")
+    batches = make_batches(task, training, groups, micro_batches)
+    places = [(b % groups, b // groups) for b in range(count)]
+    return Sample(batches.form, tuple((batches.inputs(*at), batches.targets(*at)) for at in places))
 
 
 class Losses:
@@ -26,33 +61,41 @@ class Losses:
     Args:
         task: what is trained; left as it is.
         plan: of the run.
-        count: batches.
+        sample: the batches.
         device: that they are computed on.
-
-    Raises:
-        ConfigError: there is to be none.
+        cut: whether they are forwarded through the stages, which take batches of the sizes that the model was cut for.
     """
 
-    def __init__(self, task: Task, plan: Plan, count: int, device: torch.device) -> None:
-        if count < 1:
-            raise ConfigError(f"curvature is measured on at least one batch (batches: {count})")
+    def __init__(self, task: Task, plan: Plan, sample: Sample, device: torch.device, *, cut: bool = True) -> None:
         own = task.fresh()
         model = whole_model(task, plan.training).to(device)
-        self._stages = plan.partition.stages(model)
+        self._stages = plan.partition.stages(model) if cut else [model]
         self._loss = own.loss.to(device) if isinstance(own.loss, nn.Module) else own.loss
         self._device, self._seed = device, plan.training.seed
-        batches = make_batches(task, plan.training, plan.grid.groups, plan.schedule.micro_batches)
-        self._form = batches.form if plan.partition.form is None else plan.partition.form
-        groups = plan.grid.groups
-        # In the order in which they are trained on, group by group: streams are read so.
+        self._form = plan.partition.form if cut and plan.partition.form is not None else sample.form
         self._batches = [
-            tuple(mapped(self._moved, of(b % groups, b // groups)) for of in (batches.inputs, batches.targets))
-            for b in range(count)
+            (mapped(self._moved, inputs), mapped(self._moved, targets)) for inputs, targets in sample.batches
         ]
+        self._state = by_every_name(model)
         named = dict(model.named_parameters(remove_duplicate=False))
         self.trained: list[list[nn.Parameter]] = [
             [named[entry.name] for entry in read.entries if entry.offset < read.trained] for read in plan.stages
         ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def at(self, values: Mapping[str, Tensor]) -> None:
+        """Take other parameters and buffers, by name."""
+        with torch.no_grad():
+            for name, value in values.items():
+                self._state[name].copy_(value)
+
+    def gradient(self, batch: int) -> Tensor:
+        """Return the gradient of the loss of a batch by all that is trained, stage after stage, shape (n,)."""
+        parameters = [p for part in self.trained for p in part]
+        made = torch.autograd.grad(self._drawn(batch, self._whole(batch))(), parameters, materialize_grads=True)
+        return torch.cat([g.flatten() for g in made])
 
     def hessian(self, parameters: Sequence[Tensor], stage: int | None = None) -> Product:
         """Return the Hessian of the mean loss by some parameters.

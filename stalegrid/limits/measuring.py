@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from stalegrid.limits.curvature import Top, largest
 from stalegrid.limits.delays import SPLIT, TAKEN_LATE, delays, known, renewed
-from stalegrid.limits.losses import Losses
+from stalegrid.limits.losses import Losses, read_sample
 from stalegrid.limits.rules import MOST, Unknown, decay_along, fits, rounds_of, scale_of, steps_of
 from stalegrid.plans import Plan, Task
 from stalegrid.stability import Late, Recursion, Rounds, left_by_mixing, rate_of_groups
@@ -91,21 +91,35 @@ def measure_limits(
     Raises:
         ConfigError: curvature cannot be measured.
     """
-    losses = Losses(task, plan, batches, device)
+    sample = read_sample(task, plan.training, plan.grid.groups, plan.schedule.micro_batches, batches)
+    losses = Losses(task, plan, sample, device)
+    optimizer = optimizer_of(task, losses, plan)
+    return limits_at(plan, losses, optimizer, _peak(task, optimizer, plan.updates), products)
+
+
+def limits_at(plan: Plan, losses: Losses, optimizer: Optimizer, peak: float, products: int = PRODUCTS) -> Limits:
+    """Say which rates a run bears by the curvature of a loss where it is now; see :func:`measure_limits`.
+
+    Args:
+        plan: how.
+        losses: of which, at the weights that they have.
+        optimizer: of all stages at once, for the parameters of these.
+        peak: a rate that is held against them.
+        products: with the Hessian, at most, for every stage.
+    """
     rounds = rounds_of(plan)
-    optimizer = _optimizer(task, losses.trained, plan)
     measured = _Measured(plan, losses, optimizer, rounds, products)
     each = [measured.stage(k) for k in range(plan.grid.stages)]
     if sum(map(bool, losses.trained)) > 1:
         each.append(measured.together())
     left = left_by_mixing(rounds) if isinstance(rounds, Rounds) and fits(rounds, 0) else None
-    return Limits(tuple(each), left, _peak(task, optimizer, plan.updates))
+    return Limits(tuple(each), left, peak)
 
 
-def _optimizer(task: Task, trained: Sequence[Sequence[nn.Parameter]], plan: Plan) -> Optimizer:
-    """Return the optimizer of all stages at once."""
+def optimizer_of(task: Task, losses: Losses, plan: Plan) -> Optimizer:
+    """Return the optimizer of all stages at once, for the parameters of a loss."""
     names = [entry.name for read in plan.stages for entry in read.entries if entry.offset < read.trained]
-    parameters = (p for part in trained for p in part)
+    parameters = (p for part in losses.trained for p in part)
     return task.fresh().optimizer_of(zip(names, parameters, strict=True))
 
 

@@ -7,6 +7,7 @@ from stalegrid.observe.averaging import WeightAverage
 from stalegrid.observe.best import Best
 from stalegrid.observe.callbacks import Callback, Stop, find_callbacks, own_callbacks, own_copies
 from stalegrid.observe.console import cursor_kept
+from stalegrid.observe.diagnosed import DIAGNOSIS
 from stalegrid.observe.displays import in_notebook
 from stalegrid.observe.divergence import JS_DISTANCE, Divergence, class_scores
 from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
@@ -49,6 +50,7 @@ __all__ = [
     "BEST",
     "BYTES_SENT",
     "CONFIG",
+    "DIAGNOSIS",
     "INDEX",
     "JS_DISTANCE",
     "METRICS",

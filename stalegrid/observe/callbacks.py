@@ -157,6 +157,9 @@ class Calling:
                 callback, record["version"], lambda own: own.on_evaluation(copy.deepcopy(record), copied(model).eval())
             )
 
+    def diagnosis(self, record: Record) -> None:
+        """Tell nobody: loggers are given it."""
+
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Tell nobody."""
 

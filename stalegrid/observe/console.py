@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stalegrid.errors import OutputError
 from stalegrid.objects import State
+from stalegrid.observe.diagnosed import line_of
 from stalegrid.observe.displays import Display
 from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
@@ -69,6 +70,10 @@ class ConsoleSink:
         sent = record.get(BYTES_SENT, {}).get(TOTAL)
         parts += [f"sent {sent / 1e6:.4g} MB"] if sent else []
         self._display.say("  ".join(parts))
+
+    def diagnosis(self, record: Record) -> None:
+        """Show a diagnosis on a line that stays."""
+        self._display.say(line_of(record))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Show nothing."""

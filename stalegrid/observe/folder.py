@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stalegrid.objects import State
 from stalegrid.observe.best import Best
+from stalegrid.observe.diagnosed import DIAGNOSIS
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
 from stalegrid.observe.numbers import Numbers
@@ -81,6 +82,7 @@ class Folder:
         self._staleness = Staleness(limit)
         self._numbers = Numbers()
         self._last: Record = {}
+        self._diagnosis: Record = {}
         self._lost: list[int] = []
         self.summary: Record = {}
         self.stopped: Callable[[], Record] = dict
@@ -121,6 +123,7 @@ class Folder:
             "updates": record["version"],
             **self._staleness.record(),
             **self._numbers.record(),
+            **self._diagnosis,
         }
         if stopped := self.stopped():
             summary["stopped"] = stopped
@@ -130,6 +133,11 @@ class Folder:
         summary.setdefault("test_loss", None)
         self.summary = summary
         write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
+
+    def diagnosis(self, record: Record) -> None:
+        """Append a line to the metrics; the summary has the last one."""
+        self._diagnosis = {DIAGNOSIS: record}
+        self._log({"kind": DIAGNOSIS, **record, "seconds": time.perf_counter() - self._start})
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Write every unit's vector, if asked to."""
@@ -151,6 +159,9 @@ class Folder:
         for record in self._metrics.cut(state["metrics"]):
             if record["kind"] == "train":
                 self._note(record)
+            elif record["kind"] == DIAGNOSIS:
+                own = {name: value for name, value in record.items() if name not in ("kind", "seconds")}
+                self._diagnosis = {DIAGNOSIS: own}
             elif self._best is not None:
                 self._best.takes(record)
 

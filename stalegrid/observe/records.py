@@ -307,6 +307,9 @@ class Sink(Protocol):
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Take the measured mean model at a version."""
 
+    def diagnosis(self, record: Record) -> None:
+        """Take what was measured of the theory at a version."""
+
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Take the parameters and running statistics of every unit at the version that is evaluated next."""
 
@@ -333,6 +336,9 @@ class Nowhere:
         """Drop it."""
 
     def evaluation(self, record: object, model: object) -> None:
+        """Drop it."""
+
+    def diagnosis(self, record: object) -> None:
         """Drop it."""
 
     def units(self, vectors: object) -> None:

@@ -3,6 +3,7 @@
 Does not know: loggers.
 """
 
+from stalegrid.observe.diagnosed import DIAGNOSIS
 from stalegrid.observe.divergence import JS_DISTANCE
 from stalegrid.observe.metrics import PREFIX
 from stalegrid.observe.numbers import TOLD
@@ -21,7 +22,8 @@ def scalars(record: Record) -> dict[str, float]:
     Args:
         record: as a line of ``metrics.jsonl``.
     """
-    found = _of_report(record) if record["kind"] == "train" else _of_evaluation(record)
+    of = {"train": _of_report, DIAGNOSIS: _of_diagnosis}.get(record["kind"], _of_evaluation)
+    found = of(record)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -37,3 +39,12 @@ def _of_report(record: Record) -> dict[str, float | None]:
 def _of_evaluation(record: Record) -> dict[str, float | None]:
     names = (*(name for name in record if name.startswith(PREFIX)), "consensus_distance", JS_DISTANCE)
     return {f"test/{name}": record.get(name) for name in names}
+
+
+def _of_diagnosis(record: Record) -> dict[str, float | None]:
+    found = {name: record[name] for name in ("gradient_square", "gradient_square_average", "rate_limit")}
+    parts = [(name, record[name] or {}) for name in ("noise", "consensus")]
+    parts += [(f"stage {k}", stage) for k, stage in enumerate(record["stages"])]
+    for part, numbers in parts:
+        found |= {f"{part}/{what}": value for what, value in numbers.items() if not isinstance(value, str)}
+    return {f"{DIAGNOSIS}/{name}": value for name, value in found.items()}

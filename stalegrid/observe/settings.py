@@ -33,6 +33,9 @@ class OutputSettings(Group):
         callbacks: called with what is told; PACKAGE.MODULE:NAME of your own, or of a class or function that makes one.
         limits: measure before the start which learning rates every stage bears, and warn where the schedule goes above;
             takes as long as some hundred backwards (stalegrid limits shows all of it).
+        diagnose: updates between two versions of which is measured what the theory speaks of: the gradient of the mean
+            model, noise of gradients, staleness error and consensus distance, beside their bounds, and stability
+            limits; 0 for none; each takes as long as some hundred backwards or more.
         trace: record what every unit did when; written to trace.json, for ui.perfetto.dev; a run that goes on from
             version N writes trace-from-N.json.
     """
@@ -49,4 +52,5 @@ class OutputSettings(Group):
     loggers: list[str] | None = None
     callbacks: list[str] = field(default_factory=list)
     limits: bool = False
+    diagnose: int = 0
     trace: bool = False

@@ -33,6 +33,10 @@ class Dated:
         """Pass it on with its date."""
         self._sink.evaluation({**record, VIRTUAL: self._seconds()}, model)
 
+    def diagnosis(self, record: Record) -> None:
+        """Pass it on with its date."""
+        self._sink.diagnosis({**record, VIRTUAL: self._seconds()})
+
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Pass it on."""
         self._sink.units(vectors)
@@ -80,6 +84,10 @@ class Dispensable:
     def evaluation(self, record: Record, model: nn.Module) -> None:
         """Pass it on."""
         self._try(lambda: self._sink.evaluation(record, model))
+
+    def diagnosis(self, record: Record) -> None:
+        """Pass it on."""
+        self._try(lambda: self._sink.diagnosis(record))
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Pass it on."""
@@ -131,6 +139,11 @@ class Several:
         """Pass it on."""
         for sink in self._sinks:
             sink.evaluation(record, model)
+
+    def diagnosis(self, record: Record) -> None:
+        """Pass it on."""
+        for sink in self._sinks:
+            sink.diagnosis(record)
 
     def units(self, vectors: Mapping[Unit, Tensor]) -> None:
         """Pass it on."""

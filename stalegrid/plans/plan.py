@@ -44,6 +44,7 @@ from stalegrid.plans.choices import (
 from stalegrid.plans.coded import WITHIN, check_codecs, floating
 from stalegrid.plans.compiling import check_compiling
 from stalegrid.plans.devices import Devices, cutting, settle_devices
+from stalegrid.plans.diagnosed import looks_of
 from stalegrid.plans.exchanged import Exchanged
 from stalegrid.plans.material import (
     cast_model,
@@ -76,6 +77,7 @@ from stalegrid.programs import (
     ASKED,
     GRADIENT,
     LENT,
+    LOOK,
     MEAN,
     MEASURED,
     REPLICA,
@@ -451,9 +453,10 @@ class Plan:
                 return measurement(len(self.staged.metrics))
             case name if name == LENT:
                 return tuple(_spec(one.name, read) for one in self._through.along(edge))
-            case name if name in ("snapshot", REPLICA):
+            case name if name in ("snapshot", REPLICA, LOOK):
                 counters = sum(math.prod(shape) for _, shape in read.counters)
-                return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
+                shown = flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
+                return shown + flat_layout(1, torch.float64) if name == LOOK else shown  # the rate beside it
             case name if name == WEIGHTS:
                 return self._tied(edge)
             case name if name == GRADIENT:
@@ -596,6 +599,9 @@ def make_plan(
     trainable = tuple(sum(p.numel() for p in w.trainable()) for w in weights)
     layouts = tuple(StageLayout.of(w) for w in weights)
     check_owned_once(model, layouts)
+    bounds = [schedule.bound(k) if size else 0 for k, size in enumerate(trainable)]
+    watch = dataclasses.replace(watch, looks=looks_of(asked.output, bounds, grid.groups, end))
+    program = dataclasses.replace(program, watch=watch)
     staged = None
     if is_staged(asked.output, made=task.source is not None, stages=grid.stages):
         with precision.on(CPU):

@@ -321,6 +321,11 @@ def make_served_plan(
             f"learners have no models of their own to be apart (method: {method.name}, output.js_distance: true); "
             "leave it out"
         )
+    if asked.output.diagnose:
+        raise ConfigError(
+            f"a diagnosis is of a grid, whose staleness is known beforehand (method: {method.name}, output.diagnose: "
+            f"{asked.output.diagnose}); learners are as late as they happen to be; leave it out"
+        )
     corrections = chosen_corrections(method.corrections, asked.method)
     # One that is alone in running ahead makes all gradients, and may have begun with one that nobody takes.
     most = end if method.synchronous else end * rules.gather + 1

@@ -63,11 +63,16 @@ def is_staged(output: OutputSettings, *, made: bool, stages: int) -> bool:
         ConfigError: nobody would have the model that is asked for.
     """
     if output.evaluation != PIPELINE:
-        whole = output.best is not None or output.js_distance
+        whole = output.best is not None or output.js_distance or output.diagnose
         return output.evaluation == AUTO and made and stages > 1 and output.folder is not None and not whole
     if output.js_distance:
         raise ConfigError(
             f"stages measure the mean of groups alone (output.js_distance: true); {REMEDY}, or leave js_distance out"
+        )
+    if output.diagnose:
+        raise ConfigError(
+            f"a diagnosis is made of the whole model (output.diagnose: {output.diagnose}); {REMEDY}, or leave diagnose "
+            "out"
         )
     if output.best is not None:
         raise ConfigError(

@@ -11,6 +11,7 @@ from stalegrid.programs.grid import MOST, OBSERVER, Grid, Unit, learner, server
 from stalegrid.programs.lateral import Lateral, NoLateral
 from stalegrid.programs.led import Led
 from stalegrid.programs.live import Live
+from stalegrid.programs.looking import LOOK, Looks
 from stalegrid.programs.meetings import ANSWER, QUESTION, Askers, InStep, Order, Question, Recorded
 from stalegrid.programs.messages import ALIGNMENT, END, Layout, Message, TensorSpec, aligned, flat_layout, layout_of
 from stalegrid.programs.pipeline import Back, Program
@@ -39,6 +40,7 @@ __all__ = [
     "GRADIENT",
     "LEAVE",
     "LENT",
+    "LOOK",
     "MEAN",
     "MEASURED",
     "MEETINGS",
@@ -68,6 +70,7 @@ __all__ = [
     "Led",
     "Lent",
     "Live",
+    "Looks",
     "Message",
     "NoLateral",
     "Order",

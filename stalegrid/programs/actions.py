@@ -24,6 +24,7 @@ class Kind(Enum):
     SNAPSHOT = "V"
     COLLECT = "C"
     EVALUATE = "E"
+    DIAGNOSE = "N"
     TAKE = "T"
     ANSWER = "A"
     DROP = "D"

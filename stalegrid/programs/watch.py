@@ -4,10 +4,11 @@ Does not know: what a report or a snapshot says.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
+from stalegrid.programs.looking import LOOK, Looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,13 @@ class Watch:
         report_every: updates between two reports of a unit.
         snapshot_every: updates between two snapshots of the parameters; the last version always has one.
         chunks: evaluation steps a snapshot takes, so that an engine can run others in between.
+        looks: when units show what a diagnosis is made of; None where nothing is diagnosed.
     """
 
     report_every: int = 1
     snapshot_every: int | None = None
     chunks: int = 0
+    looks: Looks | None = field(default=None, kw_only=True)
 
     @property
     def pause(self) -> int:
@@ -47,6 +50,8 @@ class Watch:
             updates: of the run.
         """
         yield from self._reported(unit, update, updates)
+        if self._shown([unit], update + 1):
+            yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge(LOOK, unit, OBSERVER), update + 1),))
         if self.snapshots(update + 1, updates):
             yield Action(Kind.SNAPSHOT, update + 1, sends=(Tag(Edge("snapshot", unit, OBSERVER), update + 1),))
 
@@ -74,6 +79,8 @@ class Watch:
         """Yield what the observer does with that of all units."""
         if self.reports(update, updates):
             yield Action(Kind.REPORT, update, tuple(Tag(Edge("report", u, OBSERVER), update) for u in units))
+        if shown := self._shown(units, update + 1):
+            yield Action(Kind.DIAGNOSE, update + 1, tuple(Tag(Edge(LOOK, u, OBSERVER), update + 1) for u in shown))
         if self.snapshots(update + 1, updates):
             yield from self.told(units, update + 1)
 
@@ -87,7 +94,13 @@ class Watch:
         """Return the edges on which an agent receives for what the observer sees, in canonical order."""
         if agent != OBSERVER:
             return []
-        return sorted(Edge(name, unit, OBSERVER) for unit in units for name in ("report", "snapshot"))
+        names = ("report", "snapshot", *(() if self.looks is None else (LOOK,)))
+        return sorted(Edge(name, unit, OBSERVER) for unit in units for name in names)
+
+    def _shown(self, units: Sequence[Unit], version: int) -> list[Unit]:
+        """Return those of some units that show themselves at a version."""
+        looks = self.looks
+        return [] if looks is None else [unit for unit in units if looks.shown(unit.stage, version)]
 
     def _reported(self, unit: Unit, update: int, updates: int) -> Iterator[Action]:
         if self.reports(update, updates):

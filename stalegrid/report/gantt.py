@@ -38,7 +38,7 @@ _PARTS = (
     ("answer", NAVY, (Kind.ANSWER,)),
     ("drop or stop", INK, (Kind.DROP, Kind.STOP)),
     ("save or load", INK, (Kind.KEEP, Kind.SAVE, Kind.LOAD, Kind.REVIVE, Kind.DISCARD)),
-    ("report", GREY, (Kind.REPORT, Kind.SNAPSHOT, Kind.COLLECT, Kind.EVALUATE, Kind.JUDGE, Kind.HEED)),
+    ("report", GREY, (Kind.REPORT, Kind.SNAPSHOT, Kind.COLLECT, Kind.EVALUATE, Kind.DIAGNOSE, Kind.JUDGE, Kind.HEED)),
 )
 """Name, colour and kinds of bars; servers and learners do nothing of what else has their colours."""
 

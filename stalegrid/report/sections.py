@@ -22,6 +22,7 @@ from stalegrid.observe import (
     shares,
 )
 from stalegrid.report.dealt import dealt_section
+from stalegrid.report.diagnosed import diagnosed_section
 from stalegrid.report.figures import WIDTH, Curve, bars, curves, histogram
 from stalegrid.report.gantt import gantt, steady
 from stalegrid.report.page import either, facts, figures, page, section, table, text
@@ -42,6 +43,7 @@ def report(run: Told) -> str:
         _staleness(run) if run.team is None else _served_staleness(run, run.team),
         section("Gap", figures(_gap(run)), _GAP),
         section("Consensus", figures(_consensus(run)), _CONSENSUS),
+        diagnosed_section(run.diagnoses),
         section("Exchange", figures(_told(run)), _EXCHANGE),
         dealt_section(run.dealt, "group" if run.team is None else "learner"),
         section("Network", [*figures(_sent(run)), *_sent_table(run)], _SENT),

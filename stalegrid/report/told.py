@@ -18,6 +18,7 @@ from stalegrid.observe import (
     BEST,
     BYTES_SENT,
     CONFIG,
+    DIAGNOSIS,
     INDEX,
     JS_DISTANCE,
     METRICS,
@@ -80,6 +81,7 @@ class Told:
         timeline: None if there is no trace.
         stopped: who asked for an early end, as the summary has it; empty for nobody.
         dealt: who has how many samples of which label, as the summary has it; empty where they are shared out.
+        diagnoses: records of diagnoses.
     """
 
     config: Record
@@ -88,6 +90,7 @@ class Told:
     timeline: Timeline | None = None
     stopped: Record = field(default_factory=dict)
     dealt: Record = field(default_factory=dict)
+    diagnoses: list[Record] = field(default_factory=list)
 
     def asked(self, path: str) -> Any:
         """Return what the configuration says of an option; None where it says nothing.
@@ -125,6 +128,7 @@ def read_told(folder: Path) -> Told:
         read_trace(trace) if exists(trace) else None,
         _stopped(summary) if summary else {},
         _dealt(summary, folder),
+        [record for record in records if record["kind"] == DIAGNOSIS],
     )
 
 
@@ -259,6 +263,14 @@ _HISTOGRAM = Kind(
 )
 
 _RECORDS = {
+    DIAGNOSIS: {
+        "version": COUNT,
+        "epoch": NUMBER,
+        **dict.fromkeys(("rate", "gradient_square", "gradient_square_average", "rate_limit"), Maybe(NUMBER)),
+        "noise": dict.fromkeys(("measured", "predicted", "bound"), Maybe(NUMBER)),
+        "consensus": Maybe(dict.fromkeys(("distance", "after_update", "bound"), Maybe(NUMBER))),
+        "stages": [dict.fromkeys(("error", "bound", "rate_limit"), Maybe(NUMBER))],
+    },
     "train": {
         "update": COUNT,
         "epoch": NUMBER,

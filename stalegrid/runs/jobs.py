@@ -10,6 +10,7 @@ from stalegrid.engines import Job
 from stalegrid.observe import in_notebook, make_sink
 from stalegrid.plans import Plan, ServedPlan, facts
 from stalegrid.runs.asked import Asked
+from stalegrid.runs.diagnosing import diagnoses_of
 from stalegrid.runs.keeping import keeping
 from stalegrid.transfer import ANEW
 
@@ -28,4 +29,5 @@ def job_of(asked: Asked, plan: Plan | ServedPlan, folder: Path) -> Job:
     trace = settings.output.trace
     start = asked.start if asked.source is None else ANEW
     begins = partial(start.opened, asked.task, plan)
-    return Job(asked.task, plan, settings.engine, settings.devices.emulate, trace, sink, folder, kept, begins)
+    emulate, diagnoses = settings.devices.emulate, diagnoses_of(asked, plan)
+    return Job(asked.task, plan, settings.engine, emulate, trace, sink, folder, kept, begins, diagnoses)

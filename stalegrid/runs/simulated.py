@@ -23,24 +23,21 @@ def simulated(job: Job, leaving: Callable[[], bool]) -> bool:
     timeline = Timeline(virtual=model is not None)
 
     def build(sink: Sink, readers: Readers) -> dict[Unit, Agent]:
-        return build_agents(job.task, job.plan, program.agents, device, sink, readers, job.begins(), job.save_part)
+        given = sink, readers, job.begins(), job.save_part, job.diagnoses
+        return build_agents(job.task, job.plan, program.agents, device, *given)
 
     noting = partial(noted, folder=job.folder, again=program.saves.since > 0)
     with computing(job.engine.threads), kept(device), closing(job.sink()) as sink, ExitStack() as stack:
         readers = Readers(stack, job.engine.deadline)
         if model is None:
-            agents = build_agents(
-                job.task, job.plan, program.agents, device, sink, readers, job.begins(), job.save_part
-            )
+            agents = build(sink, readers)
             with noting(agents) as agents, kept_by(job, agents, device, leaving) as agents:
                 simulate(program, recorded(agents, timeline, device) if traced else agents)
             timeline = Timeline.joined([timeline])
         else:
             clock = Clock(program, model, timeline if traced else None)
             dated = Dated(sink, lambda: clock.now / (1000 * NANOSECONDS))
-            agents = build_agents(
-                job.task, job.plan, program.agents, device, dated, readers, job.begins(), job.save_part
-            )
+            agents = build(dated, readers)
             with noting(agents) as agents, kept_by(job, agents, device, leaving, clock) as agents:
                 simulate(program, agents, before=clock.date)
         if program.left is None:

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from stalegrid.consensus import CombineWhileAdapt
 from stalegrid.errors import ConfigError
 from stalegrid.limits import Limits, lines, measure_limits, table, warnings
-from stalegrid.limits.losses import Losses
+from stalegrid.limits.losses import Losses, read_sample
 from stalegrid.limits.rules import Unknown, rounds_of
 from stalegrid.plans import Task
 from stalegrid.seeds import drawing
@@ -53,7 +53,7 @@ def hessian(task: Task, given: dict[str, Any], batches: int) -> Tensor:
     model = task.model
     names = [name for name, _ in model.named_parameters()]
     shapes = [p.shape for p in model.parameters()]
-    samples = Losses(task, plan, batches, CPU)._batches
+    samples = Losses(task, plan, read_sample(task, plan.training, 1, 1, batches), CPU)._batches
 
     def loss(flat: Tensor) -> Tensor:
         parts = torch.split(flat, [s.numel() for s in shapes])

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import torch
 from torch import Tensor
 
-from stalegrid.agents import Beginning
+from stalegrid.agents import Beginning, Diagnosing
 from stalegrid.engines.distributed import parts
 from stalegrid.engines.saving import Keeping
 from stalegrid.engines.settings import EngineSettings
@@ -42,6 +43,7 @@ class Job:
         folder: of the run, for what is written while it goes on: the order of deliveries, and the trace.
         keeping: how it is saved; None where it is not.
         begins: makes what units begin with beside the task's model; called in every process.
+        diagnoses: makes who diagnoses the run; called in the observer's process only; None where nobody does.
     """
 
     task: Task
@@ -53,6 +55,7 @@ class Job:
     folder: Path
     keeping: Keeping | None = None
     begins: Callable[[], Beginning] = Beginning
+    diagnoses: Callable[[torch.device], Diagnosing] | None = None
 
     @property
     def traced(self) -> Path:

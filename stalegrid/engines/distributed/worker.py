@@ -93,7 +93,8 @@ def work(
         readers = Readers(stack, engine.deadline)
 
         def build() -> dict[Unit, Agent]:
-            agents = build_agents(job.task, plan, world.here, device, sink, readers, job.begins(), job.save_part)
+            given = sink, readers, job.begins(), job.save_part, job.diagnoses
+            agents = build_agents(job.task, plan, world.here, device, *given)
             return paced(plan, agents, job.emulate)
 
         # Who is slow to begin is waited for here, so that no deadline of the run counts that time.
