@@ -84,8 +84,15 @@ def _curve(printed: dict[str, float]) -> Curve:
 def _stalegrid(folder: Path, seed: int, cuts: list[str] | None = None, **settings: Any) -> Curve:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "run"
+        task = cifar10(folder, seed)
         stalegrid.train(
-            **vars(cifar10(folder, seed)),
+            task.model,
+            task.data,
+            loss=task.loss,
+            optimizer=task.optimizer,
+            scheduler=task.scheduler,
+            test=task.test,
+            augment=task.augment,
             epochs=EPOCHS,
             seed=seed,
             grid=GridSettings(cuts=cuts),
