@@ -27,10 +27,9 @@ WHOLE, PART = "whole", "part"
 class Shared(Watch):
     """What the observer sees, and what units measure for it."""
 
-    @property
-    def pause(self) -> int:
-        """Steps for which units do something else than to train, at most: an evaluation."""
-        return self.chunks
+    def pause(self, units: int) -> int:
+        """Return for how many steps each of so many units does something else than to train, at most: its share."""
+        return -(-self.chunks // units)
 
     def share(self, unit: Unit, units: Sequence[Unit]) -> range:
         """Return the slices that a unit measures."""

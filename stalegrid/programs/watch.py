@@ -24,9 +24,8 @@ class Watch:
     snapshot_every: int | None = None
     chunks: int = 0
 
-    @property
-    def pause(self) -> int:
-        """Steps for which units do something else than to train, at most: none."""
+    def pause(self, units: int) -> int:
+        """Return for how many steps each of so many units does something else than to train, at most: none."""
         return 0
 
     def reports(self, update: int, updates: int) -> bool:

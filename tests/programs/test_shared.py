@@ -69,6 +69,10 @@ def test_every_slice_is_measured_once_and_it_ends_whoever_is_fast(chunks: int, g
     assert not any(sent.values())
 
 
+def test_who_waits_waits_for_the_share_of_another_one_at_most() -> None:
+    assert program(1, 2, 5).silence([Unit(0, 0)]) == program(1, 2, 0).silence([Unit(0, 0)]) + 3
+
+
 def test_nothing_of_a_measurement_is_under_way_where_it_is_saved() -> None:
     made = program(2, 2, 4)
     for agent in made.agents:
