@@ -1,7 +1,7 @@
 """Wall-clock time to a test accuracy on CIFAR-10, everybody on the same samples from the same first weights.
 
-Every turn is a seed.  What each competitor needs for its evaluations is in its time: this library's observer evaluates
-in a process of its own while units train on, the others stop for it.
+Every turn is a seed.  What each competitor needs for its evaluations is in its time: all stop for it, as no processor
+is left for an observer that would evaluate while units train on, and processes share it.
 """
 
 import json
@@ -84,12 +84,19 @@ def _curve(printed: dict[str, float]) -> Curve:
 def _stalegrid(folder: Path, seed: int, cuts: list[str] | None = None, **settings: Any) -> Curve:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "run"
+        task = cifar10(folder, seed)
         stalegrid.train(
-            **vars(cifar10(folder, seed)),
+            task.model,
+            task.data,
+            loss=task.loss,
+            optimizer=task.optimizer,
+            scheduler=task.scheduler,
+            test=task.test,
+            augment=task.augment,
             epochs=EPOCHS,
             seed=seed,
             grid=GridSettings(cuts=cuts),
-            output=OutputSettings(folder=out, log_every=UPDATES, evaluate_every=EVALUATED),
+            output=OutputSettings(folder=out, log_every=UPDATES, evaluate_every=EVALUATED, evaluation="shared"),
             quiet=True,
             **settings,
         )

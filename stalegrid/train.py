@@ -84,7 +84,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] | None = None,
     costs: Path | str | None = None,
     out: Path | str | None = None,
-    evaluation: Literal["auto", "whole", "pipeline"] | None = None,
+    evaluation: Literal["auto", "whole", "shared", "pipeline"] | None = None,
     diagnose: int | None = None,
     grid: GridSettings | None = None,
     codec: CodecSettings | None = None,
@@ -154,7 +154,8 @@ def train(
         device: likewise.
         costs: table that ``stalegrid profile`` wrote; short for that of the devices.
         out: folder for results; short for ``output=OutputSettings(folder=...)``.
-        evaluation: pipeline to let the stages measure the model and save it in parts; likewise.
+        evaluation: shared to let the units measure the model for the observer, pipeline to let the stages measure it
+            and save it in parts; likewise.
         diagnose: updates between two versions of which is measured what the theory speaks of; likewise.
         grid: the units, and where the model is cut.
         codec: how messages are made smaller.

@@ -510,6 +510,23 @@ def test_awkward_model(name: str, changes: dict[str, Any]) -> None:
     hold(2, 3, task, cuts=cuts, **changes)
 
 
+@pytest.mark.parametrize(
+    ("groups", "stages", "changes"), [(1, 1, {}), (2, 3, {"view": "current"}), (1, 2, {"precision": "bf16"})]
+)
+def test_channels_last_trains_the_model_that_the_user_would_have_laid_out_so(
+    groups: int, stages: int, changes: dict[str, Any]
+) -> None:
+    model = build(Net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = make_settings(groups, stages, **changes)
+    asked = changed(settings, channels_last=True)
+    assert record_simulator(make_task(), asked).records == record_simulator(make_task(model=model), settings).records
+    hold_to_the_loop(make_task(), asked)
+    layouts = make_plan(make_task(), asked).partition.layouts
+    images = [spec for layout in layouts for spec in layout if len(spec.shape) == 4]
+    assert bool(images) == (stages > 1)
+    assert all(spec.stride[1] == 1 for spec in images)
+
+
 def test_messages_are_of_the_type_and_memory_order_that_stages_hand_over() -> None:
     found = {}
     for name in ("narrowed", "channels-last"):

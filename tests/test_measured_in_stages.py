@@ -321,7 +321,7 @@ class Swapped(nn.Module):
     [
         (
             {"evaluation": "piepline"},
-            r"output.evaluation must be one of auto, whole, pipeline \(output.evaluation: 'piepline'\)",
+            r"output.evaluation must be one of auto, whole, shared, pipeline \(output.evaluation: 'piepline'\)",
         ),
         ({"evaluation": "pipeline", "folder": None}, "name a folder"),
         ({"evaluation": "pipeline", "best": "-test_loss"}, r"output.best: -test_loss.*evaluation: whole"),

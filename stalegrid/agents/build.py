@@ -16,19 +16,21 @@ from stalegrid.agents.beginning import Beginning
 from stalegrid.agents.build_measuring import Measurers, SavePart
 from stalegrid.agents.build_served import build_served, loss_on
 from stalegrid.agents.coded import Coded
+from stalegrid.agents.evaluation import Evaluation
 from stalegrid.agents.keyed import keyed
 from stalegrid.agents.listener import Listener
 from stalegrid.agents.looks import Diagnosing
 from stalegrid.agents.observer import Observer
 from stalegrid.agents.pipeline import Parts, PipelineUnit, Role
 from stalegrid.agents.sent import Sent
+from stalegrid.agents.sharing import Sharing
 from stalegrid.agents.tied import Tied
 from stalegrid.consensus import Exchange, Hearing, Momentum
 from stalegrid.data import Batches, Feed, Readers, Stream, Unread, feed
 from stalegrid.objects import renew
 from stalegrid.observe import Metrics, Record, Sink, Tally, summarise
 from stalegrid.plans import Plan, ServedPlan, Task, Traffic, cast_model, make_batches, make_test, precision_of
-from stalegrid.programs import OBSERVER, Unit
+from stalegrid.programs import OBSERVER, Shared, Unit
 from stalegrid.seeds import drawing
 from stalegrid.stages import Ledger, Site, Stage, kind_of_stage, makers, options_of
 
@@ -98,6 +100,8 @@ def _build_grid(
         samples = feed(batches, takers, plan.program.updates * micro, plan.training.workers, readers)
     targets = plan.targets.form if travel else None
 
+    shares = _sharing(task, plan, model, device)
+
     def build(unit: Unit) -> Agent:
         own = task.fresh()
         loss = loss_on(own, device)
@@ -109,9 +113,8 @@ def _build_grid(
         if unit == OBSERVER:
             plain, test = task.filled(model, model).to(device), make_test(task, plan.training)
             metrics = Metrics(task.metrics, device)
-            mean = renew if len(plan.turns.members) > 1 else None
             reported, weights = _weighed(plan)
-            told = metrics, plan.epochs, sink, sent, mean, precision_of(plan.training), weights, plan.apart
+            told = metrics, plan.epochs, sink, sent, _averaged(plan), precision_of(plan.training), weights, plan.apart
             diagnosing = None if diagnoses is None else diagnoses(device)
             return Observer(plan.owners, plan.stages, reported, plain, loss, test, *told, diagnosing)
         stage = stages[unit.stage]
@@ -120,6 +123,8 @@ def _build_grid(
         begins.fill(unit, module)
         role = Role(unit, plan.grid.stages, plan.weight, plan.program.frozen, plan.sums)
         parts = _parts(own, plan, unit, module, begins)
+        if shares is not None:
+            parts = dataclasses.replace(parts, measuring=shares())
         if pair is not None:
             assert measurers is not None
             measuring = measurers.measuring(pair, unit.stage, parts.stage.weights)
@@ -129,6 +134,28 @@ def _build_grid(
         return _coded(made, plan, parts.exchange) if plan.codecs else made
 
     return keyed(build, units, device, plan.training.seed)
+
+
+def _sharing(task: Task, plan: Plan, model: nn.Module, device: torch.device) -> Callable[[], Sharing] | None:
+    """Return what makes a unit's share of evaluations, if units share them; those of a process share a model."""
+    if not isinstance(plan.program.watch, Shared) or task.test is None:
+        return None
+    whole = task.filled(model, model).to(device)
+
+    def made() -> Sharing:
+        own = task.fresh()
+        test = make_test(own, plan.training)
+        assert test is not None
+        evaluation = Evaluation(test, loss_on(own, device), Metrics({}, device))
+        training = plan.training
+        return Sharing(whole, plan.stages, test, evaluation, precision_of(training), _averaged(plan), training.seed)
+
+    return made
+
+
+def _averaged(plan: Plan) -> Callable[[nn.Module], object] | None:
+    """Return what a model is told to that takes a mean over replicas."""
+    return renew if len(plan.turns.members) > 1 else None
 
 
 def _coded(unit: Agent, plan: Plan, exchange: Exchange | None) -> Agent:

@@ -67,8 +67,15 @@ class Evaluation:
             outputs: of the model.
             targets: of the slice.
         """
+        self.take(self.of(chunk, outputs, targets))
+
+    def of(self, chunk: int, outputs: tuple[Any, ...], targets: Any) -> tuple[float, float, float, float]:
+        """Return what a model makes of a slice, see :meth:`sums`, and add nothing."""
         total, counted = self._measured(chunk, outputs, targets)
-        values = (self._size(chunk), total, float(count_correct(outputs[0], targets)), counted)
+        return self._size(chunk), total, float(count_correct(outputs[0], targets)), counted
+
+    def take(self, values: Sequence[float]) -> None:
+        """Add what was made of a slice."""
         self._sums = [a + b for a, b in zip(self._sums, values, strict=True)]
 
     def note(self, outputs: tuple[Any, ...], targets: Any) -> None:

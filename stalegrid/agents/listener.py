@@ -68,7 +68,7 @@ class Listener(Watching):
         self._sink.load_state_dict(state["sink"])
         self._sent.load_state_dict(state["sent"])
 
-    def _collect(self, version: int, inbox: Sequence[Message]) -> None:
+    def _collect(self, version: int, inbox: Sequence[Message]) -> tuple[Tensor, ...]:
         square, self._infinite = 0.0, None
         for message, layout in zip(inbox, self._layouts, strict=True):
             told = MeanReport.read(message.tensors[0], len(self._weights))
@@ -82,6 +82,7 @@ class Listener(Watching):
         self._record |= self._sent.until(version)
         if not self._tested:
             self._hand_over(self._record, self._model, self._infinite)
+        return ()
 
     def _evaluate(self, index: int, inbox: Sequence[Message]) -> None:
         values: list[float] = inbox[0].tensors[0].tolist()

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from stalegrid.agents.apart import Apart
 from stalegrid.agents.evaluation import Evaluation, TestSet, measured
 from stalegrid.agents.looks import Diagnosing, Look
-from stalegrid.agents.replicas import Unlike, counted, mean, squares, unlike
+from stalegrid.agents.replicas import Unlike, mean, put, squares, unlike
 from stalegrid.agents.sent import Sent
+from stalegrid.agents.sharing import in_order
 from stalegrid.agents.watching import Watching
 from stalegrid.objects import LossFunction, Memory, State, by_every_name, call, mapped, spread
 from stalegrid.observe import JS_DISTANCE, Metrics, Record, Sink
@@ -113,19 +114,17 @@ class Observer(Watching):
             self._diagnosing.load_state_dict(state["diagnosing"])
 
     @torch.no_grad()
-    def _collect(self, version: int, inbox: Sequence[Message]) -> None:
+    def _collect(self, version: int, inbox: Sequence[Message]) -> tuple[Tensor, ...]:
         vectors = {m.tag.edge.source: m.tensors[0].to(self._device) for m in inbox}
         counters = {m.tag.edge.source: m.tensors[1] for m in inbox}
         self._sink.units(vectors)
-        state, square = by_every_name(self._model), 0.0
+        state, square, whole = by_every_name(self._model), 0.0, []
         for units, layout in zip(self._owners, self._layouts, strict=True):
             replicas = [vectors[unit] for unit in units]
             middle = mean(replicas, layout, self._weights)
-            for entry in layout.entries:
-                state[entry.name].copy_(entry.view(middle))
             self._unlike.tell(unlike(layout, [counters[unit] for unit in units]))
-            for name, value in counted(layout, counters[units[0]]).items():
-                state[name].copy_(value)
+            whole += [middle, counters[units[0]]]
+            put(state, layout, *whole[-2:])
             for weight, one in zip(self._weights, squares(replicas, middle, layout), strict=True):
                 square += weight * one
         # What has no mean, as the vectors of spectral normalisation, is made anew for the mean of the weights.
@@ -139,10 +138,17 @@ class Observer(Watching):
             self._apart.begin(vectors, counters)
         if self._test is None:
             self._hand_over(self._record, self._model, self._infinite())
+        return tuple(whole)
 
     @torch.no_grad()
     def _evaluate(self, index: int, inbox: Sequence[Message]) -> None:
         assert self._test is not None
+        if inbox:
+            for values in in_order([message.tensors[0] for message in inbox]):
+                self._evaluation.take(values)
+            self._record |= measured(self._evaluation.sums(), {})
+            self._hand_over(self._record, self._model, self._infinite())
+            return
         given = self._test.inputs(index), self._test.targets(index)
         inputs, targets = mapped(lambda x: x.to(self._device), given)
         if self._apart is not None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.agents.measuring import Measuring
+from stalegrid.agents.sharing import Sharing
 from stalegrid.agents.tied import TIED, Tied
 from stalegrid.consensus import Exchange, Telling
 from stalegrid.errors import TrainingError
@@ -132,7 +133,7 @@ class Parts:
     exchange: Exchange | None
     tied: Tied
     made: Sequence[State]
-    measuring: Measuring | None = None
+    measuring: Measuring | Sharing | None = None
 
 
 class PipelineUnit:

@@ -4,7 +4,7 @@ Does not know: who has replicas, messages.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,6 +59,14 @@ def counted(layout: StageLayout, vector: Tensor) -> dict[str, Tensor]:
     """Return the buffers of whole numbers, by name."""
     parts = torch.split(vector, [torch.Size(shape).numel() for _, shape in layout.counters])
     return {name: part.view(shape) for (name, shape), part in zip(layout.counters, parts, strict=True)}
+
+
+def put(state: Mapping[str, Tensor], layout: StageLayout, vector: Tensor, counters: Tensor) -> None:
+    """Copy what a vector of parameters and buffers holds, and one of buffers of whole numbers, to where names say."""
+    for entry in layout.entries:
+        state[entry.name].copy_(entry.view(vector))
+    for name, value in counted(layout, counters).items():
+        state[name].copy_(value)
 
 
 class Unlike:

@@ -43,17 +43,18 @@ class Watching:
         """Execute one action; see :class:`stalegrid.agents.Agent`."""
         if action.kind is Kind.REPORT:
             self._sink.report(self._report(action.index, inbox))
-        elif action.kind is Kind.COLLECT:
-            self._collect(action.index, inbox)
-        elif action.kind is Kind.EVALUATE:
+        if action.kind is Kind.COLLECT:
+            told = self._collect(action.index, inbox)
+            return [Message(tag, action.index, told) for tag in action.sends]
+        if action.kind is Kind.EVALUATE:
             self._evaluate(action.index, inbox)
         elif action.kind is Kind.JUDGE:
             stop = torch.tensor([self._sink.stops()], dtype=torch.uint8)
             return [Message(tag, action.index, (stop,)) for tag in action.sends]
         return []
 
-    def _collect(self, version: int, inbox: Sequence[Message]) -> None:
-        """Take what is told of a version."""
+    def _collect(self, version: int, inbox: Sequence[Message]) -> tuple[Tensor, ...]:
+        """Take what is told of a version; return what is told on."""
         raise NotImplementedError
 
     def _evaluate(self, index: int, inbox: Sequence[Message]) -> None:

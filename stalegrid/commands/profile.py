@@ -19,6 +19,7 @@ MACHINE = (
     "training.batch_size",
     "training.dtype",
     "training.precision",
+    "training.channels_last",
     "training.seed",
     "engine.device",
     "engine.threads",

@@ -30,6 +30,8 @@ class TrainingSettings(Group):
         dtype: type to which floating parameters, buffers and data are cast; each keeps its own if left out.
         precision: bf16 for forwards and losses under autocast to bfloat16, with parameters in float32; each operation
             computes in the type of what it is given if left out.
+        channels_last: whether parameters of four dimensions, such as those of convolutions, and what convolutions make
+            of them lie in memory as torch.channels_last, which is faster where libraries compute so anyway.
         compile: whether torch's compiler makes code of the stages, which then compute the same but for rounding.
         targets: whether the last stage reads the targets itself or the first one reads them with the inputs, once, and
             they travel; if left out, those of a stream travel.
@@ -55,6 +57,7 @@ class TrainingSettings(Group):
     test_batch_size: int | None = None
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     precision: Literal["bf16"] | None = None
+    channels_last: bool = False
     compile: bool = False
     targets: Literal["read", "travel"] | None = None
     shapes: int | None = None

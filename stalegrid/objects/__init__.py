@@ -4,7 +4,7 @@ Does not know: stages, groups, what the copies are for.
 """
 
 from stalegrid.objects.aliases import check_followed, check_functions, check_hooks, check_memory, check_readers
-from stalegrid.objects.copies import attach, by_every_name, cast, copied, first_names, hooks_of, tensors_of
+from stalegrid.objects.copies import attach, by_every_name, cast, copied, first_names, hooks_of, ordered, tensors_of
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
@@ -64,6 +64,7 @@ __all__ = [
     "leaves",
     "mapped",
     "nudge",
+    "ordered",
     "own_loss",
     "parted",
     "recall",

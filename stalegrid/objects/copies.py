@@ -138,6 +138,25 @@ def cast(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     return model
 
 
+def ordered(model: nn.Module, order: torch.memory_format) -> nn.Module:
+    """Lay parameters out in another order in memory, in place, where they have four dimensions.
+
+    A convolution's outputs lie as its weights do, and what follows keeps that.
+
+    Args:
+        model: that is changed.
+        order: such as ``torch.channels_last``.
+    """
+    for parameter in model.parameters():
+        if parameter.dim() == _IMAGES:
+            parameter.data = parameter.data.contiguous(memory_format=order)
+    return model
+
+
+_IMAGES = 4
+"""Dimensions of what ``channels_last`` is an order of."""
+
+
 def hooks_of(model: nn.Module) -> Hooks:
     """Return the hooks on the gradients of a model's parameters."""
     found = {

@@ -18,9 +18,10 @@ class OutputSettings(Group):
         folder: new folder for results.
         log_every: updates between two reports.
         evaluate_every: epochs between two evaluations; 0 for the end only.
-        evaluation: who measures and saves the model: whole, the observer, which has all of it; pipeline, the stages
-            themselves, each of which saves its part; auto, the stages of a model that is made stage by stage, where a
-            folder is named.
+        evaluation: who measures and saves the model: whole, the observer, which has all of it; shared, the units for
+            the observer, a share of the test data each, which is sooner done where no processor is left for it;
+            pipeline, the stages themselves, each of which saves its part; auto, the stages of a model that is made
+            stage by stage, where a folder is named, else the observer.
         gap: measure how far weights move between the forward of a batch and its update; costs a copy of the parameters
             where the view keeps none.
         js_distance: measure at every evaluation how far groups are apart in what they predict: the root of the mean
@@ -45,7 +46,7 @@ class OutputSettings(Group):
     folder: Path | None = None
     log_every: int = 10
     evaluate_every: float = 1.0
-    evaluation: Literal["auto", "whole", "pipeline"] = "auto"
+    evaluation: Literal["auto", "whole", "shared", "pipeline"] = "auto"
     gap: bool = True
     js_distance: bool = False
     best: str | None = None

@@ -39,6 +39,7 @@ from stalegrid.objects import (
     check_readers,
     copied,
     labels,
+    ordered,
     spread,
 )
 from stalegrid.plans.task import Task
@@ -256,7 +257,7 @@ def check_optimizer(task: Task, model: nn.Module) -> None:
 
 
 def whole_model(task: Task, training: TrainingSettings) -> nn.Module:
-    """Return a copy of the model in the type of the run, in memory as a whole.
+    """Return a copy of the model in the type and memory order of the run, in memory as a whole.
 
     Raises:
         ConfigError: see :func:`cast_model`.
@@ -266,7 +267,7 @@ def whole_model(task: Task, training: TrainingSettings) -> nn.Module:
 
 
 def cast_model(task: Task, training: TrainingSettings) -> nn.Module:
-    """Return a copy of the model in the type of the run, without memory where the task's is without.
+    """Return a copy of the model in the type and memory order of the run, without memory where the task's is without.
 
     Raises:
         ConfigError: it has complex parameters, a copy would not be what it is, or the loss or the scheduler reads it.
@@ -278,4 +279,5 @@ def cast_model(task: Task, training: TrainingSettings) -> nn.Module:
     check_functions(task.model)
     check_memory(task.model)
     check_readers(task.model, loss=task.loss, scheduler=task.scheduler)
-    return cast(copied(task.model), dtype_of(training))
+    made = cast(copied(task.model), dtype_of(training))
+    return ordered(made, torch.channels_last) if training.channels_last else made

@@ -75,6 +75,26 @@ def check_apart(model: nn.Module, test: Slices | None, output: OutputSettings) -
         )
 
 
+def check_shared(task: Task, output: OutputSettings) -> None:
+    """Refuse what units cannot measure each on a share of the test data.
+
+    Args:
+        task: what is trained.
+        output: what is asked for.
+
+    Raises:
+        ConfigError: something sees all outputs of an evaluation, or no process can have the whole model.
+    """
+    remedy = "let the observer measure all (output.evaluation: whole)"
+    if task.source is not None:
+        raise ConfigError(f"units that share an evaluation have the whole model each, and none has it here; {remedy}")
+    if task.metrics:
+        names = ", ".join(map(str, task.metrics))
+        raise ConfigError(f"a metric sees all outputs, of which each unit has a share (metrics: {names}); {remedy}")
+    if output.js_distance:
+        raise ConfigError(f"units measure the mean of groups alone (output.js_distance: true); {remedy}")
+
+
 def _shown(tree: Any) -> str:
     """Return what a tensor is like, or what else something is."""
     if isinstance(tree, torch.Tensor):

@@ -29,7 +29,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
-from stalegrid.observe import MeanReport, Report, Saved, check_saved, measurement
+from stalegrid.observe import SUMS, MeanReport, Report, Saved, check_saved, measurement
 from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
     C,
@@ -57,10 +57,10 @@ from stalegrid.plans.material import (
     make_test,
     precision_of,
 )
-from stalegrid.plans.measured import check_apart, check_measured
+from stalegrid.plans.measured import check_apart, check_measured, check_shared
 from stalegrid.plans.membership import ALL, Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
-from stalegrid.plans.staged import PIPELINE, Staged, cut_measured, is_staged, make_staged
+from stalegrid.plans.staged import PIPELINE, SHARED, Staged, cut_measured, is_staged, make_staged
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
 from stalegrid.plans.tried import (
@@ -80,11 +80,13 @@ from stalegrid.programs import (
     LOOK,
     MEAN,
     MEASURED,
+    PART,
     REPLICA,
     TAKEN,
     TESTED,
     VERDICT,
     WEIGHTS,
+    WHOLE,
     Edge,
     Encountering,
     Grid,
@@ -94,6 +96,7 @@ from stalegrid.programs import (
     Program,
     Saves,
     Schedule,
+    Shared,
     Stoppable,
     TensorSpec,
     Through,
@@ -453,10 +456,16 @@ class Plan:
                 return measurement(len(self.staged.metrics))
             case name if name == LENT:
                 return tuple(_spec(one.name, read) for one in self._through.along(edge))
-            case name if name in ("snapshot", REPLICA, LOOK):
-                counters = sum(math.prod(shape) for _, shape in read.counters)
-                shown = flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
-                return shown + flat_layout(1, torch.float64) if name == LOOK else shown  # the rate beside it
+            case name if name == WHOLE:
+                return tuple(spec for one in self.stages for spec in _snapshot(one))
+            case name if name == PART:
+                assert isinstance(self.program.watch, Shared)
+                share = self.program.watch.share(edge.source, self.program.units)
+                return flat_layout(SUMS * len(share), torch.float64)
+            case name if name in ("snapshot", REPLICA):
+                return _snapshot(read)
+            case name if name == LOOK:
+                return _snapshot(read) + flat_layout(1, torch.float64)  # the rate beside it
             case name if name == WEIGHTS:
                 return self._tied(edge)
             case name if name == GRADIENT:
@@ -554,6 +563,8 @@ def make_plan(
         devices = devices.faster(grid, schedule, view, exchanging, targets_travel=travel)
         cuts = devices.cuts
     check_compiling(asked.training, view, schedule)
+    if asked.output.evaluation == SHARED:
+        check_shared(task, asked.output)
     if grid.stages > 1:
         check_followed(task.model)
     model, test = cast_model(task, asked.training), make_test(task, asked.training)
@@ -609,6 +620,9 @@ def make_plan(
         staged = make_staged(model, stages, layouts, measuring, tuple(task.metrics))
         own = watch.report_every, watch.snapshot_every, watch.chunks
         program = dataclasses.replace(program, watch=Through(*own, grid.stages, staged.lent))
+    if asked.output.evaluation == SHARED:
+        own = watch.report_every, watch.snapshot_every, watch.chunks
+        program = dataclasses.replace(program, watch=Shared(*own, looks=watch.looks))
     if mixing.timed and not virtual:
         program = Encountering.of(program, mixing.askers(turns))
     vectors = [Vectors(read, size, momentum) for read, size in zip(layouts, trainable, strict=True)]
@@ -687,6 +701,11 @@ def grid_of(method: Method, asked: GridSettings) -> Grid:
     if method.max_stages is not None and stages > method.max_stages:
         raise ConfigError(f"{method.name} does not cut the model (stages: {stages}); use gpipe, 1f1b or pham-ahn")
     return Grid(groups, stages)
+
+
+def _snapshot(read: StageLayout) -> Layout:
+    counters = sum(math.prod(shape) for _, shape in read.counters)
+    return flat_layout(read.numel, read.dtype) + flat_layout(counters, torch.int64)
 
 
 def _spec(name: str, read: StageLayout) -> TensorSpec:

@@ -47,7 +47,7 @@ from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import Membership
 from stalegrid.plans.probe import CPU, Probed, probe, widest
 from stalegrid.plans.sorting import check_sorting
-from stalegrid.plans.staged import PIPELINE
+from stalegrid.plans.staged import PIPELINE, SHARED
 from stalegrid.plans.task import Task
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
@@ -311,10 +311,10 @@ def make_served_plan(
     refuse_compiling(training, f"stages of a grid are compiled, and {method.name} has learners of the whole model")
     check_precision(model, training)
     watch = make_watch(test, asked.output, per_epoch)
-    if asked.output.evaluation == PIPELINE:
+    if asked.output.evaluation in (SHARED, PIPELINE):
         raise ConfigError(
             f"learners have the whole model, and {method.name} has no stages to measure it (output.evaluation: "
-            f"{PIPELINE}); leave evaluation out"
+            f"{asked.output.evaluation}); leave evaluation out"
         )
     if asked.output.js_distance:
         raise ConfigError(

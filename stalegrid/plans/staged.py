@@ -22,6 +22,7 @@ from stalegrid.stages import StageLayout
 
 AUTO: Literal["auto"] = "auto"
 PIPELINE: Literal["pipeline"] = "pipeline"
+SHARED: Literal["shared"] = "shared"
 
 REMEDY = "let the observer measure it (output.evaluation: whole)"
 

@@ -21,6 +21,7 @@ from stalegrid.programs.saving import LEAVE, SAVE, Saves
 from stalegrid.programs.schedules import Schedule, gpipe, one_f_one_b, stale
 from stalegrid.programs.serving import DOOR, GONE, Ordered, Served, in_turn
 from stalegrid.programs.settings import GridSettings, ServerSettings
+from stalegrid.programs.shared import PART, WHOLE, Shared
 from stalegrid.programs.softsync import Delivery, Rules
 from stalegrid.programs.stopping import ASKED, END_RUN, VERDICT, Stoppable
 from stalegrid.programs.table import closed_form, ticks, tied_form
@@ -46,6 +47,7 @@ __all__ = [
     "MEETINGS",
     "MOST",
     "OBSERVER",
+    "PART",
     "QUESTION",
     "REPLICA",
     "SAVE",
@@ -53,6 +55,7 @@ __all__ = [
     "TESTED",
     "VERDICT",
     "WEIGHTS",
+    "WHOLE",
     "Action",
     "Agenda",
     "Askers",
@@ -83,6 +86,7 @@ __all__ = [
     "Schedule",
     "Served",
     "ServerSettings",
+    "Shared",
     "Stoppable",
     "Tag",
     "TensorSpec",

@@ -82,7 +82,7 @@ class Agenda:
         if self.watch is None:
             return 1
         # The observer alone hears nothing for as long as units take to their next report.
-        return (self.watch.report_every if set(agents) == {OBSERVER} else 1) + self.watch.pause
+        return (self.watch.report_every if set(agents) == {OBSERVER} else 1) + self.watch.pause(len(self.units))
 
     def expendable(self, unit: Unit) -> bool:
         """Return whether the others can go on without an agent: they cannot."""

@@ -58,9 +58,8 @@ class Through(Watch):
     stages: int = 1
     lent: tuple[Lent, ...] = ()
 
-    @property
-    def pause(self) -> int:
-        """Steps for which units do something else than to train, at most: an evaluation."""
+    def pause(self, units: int) -> int:
+        """Return for how many steps units do something else than to train, at most: an evaluation."""
         return self.chunks
 
     def seen(self, unit: Unit, units: Sequence[Unit], update: int, updates: int) -> Iterator[Action]:

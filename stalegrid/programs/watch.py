@@ -27,9 +27,8 @@ class Watch:
     chunks: int = 0
     looks: Looks | None = field(default=None, kw_only=True)
 
-    @property
-    def pause(self) -> int:
-        """Steps for which units do something else than to train, at most: none."""
+    def pause(self, units: int) -> int:
+        """Return for how many steps each of so many units does something else than to train, at most: none."""
         return 0
 
     def reports(self, update: int, updates: int) -> bool:

@@ -82,6 +82,7 @@ def _subtitle(run: Told) -> str:
     described = [grid if run.team is None else str(run.team)]
     told = (run.asked(path) for path in ("model.name", "engine.kind", "training.dtype", "training.precision"))
     described += [str(name) for name in told if name]
+    described += ["channels last"] if run.asked("training.channels_last") else []
     described += ["compiled"] if run.asked("training.compile") else []
     if not run.train:
         return f"{', '.join(described)}. Nothing has been reported yet."

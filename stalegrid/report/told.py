@@ -250,7 +250,7 @@ _CONFIG: dict[Any, Any] = {
             "updates": Maybe(WHOLE),
             "epochs": Maybe(NUMBER),
             **dict.fromkeys(("dtype", "precision"), Maybe(TEXT)),
-            "compile": Maybe(FLAG),
+            **dict.fromkeys(("channels_last", "compile"), Maybe(FLAG)),
         }
     ),
 }

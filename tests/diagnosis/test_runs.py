@@ -62,6 +62,16 @@ def test_engines_diagnose_alike_and_train_the_same_as_if_nobody_did(plain: bool,
 
 
 @patch("stalegrid.diagnosis.diagnosis.limits_at", unlimited)
+def test_units_that_share_an_evaluation_show_themselves_too(tmp_path: Path) -> None:
+    for name in ("whole", "shared"):
+        task = cases.make_task(model=smooth(), test=cases.images(20))
+        execute(task, settings_of(tmp_path / name, cuts=["relu"], updates=7, evaluation=name), quiet=True)
+    found = diagnoses(tmp_path / "shared")
+    assert [record["version"] for record in found] == [3, 6]
+    assert found == diagnoses(tmp_path / "whole")
+
+
+@patch("stalegrid.diagnosis.diagnosis.limits_at", unlimited)
 def test_it_is_diagnosed_alike_from_checkpoints_on(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     settings = settings_of(whole, staleness=[3, 1], diagnose=4, updates=9, checkpoint=_every())

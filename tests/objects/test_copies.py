@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.errors import ConfigError
-from stalegrid.objects.copies import attach, cast, copied, hooks_of
+from stalegrid.objects.copies import attach, cast, copied, hooks_of, ordered
 from tests.cases import make_task
 
 torch.set_num_threads(1)
@@ -115,6 +115,16 @@ def test_a_cast_leaves_complex_and_whole_numbers_alone(dtype: torch.dtype | None
     assert torch.equal(model[1].turns, turns)
     assert model[1].turns.dtype == torch.complex64
     assert model[1].shared is model[0].running_mean
+
+
+def test_parameters_of_images_are_laid_out_in_another_order_with_the_same_values() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv3d(2, 2, 3))
+    kept, values = list(model.parameters()), [p.clone() for p in model.parameters()]
+    assert ordered(model, torch.channels_last) is model
+    expected = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last).weight.stride()
+    assert model[0].weight.stride() == expected
+    assert all(one is other for one, other in zip(model.parameters(), kept, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(kept, values, strict=True))
 
 
 class Halving:

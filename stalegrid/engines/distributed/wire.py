@@ -8,6 +8,7 @@ its size but the one that its tensors are then views of.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from struct import Struct
 from typing import NamedTuple
 
 import torch
@@ -41,14 +42,16 @@ class Head(NamedTuple):
 
     def written(self) -> Tensor:
         """Return it as bytes, shape (64,)."""
-        line = torch.zeros(HEAD // 8, dtype=torch.int64)
-        line[: len(self)] = torch.tensor(self)
-        return line.view(torch.uint8)
+        return torch.frombuffer(bytearray(_NUMBERS.pack(*self)), dtype=torch.uint8)
 
     @classmethod
     def read(cls, frame: Tensor) -> "Head":
         """Read it from the first bytes of a frame."""
         return cls(*frame[: 8 * len(cls._fields)].view(torch.int64).tolist())
+
+
+_NUMBERS = Struct(f"=4q{HEAD - 4 * 8}x")
+"""A head, as :meth:`Head.read` finds it."""
 
 
 class Wire:
@@ -97,7 +100,8 @@ class Wire:
             return
         for tensor, spec in zip(message.tensors, self.layouts[number], strict=True):
             yield _bytes(tensor.detach(), spec)
-            yield torch.zeros(aligned(spec.nbytes) - spec.nbytes, dtype=torch.uint8)
+            if padding := aligned(spec.nbytes) - spec.nbytes:
+                yield torch.zeros(padding, dtype=torch.uint8)
 
     def unpack(self, content: Tensor, tag: Tag, head: Head) -> Message:
         """Read a message from bytes that nobody will write again.
@@ -139,16 +143,25 @@ def framed(pieces: Iterable[Tensor], frame: Callable[[], Tensor]) -> Iterator[Te
         pieces: the bytes, in order.
         frame: returns one that may be written.
     """
-    room = filled = frame()
+    parts, filled = list[Tensor](), frame()
+    room = len(filled)
     for piece in pieces:
-        while len(piece):
-            if not len(room):
-                yield filled
-                room = filled = frame()
-            fits = min(len(piece), len(room))
-            room[:fits].copy_(piece[:fits], non_blocking=True)
-            piece, room = piece[fits:], room[fits:]
-    yield filled[: len(filled) - len(room)]
+        while len(piece) > room:
+            yield _filled(filled, [*parts, piece[:room]])
+            piece, parts, filled = piece[room:], [], frame()
+            room = len(filled)
+        parts.append(piece)
+        room -= len(piece)
+    yield _filled(filled[: len(filled) - room], parts)
+
+
+def _filled(frame: Tensor, parts: list[Tensor]) -> Tensor:
+    """Copy parts into a frame of their size, in one operation where they are on its device."""
+    if all(part.device == frame.device for part in parts):
+        return torch.cat(parts, out=frame)
+    for part, room in zip(parts, torch.split(frame, [len(part) for part in parts]), strict=True):
+        room.copy_(part, non_blocking=True)
+    return frame
 
 
 def _size(layout: Layout) -> int:

@@ -63,6 +63,7 @@ def configurations(world: int) -> dict[str, Settings]:
             found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
             found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
             found[f"{s}x{k}-bf16"] = make_settings(s, k, precision="bf16")
+            found[f"{s}x{k}-channels-last"] = make_settings(s, k, channels_last=True)
             found[f"{s}x{k}-sum"] = make_settings(s, k, method="1f1b", micro_batches=2, reduction="sum")
         elif s > 1:
             found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
