@@ -24,6 +24,8 @@ Pair = tuple[Told, Told]
 NAMES = ("A", "B")
 """What the two are called where there is little room."""
 
+_NUMBERS = "Of the last report and the last evaluation of each; the mean staleness is that of the stalest stage."
+
 _SETTINGS = "What was chosen, or settled, and is not the same; - stands for what a run says nothing of."
 
 
@@ -38,7 +40,7 @@ def compared(runs: Pair, folders: tuple[str, str]) -> str:
     parts = [
         text("h1", f"{folders[0]} beside {folders[1]}"),
         _heads(runs, folders),
-        section("Numbers", _numbers(runs), "Of the last report and the last evaluation of each."),
+        section("Numbers", _numbers(runs), _NUMBERS),
         section("Settings that differ", _settings(runs), _SETTINGS),
         section("Curves", pictures),
     ]

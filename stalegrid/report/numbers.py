@@ -12,7 +12,7 @@ from stalegrid.report.learning import metrics, newest
 from stalegrid.report.series import by_stage, gap_of_stages
 from stalegrid.report.staleness import served
 from stalegrid.report.told import Told
-from stalegrid.report.words import duration, metric
+from stalegrid.report.words import duration, metric, rate
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def headline(run: Told) -> Iterator[Number]:
         ("update", "updates", "{:,}".format),
         ("seconds", "time", duration),
         (VIRTUAL, "virtual time", duration),
-        ("samples_per_second", "samples/s", "{:,.4g}".format),
+        ("samples_per_second", "samples/s", rate),
     )
     yield from (Number(name, told[key], form) for key, name, form in forms if told.get(key) is not None)
 
@@ -75,5 +75,5 @@ def _stale(run: Told) -> Iterator[Number]:
     else:
         worst = served(run, run.team).get("staleness_of_all")
     if worst is not None:
-        yield Number("mean staleness, of the stalest stage", worst["mean"], "{:.3g}".format)
+        yield Number("mean staleness", worst["mean"], "{:.3g}".format)
         yield Number("largest staleness", worst["max"], "{:,}".format)

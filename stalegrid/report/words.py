@@ -20,6 +20,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def rate(value: float) -> str:
+    """Return how many a second, large numbers whole."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def metric(name: str) -> str:
     """Return what people call a metric."""
     return name.replace("_", " ")
