@@ -47,10 +47,10 @@ def open_folder(out: Path | None, *, again: bool = False) -> Iterator[Path]:
     try:
         yield out
     except BaseException as problem:
-        refused = isinstance(problem, ConfigError | OutputError)
-        if refused and not again and not _has_records(out):
+        refused = isinstance(problem, ConfigError | OutputError) and (again or not _has_records(out))
+        if refused and not again:
             shutil.rmtree(out, ignore_errors=True)
-        elif not refused:
+        elif not refused and (out / CONFIG).exists():
             _note(out, problem)
         raise
 

@@ -81,7 +81,8 @@ def apart_verdict(run: Told) -> Iterator[Verdict]:
     if told := [distance for _, distance in points(run.test, "epoch", JS_DISTANCE)]:
         numbers += f"; Jensen-Shannon distance {told[-1]:.3g} of at most {most:.3g}"
         unlike = told[-1] / most
-    if share > FAR or unlike > UNLIKE or (share > NEAR and last == max(found)):
+    farthest = len(found) > 1 and last == max(found)
+    if share > FAR or unlike > UNLIKE or (share > NEAR and farthest):
         yield Verdict(Mark.WRONG, f"Groups are apart: {numbers}.")
     elif share < NEAR or last < max(found) / 2:
         yield Verdict(Mark.WELL, f"Groups came together: {numbers}.")

@@ -42,6 +42,7 @@ def test_the_norm_is_that_of_the_mean_model(tmp_path: Path) -> None:
     [
         ([2.0, 0.005], None, "well: Groups came together: 0.005 from their mean at the end, 0.5% of its norm, and 2 "),
         ([0.02, 0.05], None, "wrong: Groups are apart: 0.05 from their mean at the end, 5% of its norm, and 0.05 "),
+        ([0.05], None, "open: Groups are neither together nor far apart: 0.05 "),
         ([0.2, 0.11], None, "wrong: Groups are apart: 0.11 "),
         ([0.2, 0.05], None, "well: Groups came together: 0.05 "),
         ([0.08, 0.05], None, "open: Groups are neither together nor far apart: 0.05 "),
