@@ -214,7 +214,7 @@ def test_callbacks_end_with_the_summary_and_the_report_says_that_the_run_is_fini
     told = json.loads((tmp_path / "run" / "told.json").read_text())
     assert told == json.loads((tmp_path / "run" / "summary.json").read_text())
     page = write_report(tmp_path / "run").read_text()
-    assert "Not finished" not in page
+    assert "It goes on" not in page
     assert f"Stopped by At at version {told['version']}" in page
 
 

@@ -226,6 +226,7 @@ def test_a_loss_may_change_its_targets_in_place(view: str) -> None:
 def test_processes_hold_what_the_plan_says_though_targets_come_in_messages() -> None:
     summary = train(make_task().data, engine="processes", training=TRAVEL).summary
     assert [unit["held"] for unit in summary["staleness"]] == summary["held_at_most"]
+    assert [unit["max"] for unit in summary["staleness"]] == summary["staleness_at_most"]
 
 
 class Read(Images):

@@ -16,7 +16,9 @@ from stalegrid.errors import ConfigError
 from stalegrid.observe import (
     BEST,
     CONFIG,
+    FAILURE,
     INDEX,
+    LIMITS,
     METRICS,
     MODEL,
     SUMMARY,
@@ -33,6 +35,8 @@ from stalegrid.written import exists, is_folder, read_yaml, writing
 _WRITTEN = (
     METRICS,
     SUMMARY,
+    LIMITS,
+    FAILURE,
     MODEL,
     INDEX,
     BEST,

@@ -4,7 +4,7 @@ Does not know: engines, how a run is asked for, how it is shown.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from stalegrid.limits.curvature import Top, largest
 from stalegrid.limits.delays import SPLIT, TAKEN_LATE, delays, known, renewed
 from stalegrid.limits.losses import Losses, read_sample
 from stalegrid.limits.rules import MOST, Unknown, decay_along, fits, rounds_of, scale_of, steps_of
+from stalegrid.observe import Record
 from stalegrid.plans import Plan, Task
 from stalegrid.stability import Late, Recursion, Rounds, left_by_mixing, rate_of_groups
 from stalegrid.stages import name_of_view
@@ -74,6 +75,10 @@ class Limits:
     def exceeded(self) -> list[Limit]:
         """The limits that the schedule's highest rate is above."""
         return [limit for limit in self.each if limit.rate is not None and self.peak > limit.rate]
+
+    def plain(self) -> Record:
+        """Return it as a file has it."""
+        return asdict(self)
 
 
 def measure_limits(

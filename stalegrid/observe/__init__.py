@@ -10,7 +10,19 @@ from stalegrid.observe.console import cursor_kept
 from stalegrid.observe.diagnosed import DIAGNOSIS
 from stalegrid.observe.displays import in_notebook
 from stalegrid.observe.divergence import JS_DISTANCE, Divergence, class_scores
-from stalegrid.observe.folder import BEST, CONFIG, METRICS, MODEL, SUMMARY, UNITS, UNSAVED, UNSAVED_BEST, VERSION
+from stalegrid.observe.folder import (
+    BEST,
+    CONFIG,
+    FAILURE,
+    LIMITS,
+    METRICS,
+    MODEL,
+    SUMMARY,
+    UNITS,
+    UNSAVED,
+    UNSAVED_BEST,
+    VERSION,
+)
 from stalegrid.observe.loggers import Logger, find_loggers
 from stalegrid.observe.means import SUMS, MeanReport, measurement
 from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
@@ -34,7 +46,7 @@ from stalegrid.observe.records import (
 )
 from stalegrid.observe.results import announce, make_sink, open_folder
 from stalegrid.observe.settings import OutputSettings
-from stalegrid.observe.sharing import by_unit, shares
+from stalegrid.observe.sharing import by_unit, shares, waits
 from stalegrid.observe.sinks import Dated
 from stalegrid.observe.state import check_saved, restore, saved, unsaved
 from stalegrid.observe.stopping import EarlyStopping
@@ -51,8 +63,10 @@ __all__ = [
     "BYTES_SENT",
     "CONFIG",
     "DIAGNOSIS",
+    "FAILURE",
     "INDEX",
     "JS_DISTANCE",
+    "LIMITS",
     "METRICS",
     "MODEL",
     "PREFIX",
@@ -127,6 +141,7 @@ __all__ = [
     "summarise",
     "tell",
     "unsaved",
+    "waits",
     "wide",
     "write_trace",
 ]

@@ -6,7 +6,7 @@ Does not know: engines, agents.
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from stalegrid.errors import ConfigError, OutputError
 from stalegrid.observe.callbacks import Callback, Calling
 from stalegrid.observe.console import ConsoleSink
 from stalegrid.observe.displays import display_of
-from stalegrid.observe.folder import CONFIG, METRICS, Folder
+from stalegrid.observe.folder import CONFIG, FAILURE, LIMITS, METRICS, Folder
 from stalegrid.observe.loggers import Logger, spared
 from stalegrid.observe.parts import Saved
 from stalegrid.observe.records import Record, Sink
 from stalegrid.observe.settings import OutputSettings
 from stalegrid.observe.sinks import Dispensable, Several
 from stalegrid.observe.stream import make_console, tell
-from stalegrid.written import to_yaml, write_text
+from stalegrid.written import to_json, to_yaml, write_text
 
 
 @contextmanager
@@ -29,7 +29,8 @@ def open_folder(out: Path | None, *, again: bool = False) -> Iterator[Path]:
     """Make the output folder, or one that is removed again if none was asked for, or open that of a run that goes on.
 
     Where something is refused before the run has started, the folder is removed, so that the same command runs once
-    that is mended.  What a run that has started wrote is never removed: it has once there is a record of it.
+    that is mended.  What a run that has started wrote is never removed: it has once there is a record of it.  How it
+    failed, or was interrupted, is noted there.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -38,19 +39,26 @@ def open_folder(out: Path | None, *, again: bool = False) -> Iterator[Path]:
         with _scratch() as folder:
             yield folder
         return
-    if again:
-        yield out
-        return
-    try:
-        out.mkdir(parents=True)
-    except OSError as problem:
-        raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
+    if not again:
+        try:
+            out.mkdir(parents=True)
+        except OSError as problem:
+            raise ConfigError(f"the output folder cannot be made (out: {out}): {problem.strerror}") from problem
     try:
         yield out
-    except (ConfigError, OutputError):
-        if not _has_records(out):
+    except BaseException as problem:
+        refused = isinstance(problem, ConfigError | OutputError) and (again or not _has_records(out))
+        if refused and not again:
             shutil.rmtree(out, ignore_errors=True)
+        elif not refused and (out / CONFIG).exists():
+            _note(out, problem)
         raise
+
+
+def _note(out: Path, problem: BaseException) -> None:
+    with suppress(OutputError):  # the first error is the one to tell
+        found = {"by": type(problem).__name__, "why": " ".join(str(problem).split())}
+        write_text(out / FAILURE, to_json(found, indent=2) + "\n")
 
 
 def _has_records(out: Path) -> bool:
@@ -72,16 +80,20 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def announce(line: str, config: Record, folder: Path, quiet: bool) -> None:
+def announce(line: str, config: Record, limits: Record | None, folder: Path, quiet: bool) -> None:
     """Write the settled configuration, and say what will run.
 
     Args:
         line: that describes the run.
         config: as it is written down.
-        folder: of the run.
+        limits: which rates the run bears, where that was measured for it now.
+        folder: of the run; what it says of an earlier failure is over.
         quiet: whether to say nothing.
     """
+    (folder / FAILURE).unlink(missing_ok=True)
     write_text(folder / CONFIG, to_yaml(config))
+    if limits is not None:
+        write_text(folder / LIMITS, to_json(limits, indent=2) + "\n")
     if not quiet:
         tell(line)
 

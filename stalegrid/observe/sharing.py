@@ -66,21 +66,53 @@ def shares(timeline: Timeline) -> list[Share]:
     total = max((span.end for done in spans.values() for span in done), default=0)
     if not total:
         return []
-    inbound: dict[Unit, list[Flight]] = {unit: [] for unit in spans}
-    for flight in timeline.flights:
-        if flight.edge.target in inbound:
-            inbound[flight.edge.target].append(flight)
-    return [_share(unit, done, inbound[unit], total) for unit, done in spans.items()]
+    inbound = _inbound(timeline)
+    return [_share(unit, done, inbound.get(unit, []), total) for unit, done in spans.items()]
 
 
-def _share(unit: Unit, spans: list[Span], inbound: list[Flight], total: int) -> Share:
+def waits(timeline: Timeline) -> dict[tuple[Unit, Unit], int]:
+    """Return who waited for whom how long, in nanoseconds: the two ends of messages that released an action.
+
+    A unit waited for a message from when it had nothing else to do until that had arrived, whether it was computed or
+    under way meanwhile.  Observers wait for nobody here.
+
+    Args:
+        timeline: of a run that began at 0.
+
+    Returns:
+        By the unit that waited and the one that it waited for.
+    """
+    found: dict[tuple[Unit, Unit], int] = {}
+    inbound = _inbound(timeline)
+    for unit, spans in by_unit(timeline).items():
+        for gap, flight in _released(spans, inbound.get(unit, [])) if unit != OBSERVER else ():
+            if (length := flight.arrived - gap.start) > 0:
+                pair = unit, flight.edge.source
+                found[pair] = found.get(pair, 0) + length
+    return found
+
+
+def _inbound(timeline: Timeline) -> dict[Unit, list[Flight]]:
+    """Return what arrived at each unit, in that order."""
+    found: dict[Unit, list[Flight]] = {}
     # Of those that arrive together, the one that left last comes first and is passed over: the longest flight counts.
-    inbound.sort(key=lambda flight: (flight.arrived, -flight.left))
+    for flight in sorted(timeline.flights, key=lambda flight: (flight.arrived, -flight.left)):
+        found.setdefault(flight.edge.target, []).append(flight)
+    return found
+
+
+def _released(spans: Sequence[Span], inbound: Sequence[Flight]) -> Iterator[tuple[Gap, Flight]]:
+    """Yield the gaps of a unit, each with the latest message that was there at its end."""
     arrivals = [flight.arrived for flight in inbound]
-    busy = sum(span.end - span.start for span in spans)
-    communicating = 0
     for gap in (Gap(0, spans[0].start), *gaps(spans)):
         latest = bisect_right(arrivals, gap.end) - 1
         if latest >= 0:
-            communicating += max(0, arrivals[latest] - max(gap.start, inbound[latest].left))
+            yield gap, inbound[latest]
+
+
+def _share(unit: Unit, spans: Sequence[Span], inbound: Sequence[Flight], total: int) -> Share:
+    busy = sum(span.end - span.start for span in spans)
+    communicating = sum(
+        max(0, flight.arrived - max(gap.start, flight.left)) for gap, flight in _released(spans, inbound)
+    )
     return Share(unit, busy / total, (total - busy - communicating) / total, communicating / total)

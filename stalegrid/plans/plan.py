@@ -29,7 +29,7 @@ from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Reduction, find_grid
 from stalegrid.methods import schedule as schedule_of
 from stalegrid.objects import check_followed, shapes_of
-from stalegrid.observe import SUMS, MeanReport, Report, Saved, check_saved, measurement
+from stalegrid.observe import SUMS, MeanReport, Record, Report, Saved, check_saved, measurement
 from stalegrid.partition import Partition, partition
 from stalegrid.plans.choices import (
     C,
@@ -152,6 +152,7 @@ class Plan:
         apart: whether it is measured how far groups are apart in what they predict.
         given: for each stage that is compiled, what its inputs are like, for a batch of each shape.
         codecs: of messages, by the setting that chose them.
+        bears: which rates its stages bear, as plain values; None where that was not measured.
     """
 
     method: Method
@@ -180,6 +181,7 @@ class Plan:
     given: tuple[tuple[Layout, ...], ...] = ()
     codecs: Mapping[str, Chosen] = field(default_factory=dict)
     apart: bool = False
+    bears: Record | None = None
 
     @property
     def saves_parts(self) -> tuple[Saved, ...]:

@@ -102,6 +102,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "tied": {tie.names[0]: list(tie.stages) for tie in plan.program.ties.each},
         "spectral_gap": plan.spectral_gap,
         **plan.membership.plain(),
+        "staleness_at_most": list(plan.bounds),
         "held_at_most": list(plan.held),
         "codecs": {kind: str(one) for kind, one in plan.codecs.items()},
         "remembered_at_most": [plan.remembered(stage) for stage in range(plan.grid.stages)],

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from stalegrid.observe import Record
 from stalegrid.report.figures import BLUE, WIDTH, svg
 from stalegrid.report.page import figures, section, table
+from stalegrid.report.told import Told
 
 MOST_COLUMNS = 12
 """Labels of which a table says every count; of more it says how many there are."""
@@ -25,15 +26,19 @@ _NOTE = (
 )
 
 
-def dealt_section(dealt: Record, who: str) -> str:
-    """Return the part of a page; nothing where samples are shared out evenly.
+def dealt_section(run: Told) -> str:
+    """Return the part of a page; nothing where samples are shared out evenly."""
+    dealt = run.summary.get("dealt")
+    return dealt_of(dealt, "group" if run.team is None else "learner") if dealt else ""
+
+
+def dealt_of(dealt: Record, who: str) -> str:
+    """Return the part of a page.
 
     Args:
         dealt: what the summary says: ``labels``, and for each group the counts of these in ``groups``.
         who: has them: group or learner.
     """
-    if not dealt:
-        return ""
     labels, groups = dealt["labels"], dealt["groups"]
     title = f"Samples of each label by {who}"
     drawn = labels[:MOST_LABELS], [counts[:MOST_LABELS] for counts in groups[:MOST_GROUPS]]

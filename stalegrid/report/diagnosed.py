@@ -9,6 +9,7 @@ from typing import Any
 from stalegrid.observe import Record
 from stalegrid.report.figures import Curve, curves
 from stalegrid.report.page import figures, section
+from stalegrid.report.told import Told
 
 Read = Callable[[Record], Any]
 
@@ -20,13 +21,9 @@ _NOTE = (
 )
 
 
-def diagnosed_section(records: Sequence[Record]) -> str:
-    """Return the part of a page; nothing where nothing was diagnosed.
-
-    Args:
-        records: diagnoses.
-    """
-    return section("Diagnosis", figures(_pictures(records)), _NOTE) if records else ""
+def diagnosed_section(run: Told) -> str:
+    """Return the part of a page; nothing where nothing was diagnosed."""
+    return section("Diagnosis", figures(_pictures(run.diagnoses)), _NOTE) if run.diagnoses else ""
 
 
 def _pictures(records: Sequence[Record]) -> Iterator[tuple[str, str]]:

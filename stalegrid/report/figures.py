@@ -54,10 +54,12 @@ class Curve:
     Args:
         name: in the legend.
         points: (x, y) in the order of x.
+        style: of the line, as matplotlib has them; one that tells it from the others if left out.
     """
 
     name: str
     points: Points
+    style: str = ""
 
 
 def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = False) -> str:
@@ -82,7 +84,9 @@ def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = F
             points = _thinned(line.points)
             marker = "o" if len(points) < 25 else ""
             xs, ys = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(xs, ys, style, color=colour, marker=marker, markersize=3, linewidth=1.5, label=line.name)
+            axes.plot(
+                xs, ys, line.style or style, color=colour, marker=marker, markersize=3, linewidth=1.5, label=line.name
+            )
         axes.set(xlabel=x, ylabel=y)
         axes.grid(color=INK, alpha=0.15, linewidth=0.6)
         if percent:

@@ -46,6 +46,16 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr))
 dl div { background: var(--card); border-radius: 6px; padding: 8px 12px; }
 dt { font-size: 0.8rem; color: var(--faint); }
 dd { margin: 0; font-size: 1.15rem; font-weight: 600; overflow-wrap: anywhere; }
+.verdicts { list-style: none; padding: 0; margin: 12px 0; max-width: 75ch; }
+.verdicts li { display: grid; grid-template-columns: 4.6em 1fr; gap: 10px; padding: 5px 0; }
+.verdicts li { border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+.verdicts span { min-width: 0; }
+.verdicts strong { border-left: 4px solid; padding-left: 8px; white-space: nowrap; }
+.well strong { color: var(--green); }
+.wrong strong { color: var(--red); }
+.open strong { color: var(--faint); }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); column-gap: 32px; }
+.two h2 { overflow-wrap: anywhere; margin-top: 24px; }
 .figures { display: grid; gap: 20px; margin-bottom: 20px; }
 .figures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .figures.small { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 12px; }
@@ -59,10 +69,11 @@ table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 td + td { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
 .numbers { max-width: 600px; margin-top: 16px; }
-.numbers th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
+.numbers th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .numbers th:last-child, .numbers td:last-child { padding-right: 0; }
-.numbers th:first-child, .numbers td:first-child { text-align: left; }
+.numbers th:first-child, .numbers td:first-child { text-align: left; white-space: normal; }
 """
 
 
@@ -115,5 +126,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool 
     """
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = "\n".join("<tr>" + "".join(text("td", cell) for cell in row) + "</tr>" for row in rows)
-    kind = ' class="numbers"' if numbers else ""
-    return f"<table{kind}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    inside = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    # A number is never parted: where there is no room for all, a phone moves the table.
+    if numbers:
+        return f'<div class="scroll"><table class="numbers">\n{inside}\n</table></div>'
+    return f"<table>\n{inside}\n</table>"

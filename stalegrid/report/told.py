@@ -8,33 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
-
 from stalegrid.errors import DataError
 from stalegrid.methods import SERVER_METHODS
 from stalegrid.observe import (
-    BEST,
     BYTES_SENT,
     CONFIG,
     DIAGNOSIS,
-    INDEX,
+    FAILURE,
     JS_DISTANCE,
+    LIMITS,
     METRICS,
-    MODEL,
     PREFIX,
     SUMMARY,
     TRACE,
-    UNSAVED,
-    UNSAVED_BEST,
-    UNSAVED_INDEX,
-    VERSION,
     VIRTUAL,
     Record,
     Timeline,
     read_trace,
 )
+from stalegrid.report.models import norm_of
 from stalegrid.written import (
     COUNT,
     FLAG,
@@ -79,8 +71,10 @@ class Told:
         train: records of reports.
         test: records of evaluations.
         timeline: None if there is no trace.
-        stopped: who asked for an early end, as the summary has it; empty for nobody.
-        dealt: who has how many samples of which label, as the summary has it; empty where they are shared out.
+        summary: as of the last evaluation; empty before the first.
+        limits: which rates its stages bear, as it was measured; empty where it was not.
+        failure: by which error it ended, and what that said; empty where none is noted.
+        norm: of the mean model, where there are several groups; None where that is not there.
         diagnoses: records of diagnoses.
     """
 
@@ -88,8 +82,10 @@ class Told:
     train: list[Record]
     test: list[Record]
     timeline: Timeline | None = None
-    stopped: Record = field(default_factory=dict)
-    dealt: Record = field(default_factory=dict)
+    summary: Record = field(default_factory=dict)
+    limits: Record = field(default_factory=dict)
+    failure: Record = field(default_factory=dict)
+    norm: float | None = None
     diagnoses: list[Record] = field(default_factory=list)
 
     def asked(self, path: str) -> Any:
@@ -100,6 +96,32 @@ class Told:
         """
         group, _, field = path.partition(".")
         return self.config.get(group, {}).get(field)
+
+    @property
+    def stopped(self) -> Record:
+        """Who asked for the end that the run has come to; empty for nobody."""
+        asked: Record = self.summary.get("stopped") or {}
+        return {**asked, "version": self.summary["version"]} if asked else {}
+
+    @property
+    def done(self) -> tuple[str, float, float]:
+        """What is counted, updates or epochs; how many are done, and how many were asked for."""
+        last, name = self.train[-1], "updates" if self.asked("training.updates") else "epochs"
+        done: float = last["update"] if name == "updates" else last["epoch"]
+        return name, done, self.asked(f"training.{name}") or done
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        _, done, asked = self.done
+        until = self.asked("training.until")
+        return done >= asked or (until is not None and self.train[-1]["update"] >= until)
+
+    @property
+    def timed(self) -> bool:
+        """Whether its trace says who waits for whom: one process that takes turns in real time does not."""
+        virtual = self.timeline is not None and self.timeline.virtual
+        return virtual or self.asked("engine.kind") != "simulator"
 
     @property
     def team(self) -> Team | None:
@@ -120,34 +142,17 @@ def read_told(folder: Path) -> Told:
     config = read_config(folder)
     records = read_metrics(folder)
     trace = folder / TRACE
-    summary = read_summary(folder) if exists(folder / SUMMARY) else {}
     return Told(
         config,
         [record for record in records if record["kind"] == "train"],
         [record for record in records if record["kind"] == "test"],
-        read_trace(trace) if exists(trace) else None,
-        _stopped(summary) if summary else {},
-        _dealt(summary, folder),
-        [record for record in records if record["kind"] == DIAGNOSIS],
+        timeline=read_trace(trace) if exists(trace) else None,
+        summary=read_summary(folder) if exists(folder / SUMMARY) else {},
+        limits=read_json(folder / LIMITS, _LIMITS) if exists(folder / LIMITS) else {},
+        failure=read_json(folder / FAILURE, _FAILURE) if exists(folder / FAILURE) else {},
+        norm=norm_of(folder) if (config.get("grid", {}).get("groups") or 1) > 1 else None,
+        diagnoses=[record for record in records if record["kind"] == DIAGNOSIS],
     )
-
-
-def _stopped(summary: Record) -> Record:
-    """Return who asked for the end that a run has come to; one that goes on has not come to it yet."""
-    asked: Record = summary.get("stopped") or {}
-    return {**asked, "version": summary["version"]} if asked else {}
-
-
-def _dealt(summary: Record, folder: Path) -> Record:
-    """Return who has which labels.
-
-    Raises:
-        DataError: it says of another number of labels.
-    """
-    dealt: Record = summary.get("dealt") or {}
-    if dealt and {len(dealt["labels"])} != set(map(len, dealt["groups"])):
-        raise DataError(f"the summary counts other labels than it names (file: {folder / SUMMARY}, dealt: {dealt})")
-    return dealt
 
 
 def read_config(folder: Path) -> Record:
@@ -183,60 +188,18 @@ def read_summary(folder: Path) -> Record:
     """Read the summary of a run.
 
     Raises:
-        DataError: it cannot be read, or is none.
+        DataError: it cannot be read, is none, or counts other labels than it names.
     """
     summary: Record = read_json(folder / SUMMARY, _SUMMARY)
+    dealt = summary.get("dealt")
+    if dealt and {len(dealt["labels"])} != set(map(len, dealt["groups"])):
+        raise DataError(f"the summary counts other labels than it names (file: {folder / SUMMARY}, dealt: {dealt})")
     return summary
-
-
-def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read the mean model of a run: a state dict of the original model, and the tensors that it leaves out.
-
-    Args:
-        folder: of the run.
-        which: of its models, by the name of the file.
-
-    Raises:
-        DataError: a file cannot be read, or holds something else.
-    """
-    if which == MODEL and not exists(folder / MODEL) and exists(folder / INDEX):
-        return _of_parts(folder, INDEX), _of_parts(folder, UNSAVED_INDEX) if exists(folder / UNSAVED_INDEX) else {}
-    rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
-    return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
-
-
-def interrupted_whole(folder: Path) -> bool:
-    """Return whether a run that was interrupted left a summary and the mean model that it speaks of."""
-    if not exists(folder / SUMMARY):
-        return False
-    if exists(folder / INDEX):
-        return bool(read_json(folder / INDEX, _INDEX)["metadata"][VERSION] == str(read_summary(folder).get(VERSION)))
-    if not exists(folder / MODEL):
-        return False
-    with safe_open(folder / MODEL, framework="pt") as file:
-        # They are written one after the other.
-        return bool((file.metadata() or {}).get(VERSION) == str(read_summary(folder).get(VERSION)))
-
-
-def _of_parts(folder: Path, index: str) -> dict[str, Tensor]:
-    """Read the tensors that an index names, a file at a time."""
-    where: dict[str, str] = read_json(folder / index, _INDEX)["weight_map"]
-    found = {name: _tensors(folder / Path(name).name) for name in sorted(set(where.values()))}
-    return {key: found[name][key] for key, name in where.items()}
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as problem:
-        raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
 
 
 _KIND = Kind("the name of a kind of messages", lambda name: isinstance(name, str))
 
 _NAME = Kind("a text", lambda name: isinstance(name, str))
-
-_INDEX: dict[Any, Any] = {"metadata": {VERSION: TEXT}, "weight_map": {_NAME: TEXT}}
 
 _CONFIG: dict[Any, Any] = {
     Kind("the name of a group", lambda name: isinstance(name, str)): {},
@@ -244,10 +207,12 @@ _CONFIG: dict[Any, Any] = {
     **dict.fromkeys(("data", "model", "optimizer"), Maybe({"name": Maybe(TEXT)})),
     "engine": Maybe({"kind": Maybe(TEXT)}),
     "grid": Maybe({"groups": Maybe(WHOLE), "stages": Maybe(WHOLE)}),
-    "servers": Maybe(dict.fromkeys(("learners", "number", "softsync"), Maybe(WHOLE))),
+    "mixing": Maybe({"kind": Maybe(TEXT)}),
+    "servers": Maybe(dict.fromkeys(("learners", "number", "softsync", "max_staleness"), Maybe(WHOLE))),
     "training": Maybe(
         {
             "updates": Maybe(WHOLE),
+            "until": Maybe(WHOLE),
             "epochs": Maybe(NUMBER),
             **dict.fromkeys(("dtype", "precision"), Maybe(TEXT)),
             **dict.fromkeys(("channels_last", "compile"), Maybe(FLAG)),
@@ -275,7 +240,7 @@ _RECORDS = {
         "update": COUNT,
         "epoch": NUMBER,
         "seconds": NUMBER,
-        **dict.fromkeys(("loss", "train_accuracy", "samples_per_second", VIRTUAL), Maybe(NUMBER)),
+        **dict.fromkeys(("loss", "train_accuracy", "lr", "samples_per_second", VIRTUAL), Maybe(NUMBER)),
         "lost": Maybe([COUNT]),
         BYTES_SENT: Maybe({_KIND: COUNT}),
         "staleness": {
@@ -303,4 +268,14 @@ _SUMMARY = {
     "staleness": [dict.fromkeys(("max", "gap", "held"), Maybe(NUMBER))],
     "dealt": Maybe({"labels": [WHOLE], "groups": [_HISTOGRAM]}),
     "stopped": Maybe({"by": TEXT, "asked_at": COUNT, "why": TEXT}),
+    "staleness_at_most": Maybe([COUNT]),
+    "lost_groups": Maybe([{"group": COUNT, "version": COUNT, "why": TEXT}]),
+    "returned_groups": Maybe([{"group": COUNT, "version": COUNT, "donor": COUNT}]),
 }
+
+_LIMITS = {
+    "peak": NUMBER,
+    "each": [{"stage": Maybe(COUNT), "staleness": COUNT, "rate": Maybe(NUMBER), "why": TEXT}],
+}
+
+_FAILURE = {"by": TEXT, "why": TEXT}

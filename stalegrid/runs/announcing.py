@@ -15,7 +15,8 @@ def announce_run(asked: Asked, plan: Plan | ServedPlan, folder: Path) -> None:
     """Tell what is trained and what that begins with, and write it to the folder of the run."""
     settings = asked.settings
     line = headline(plan, settings.engine.kind, settings.engine.threads)
-    announce(line, plan.settled(settings).plain(), folder, asked.quiet)
+    bears = plan.bears if isinstance(plan, Plan) else None
+    announce(line, plan.settled(settings).plain(), bears, folder, asked.quiet)
     if not asked.quiet and (gain := plan.devices.gain) is not None:
         tell(str(gain))
     if asked.source is None and not asked.quiet and (begun := asked.start.told(plan)):

@@ -3,12 +3,14 @@
 Does not know: how curvature is measured, how runs are planned and carried out.
 """
 
-from collections.abc import Iterator
+import warnings
+from dataclasses import replace
 
 from stalegrid.config import Settings
 from stalegrid.engines import computing, use_device
 from stalegrid.errors import ConfigError
-from stalegrid.limits import BATCHES, PRODUCTS, Limits, measure_limits, warnings
+from stalegrid.limits import BATCHES, PRODUCTS, Limits, measure_limits
+from stalegrid.limits import warnings as above
 from stalegrid.plans import Plan, ServedPlan, Task
 from stalegrid.seeds import kept
 
@@ -38,9 +40,14 @@ def limits_of(
         return measure_limits(task, plan, device, batches, products)
 
 
-def exceeded(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Iterator[str]:
-    """Say which limits the schedule of a run exceeds, or why none is known; see :func:`limits_of`."""
+def bearing(task: Task, settings: Settings, plan: Plan | ServedPlan) -> Plan:
+    """Return a plan that says which rates its run bears, and warn of limits that its schedule exceeds.
+
+    Warns too of why a limit is not known; see :func:`limits_of`.
+    """
     found = limits_of(task, settings, plan)
-    yield from warnings(found)
-    unknown = {limit.why for limit in found.each if limit.rate is None}
-    yield from (f"the largest stable rate is {why}" if why.startswith("not ") else why for why in sorted(unknown))
+    unknown = sorted({limit.why for limit in found.each if limit.rate is None})
+    for line in (*above(found), *(f"the largest stable rate is {w}" if w.startswith("not ") else w for w in unknown)):
+        warnings.warn(line, stacklevel=3)
+    assert isinstance(plan, Plan)  # others have no limits
+    return replace(plan, bears=found.plain())

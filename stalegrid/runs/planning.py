@@ -4,7 +4,6 @@ Does not know: how plans are made, how they are carried out.
 """
 
 import math
-import warnings
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ from stalegrid.observe import tell
 from stalegrid.partition import check_on
 from stalegrid.plans import Plan, ServedPlan, Task, cast_model, dealt_by, make_batches, origin_of, plan_of, precision_of
 from stalegrid.runs.asked import Asked
-from stalegrid.runs.bearing import exceeded, limits_of
+from stalegrid.runs.bearing import bearing, limits_of
 from stalegrid.runs.fitting import fitted
 from stalegrid.runs.keeping import bits
 from stalegrid.seeds import kept
@@ -46,8 +45,7 @@ def planned(asked: Asked) -> Plan | ServedPlan:
     """
     plan = prepare(asked.task, asked.settings, asked.source, anew=asked.anew)
     if asked.settings.output.limits and asked.source is None:
-        for line in exceeded(asked.task, asked.settings, plan):
-            warnings.warn(line, stacklevel=2)
+        plan = bearing(asked.task, asked.settings, plan)
     return fitted(asked, plan)
 
 

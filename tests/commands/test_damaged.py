@@ -12,7 +12,7 @@ import yaml
 
 from stalegrid.cli import main
 from stalegrid.errors import ConfigError
-from stalegrid.observe.folder import CONFIG, METRICS, MODEL, SUMMARY
+from stalegrid.observe.folder import CONFIG, FAILURE, LIMITS, METRICS, MODEL, SUMMARY
 from stalegrid.observe.summed import Staleness
 from stalegrid.observe.trace import TRACE
 from stalegrid.programs.deliveries import DELIVERIES, read_order
@@ -151,6 +151,37 @@ def test_a_wrong_value_is_refused_in_a_line(folders: dict[str, Path], tmp_path: 
                 refusals.append(str(refusal))
     assert refusals
     assert all(str(folder) in said and "\n" not in said for said in refusals)
+
+
+BESIDE: dict[str, Any] = {
+    LIMITS: {"peak": 0.1, "each": [{"stage": 0, "staleness": 2, "rate": 0.2, "why": ""}]},
+    FAILURE: {"by": "NonFiniteLoss", "why": "the loss is nan"},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_wrong_value_of_what_not_every_run_has_is_refused_in_a_line(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / CONFIG).write_bytes((folders["grid"] / CONFIG).read_bytes())
+    refusals = []
+    for other in (other for wrong in WRONG for other in changed(BESIDE[name], wrong)):
+        (tmp_path / name).write_text(json.dumps(other))
+        try:
+            read_told(tmp_path)
+        except ConfigError as refusal:
+            refusals.append(str(refusal))
+    assert len(refusals) > len(WRONG)
+    assert all(str(tmp_path / name) in said and "\n" not in said for said in refusals)
+
+
+def test_two_runs_of_which_one_is_damaged_are_a_line(folders: dict[str, Path], tmp_path: Path, capsys: Said) -> None:
+    shutil.copytree(folders["served"], tmp_path / "run")
+    (tmp_path / "run" / SUMMARY).write_text("{")
+    for pair in ((tmp_path / "run", folders["grid"]), (folders["grid"], tmp_path / "run")):
+        capsys.readouterr()
+        assert main(["report", *map(str, pair)]) == 2
+        assert re.fullmatch(rf".*{SUMMARY}.*\n", capsys.readouterr().err)
 
 
 def test_a_model_that_is_none_is_a_line(folders: dict[str, Path], tmp_path: Path, capsys: Said) -> None:

@@ -1,5 +1,6 @@
 """The command that says which rates a run bears, the warning of a run, and the factors of a table."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -64,11 +65,15 @@ def test_a_run_warns_where_its_schedule_goes_above_if_asked_to(tmp_path: Path) -
     assert texts[0].startswith("the schedule's highest rate is above what stage 0 bears with a staleness of 2 (rate: ")
     assert texts[-1].endswith("see stalegrid limits")
     assert (tmp_path / "run" / "summary.json").exists()
+    limits = json.loads((tmp_path / "run" / "limits.json").read_text())
+    assert limits["peak"] == pytest.approx(0.3, rel=0.01)
+    assert [limit["stage"] for limit in limits["each"]] == [0, 1, None]
 
 
 def test_a_run_that_is_not_asked_to_measures_nothing(tmp_path: Path) -> None:
     # A warning would be an error here.
     assert main([*TRAIN, "--lr", "0.3", "--out", str(tmp_path / "run")]) == 0
+    assert not (tmp_path / "run" / "limits.json").exists()
 
 
 def test_a_run_says_why_it_cannot_warn(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 import stalegrid
 from stalegrid.errors import ConfigError, NonFiniteLoss, OutputError, SampleError, StalegridError
-from stalegrid.observe.folder import METRICS, MODEL, SUMMARY
-from stalegrid.observe.results import open_folder
+from stalegrid.observe.folder import FAILURE, METRICS, MODEL, SUMMARY
+from stalegrid.observe.results import announce, open_folder
 from tests import cases
 from tests.cases import images
 from tests.disks import full_disk
@@ -79,6 +79,9 @@ def test_a_sample_that_fails_late_leaves_the_results_so_far(tmp_path: Path, engi
         train(out, data=data, engine=engine, method=method, **own)
     assert {MODEL, SUMMARY, METRICS} <= {path.name for path in out.iterdir()}
     assert evaluated(out)
+    failure = json.loads((out / FAILURE).read_text())
+    assert failure["by"] == "SampleError"
+    assert "sample 3" in failure["why"]
 
 
 def test_an_error_of_the_users_own_leaves_the_results_so_far_whatever_it_is(tmp_path: Path) -> None:
@@ -87,6 +90,32 @@ def test_an_error_of_the_users_own_leaves_the_results_so_far_whatever_it_is(tmp_
         with pytest.raises((type(error), StalegridError)):
             train(out, data=Late(partial(fail, error)))
         assert evaluated(out)
+
+
+def begin_and_fail(out: Path, error: BaseException) -> None:
+    with open_folder(out) as folder:
+        announce("a run", {}, None, folder, quiet=True)
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("two\nlines")])
+def test_how_a_run_failed_is_noted_in_a_line(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        begin_and_fail(tmp_path / "out", error)
+    noted = json.loads((tmp_path / "out" / FAILURE).read_text())
+    assert noted == {"by": type(error).__name__, "why": str(error).replace("\n", " ")}
+
+
+def test_before_a_run_is_written_down_nothing_is_noted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_folder(tmp_path / "out"):
+        raise KeyboardInterrupt
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_refusal_to_go_on_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), open_folder(tmp_path, again=True):
+        raise ConfigError("no")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [ConfigError("no"), OutputError("no room")])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stalegrid.observe.sharing import Share, by_unit, gaps, shares
+from stalegrid.observe.sharing import Share, by_unit, gaps, shares, waits
 from stalegrid.observe.timeline import Span, Timeline
 from stalegrid.programs.actions import Edge, Kind
 from stalegrid.programs.grid import OBSERVER, Unit, learner, server
@@ -95,6 +95,29 @@ def test_a_server_that_waits_for_a_gradient_is_communicating_while_it_is_under_w
     timeline = Timeline([*busy(learner(0), (0, 20)), *busy(server(0), (0, 10), (40, 100))])
     timeline.departures, timeline.arrivals = {(edge, 0): 20}, {(edge, 0): 40}
     assert of(timeline, server(0)) == (0.7, 0.1, 0.2)
+
+
+def test_who_waited_for_whom() -> None:
+    timeline = Timeline(
+        [*busy(A, (0, 10), (50, 60), (90, 100)), *busy(B, (20, 40), (70, 80)), *busy(OBSERVER, (95, 99))]
+    )
+    verdict, report = Edge("verdict", OBSERVER, A), Edge("report", A, OBSERVER)
+    flights = {
+        (UP, 0): (10, 20),
+        (UP, 1): (60, 65),  # could have gone on from there
+        (DOWN, 0): (40, 50),
+        (DOWN, 1): (40, 45),  # was there before the other
+        (verdict, 0): (70, 85),
+        (report, 0): (20, 90),
+    }
+    timeline.departures = {key: left for key, (left, _) in flights.items()}
+    timeline.arrivals = {key: arrived for key, (_, arrived) in flights.items()}
+    assert waits(timeline) == {(A, B): 40, (A, OBSERVER): 25, (B, A): 20 + 25}
+
+
+def test_who_was_given_a_message_before_waited_for_nobody() -> None:
+    assert waits(Timeline(busy(A, (0, 20), (60, 100)), {(DOWN, 0): 5}, {(DOWN, 0): 19})) == {}
+    assert waits(Timeline()) == {}
 
 
 def test_nothing_has_no_shares() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from stalegrid.errors import DataError
-from stalegrid.report.dealt import MOST_GROUPS, MOST_LABELS, dealt_section
+from stalegrid.report.dealt import MOST_GROUPS, MOST_LABELS, dealt_of
 from stalegrid.report.report import write_report
 from stalegrid.runs import execute
 from tests.cases import make_settings, make_task
-from tests.report.test_report import Page
+from tests.report.cases import Page
 
 CIRCLE = 'style="fill: var(--blue)"'
 
@@ -25,7 +25,7 @@ def cells(html: str) -> list[list[str]]:
 
 
 def test_a_table_has_every_count_of_few_labels() -> None:
-    assert cells(dealt_section(FEW, "group")) == [
+    assert cells(dealt_of(FEW, "group")) == [
         ["group", "samples", "label -1", "label 3"],
         ["0", "1,200", "1,200", "0"],
         ["1", "7", "0", "7"],
@@ -35,7 +35,7 @@ def test_a_table_has_every_count_of_few_labels() -> None:
 
 def test_a_table_of_many_labels_says_how_many_there_are() -> None:
     counts = [[0] * 99 + [5], [3] + [0] * 98 + [1]]
-    html = dealt_section({"labels": list(range(100)), "groups": counts}, "learner")
+    html = dealt_of({"labels": list(range(100)), "groups": counts}, "learner")
     assert cells(html) == [
         ["learner", "samples", "labels", "most frequent", "its share"],
         ["0", "5", "1", "99", "100.0%"],
@@ -45,15 +45,11 @@ def test_a_table_of_many_labels_says_how_many_there_are() -> None:
 
 
 def test_there_is_a_circle_for_each_count_that_is_not_0() -> None:
-    html = dealt_section(FEW, "group")
+    html = dealt_of(FEW, "group")
     assert html.count(CIRCLE) == 4
     assert html.count("Samples of each label by group") == 2
     more = {"labels": [0], "groups": [[1]] * (MOST_GROUPS + 3)}
-    assert dealt_section(more, "group").count(CIRCLE) == MOST_GROUPS
-
-
-def test_nothing_is_said_where_samples_are_shared_out() -> None:
-    assert dealt_section({}, "group") == ""
+    assert dealt_of(more, "group").count(CIRCLE) == MOST_GROUPS
 
 
 def trained(folder: Path, **changes: Any) -> Path:

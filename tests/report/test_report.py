@@ -1,12 +1,9 @@
 import json
 import re
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from stalegrid.config import Settings
 from stalegrid.errors import ConfigError
@@ -18,113 +15,20 @@ from stalegrid.report.figures import MOST_POINTS, ON_PAGE, Curve, bars, curves, 
 from stalegrid.report.gantt import MOST_BARS, gantt, steady
 from stalegrid.report.report import write_report
 from tests.cases import make_task, plan_of
-
-Record = dict[str, Any]
-A, B = Unit(0, 0), Unit(0, 1)
-CONFIG: Record = {
-    "method": {"name": "pham-ahn", "staleness": [2, 0], "clip": None},
-    "grid": {"groups": 1, "stages": 2, "cuts": ['<b>&"4"</b>']},
-    "training": {"updates": None, "epochs": 2.0},
-    "data": {"name": "digits"},
-    "model": {"name": "mlp"},
-}
-
-
-def seen(histogram: list[int], gap: float | None) -> Record:
-    return {"histogram": histogram, "gap": gap, "gap_max": gap, "held": 1}
-
-
-def reported(update: int, epoch: float, loss: float, groups: int = 1, **more: Any) -> Record:
-    staleness: Record = {}
-    for s in range(groups):
-        staleness |= {f"({s},0)": seen([1, 1, 2], 0.5 + s), f"({s},1)": seen([4, 0, 0], None)}
-    record = {"kind": "train", "update": update, "epoch": epoch, "loss": loss, "train_accuracy": 0.5}
-    return record | {"staleness": staleness, "seconds": 100.0 * epoch, "samples_per_second": 1234.5} | more
-
-
-def evaluated(version: int, epoch: float, accuracy: float, **more: Any) -> Record:
-    record = {"kind": "test", "version": version, "epoch": epoch, "consensus_distance": 0.25, "test_loss": 0.75}
-    return record | {"test_accuracy": accuracy, "seconds": 100.0 * epoch + 1} | more
-
-
-METRICS = [reported(5, 1.0, 2.0), evaluated(5, 1.0, 0.5), reported(10, 2.0, 1.5), evaluated(10, 2.0, 0.875)]
-
-
-def folder_of(path: Path, config: Record = CONFIG, metrics: list[Record] | None = None) -> Path:
-    path.mkdir(exist_ok=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    lines = (json.dumps(record) + "\n" for record in (METRICS if metrics is None else metrics))
-    (path / "metrics.jsonl").write_text("".join(lines))
-    return path
-
-
-SERVED: Record = {
-    "method": {"name": "softsync"},
-    "servers": {"learners": 3, "number": 2, "softsync": 1},
-    "training": {"updates": None, "epochs": 2.0},
-    "data": {"name": "digits"},
-    "model": {"name": "mlp"},
-}
-
-
-def taken(update: int, epoch: float, lost: list[int], **histograms: list[int]) -> Record:
-    """A report of servers; learners are named l0, l1, ..."""
-    staleness = {f"({name[1:]},0)": {"histogram": counts, "gap": None} for name, counts in histograms.items()}
-    return reported(update, epoch, 1.0) | {"staleness": staleness, "lost": lost}
-
-
-TAKEN = [
-    taken(5, 1.0, [], l0=[1, 1], l2=[0, 0, 1, 1], l10=[0, 4]),
-    evaluated(5, 1.0, 0.5, consensus_distance=0.0),
-    taken(10, 2.0, [], l0=[1, 1]),
-    evaluated(10, 2.0, 0.875, consensus_distance=0.0),
-]
-
-
-class Page(HTMLParser):
-    VOID = ("meta",)
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((self.open[-1], data.strip()))
-
-    def of(self, tag: str) -> list[str]:
-        return [text for where, text in self.texts if where == tag]
-
-    @property
-    def facts(self) -> dict[str, str]:
-        return dict(zip(self.of("dt"), self.of("dd"), strict=True))
-
-
-def page_of(folder: Path) -> Page:
-    return Page(write_report(folder))
-
-
-def span(unit: Unit, name: str, start: int, end: int) -> Span:
-    return Span(unit, Kind(name[0]), int(name[1:]), start, end)
+from tests.report.cases import (
+    CONFIG,
+    METRICS,
+    SERVED,
+    TAKEN,
+    A,
+    B,
+    Record,
+    evaluated,
+    folder_of,
+    page_of,
+    reported,
+    span,
+)
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
@@ -160,8 +64,7 @@ def test_a_finished_run_of_learners(tmp_path: Path) -> None:
     assert facts.items() <= page.facts.items()
     assert not {"groups x stages", "lost"} & page.facts.keys()
     assert page.of("h2") == ["Learning", "Staleness", "Configuration"]
-    note = page.of("p")[1]
-    assert "staleness tau = i - j" in note
+    assert any("staleness tau = i - j" in note for note in page.of("p"))
     assert page.of("figcaption")[2:] == [
         "all learners: mean 1.1, maximum 3, 10% above 2n = 2",
         "learner 0: mean 0.5",
@@ -190,11 +93,6 @@ def test_what_exchanges_measure_is_drawn_by_stage(tmp_path: Path) -> None:
     assert "Exchange" in page.of("h2")
     lines = [Curve("stage 0", [(2.0, 0.375), (3.0, 1.0)]), Curve("stage 1", [(3.0, -1.0)])]
     assert curves("rho 1 over epochs", lines, "epochs", "rho 1") in page.source
-
-
-def test_learners_that_were_lost_are_named(tmp_path: Path) -> None:
-    metrics = [taken(5, 1.0, [2], l0=[1]), taken(6, 1.1, [], l0=[1]), taken(7, 1.2, [0, 1], l0=[1])]
-    assert page_of(folder_of(tmp_path, SERVED, metrics)).facts["lost"] == "learner 2, learner 0, learner 1"
 
 
 @pytest.mark.parametrize(("method", "splits"), [("hardsync", 1), ("asgd", 3)])
@@ -246,9 +144,7 @@ def test_the_configuration_is_escaped(tmp_path: Path) -> None:
     settings = dict(zip(cells[::2], cells[1::2], strict=True))
     assert settings["method.name"] == "<script>alert(1)</script>"
     assert settings["method.staleness"] == "[2, 0]"
-    assert settings["method.clip"] == "null"
     assert settings["grid.cuts"] == json.dumps(CONFIG["grid"]["cuts"])
-    assert list(settings) == [f"{group}.{name}" for group, fields in CONFIG.items() for name in fields]
     assert page.of("title") == ["<script>alert(1)</script> on digits: report"]
     assert not re.search("<b>|<script", page.source)
 
@@ -287,9 +183,9 @@ def test_a_run_that_goes_on_is_told_so_far(tmp_path: Path) -> None:
     assert page.facts["test accuracy"] == "50.00%"
     assert page.facts["updates"] == "10"
     half = page_of(folder_of(tmp_path, metrics=METRICS[:2]))
-    assert half.of("p")[0].endswith("1 of 2 epochs. Not finished: this is what there is so far.")
+    assert half.of("p")[0].endswith("1 of 2 epochs.")
     counted = page_of(folder_of(tmp_path, CONFIG | {"training": {"updates": 1000}}, METRICS))
-    assert counted.of("p")[0].endswith("10 of 1,000 updates. Not finished: this is what there is so far.")
+    assert counted.of("p")[0].endswith("10 of 1,000 updates.")
 
 
 def test_a_run_that_has_reported_nothing(tmp_path: Path) -> None:
@@ -347,7 +243,7 @@ def test_a_trace_is_drawn_and_summed_up(tmp_path: Path) -> None:
     assert "in virtual time" in note
     assert "first" not in note
     classes = [value for tag, name, value in page.attributes if (tag, name) == ("div", "class")]
-    assert classes[-2:] == ["wide", "narrow"]
+    assert classes[-3:] == ["wide", "narrow", "scroll"]
     assert "F0" in page.of("text")
     timeline.virtual = False
     write_trace(folder / "trace.json", timeline)
