@@ -1,19 +1,17 @@
 """``python -m benchmarks.gallery``: trains what is missing, then writes the page; Ctrl-C loses nothing."""
 
 import multiprocessing
-import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from threading import Thread
 
 from benchmarks.gallery import page
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Entry, Trial
 from benchmarks.gallery.kept import RESULTS, done, keep
-from benchmarks.gallery.training import train
+from benchmarks.gallery.training import end_with_parent, train
 
 SCALES = ("smoke", "cpu", "full")
 
@@ -55,7 +53,7 @@ def _train(trials: Sequence[Trial], options: object, results: Path) -> None:
     """Train in processes of their own: what one leaves in torch is not the next one's."""
     workers, data, runs = (getattr(options, name) for name in ("workers", "data_dir", "runs"))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         begun = {pool.submit(train, trial, data, runs): trial for trial in trials}
         try:
             for number, future in enumerate(as_completed(begun), 1):
@@ -66,18 +64,6 @@ def _train(trials: Sequence[Trial], options: object, results: Path) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """Let this process end with the one that started it, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, name="watch parent", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ Does not know: which trials there are, where figures are kept.
 """
 
 import json
+import multiprocessing
+import os
 import subprocess
 import time
 from pathlib import Path
+from threading import Thread
 
 from benchmarks.gallery.entry import Record, Trial
 from benchmarks.measure import machine
@@ -96,3 +99,15 @@ def _commit() -> str:
         text=True,
     )
     return said.stdout.strip() or "unknown"
+
+
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, name="watch parent", daemon=True).start()

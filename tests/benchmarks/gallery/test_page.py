@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,16 +72,29 @@ def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such entry (entries: nothing); there are: robust, grid" in capsys.readouterr().out
 
 
+def smoke(folder: Path, *names: str) -> list[str]:
+    """Return the lines that the command prints."""
+    asked = [*names, "--scale", "smoke", "--workers", "2", "--runs", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.gallery", *asked]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=280)
+    return said.stdout.splitlines()
+
+
+@pytest.mark.timeout(300)
+def test_what_has_been_trained_is_not_trained_again(tmp_path: Path) -> None:
+    trials = DSP.trials("smoke")
+    assert f"{len(trials)} of {len(trials)}: " in "\n".join(smoke(tmp_path, "dsp"))
+    again = smoke(tmp_path, "dsp")
+    assert again
+    assert all(line.startswith("* ") for line in again)
+
+
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
-def test_smoke_trains_every_way_and_a_second_time_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    asked = ["--scale", "smoke", "--workers", "2", "--runs", str(tmp_path)]
-    assert main(asked) == 0
-    trials = [trial for entry in ENTRIES.values() for trial in entry.trials("smoke")]
-    assert f"{len(trials)} of {len(trials)}: " in capfd.readouterr().out
-    assert all(by_seed(entry, "smoke", tmp_path / "results")[0] for entry in ENTRIES.values())
-    assert main(asked) == 0
-    assert " of " not in capfd.readouterr().out.splitlines()[0]
+def test_smoke_trains_every_way(tmp_path: Path) -> None:
+    smoke(tmp_path)
+    for entry in ENTRIES.values():
+        assert by_seed(entry, "smoke", tmp_path / "results")[0].keys() == {t.way for t in entry.trials("smoke")}
 
 
 def test_results_of_smoke_are_not_among_those_that_are_shown() -> None:
