@@ -38,8 +38,8 @@ ENTRY = Entry(
             seeds=1,
         ),
         "cpu": Scale(
-            "ResNet-20 on CIFAR-10, 4 epochs, one cycle up to a rate of 0.1; forward and backward in bfloat16",
-            _RECIPE + "--epochs 4 --precision bf16",
+            "ResNet-20 on CIFAR-10, 4 epochs, one cycle up to a rate of 0.1; bfloat16, channels last",
+            _RECIPE + "--epochs 4 --precision bf16 --training.channels-last true",
             _WAYS,
         ),
         "full": Scale("160 epochs, float32", _RECIPE + "--epochs 160 --output.evaluate-every 10", _WAYS),
