@@ -71,6 +71,22 @@ def test_links_of_files_beside_docs_lead_to_pages_or_out_of_docs() -> None:
             assert (DOCS / link).exists() or link in around.PAGES.values(), (source, link)
 
 
+def headings(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as the build makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    words = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in re.findall(r"^#+ (.*)$", text, re.M))
+    return {re.sub(r"[\s-]+", "-", heading) for heading in words}
+
+
+def test_links_into_pages_lead_to_headings() -> None:
+    for page in (*DOCS.glob("*.md"), *ROOT.glob("*.md")):
+        for name, anchor in re.findall(r"\]\(((?:docs/)?[\w-]+\.md)?#([^)]+)\)", page.read_text()):
+            target = page.parent / name if name else page
+            # The build makes pages of notebooks, and looks at these links itself.
+            if target.exists():
+                assert anchor in headings(target), (page.name, target.name, anchor)
+
+
 @pytest.mark.parametrize(
     ("page", "address", "told"),
     [

@@ -73,6 +73,13 @@ def test_groups_that_mix_after_their_step_bear_what_one_does() -> None:
     assert rate_of_groups(Recursion((Late(0, 1.0),)), Rounds((RING,), adapt_first=True)) == pytest.approx(2.0, rel=1e-6)
 
 
+def test_late_groups_that_mix_after_their_step_may_bear_less_than_one_does() -> None:
+    # e(n+1) = lambda (e(n) - gamma a e(n-1)), lambda = -0.8: z = -1 is a root where 1 + lambda + lambda gamma a = 0.
+    swapping = np.array([[0.1, 0.9], [0.9, 0.1]])
+    found = rate_of_groups(Recursion((Late(1, 1.0),)), Rounds((swapping,), adapt_first=True))
+    assert found == pytest.approx(0.25, rel=1e-6)
+
+
 def test_what_is_late_pulls_groups_back_even_where_they_are_equal() -> None:
     recursion = Recursion((Late(1, 1.0),), 0.1, Momentum(momentum=0.5))
     current, delta = (rate_of_groups(recursion, Rounds((STAR,), False, 2, 1, rule)) for rule in (False, True))

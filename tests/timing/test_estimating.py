@@ -97,6 +97,16 @@ def test_no_staleness_is_faster_or_in_the_long_run_slower_than_its_slowest_cycle
     assert 120 * cycle - once <= found.total <= 120 * cycle + once
 
 
+@settings(deadline=None)
+@given(ahead=st.lists(st.integers(0, 5), min_size=1, max_size=4), forward=st.integers(1, 4), backward=st.integers(1, 4))
+def test_equal_stages_without_latency_are_all_busy_if_and_only_if_staleness_falls_at_every_stage(
+    ahead: list[int], forward: int, backward: int
+) -> None:
+    staleness = tuple(sorted(ahead, reverse=True))
+    cycle = slowest_cycle(staleness, Fraction(forward), Fraction(backward), Fraction(0))
+    assert (cycle == forward + backward) is stale(staleness).all_busy
+
+
 def test_increasing_staleness_is_refused_and_deadlocks() -> None:
     with pytest.raises(ConfigError, match="staleness: 0,1,0"):
         stale([0, 1, 0])

@@ -19,8 +19,8 @@ DECAY = math.exp(-2.0)
 class Corrected(View):
     """PipeMare's discrepancy correction, T2 (Yang et al., arXiv 1910.05124, section 3.2).
 
-    ``delta <- gamma delta + (1 - gamma)(w_new - w_old)`` after every update, with ``gamma = D^(1/m_k)``; the backward
-    of a batch forwarded s updates ago sees ``w - s delta``.
+    ``delta <- gamma delta + (1 - gamma)(w_new - w_old)`` after every update, with ``gamma = D^(1 / ceil(m_k/M))``; the
+    backward of a batch forwarded s updates ago sees ``w - s delta``.
     """
 
     def __init__(self, site: Site) -> None:
