@@ -30,10 +30,11 @@ def test_it_computes_as_a_dense_one() -> None:
     x = torch.randn(4, 500)
     for module in (layer, whole):
         module(x).square().sum().backward()
-    assert torch.equal(layer(x), whole(x))
+    # Processors may sum in another order what lies elsewhere in memory; a trial is held against its likes alone.
+    torch.testing.assert_close(layer(x), whole(x))
     assert layer.weight.grad is not None
     assert whole.weight.grad is not None
-    assert torch.equal(layer.weight.grad, whole.weight.grad)
+    torch.testing.assert_close(layer.weight.grad, whole.weight.grad)
 
 
 def test_a_copy_is_thin_and_its_own() -> None:
