@@ -165,6 +165,7 @@ def test_it_is_drawn_by_loggers_and_told_on_the_console(tmp_path: Path, capfd: p
     drawn = scalars(diagnoses(tmp_path / "run")[-1])
     assert 0 < drawn["diagnosis/stage 0/error"] < drawn["diagnosis/stage 0/bound"]
     assert drawn["diagnosis/noise/predicted"] <= drawn["diagnosis/noise/bound"]
+    assert not [name for name, value in drawn.items() if isinstance(value, bool)]
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
