@@ -121,7 +121,7 @@ class Diagnosis:
             "consensus": self._consensus(version, groups) if len(groups) > 1 else None,
             "used": self._used,
             "stages": [self._stage(k, noise, error, gap, limits[k]) for k in stages],
-            "rate_limit": limits[-1].rate,
+            "rate_limit": self._whole(limits).rate,
         }
 
     @property
@@ -130,6 +130,10 @@ class Diagnosis:
         plan, schedule = self._plan, self._plan.schedule
         one = schedule.micro_batches == 1 or schedule.delay > 0
         return not any(plan.bounds) or (name_of_view(plan.view) in ALL_LATE and one)
+
+    def _whole(self, limits: Sequence[Limit]) -> Limit:
+        """Return the limit of all that is trained: the last one, or that of the stage that trains alone."""
+        return limits[-1] if limits[-1].stage is None else limits[next(k for k, n in enumerate(self._sizes) if n)]
 
     def _averaged(self, rate: float, square: float) -> float:
         """Return the mean of what was measured so far, weighed by the rates."""

@@ -3,6 +3,7 @@
 Does not know: how anything was measured.
 """
 
+import math
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -15,6 +16,7 @@ THEOREM, EQUAL, ESTIMATE, MEASURED, OPEN = "theorem", "equal on average", "estim
 Row = tuple[str, str, float | None, float | None, str, str]
 """Quantity, stage, what was measured, what it is held against, what that is worth, and why there is none."""
 
+_ROUNDING = 1e-6
 _RATE = "rate: largest stable one"
 _OTHERS = "with this view, or micro-batches, updates use other gradients"
 
@@ -27,7 +29,7 @@ def table(record: Record) -> Table:
     """
     shown = plain("quantity", "stage", "measured", "held against", "", "standing", "")
     for name, stage, measured, against, standing, why in rows(record):
-        sign = "" if against is None else "~" if standing == EQUAL else "<=" if (measured or 0) <= against else "above"
+        sign = _sign(measured, against, standing)
         shown.add_row(name, stage, _number(measured), _number(against), sign, standing, why)
     return shown
 
@@ -62,6 +64,15 @@ def _consensus(consensus: Record) -> Iterator[Row]:
     yield "consensus distance: by one update", "all", distance, consensus["after_update"], THEOREM, why
     standing = THEOREM if consensus["every_update"] else ESTIMATE
     yield "consensus distance: by all updates", "all", distance, consensus["bound"], standing, why
+
+
+def _sign(measured: float | None, against: float | None, standing: str) -> str:
+    if measured is None or against is None:
+        return ""
+    if standing == EQUAL:
+        return "~"
+    # Some bounds are met: what is above one by rounding alone is not above it.
+    return "<=" if measured <= against or math.isclose(measured, against, rel_tol=_ROUNDING) else "above"
 
 
 def _number(value: float | None) -> str:

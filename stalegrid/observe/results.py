@@ -47,7 +47,9 @@ def open_folder(out: Path | None, *, again: bool = False) -> Iterator[Path]:
     try:
         yield out
     except BaseException as problem:
-        refused = isinstance(problem, ConfigError | OutputError) and (again or not _has_records(out))
+        # What was refused to go on has its records too; what cannot be written any more has gone on.
+        kinds = (ConfigError,) if again else (ConfigError, OutputError)
+        refused = isinstance(problem, kinds) and (again or not _has_records(out))
         if refused and not again:
             shutil.rmtree(out, ignore_errors=True)
         elif not refused and (out / CONFIG).exists():

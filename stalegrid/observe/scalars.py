@@ -46,5 +46,5 @@ def _of_diagnosis(record: Record) -> dict[str, float | None]:
     parts = [(name, record[name] or {}) for name in ("noise", "consensus")]
     parts += [(f"stage {k}", stage) for k, stage in enumerate(record["stages"])]
     for part, numbers in parts:
-        found |= {f"{part}/{what}": value for what, value in numbers.items() if not isinstance(value, str)}
+        found |= {f"{part}/{what}": value for what, value in numbers.items() if not isinstance(value, str | bool)}
     return {f"{DIAGNOSIS}/{name}": value for name, value in found.items()}

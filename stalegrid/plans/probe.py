@@ -507,9 +507,12 @@ def _as_rounded(
 def _next_to(x: Tensor) -> Tensor:
     """Return numbers that are larger or smaller by about one rounding, of themselves and of those that they meet.
 
-    Zeros are moved too: what is padded makes the values of many units equal, and a maximum takes one of them.
+    Zeros are moved too: what is padded makes the values of many units equal, and a maximum takes one of them.  Not by
+    more than roundings of 1, and what has no number next to it stays: a mask leaves what it left.
     """
-    return x + torch.finfo(x.dtype).eps * (x.abs() + x.square().mean().sqrt()) * torch.randn_like(x).sign()
+    others = x.square().mean().sqrt().clamp(max=1.0)
+    moved = x + torch.finfo(x.dtype).eps * (x.abs() + others) * torch.randn_like(x).sign()
+    return torch.where(moved.isfinite(), moved, x)
 
 
 def _close(found: _Some, expected: _Some, lower: torch.dtype | None) -> bool:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 LOOK = "look"
 """The name of the edges on which units show themselves."""
 
+LONG = 1000
+"""For how many steps of a unit others may wait for one diagnosis: some hundred backwards of the model, or more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Looks:

@@ -29,7 +29,7 @@ class Shared(Watch):
 
     def pause(self, units: int) -> int:
         """Return for how many steps each of so many units does something else than to train, at most: its share."""
-        return -(-self.chunks // units)
+        return Watch.pause(self, units) - (-self.chunks // units)
 
     def share(self, unit: Unit, units: Sequence[Unit]) -> range:
         """Return the slices that a unit measures."""

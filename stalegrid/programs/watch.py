@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import OBSERVER, Unit
-from stalegrid.programs.looking import LOOK, Looks
+from stalegrid.programs.looking import LONG, LOOK, Looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,11 @@ class Watch:
     looks: Looks | None = field(default=None, kw_only=True)
 
     def pause(self, units: int) -> int:
-        """Return for how many steps each of so many units does something else than to train, at most: none."""
-        return 0
+        """Return for how many steps each of so many units does something else than to train, at most.
+
+        None, but one that waits for the observer, or shares a process with it, waits for a diagnosis too.
+        """
+        return 0 if self.looks is None else LONG
 
     def reports(self, update: int, updates: int) -> bool:
         """Return whether units report after this update of so many."""

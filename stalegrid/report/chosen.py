@@ -57,7 +57,7 @@ def _usual(config: Record) -> dict[str, Any]:
         return found
     found["method.corrections"] = text_of(method.corrections) or ["none"]
     if not isinstance(method, Method):
-        return found | {"servers.softsync": method.splits or config["servers"]["learners"]}
+        return found | {"servers.softsync": method.splits or (config.get("servers") or {}).get("learners")}
     found |= {f"method.{name}": text_of(getattr(method, name)) for name in ("view", "micro_batches", "reduction")}
     return found | _of_mixing(method, config)
 

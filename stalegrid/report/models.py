@@ -4,11 +4,11 @@ Does not know: what it is the model of.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from stalegrid.errors import DataError
@@ -27,20 +27,25 @@ def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dic
         DataError: a file cannot be read, or holds something else.
     """
     if which == MODEL and not exists(folder / MODEL) and exists(folder / INDEX):
-        return _of_parts(folder, INDEX), _of_parts(folder, UNSAVED_INDEX) if exists(folder / UNSAVED_INDEX) else {}
+        rest = folder / UNSAVED_INDEX
+        return dict(_of_parts(folder, INDEX)), dict(_of_parts(folder, UNSAVED_INDEX)) if exists(rest) else {}
     rest = folder / {MODEL: UNSAVED, BEST: UNSAVED_BEST}[which]
-    return _tensors(folder / which), _tensors(rest) if exists(rest) else {}
+    return dict(_tensors(folder / which)), dict(_tensors(rest)) if exists(rest) else {}
 
 
 def norm_of(folder: Path) -> float | None:
-    """Return the L2 norm of the mean model of a run; None where there is none yet.
+    """Return the L2 norm of the mean model of a run, which need not fit into memory; None where there is none yet.
 
     Raises:
         DataError: a file cannot be read, or holds something else.
     """
-    if not exists(folder / MODEL) and not exists(folder / INDEX):
+    if exists(folder / MODEL):
+        named = _tensors(folder / MODEL)
+    elif exists(folder / INDEX):
+        named = _of_parts(folder, INDEX)
+    else:
         return None
-    tensors = (tensor for tensor in read_model(folder)[0].values() if tensor.is_floating_point())
+    tensors = (tensor for _, tensor in named if tensor.is_floating_point())
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
@@ -58,18 +63,21 @@ def interrupted_whole(folder: Path) -> bool:
         return bool((file.metadata() or {}).get(VERSION) == version)
 
 
-def _of_parts(folder: Path, index: str) -> dict[str, Tensor]:
-    """Read the tensors that an index names, a file at a time."""
+def _of_parts(folder: Path, index: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that an index names, one after the other."""
     where: dict[str, str] = read_json(folder / index, _INDEX)["weight_map"]
-    found = {name: _tensors(folder / Path(name).name) for name in sorted(set(where.values()))}
-    return {key: found[name][key] for key, name in where.items()}
+    for name in sorted(set(where.values())):
+        yield from _tensors(folder / Path(name).name, [key for key, own in where.items() if own == name])
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Yield those of a file that are named, or all, one after the other."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys() if names is None else names:
+                yield name, file.get_tensor(name)
     except (OSError, SafetensorError) as problem:
-        raise DataError(f"the file holds no tensors that can be read (file: {path}): {problem}") from problem
+        raise DataError(f"the file does not hold the tensors that it should (file: {path}): {problem}") from problem
 
 
 _NAME = Kind("a text", lambda name: isinstance(name, str))

@@ -269,6 +269,7 @@ _SUMMARY = {
     "dealt": Maybe({"labels": [WHOLE], "groups": [_HISTOGRAM]}),
     "stopped": Maybe({"by": TEXT, "asked_at": COUNT, "why": TEXT}),
     "staleness_at_most": Maybe([COUNT]),
+    "bytes_per_update": Maybe({_KIND: NUMBER}),
     "lost_groups": Maybe([{"group": COUNT, "version": COUNT, "why": TEXT}]),
     "returned_groups": Maybe([{"group": COUNT, "version": COUNT, "donor": COUNT}]),
 }

@@ -17,7 +17,9 @@ from stalegrid.observe.summed import Staleness
 from stalegrid.observe.trace import TRACE
 from stalegrid.programs.deliveries import DELIVERIES, read_order
 from stalegrid.programs.softsync import Rules
-from stalegrid.report.told import read_config, read_summary, read_told
+from stalegrid.report.chosen import chosen
+from stalegrid.report.numbers import further, headline
+from stalegrid.report.told import read_config, read_told
 from stalegrid.timing.costs import CostTable
 
 QUICK = ("--engine", "simulator", "--updates", "4", "--output.log-every", "2")
@@ -123,11 +125,17 @@ def summed(folder: Path) -> None:
     staleness.record()
 
 
+def numbered(folder: Path) -> None:
+    """Read the summary, and write its numbers as a page of two runs does."""
+    for number in (*headline(told := read_told(folder)), *further(told)):
+        str(number)
+
+
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     CONFIG: ("grid", read_config),
     METRICS: ("grid", summed),
     TRACE: ("grid", read_told),
-    SUMMARY: ("grid", read_summary),
+    SUMMARY: ("grid", numbered),
     DELIVERIES: ("served", lambda folder: read_order(folder / DELIVERIES, Rules(2, 1))),
     "costs.yaml": ("costs", lambda folder: CostTable.read(folder / "costs.yaml")),
 }
@@ -151,6 +159,17 @@ def test_a_wrong_value_is_refused_in_a_line(folders: dict[str, Path], tmp_path: 
                 refusals.append(str(refusal))
     assert refusals
     assert all(str(folder) in said and "\n" not in said for said in refusals)
+
+
+def test_what_was_chosen_is_told_of_a_configuration_that_lacks_something(folders: dict[str, Path]) -> None:
+    for folder in (folders["grid"], folders["served"]):
+        config = read_config(folder)
+        for group, fields in config.items():
+            if group != "method":
+                assert "method.name" in chosen({name: one for name, one in config.items() if name != group})
+                for left_out in fields:
+                    own = {name: value for name, value in fields.items() if name != left_out}
+                    assert "method.name" in chosen({**config, group: own})
 
 
 BESIDE: dict[str, Any] = {

@@ -127,6 +127,17 @@ def test_any_grid_may_be_diagnosed(changes: dict[str, Any], tmp_path: Path) -> N
     assert len(found["stages"]) == 2
 
 
+def test_the_limit_of_the_run_is_that_of_a_stage_that_trains_alone(tmp_path: Path) -> None:
+    model = smooth()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("conv1"))
+    task = cases.make_task(model=model, scheduler=None)
+    execute(task, settings_of(tmp_path / "run", groups=1, cuts=["relu"], staleness=[1, 0], updates=3), quiet=True)
+    (found,) = diagnoses(tmp_path / "run")
+    assert found["stages"][1]["rate_limit"] is None
+    assert found["rate_limit"] == found["stages"][0]["rate_limit"] > 0
+
+
 def test_nothing_is_late_where_nothing_is_stale(tmp_path: Path) -> None:
     execute(_task(), settings_of(tmp_path / "run", groups=1, staleness=[0, 0], updates=3), quiet=True)
     for record in diagnoses(tmp_path / "run"):
@@ -154,6 +165,7 @@ def test_it_is_drawn_by_loggers_and_told_on_the_console(tmp_path: Path, capfd: p
     drawn = scalars(diagnoses(tmp_path / "run")[-1])
     assert 0 < drawn["diagnosis/stage 0/error"] < drawn["diagnosis/stage 0/bound"]
     assert drawn["diagnosis/noise/predicted"] <= drawn["diagnosis/noise/bound"]
+    assert not [name for name, value in drawn.items() if isinstance(value, bool)]
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_an_error_of_the_users_own_leaves_the_results_so_far_whatever_it_is(tmp_
         assert evaluated(out)
 
 
-def begin_and_fail(out: Path, error: BaseException) -> None:
-    with open_folder(out) as folder:
+def begin_and_fail(out: Path, error: BaseException, *, again: bool = False) -> None:
+    with open_folder(out, again=again) as folder:
         announce("a run", {}, None, folder, quiet=True)
         raise error
 
@@ -104,6 +104,12 @@ def test_how_a_run_failed_is_noted_in_a_line(tmp_path: Path, error: BaseExceptio
         begin_and_fail(tmp_path / "out", error)
     noted = json.loads((tmp_path / "out" / FAILURE).read_text())
     assert noted == {"by": type(error).__name__, "why": str(error).replace("\n", " ")}
+
+
+def test_a_run_that_goes_on_and_cannot_be_written_any_more_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        begin_and_fail(tmp_path, OutputError("no room"), again=True)
+    assert json.loads((tmp_path / FAILURE).read_text())["by"] == "OutputError"
 
 
 def test_before_a_run_is_written_down_nothing_is_noted(tmp_path: Path) -> None:

@@ -118,6 +118,27 @@ def test_rounding_decides_between_equals_where_there_is_nothing() -> None:
     make_plan(task, make_settings(1, 1, method="sgd", batch_size=BATCH, compile=True))
 
 
+class Masked(nn.Module):
+    """Does something else where it is compiled, of what a mask leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(72, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        y = torch.softmax(self.inner(x.flatten(1)) + mask, 1)
+        return y * 2 if torch.compiler.is_compiling() else y
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("least", [-torch.inf, torch.finfo(torch.float32).min, -1e9])
+def test_rounding_does_not_undo_a_mask(least: float) -> None:
+    mask = torch.tensor([0.0, 0.0, least])
+    task = make_task(model=build(Masked), data=[((x, mask), y % 2) for x, y in images(BATCH)])
+    why = "a compiled stage computes something else than the plain one, by more than rounding (stage: 0)"
+    refused(why, task, stages=1, method="sgd", cuts=None)
+
+
 @pytest.mark.usefixtures("compiler")
 def test_a_plan_knows_what_is_compiled() -> None:
     task, options = make_task(model=build(layers)), {"cuts": ["3"], "batch_size": BATCH}

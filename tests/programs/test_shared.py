@@ -1,11 +1,14 @@
 """What units do where they share an evaluation: who measures what, who waits for whom, and that it ends."""
 
 from collections import deque
+from dataclasses import replace
 
 import pytest
 
 from stalegrid.programs import OBSERVER, Action, Edge, Grid, Program, Tag, Unit, stale
+from stalegrid.programs.looking import LONG, Looks
 from stalegrid.programs.shared import PART, WHOLE, Shared
+from stalegrid.programs.watch import Watch
 
 
 def program(groups: int, stages: int, chunks: int, gone: frozenset[int] = frozenset()) -> Program:
@@ -71,6 +74,13 @@ def test_every_slice_is_measured_once_and_it_ends_whoever_is_fast(chunks: int, g
 
 def test_who_waits_waits_for_the_share_of_another_one_at_most() -> None:
     assert program(1, 2, 5).silence([Unit(0, 0)]) == program(1, 2, 0).silence([Unit(0, 0)]) + 3
+
+
+@pytest.mark.parametrize("watch", [Watch(2, 3, 5), Shared(2, 3, 5)])
+def test_who_waits_for_the_observer_waits_for_a_diagnosis_too(watch: Watch) -> None:
+    made = replace(program(1, 2, 5), watch=watch)
+    diagnosed = replace(made, watch=replace(watch, looks=Looks(3, ((0,), (0,)))))
+    assert diagnosed.silence(made.units) == made.silence(made.units) + LONG
 
 
 def test_nothing_of_a_measurement_is_under_way_where_it_is_saved() -> None:
