@@ -195,7 +195,9 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
 """Samples of the last batch, and how it is trained."""
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (i % 3 > 0)) for i, name in enumerate(METHODS)]
+)
 def test_processes_and_plain_loops_compute_what_the_simulator_does(name: str) -> None:
     rest, options = METHODS[name]
     together = 8 * options.get("groups", options.get("learners", 1))

@@ -245,6 +245,7 @@ COMMAND = """
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["command", "script"])
 def test_under_torchrun_only_those_who_read_keep_what_all_have_compared(way: str, tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(WORK)

@@ -352,6 +352,7 @@ def test_processes_compute_what_the_simulator_does(view: str) -> None:
     check_same(other, one)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_run_goes_on_to_the_bit(view: str, tmp_path: Path) -> None:
     micro = {"staleness": [2, 1, 0], "micro_batches": 2} if view == "double-buffered" else {"staleness": [4, 2, 0]}

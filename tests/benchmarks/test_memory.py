@@ -10,6 +10,7 @@ from benchmarks.measure import Skipped
 from stalegrid.partition.cutting import partition
 
 
+@pytest.mark.thorough
 def test_what_waits_for_a_stage_is_what_the_one_below_is_ahead() -> None:
     channels, image = 16 * memory.BATCH, 32 * 32
     activation = 4 * channels * image

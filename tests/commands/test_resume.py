@@ -254,6 +254,7 @@ def test_a_run_leaves_on_a_signal_with_the_command_that_goes_on(
         fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@pytest.mark.thorough
 def test_a_killed_starter_leaves_a_run_that_goes_on(tmp_path: Path, started: list[Started]) -> None:
     started.append(run := Started(tmp_path / "run", "processes"))
     run.wait_for_checkpoint()

@@ -62,6 +62,7 @@ def slowed(table: DeviceTable, *times: float) -> DeviceTable:
     return replace(table, columns=tuple(columns))
 
 
+@pytest.mark.thorough
 def test_two_processes_write_one_table_and_train_as_it_says(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,12 @@ from tests.models.page import keep, rows
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", vision.MODELS)
+SOME = list(vision.MODELS)[::4]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name not in SOME)) for name in vision.MODELS]
+)
 def test_ten_updates_in_three_stages_are_those_of_a_plain_loop(name: str) -> None:
     keep(name, hold(vision.made(name), vision.samples(name)), torch)
 

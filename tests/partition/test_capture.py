@@ -75,6 +75,7 @@ def test_shares_are_of_time_and_parameters() -> None:
     assert sum(s.time for s in shares) == pytest.approx(1)
 
 
+@pytest.mark.thorough
 def test_a_stage_that_takes_far_more_than_its_share_is_warned_of() -> None:
     class Slow(OnlyIf):
         def forward(self, x: Tensor) -> Tensor:

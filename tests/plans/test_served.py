@@ -206,7 +206,8 @@ SHAPES: list[tuple[str, int, int | None]] = [
     ("softsync", 4, 2),
     *(("asgd", number, None) for number in (1, 2, 3)),
 ]
-CASES = [*((*shape, rule) for shape, rule in product(SHAPES, RULES)), *(("hardsync", i, None, None) for i in (1, 2, 3))]
+ALL = [*((*shape, rule) for shape, rule in product(SHAPES, RULES)), *(("hardsync", i, None, None) for i in (1, 2, 3))]
+CASES = [pytest.param(*case, marks=[pytest.mark.thorough] * (number % 3 > 0)) for number, case in enumerate(ALL)]
 
 
 def momentum_of(where: str) -> Task:
@@ -245,6 +246,7 @@ def taus(seen: dict[str, Any]) -> list[int]:
     return [tau for histogram in by_learner for tau, count in enumerate(histogram) for _ in range(count)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*AWKWARD, "without-gradient"])
 def test_awkward_models(name: str) -> None:
     changes, _ = AWKWARD.get(name, ({"model": build(NoGradient)}, []))
@@ -327,6 +329,7 @@ def test_numbers_left_out_are_the_usual_ones_in_runs_and_loops() -> None:
 # What has no plain loop
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [

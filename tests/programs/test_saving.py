@@ -77,6 +77,7 @@ def test_a_batch_in_flight_was_kept_when_it_was_forwarded(found: tuple[Program, 
 
 @settings(deadline=None, max_examples=200)
 @given(found=saved())
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_rest_of_the_run(found: tuple[Program, int]) -> None:
     program, version = found
     again = replace(program, saves=replace(program.saves, since=version))

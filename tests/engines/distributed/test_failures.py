@@ -107,6 +107,7 @@ def test_a_worker_that_dies_is_named_with_who_waits_for_what() -> None:
     assert workers() == before
 
 
+@pytest.mark.thorough
 def test_a_worker_that_stalls_ends_the_run_within_the_deadline() -> None:
     before = workers()
     with pytest.raises(
@@ -309,7 +310,9 @@ def marked() -> set[int]:
 
 
 @pytest.mark.parametrize(("engine", "readers"), [("simulator", 2), ("processes", 4)])
-@pytest.mark.parametrize("how", ["kill", "interrupt", "raise"])
+@pytest.mark.parametrize(
+    "how", ["kill", *(pytest.param(how, marks=pytest.mark.thorough) for how in ("interrupt", "raise"))]
+)
 def test_nobody_reads_ahead_for_a_run_that_is_over(how: str, engine: str, readers: int, tmp_path: Path) -> None:
     before = marked()
     command = [sys.executable, "-c", SLOW, how, engine, str(tmp_path / "run")]

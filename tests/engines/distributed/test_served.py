@@ -82,6 +82,7 @@ def main(folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.thorough
 def test_runs_under_torchrun_end_well_and_are_repeated_on_the_simulator_to_the_same_bits(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
     script = ["-m", "tests.engines.distributed.test_served", str(tmp_path)]

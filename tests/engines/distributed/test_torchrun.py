@@ -84,6 +84,7 @@ stalegrid.train(
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", ["servers", "grid"])
 def test_a_signal_to_torchrun_lets_the_run_leave_though_nothing_was_evaluated_yet(what: str, tmp_path: Path) -> None:
     (tmp_path / "left.py").write_text(LEFT)
@@ -98,6 +99,7 @@ def test_a_signal_to_torchrun_lets_the_run_leave_though_nothing_was_evaluated_ye
     assert wait_until(lambda: not marked(b"left.py"), 30)
 
 
+@pytest.mark.thorough
 def test_processes_end_with_torchrun_though_it_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "endless.py"
     out = tmp_path / "run"

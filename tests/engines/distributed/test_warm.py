@@ -376,6 +376,7 @@ def test_too_few_file_handles_are_told_in_one_error(free: int) -> None:
         os.close(folder)
 
 
+@pytest.mark.thorough
 def test_a_process_that_was_forked_from_the_starter_has_a_warm_one_of_its_own() -> None:
     train()
     first = the_warm_one()
@@ -406,6 +407,7 @@ print("trained")
 """
 
 
+@pytest.mark.thorough
 def test_a_script_of_standard_input_trains_and_leaves_nobody_and_no_warning() -> None:
     before = processes()
     command = [sys.executable, "-W", "error::ResourceWarning", "-"]
@@ -414,6 +416,7 @@ def test_a_script_of_standard_input_trains_and_leaves_nobody_and_no_warning() ->
     assert processes() == before
 
 
+@pytest.mark.thorough
 def test_workers_of_a_starter_that_blocks_the_signal_of_their_ends_are_seen_to_end() -> None:
     blocked = f"import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])\n{SCRIPT}"
     before = processes()
