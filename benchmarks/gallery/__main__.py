@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gallery``: trains what is missing, then writes the page; Ctrl-C loses nothing."""
+"""``python -m benchmarks.gallery``: trains what is missing and says what follows; Ctrl-C loses nothing."""
 
 import multiprocessing
 import sys
@@ -12,12 +12,13 @@ from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Entry, Trial
 from benchmarks.gallery.kept import RESULTS, done, keep
 from benchmarks.gallery.training import end_with_parent, train
+from stalegrid.errors import StalegridError
 
 SCALES = ("smoke", "cpu", "full")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write the page, and return the exit status: 0 well, 2 for a wrong request."""
+    """Train, or write the page, and return the exit status: 0 well, 1 not, 2 for a wrong request."""
     parser = ArgumentParser(prog="python -m benchmarks.gallery", description="train published results again")
     parser.add_argument("entries", nargs="*", help=f"which: {', '.join(ENTRIES)}; all if left out")
     parser.add_argument("--scale", choices=SCALES, default="smoke", help="how much is trained")
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="trials at once, each with one thread")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with the files of data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="folder of the runs and checkpoints")
-    parser.add_argument("--results", type=Path, default=None, help="folder of what is kept; none for smoke if left out")
+    parser.add_argument(
+        "--results", type=Path, default=None, help="folder of what is kept; for smoke that of the runs, if left out"
+    )
     parser.add_argument("--page", action="store_true", help="train nothing: write docs/gallery.md and its pictures")
     options = parser.parse_args(arguments)
     if unknown := set(options.entries) - set(ENTRIES):
@@ -36,7 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     results = options.results or (options.runs / "results" if options.scale == "smoke" else RESULTS)
     asked = [ENTRIES[name] for name in options.entries or ENTRIES if options.scale in ENTRIES[name].scales]
-    _train(_missing(asked, options.scale, options.seeds, results), options, results)
+    trials = _missing(asked, options.scale, options.seeds, results)
+    try:
+        _train(trials, options.workers, options.data_dir, options.runs, results)
+    except StalegridError as problem:
+        print(f"{type(problem).__name__}: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return 130
     for entry in asked:
         print("\n".join(page.verdicts(entry, options.scale, results)))
     return 0
@@ -49,9 +60,8 @@ def _missing(asked: Sequence[Entry], scale: str, seeds: int | None, results: Pat
     return sorted((trial for trial in trials if trial not in ended), key=lambda trial: trial.seed)
 
 
-def _train(trials: Sequence[Trial], options: object, results: Path) -> None:
-    """Train in processes of their own: what one leaves in torch is not the next one's."""
-    workers, data, runs = (getattr(options, name) for name in ("workers", "data_dir", "runs"))
+def _train(trials: Sequence[Trial], workers: int, data: Path, runs: Path, results: Path) -> None:
+    """Train, so many at once, in processes that end with this one, and keep what came of each at once."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         begun = {pool.submit(train, trial, data, runs): trial for trial in trials}
