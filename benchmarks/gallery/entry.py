@@ -142,17 +142,17 @@ class Figure:
     Args:
         key: of the records.
         name: in words, with its unit.
-        digits: after the point.
+        form: how its numbers are written.
     """
 
     key: str
     name: str
-    digits: int = 2
+    form: str = ".2f"
 
 
 ERROR = Figure("test_error", "test error, %")
-LOSS = Figure("test_loss", "test loss", 3)
-RATE = Figure("virtual_rate", "samples/s in virtual time", 0)
+LOSS = Figure("test_loss", "test loss", ".3f")
+RATE = Figure("virtual_rate", "samples/s in virtual time", ".0f")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ ENTRY = Entry(
         "Its abstract says that the method converges to critical points, trains more data in each iteration without "
         "locking, and so faster, and shows it on CIFAR-10. Its figures could not be read; held against are these words."
     ),
-    figures=(ERROR, RATE, Figure("consensus_distance", "consensus distance at the end", 4)),
+    figures=(ERROR, RATE, Figure("consensus_distance", "consensus distance at the end", ".1e")),
     scales={
         "smoke": Scale(
             "digits and a small network, six updates: it runs",

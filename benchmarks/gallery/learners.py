@@ -54,8 +54,8 @@ ENTRY = Entry(
         ERROR,
         RATE,
         Figure("tau", "mean staleness"),
-        Figure("tau_max", "largest", 0),
-        Figure("tau_above", "share above 2n", 5),
+        Figure("tau_max", "largest", ".0f"),
+        Figure("tau_above", "share above 2n", ".1e"),
     ),
     scales={
         "smoke": Scale(

@@ -123,7 +123,7 @@ def _scale(entry: Entry, scale: str, results: Path) -> Iterator[str]:
 
 
 def _row(entry: Entry, way: Way, found: Sequence[Record], published: bool) -> str:
-    told = "" if way.published is None else f"{way.published:.{entry.figures[0].digits}f}"
+    told = "" if way.published is None else f"{way.published:{entry.figures[0].form}}"
     cells = [way.name, f"`{way.options.strip()}`", *([told] if published else [])]
     cells += [_cell(entry, number, figure, found) for number, figure in enumerate(entry.figures)]
     return f"| {' | '.join([*cells, str(len(found)) if found else 'not run'])} |"
@@ -136,8 +136,8 @@ def _cell(entry: Entry, number: int, figure: Figure, found: Sequence[Record]) ->
     lost = f"not a number with {failed} of {len(found)}" if failed else ""
     if not values:
         return lost
-    spread = f" ± {statistics.stdev(values):.{figure.digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{figure.digits}f}{spread}" + (f"; {lost}" if lost else "")
+    spread = f" ± {statistics.stdev(values):{figure.form}}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{figure.form}}{spread}" + (f"; {lost}" if lost else "")
 
 
 def _where(found: Sequence[Record]) -> str:
