@@ -65,8 +65,8 @@ ENTRY = Entry(
         ),
         "cpu": Scale(
             "a decoder of 0.8 million parameters on the characters of Tiny Shakespeare, 600 updates of 16 samples of "
-            "64 characters; AdamW at 0.003 and NAdam at 0.002, each chosen with synchronous training; forward and "
-            "backward in bfloat16",
+            "64 characters; AdamW at 0.003, the better of two rates with synchronous training, and NAdam at 0.002, not "
+            "tuned; forward and backward in bfloat16",
             _RECIPE + "--updates 600 --precision bf16 --output.evaluate-every 0.5 --output.log-every 50",
             _ways(_STAGES),
         ),
