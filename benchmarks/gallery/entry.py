@@ -130,9 +130,9 @@ class Claim:
         beyond = found.mean - self.at_most if self.at_most is not None else (self.at_least or 0.0) - found.mean
         if found.error is None:
             return "one seed: no verdict"
-        if beyond <= 0:
-            return "agrees"
-        return "not decided by these seeds" if beyond <= 2 * found.error else "missed"
+        if abs(beyond) < 2 * found.error:
+            return "not decided by these seeds"
+        return "agrees" if beyond <= 0 else "missed"
 
 
 @dataclass(frozen=True)

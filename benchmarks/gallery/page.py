@@ -32,9 +32,9 @@ is not trained again. Every number below is made of `benchmarks/gallery/results/
 machine, the commit and all options, by `python -m benchmarks.gallery --page`.
 
 A figure is the mean over seeds ± their sample standard deviation. All ways of an entry have the same samples and
-first weights with the same seed, so claims are held against differences seed by seed: a claim *agrees* if their mean
-is within the published bound, is *missed* if it is beyond it by more than two standard errors, and else *not decided
-by these seeds*. Scale `cpu` is a smaller budget than the published one, and says in what; its figures are to be held
+first weights with the same seed, so claims are held against differences seed by seed: a claim *agrees* or is *missed*
+if their mean is within or beyond the published bound by two standard errors or more, and else it is *not decided by
+these seeds*. Scale `cpu` is a smaller budget than the published one, and says in what; its figures are to be held
 against each other, not against the published ones. CIFAR-10 here is a lossless copy of the official images for all
 but 103 of 60,000 rows: test errors may differ by at most 0.23 points from those on the official files.
 """

@@ -19,7 +19,8 @@ def seeds(*errors: tuple[float, float]) -> list[dict[str, Record]]:
         ([], "not run"),
         ([(5.0, 5.0)], "one seed: no verdict"),
         ([(5.0, 4.9), (6.0, 5.9)], "agrees"),  # 0.1 more with both seeds, however far seeds are apart
-        ([(5.0, 4.7), (5.0, 4.9)], "agrees"),  # 0.2 in the mean
+        ([(5.0, 4.7), (5.0, 4.9)], "not decided by these seeds"),  # 0.2 in the mean, with an error of 0.1
+        ([(5.0, 5.2), (5.0, 5.3)], "agrees"),  # 0.25 less, with an error of 0.05
         ([(5.0, 4.0), (5.0, 4.9)], "not decided by these seeds"),  # 0.55 with an error of 0.45
         ([(5.0, 4.0), (5.0, 4.1)], "missed"),  # 0.95 with an error of 0.05
     ],
@@ -31,7 +32,7 @@ def test_a_verdict_goes_by_differences_seed_by_seed(found: list[tuple[float, flo
 
 def test_a_bound_from_below() -> None:
     claim = Claim("at least twice", ("a", "b"), quotient("error"), at_least=2.0)
-    assert claim.verdict(claim.estimate(seeds((4.0, 2.0), (6.0, 2.0)))) == "agrees"
+    assert claim.verdict(claim.estimate(seeds((5.0, 2.0), (5.2, 2.0)))) == "agrees"
     assert claim.verdict(claim.estimate(seeds((3.0, 2.0), (3.1, 2.0)))) == "missed"
 
 
