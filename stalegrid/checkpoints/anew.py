@@ -30,7 +30,7 @@ from stalegrid.observe import (
     forget_parts,
 )
 from stalegrid.programs import DELIVERIES
-from stalegrid.written import exists, is_folder, read_yaml, writing
+from stalegrid.written import exists, is_folder, read_yaml, settle, writing
 
 _WRITTEN = (
     METRICS,
@@ -116,6 +116,7 @@ def clear(run: Path) -> None:
         OutputError: something cannot be removed.
     """
     forget_after(run / FOLDER, -1)
+    settle(run)
     with writing(run):
         for name in _WRITTEN:
             (run / name).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from stalegrid.observe.metrics import PREFIX, Measure, Metric, Metrics
 from stalegrid.observe.mlflow import MLflow
 from stalegrid.observe.naming import names
 from stalegrid.observe.numbers import TOLD, over_units
-from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
+from stalegrid.observe.parts import INDEX, UNSAVED_INDEX, Item, Saved, forget_parts, indices, save_part
 from stalegrid.observe.perplexity import Perplexity
 from stalegrid.observe.records import (
     BYTES_SENT,
@@ -122,7 +122,7 @@ __all__ = [
     "find_loggers",
     "forget_parts",
     "in_notebook",
-    "index_parts",
+    "indices",
     "make_console",
     "make_sink",
     "measurement",

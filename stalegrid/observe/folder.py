@@ -6,6 +6,7 @@ Does not know: agents, engines, who else is told.  Clocks are read here and in t
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -17,13 +18,13 @@ from stalegrid.observe.diagnosed import DIAGNOSIS
 from stalegrid.observe.jsonl import Jsonl
 from stalegrid.observe.loggers import Logger
 from stalegrid.observe.numbers import Numbers
-from stalegrid.observe.parts import Saved, index_parts
+from stalegrid.observe.parts import Saved, forget_parts, indices
 from stalegrid.observe.rate import Rate
 from stalegrid.observe.records import Record
 from stalegrid.observe.state import saved, unsaved
 from stalegrid.observe.summed import Staleness
 from stalegrid.programs import Unit
-from stalegrid.written import replace, to_json, write_text
+from stalegrid.written import replace, replace_all, to_json
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -37,9 +38,11 @@ UNSAVED_BEST = "unsaved-best.safetensors"
 UNITS = "units.safetensors"
 VERSION = "version"
 
+Writers = dict[str, Callable[[Path], object]]
+
 
 class Folder:
-    """Writes metrics, line by line, and at every evaluation the model and a summary, each whole at any moment.
+    """Writes metrics, line by line, and at every evaluation the model and a summary, which change as one.
 
     Samples per second leave out the time to the first report, in which processes start and libraries load.
 
@@ -115,9 +118,18 @@ class Folder:
         """Append a line to the metrics; write the model and the summary of the run so far."""
         # First the line: should a file below not find room, the measurement is not lost.
         self._log({"kind": "test", **record, "seconds": time.perf_counter() - self._start})
-        self._save(model, record, MODEL, UNSAVED)
+        files = self._model(model, record, MODEL, UNSAVED)
         if self._best is not None and self._best.takes(record):
-            self._save(model, record, BEST, UNSAVED_BEST)
+            files |= self._model(model, record, BEST, UNSAVED_BEST)
+        summary = self._summary(record)
+        files[SUMMARY] = partial(_write_text, to_json(summary, indent=2) + "\n")
+        replace_all(self._folder, files)
+        self.summary = summary
+        if self._parts:
+            forget_parts(self._folder, record[VERSION])
+
+    def _summary(self, record: Record) -> Record:
+        """Return the summary of the run up to an evaluation."""
         summary = {
             **self._facts,
             **self._last,
@@ -133,8 +145,7 @@ class Folder:
             summary["best"] = self._best.record
         summary.setdefault("test_accuracy", None)
         summary.setdefault("test_loss", None)
-        self.summary = summary
-        write_text(self._folder / SUMMARY, to_json(summary, indent=2) + "\n")
+        return summary
 
     def diagnosis(self, record: Record) -> None:
         """Append a line to the metrics; the summary has the last one."""
@@ -177,15 +188,20 @@ class Folder:
             for logger in reversed(self._loggers):
                 ending.callback(logger.finish, self.summary)
 
-    def _save(self, model: nn.Module, record: Record, name: str, name_of_rest: str) -> None:
+    def _model(self, model: nn.Module, record: Record, name: str, name_of_rest: str) -> Writers:
+        """Return what writes the files of the model that was measured, by their names."""
         if self._parts:
-            index_parts(self._folder, record[VERSION], self._parts)
-            return
-        metadata = {VERSION: str(record[VERSION])}
-        replace(self._folder / name, lambda part: save_file(saved(model), part, metadata))
+            texts = indices(record[VERSION], self._parts)
+            return {name: partial(_write_text, text) for name, text in texts.items()}
+        files: Writers = {name: partial(save_file, saved(model), metadata={VERSION: str(record[VERSION])})}
         if rest := unsaved(model):
-            replace(self._folder / name_of_rest, lambda part: save_file(rest, part))
+            files[name_of_rest] = partial(save_file, rest)
+        return files
 
     def _log(self, record: Record) -> None:
         for logger in self._loggers:
             logger.log(record)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")

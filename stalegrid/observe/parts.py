@@ -15,7 +15,7 @@ from typing import NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stalegrid.written import replace, write_text
+from stalegrid.written import replace
 
 INDEX = "model.safetensors.index.json"
 UNSAVED_INDEX = "unsaved.safetensors.index.json"
@@ -79,25 +79,22 @@ def save_part(folder: Path, version: int, stage: int, saved: Saved, tensors: Map
         replace(folder / name, lambda part, content=content: save_file(content, part, {"format": "pt"}))  # type: ignore[misc]
 
 
-def index_parts(folder: Path, version: int, parts: Sequence[Saved]) -> None:
-    """Say which file has which tensor, once all are written, and remove the files of versions before.
+def indices(version: int, parts: Sequence[Saved]) -> dict[str, str]:
+    """Return, by the name of its file, the text of every index: which file has which tensor.
 
     Args:
-        folder: of the run.
         version: of the weights.
         parts: what each stage has saved.
-
-    Raises:
-        OutputError: a file cannot be written.
     """
     files = [found for stage, saved in enumerate(parts) for found in saved.files(version, stage)]
+    texts = {}
     for kind, file in (("model", INDEX), ("unsaved", UNSAVED_INDEX)):
         of_kind = [(item, name) for name, items in files for item in items if name.startswith(kind)]
         if kind == "model" or of_kind:
             size, where = sum(item.nbytes for item, _ in of_kind), {item.key: name for item, name in of_kind}
             found = {"metadata": {"total_size": size, "version": str(version)}, "weight_map": where}
-            write_text(folder / file, json.dumps(found, indent=2) + "\n")
-    forget_parts(folder, version)
+            texts[file] = json.dumps(found, indent=2) + "\n"
+    return texts
 
 
 def forget_parts(folder: Path, before: int | None = None, stage: int | str = "*") -> None:

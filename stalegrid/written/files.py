@@ -7,7 +7,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,14 +32,10 @@ def replace(path: Path, write: Callable[[Path], object], *, synced: bool = False
         OutputError: it cannot be written; what was there before stays.
     """
     # Beside it, since a replacement is one step only within a file system.
-    part = path.with_name(f".part-{secrets.token_hex(8)}")
+    part = _beside(path.parent)
     with writing(path):
         try:
-            # A name that somebody else has made, a link above all, is an error.
-            part.touch(exist_ok=False)
-            mode = part.stat().st_mode  # as the mask has it; some who write make a file of their own
-            write(part)
-            part.chmod(mode)
+            _write(part, write)
             if synced:
                 _sync(part)
             os.replace(part, path)
@@ -48,6 +45,61 @@ def replace(path: Path, write: Callable[[Path], object], *, synced: bool = False
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def replace_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write files of a folder so that they change as one, for whoever calls :func:`settle` after an end at any moment.
+
+    Args:
+        folder: of the files, which may exist.
+        writers: of each, by its name; writes to the path that it is given.
+
+    Raises:
+        OutputError: one cannot be written; all of them stay as they were.
+    """
+    settle(folder)
+    part = _beside(folder)
+    try:
+        with writing(folder):
+            part.mkdir()
+        for name, write in writers.items():
+            with writing(folder / name):
+                _write(part / name, write)
+        with writing(folder):
+            os.replace(part, folder / _NEXT)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Put into their places files of :func:`replace_all` whose writer came to its end in between; nobody writes now.
+
+    Raises:
+        OutputError: one cannot be put there.
+    """
+    if not is_folder(folder / _NEXT):
+        return
+    with writing(folder):
+        for path in sorted((folder / _NEXT).iterdir()):
+            os.replace(path, folder / path.name)
+        (folder / _NEXT).rmdir()
+
+
+_NEXT = ".next"  # once it is there, it has all of the files
+
+
+def _beside(folder: Path) -> Path:
+    return folder / f".part-{secrets.token_hex(8)}"
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    # A name that somebody else has made, a link above all, is an error.
+    path.touch(exist_ok=False)
+    mode = path.stat().st_mode  # as the mask has it; some who write make a file of their own
+    write(path)
+    path.chmod(mode)
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from stalegrid.errors import OutputError
-from stalegrid.observe.parts import INDEX, LEAST, UNSAVED_INDEX, Item, Saved, forget_parts, index_parts, save_part
+from stalegrid.observe.parts import INDEX, LEAST, UNSAVED_INDEX, Item, Saved, forget_parts, indices, save_part
 from tests.disks import full_disk
 
 VALUES = {"a": torch.arange(3.0), "b": torch.ones(2), "c": torch.zeros(1, dtype=torch.int64)}
@@ -20,7 +20,9 @@ def write(folder: Path, version: int, *, index: bool = True) -> None:
     for stage, saved in enumerate((FIRST, SECOND)):
         save_part(folder, version, stage, saved, VALUES)
     if index:
-        index_parts(folder, version, (FIRST, SECOND))
+        for name, text in indices(version, (FIRST, SECOND)).items():
+            (folder / name).write_text(text)
+        forget_parts(folder, version)
 
 
 def names(folder: Path) -> set[str]:

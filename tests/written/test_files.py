@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stalegrid.errors import DataError, OutputError
-from stalegrid.written.files import open_new, read_bytes, read_text, replace, to_json, write_text
+from stalegrid.written.files import open_new, read_bytes, read_text, replace, replace_all, settle, to_json, write_text
 from tests.disks import full_disk
 
 
@@ -31,6 +31,74 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_left_alone(tmp
     write_text(tmp_path / "a", "new")
     assert (target.read_text(), (tmp_path / "a").read_text()) == ("mine", "new")
     assert not (tmp_path / "a").is_symlink()
+
+
+def write_all(folder: Path, text: str, names: str = "abc") -> None:
+    replace_all(folder, {name: lambda path: path.write_text(text) for name in names})  # type: ignore[misc]
+
+
+def test_files_are_replaced_together_and_nothing_else_is_left(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        write_all(tmp_path, text)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abc", text)
+
+
+STEPS = ("os.replace", "pathlib.Path.mkdir", "pathlib.Path.touch", "pathlib.Path.chmod", "pathlib.Path.rmdir")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_whenever_the_writer_ends_either_all_files_change_or_none(
+    step: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = f"stalegrid.written.files.{step}" if step.startswith("os") else step
+    module, name = where.rsplit(".", 1)
+    do = getattr(os if module.endswith("os") else Path, name)
+    left = ends = 0
+
+    def interrupted(*args: object, **options: object) -> None:
+        nonlocal left
+        left -= 1
+        if left or after:
+            do(*args, **options)
+        if not left:
+            raise KeyboardInterrupt
+
+    for at in range(1, 10):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        write_all(folder, "old")
+        with monkeypatch.context() as patched:
+            left = at
+            patched.setattr(where, interrupted)
+            try:
+                write_all(folder, "new")
+            except KeyboardInterrupt:
+                ends += 1
+            else:
+                assert (folder / "a").read_text() == "new"
+                break
+        settle(folder)
+        texts = {path.name: path.read_text() for path in folder.iterdir()}
+        assert set(texts) == set("abc")
+        assert len(set(texts.values())) == 1
+        write_all(folder, "newer")
+        assert {path.read_text() for path in folder.iterdir()} == {"newer"}
+    else:
+        raise AssertionError("it never came to its end")
+    assert ends
+
+
+def test_of_files_that_change_together_one_that_cannot_be_written_is_named_and_all_stay(tmp_path: Path) -> None:
+    write_all(tmp_path, "old")
+
+    def broken(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "no space left")
+
+    with pytest.raises(OutputError, match=rf"{tmp_path}/b\): no space left"):
+        replace_all(tmp_path, {"a": lambda path: path.write_text("new"), "b": broken})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys("abc", "old")
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
