@@ -111,6 +111,11 @@ GRIDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "unlike data": (cases.make_task, {"groups": 2, "stages": 2, "split": "shards=2", "mixing": averaging()}),
     "tied": (written, {"groups": 2, "stages": 3, "cuts": tied.CUTS[3], "mixing": averaging()}),
     "frozen": (frozen, {"groups": 2, "stages": 3, "cuts": ["b", "c"], "mixing": averaging()}),
+    "means in parts": (cases.make_task, {"groups": 3, "stages": 2, "mixing": averaging(kind="outer", period=2)}),
+    "means in parts, of nothing": (
+        frozen,
+        {"groups": 3, "stages": 3, "cuts": ["b", "c"], "mixing": averaging(kind="outer", period=2)},
+    ),
     "one unit": (cases.make_task, {"method": "sgd"}),
 }
 
@@ -120,7 +125,7 @@ def settings_of(folder: Path, **changes: Any) -> Any:
     return cases.make_settings(**options)
 
 
-AVERAGED = ("stale", "late", "peers", "all-reduce", "unlike sizes", "tied")
+AVERAGED = ("stale", "late", "peers", "all-reduce", "unlike sizes", "tied", "means in parts")
 """Those whose updates take equally many samples."""
 
 

@@ -156,6 +156,11 @@ def test_outer_optimizer(groups: int, stages: int, kind: str, changes: dict[str,
     hold(groups, stages, mixing=kind, **changes)
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": [6, 2, 4]}, {"topology": "0-1,1-2"}, {"lag": 1}], ids=str)
+def test_outer_optimizers_that_may_come_to_their_mean_in_parts(changes: dict[str, Any]) -> None:
+    hold(3, 2, mixing="outer,keep=0.5", period=2, fragments=True, **changes)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("groups", "stages"), SHAPES)
 @pytest.mark.parametrize(("kind", "changes"), OUTER)

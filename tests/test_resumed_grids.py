@@ -75,7 +75,7 @@ def grid_of(name: str) -> dict[str, Any]:
     if name not in ("sgd", "data-parallel"):
         options |= {"stages": 3, "cuts": CUTS[3]}
     if name in ("pham-ahn", "data-parallel", "sgp", "exact-diffusion", "gradient-tracking", *OUTER):
-        options |= {"groups": 2}
+        options |= {"groups": 3 if name == "diloco" else 2}  # three come to their mean in parts
     if name in (*OUTER, "snoo"):
         options |= {"mixing": stalegrid.MixingSettings(period=4, lag=OUTER.get(name, 0))}
     return options

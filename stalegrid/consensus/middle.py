@@ -28,9 +28,22 @@ def middle(vectors: Mapping[int, Tensor], shares: Mapping[int, float], sizes: Se
     groups = sorted(vectors)
     weights = weights_of([sizes[r] for r in groups])
     total = sum(weights)
-    if any(abs(shares[r] - weight / total) > _ROUNDING for r, weight in zip(groups, weights, strict=True)):
+    if not is_plain(shares, sizes):
         weights, total = tuple(shares[r] for r in groups), 1.0
     found = torch.zeros_like(vectors[groups[0]])
     for group, weight in zip(groups, weights, strict=True):
         found += weighed(vectors[group], weight)
     return found if total == 1.0 else found.div_(total)
+
+
+def is_plain(shares: Mapping[int, float], sizes: Sequence[int]) -> bool:
+    """Return whether groups are taken as much as their batches have samples, and no other way.
+
+    Args:
+        shares: by group.
+        sizes: samples of every group's batch.
+    """
+    groups = sorted(shares)
+    weights = weights_of([sizes[r] for r in groups])
+    total = sum(weights)
+    return all(abs(shares[r] - weight / total) <= _ROUNDING for r, weight in zip(groups, weights, strict=True))

@@ -8,8 +8,9 @@ Source: Douillard et al., DiLoCo, arXiv 2311.08105.  Every H updates, with ``w_s
     w_s <- outer + alpha (w_s - outer),     saved <- outer
 
 The mean is that of one's own row of the mixing matrix, over all groups where all are joined: then all have the same
-``saved`` and ``v``, to the bit.  With a lag it comes some updates after it was shared, and alpha says how much is kept
-of what a group has trained since (Douillard et al., Streaming DiLoCo, arXiv 2501.18512).  A group alone does the same
+``saved`` and ``v``, to the bit, and three groups or more make it in parts (:mod:`stalegrid.consensus.agreeing`).  With
+a lag it comes some updates after it was shared, and alpha says how much is kept of what a group has trained since
+(Douillard et al., Streaming DiLoCo, arXiv 2501.18512).  A group alone does the same
 (Kallusky et al., SNOO, arXiv 2510.15830).
 
 Running statistics have no outer optimizer: they are averaged, see :mod:`stalegrid.consensus.statistics`.
@@ -22,13 +23,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.agreeing import Agreeing, InParts, InWhole, in_parts, part_of
 from stalegrid.consensus.correlation import RHO, Correlation
-from stalegrid.consensus.middle import middle
 from stalegrid.consensus.mixing import Exchange, Mixing, Turns, Vectors
 from stalegrid.consensus.momentum import Momentum
-from stalegrid.consensus.rounds import Together
+from stalegrid.consensus.rounds import PARAMETERS_MEAN, PARAMETERS_PART, Reduced, Together
 from stalegrid.consensus.snapshots import Snapshots
-from stalegrid.consensus.statistics import pulled
 from stalegrid.errors import ConfigError
 from stalegrid.objects import State
 from stalegrid.programs import Action, Edge, Kind, Layout, Message, Unit, flat_layout
@@ -81,15 +81,27 @@ class Outer(Mixing):
         Raises:
             ConfigError: what was shared would come when it is shared again, or there would be no turn.
         """
-        return turns.rounds(Together, adapt_first=True)
+        return turns.rounds(Reduced if in_parts(turns) else Together, adapt_first=True)
 
     def exchange(self, turns: Turns, unit: Unit, weights: Weights, momentum: Momentum | None) -> Exchange:
         """Return the outer optimizer of a unit."""
-        return OuterStep(self, Snapshots(self.lateral(turns), unit), turns.matrix.sizes, weights)
+        rounds, sizes = self.lateral(turns), turns.matrix.sizes
+        if isinstance(rounds, Reduced):
+            row = rounds.mixing.weights(0)[unit.group]
+            return OuterStep(self, InParts(dict(enumerate(map(float, row))), sizes, unit.group, weights), weights)
+        return OuterStep(self, InWhole(Snapshots(rounds, unit), sizes, weights), weights)
 
     def layout(self, edge: Edge, turns: Turns, vectors: Vectors) -> Layout:
-        """Return the vector that is averaged."""
-        return flat_layout(vectors.read.mixed, vectors.read.dtype)
+        """Return the vector that is averaged, or a part of it, with running statistics behind those that are not."""
+        trained, mixed = vectors.read.trained, vectors.read.mixed
+        match edge.name:
+            case name if name == PARAMETERS_PART:
+                elements = part_of(edge.target.group, trained, turns.groups) + mixed - trained
+            case name if name == PARAMETERS_MEAN:
+                elements = part_of(edge.source.group, trained, turns.groups)
+            case _:
+                elements = mixed
+        return flat_layout(elements, vectors.read.dtype)
 
 
 class OuterStep:
@@ -97,31 +109,26 @@ class OuterStep:
 
     Args:
         numbers: eta, mu and alpha.
-        snapshots: of the unit.
-        sizes: samples of every group's batch.
+        agreeing: how the mean of all comes about.
         weights: of the unit.
     """
 
-    def __init__(self, numbers: Outer, snapshots: Snapshots, sizes: Sequence[int], weights: Weights) -> None:
+    def __init__(self, numbers: Outer, agreeing: Agreeing, weights: Weights) -> None:
         self._numbers = numbers
-        self._snapshots = snapshots
-        self._sizes = sizes
+        self._agreeing = agreeing
         self._weights = weights
         self._saved = weights.flat[: weights.trained].clone()
         self._velocity = torch.zeros_like(self._saved)
         self._correlation = Correlation()
 
     def step(self, action: Action, inbox: Sequence[Message]) -> list[Message]:
-        """Share this unit's vector, or make the outer step."""
-        weights = self._weights
-        if action.kind is Kind.SHARE:
-            return self._snapshots.share(action, weights.version, weights.flat[: weights.mixed].clone())
-        met = self._snapshots.meet(action, inbox)
-        self._step(middle({s: vector[: weights.trained] for s, vector in met.vectors.items()}, met.shares, self._sizes))
-        statistics = slice(weights.trained, weights.mixed)
-        weights.flat[statistics] += pulled(
-            weights.flat[statistics], {s: vector[statistics] for s, vector in met.vectors.items()}, met.shares, met.own
-        )
+        """Share this unit's vector, reduce a part of all, or make the outer step."""
+        if action.kind is not Kind.MIX:
+            return self._agreeing.send(action, inbox)
+        agreed = self._agreeing.agree(action, inbox)
+        self._step(agreed.mean)
+        statistics = self._weights.flat[self._weights.trained : self._weights.mixed]
+        statistics += agreed.pulled(statistics)
         return []
 
     def told(self) -> tuple[float, float]:
@@ -135,14 +142,14 @@ class OuterStep:
         return {
             "saved": self._saved,
             "velocity": self._velocity,
-            "snapshots": self._snapshots.state_dict(),
+            "agreeing": self._agreeing.state_dict(),
             "correlation": self._correlation.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._saved, self._velocity = state["saved"], state["velocity"]
-        self._snapshots.load_state_dict(state["snapshots"])
+        self._agreeing.load_state_dict(state["agreeing"])
         self._correlation.load_state_dict(state["correlation"])
 
     def _step(self, mean: Tensor) -> None:

@@ -7,7 +7,7 @@ M (mix); :mod:`stalegrid.consensus.averaging`, :mod:`stalegrid.consensus.allredu
 these do to tensors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stalegrid.consensus.matrices import Shares, Widening
@@ -19,6 +19,8 @@ PARAMETERS = "parameters"
 PART = "gradient-part"
 MEAN = "gradient-mean"
 TRACKED = "tracked"
+PARAMETERS_PART = "parameters-part"
+PARAMETERS_MEAN = "parameters-mean"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,39 @@ class Together(Averaging):
 
 
 @dataclass(frozen=True)
+class Reduced(Together):
+    """The same in two steps, where all take the same mean at once: as :class:`AllReduce` does it, with parameters.
+
+    Each unit then sends and receives 2 (S-1)/S of its vector, and not S-1 of it.
+    """
+
+    def after_update(self, unit: Unit, update: int) -> Iterator[Action]:
+        """Yield share, reduce and mix, of rounds that mix."""
+        turn = self.turn(update, unit.stage)
+        if turn is not None:
+            others = [Unit(r, unit.stage) for r in self.mixing.sources(unit.group, turn)]
+            yield from _in_two_steps(PARAMETERS_PART, PARAMETERS_MEAN, unit, others, update)
+
+    def edges(self, unit: Unit) -> Iterator[Edge]:
+        """Yield the two edges from every other group."""
+        for r in self.mixing.neighbours(unit.group):
+            yield Edge(PARAMETERS_PART, Unit(r, unit.stage), unit)
+            yield Edge(PARAMETERS_MEAN, Unit(r, unit.stage), unit)
+
+
+def _in_two_steps(part: str, mean: str, unit: Unit, others: Sequence[Unit], update: int) -> Iterator[Action]:
+    """Yield what sends parts to their owners, means of one's own part to all, and takes theirs."""
+    yield Action(Kind.SHARE, update, sends=tuple(Tag(Edge(part, unit, other), update) for other in others))
+    yield Action(
+        Kind.REDUCE,
+        update,
+        tuple(Tag(Edge(part, other, unit), update) for other in others),
+        tuple(Tag(Edge(mean, unit, other), update) for other in others),
+    )
+    yield Action(Kind.MIX, update, tuple(Tag(Edge(mean, other, unit), update) for other in others))
+
+
+@dataclass(frozen=True)
 class AllReduce:
     """Average the gradients of all groups before every update: data parallelism.
 
@@ -160,14 +195,7 @@ class AllReduce:
 
     def before_update(self, unit: Unit, update: int) -> Iterator[Action]:
         """Yield share, reduce and mix."""
-        peers = self._peers(unit)
-        out_parts = tuple(Tag(Edge(PART, unit, p), update) for p in peers)
-        in_parts = tuple(Tag(Edge(PART, p, unit), update) for p in peers)
-        out_means = tuple(Tag(Edge(MEAN, unit, p), update) for p in peers)
-        in_means = tuple(Tag(Edge(MEAN, p, unit), update) for p in peers)
-        yield Action(Kind.SHARE, update, sends=out_parts)
-        yield Action(Kind.REDUCE, update, in_parts, out_means)
-        yield Action(Kind.MIX, update, in_means)
+        yield from _in_two_steps(PART, MEAN, unit, self._peers(unit), update)
 
     def edges(self, unit: Unit) -> Iterator[Edge]:
         """Yield the two edges from every other group."""

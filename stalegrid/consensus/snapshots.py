@@ -54,11 +54,7 @@ class Snapshots:
             StalenessExceeded: somebody's is of another version.
         """
         version, own = self._under_way.pop(action.index - self._rounds.lag)
-        for message in inbox:
-            if message.version != version:
-                raise StalenessExceeded(
-                    f"{message.tag} carries parameters of version {message.version}; one's own are of version {version}"
-                )
+        check_versions(inbox, version)
         vectors = {self._unit.group: own, **{m.tag.edge.source.group: m.tensors[0] for m in inbox}}
         turn = self._rounds.turn(action.index, self._unit.stage)
         assert turn is not None
@@ -72,3 +68,16 @@ class Snapshots:
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._under_way = state["under_way"]
+
+
+def check_versions(inbox: Sequence[Message], version: int) -> None:
+    """Check that what others have sent is of the same version as one's own.
+
+    Raises:
+        StalenessExceeded: something is not.
+    """
+    for message in inbox:
+        if message.version != version:
+            raise StalenessExceeded(
+                f"{message.tag} carries parameters of version {message.version}; one's own are of version {version}"
+            )

@@ -12,7 +12,7 @@ runs, with ``w`` batches in flight before the first backward::
             F(...)  until min(b + w, limit) forwards are issued
             [G(b)]                                forward again, where the view makes graphs late
             B(b)
-        [S(n) R(n) M(n)]  U(n)  [S(n) M(n)]       update; lateral actions around it
+        [S(n) R(n) M(n)]  U(n)  [S(n) R(n) M(n)]  update; lateral actions around it
         [L(n)] [V(n+1)]                           report, snapshot, or what :mod:`stalegrid.programs.through` says
         [P(n+1)]                                  save; see :mod:`stalegrid.programs.saving`
 

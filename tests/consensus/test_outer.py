@@ -52,7 +52,7 @@ class Groups:
             weights.flat[: len(by)] += torch.tensor(by, dtype=torch.float64)
             weights.version = n + 1
         actions = [list(self.rounds.after_update(Unit(s, 0), n)) for s in range(len(self.weights))]
-        for kind in (Kind.SHARE, Kind.MIX):
+        for kind in (Kind.SHARE, Kind.REDUCE, Kind.MIX):
             for exchange, own in zip(self.exchanges, actions, strict=True):
                 for action in own:
                     if action.kind is kind:

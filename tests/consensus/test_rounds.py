@@ -3,7 +3,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalegrid.consensus.matrices import mixing_matrix
-from stalegrid.consensus.rounds import MEAN, PARAMETERS, PART, AllReduce, Averaging, Together
+from stalegrid.consensus.rounds import (
+    MEAN,
+    PARAMETERS,
+    PARAMETERS_MEAN,
+    PARAMETERS_PART,
+    PART,
+    AllReduce,
+    Averaging,
+    Reduced,
+    Together,
+)
 from stalegrid.errors import ConfigError
 from stalegrid.programs.actions import Action, Edge, Kind, Tag
 from stalegrid.programs.grid import Unit
@@ -162,6 +172,25 @@ def test_together_shares_what_it_will_mix_itself_also_with_nobody() -> None:
         [Action(Kind.SHARE, 4)],
         [Action(Kind.MIX, 5)],
     ]
+
+
+def test_reduced_sends_parts_to_their_owners_and_means_back_after_updates_that_mix() -> None:
+    rounds = Reduced(mixing_matrix("complete", 3), True, 2, 0, 9)
+
+    def tags(name: str, *pairs: tuple[int, int]) -> tuple[Tag, ...]:
+        return tuple(Tag(Edge(name, Unit(a, 2), Unit(b, 2)), 3) for a, b in pairs)
+
+    assert (
+        list(rounds.opening(UNIT, 3)) == list(rounds.before_update(UNIT, 3)) == list(rounds.after_update(UNIT, 2)) == []
+    )
+    assert list(rounds.after_update(UNIT, 3)) == [
+        Action(Kind.SHARE, 3, sends=tags(PARAMETERS_PART, (1, 0), (1, 2))),
+        Action(Kind.REDUCE, 3, tags(PARAMETERS_PART, (0, 1), (2, 1)), tags(PARAMETERS_MEAN, (1, 0), (1, 2))),
+        Action(Kind.MIX, 3, tags(PARAMETERS_MEAN, (0, 1), (2, 1))),
+    ]
+    assert set(rounds.edges(UNIT)) == {
+        Edge(name, Unit(r, 2), UNIT) for r in (0, 2) for name in (PARAMETERS_PART, PARAMETERS_MEAN)
+    }
 
 
 def test_all_reduce_sends_parts_to_their_owners_and_means_back_before_the_update() -> None:
