@@ -154,7 +154,7 @@ def test_below_what_is_trained_there_is_no_gradient_to_code() -> None:
     settings = make_settings(1, 3, cuts=["norm1", "conv2"], gradient="int8")
     plan = make_plan(make_task(model=model), settings)
     assert plan.program.frozen == 1
-    assert plan.coding(Edge("gradient", Unit(0, 1), Unit(0, 0))) is None
+    assert plan.messages.coding(Edge("gradient", Unit(0, 1), Unit(0, 0))) is None
     hold_to_the_loop(make_task(model=model), settings)
 
 

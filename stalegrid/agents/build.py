@@ -160,7 +160,7 @@ def _averaged(plan: Plan) -> Callable[[nn.Module], object] | None:
 
 def _coded(unit: Agent, plan: Plan, exchange: Exchange | None) -> Agent:
     """Return a unit whose messages are coded."""
-    return Coded(unit, plan.coding, exchange.arrives if isinstance(exchange, Hearing) else None)
+    return Coded(unit, plan.messages.coding, exchange.arrives if isinstance(exchange, Hearing) else None)
 
 
 def _weighed(plan: Plan) -> tuple[Callable[[Mapping[Unit, Tensor]], Record], list[float]]:

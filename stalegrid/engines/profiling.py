@@ -170,7 +170,7 @@ def _cost(plan: Plan, stage: int, timeline: Timeline, device: torch.device) -> C
         parameters=read.numel * read.dtype.itemsize,
         graph=plan.held[stage],
         frozen=stage < plan.program.frozen,
-        tied=plan.tied_bytes(stage),
+        tied=plan.messages.tied_bytes(stage),
         name=plan.partition.names[stage - 1] if stage else "input",
     )
 

@@ -12,7 +12,7 @@ from stalegrid.plans.material import cast_model, make_batches, make_test, precis
 from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, RETURNED, Membership
 from stalegrid.plans.origin import origin_of
-from stalegrid.plans.plan import Plan, grid_of, make_plan
+from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import (
     ServedPlan,
     make_served_plan,
@@ -21,6 +21,7 @@ from stalegrid.plans.served import (
     server_optimizer,
     updates_per_epoch,
 )
+from stalegrid.plans.settling import grid_of, make_plan
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import dealt_by, facts, headline

@@ -5,8 +5,9 @@ Does not know: what a plan consists of.
 
 from stalegrid.methods import ServerMethod, find
 from stalegrid.plans.choices import Choices
-from stalegrid.plans.plan import Plan, make_plan
+from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan, make_served_plan
+from stalegrid.plans.settling import make_plan
 from stalegrid.plans.task import Task
 from stalegrid.timing import CostTable, DeviceTable
 
@@ -14,6 +15,6 @@ from stalegrid.timing import CostTable, DeviceTable
 def plan_of(
     task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
 ) -> Plan | ServedPlan:
-    """Settle and check every choice of a run; arguments and errors as for :func:`stalegrid.plans.plan.make_plan`."""
+    """Settle and check every choice of a run; for the rest see :func:`stalegrid.plans.settling.make_plan`."""
     served = isinstance(find(asked.method.name), ServerMethod)
     return (make_served_plan if served else make_plan)(task, asked, table, virtual=virtual)

@@ -287,7 +287,7 @@ class ServedPlan:
 def make_served_plan(
     task: Task, asked: Choices, table: CostTable | DeviceTable | None = None, *, virtual: bool = False
 ) -> ServedPlan:
-    """Settle and check every choice of a run; see :func:`stalegrid.plans.plan.make_plan`."""
+    """Settle and check every choice of a run; see :func:`stalegrid.plans.settling.make_plan`."""
     method = find(asked.method.name)
     assert isinstance(method, ServerMethod)
     why = f"{method.name} trains learners with parameter servers, not a grid"

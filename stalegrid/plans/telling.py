@@ -58,7 +58,7 @@ def _grid(plan: Plan, engine: str) -> str:
 def _coded(plan: Plan) -> str:
     """Say which messages are coded, and what is kept of those that are past."""
     codecs = ", ".join(f"{kind} {one}" for kind, one in plan.codecs.items())
-    kept = [plan.remembered(stage) for stage in range(plan.grid.stages)]
+    kept = [plan.messages.remembered(stage) for stage in range(plan.grid.stages)]
     shown = ", ".join(f"{nbytes / 1e6:.3g}" for nbytes in kept)
     remembering = f"; of what is held {shown} MB for messages that are past" if any(kept) else ""
     return (f"; codecs {codecs}" if codecs else "") + remembering
@@ -105,7 +105,7 @@ def facts(plan: Plan | ServedPlan) -> Record:
         "staleness_at_most": list(plan.bounds),
         "held_at_most": list(plan.held),
         "codecs": {kind: str(one) for kind, one in plan.codecs.items()},
-        "remembered_at_most": [plan.remembered(stage) for stage in range(plan.grid.stages)],
+        "remembered_at_most": [plan.messages.remembered(stage) for stage in range(plan.grid.stages)],
         **_dealt(plan),
         **_sent(plan),
     }

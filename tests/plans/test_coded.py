@@ -19,10 +19,10 @@ CODED = {"activation": "int8", "gradient": "topk=0.1,feedback", "parameters": "b
 def test_layouts_are_what_travels_and_bytes_follow() -> None:
     plain, coded = make_plan(make_task(), make_settings(2, 3)), make_plan(make_task(), make_settings(2, 3, **CODED))
     shares = {"activation": 0.3, "gradient": 0.25, "parameters": 0.65}
-    for edge in plain.edges():
+    for edge in plain.messages.edges():
         assert coded.nbytes(edge) < shares[edge.name] * plain.nbytes(edge), edge
     types: dict[str, set[torch.dtype]] = {}
-    for edge in coded.edges():
+    for edge in coded.messages.edges():
         types.setdefault(edge.name, set()).update(spec.dtype for spec in coded.layout(edge))
     assert types["activation"] == {torch.int8, torch.float16, torch.int16}
     assert types["gradient"] == {torch.float32, torch.int32, torch.uint8}
@@ -33,7 +33,7 @@ def test_the_observer_is_told_all() -> None:
     plain, coded = make_plan(make_task(), make_settings(2, 3)), make_plan(make_task(), make_settings(2, 3, **CODED))
     for name in ("report", "snapshot"):
         edge = Edge(name, Unit(1, 1), OBSERVER)
-        assert coded.coding(edge) is None
+        assert coded.messages.coding(edge) is None
         assert coded.layouts(edge) == plain.layouts(edge)
 
 
@@ -49,7 +49,7 @@ def test_flags_and_counts_are_exact() -> None:
     assert [s.dtype for s in plan.layout(gradient)][-2:] == [torch.uint8, torch.float64]
     assert plan.layout(part)[-1].dtype == torch.float64
     vector = plan.trainable[0] + plan.stages[0].parameters
-    spans = [plan.coding(Edge("gradient-part", Unit(1 - s, 0), Unit(s, 0))) for s in (0, 1)]
+    spans = [plan.messages.coding(Edge("gradient-part", Unit(1 - s, 0), Unit(s, 0))) for s in (0, 1)]
     found = [one.spans[0] for one in spans if one is not None]
     assert [len(span) for span in found] == [2, 2]
     assert found[0][0] == vector - vector // 2
@@ -60,10 +60,10 @@ def test_what_is_remembered_is_told() -> None:
     plan = make_plan(make_task(), make_settings(3, 2, activation="bf16,feedback", mixing="choco,gamma=0.5"))
     sent = sum(s.nbytes for s in plan.partition.crossing(0)[0])
     trained = plan.stages[0].trained * 4
-    assert plan.remembered(0) == sent + 4 * trained  # xh of three groups, and what was sent
+    assert plan.messages.remembered(0) == sent + 4 * trained  # xh of three groups, and what was sent
     told = facts(plan)
     assert told["codecs"] == {"activation": "bf16,feedback"}
-    assert told["remembered_at_most"] == [plan.remembered(0), plan.remembered(1)]
+    assert told["remembered_at_most"] == [plan.messages.remembered(0), plan.messages.remembered(1)]
     assert "; codecs activation bf16,feedback; of what is held " in headline(plan, "simulator", 1)
     assert "remembering" not in headline(make_plan(make_task(), make_settings(2, 2)), "simulator", 1)
 

@@ -34,7 +34,7 @@ def test_it_is_what_a_plan_says_that_knows_the_tensors(name: str) -> None:
     settings = cases.make_settings(**({"method": "pham-ahn", "groups": 4} | SENT[name]))
     plan = cases.make_plan(cases.make_task(model=cases.build(flat)), settings)
     exchanged = Exchanged(plan.mixing, plan.turns, settings.mixing.momentum)
-    edges = [edge for edge in plan.edges() if edge.source.group != edge.target.group]
+    edges = [edge for edge in plan.messages.edges() if edge.source.group != edge.target.group]
     parameters = 4 * sum(p.numel() for p in flat().parameters())
     assert edges
     assert {edge: exchanged.nbytes(edge, parameters) for edge in edges} == {edge: plan.nbytes(edge) for edge in edges}

@@ -29,7 +29,7 @@ from stalegrid.engines.distributed.private import make_secret, private_folder
 from stalegrid.engines.distributed.warm import KEPT, Reports, Worker, forked
 from stalegrid.errors import EngineError, WorkerDied
 from stalegrid.observe.records import Nowhere
-from stalegrid.plans.plan import make_plan
+from stalegrid.plans.settling import make_plan
 from tests.cases import make_settings, make_task
 from tests.engines.distributed.test_failures import MARK, processes, wait_until, workers
 
