@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+MISSED = "missed"
+
 Record = dict[str, Any]
 """What is kept of one trial."""
 
@@ -106,6 +108,7 @@ class Claim:
         at_most: the bound; or
         at_least: this one.
         unit: of the value.
+        tried: where it is missed, why that may be, or what was tried.
     """
 
     says: str
@@ -114,6 +117,7 @@ class Claim:
     at_most: float | None = None
     at_least: float | None = None
     unit: str = ""
+    tried: str = ""
 
     def estimate(self, seeds: Sequence[Same]) -> Estimate | None:
         """Return the value over the seeds with which all its ways were trained, and have its figure."""
@@ -132,7 +136,7 @@ class Claim:
             return "one seed: no verdict"
         if abs(beyond) < 2 * found.error:
             return "not decided by these seeds"
-        return "agrees" if beyond <= 0 else "missed"
+        return "agrees" if beyond <= 0 else MISSED
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from benchmarks.gallery.entries import ENTRIES
-from benchmarks.gallery.entry import Claim, Entry, Estimate, Figure, Record, Same, Way
+from benchmarks.gallery.entry import MISSED, Claim, Entry, Estimate, Figure, Record, Same, Way
 from benchmarks.gallery.kept import RESULTS, by_seed
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -67,7 +67,9 @@ def verdicts(entry: Entry, scale: str, results: Path) -> Iterator[str]:
     for claim in entry.claims:
         if names.issuperset(claim.ways):
             found = claim.estimate(seeds)
-            yield f"* {claim.says}: {_measured(claim, found)}**{claim.verdict(found)}**"
+            verdict = claim.verdict(found)
+            tried = f": {claim.tried}" if verdict == MISSED else ""
+            yield f"* {claim.says}: {_measured(claim, found)}**{verdict}**{tried}"
 
 
 def _measured(claim: Claim, found: Estimate | None) -> str:

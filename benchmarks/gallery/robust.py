@@ -21,8 +21,9 @@ def _name(run: str, disturbed: str) -> str:
     return f"{run}, {disturbed}"
 
 
-_WAYS = tuple(
-    Way(_name(run, disturbed), f"{how} {what}") for disturbed, what in _DISTURBED.items() for run, how in _RUNS.items()
+_WAYS = (
+    *(Way(_name(run, name), f"{how} {what}") for name, what in _DISTURBED.items() for run, how in _RUNS.items()),
+    Way(_name("DSP (48,24,0)", "jitter"), f"--method dsp --staleness 48,24,0 {_DISTURBED['jitter']}"),
 )
 _DEVICES = (
     f"--data digits --model mlp --batch-size 32 --stages 3 --groups 1 --cuts 5,9 --costs {COSTS}/three.yaml "
@@ -36,10 +37,16 @@ def _claim(disturbed: str, at_least: float) -> Claim:
     return Claim(says, ways, quotient(RATE.key), at_least=at_least, unit=" times")
 
 
-def _slack(disturbed: str) -> Claim:
+_JITTER = (
+    "jitter leaves the median of an action what it is, so that a device is slower by exp(0.5^2 / 2), 13 %, in the mean, "
+    "for which no slack makes up: 0.88 is what can be had; (48,24,0) is what was tried"
+)
+
+
+def _slack(disturbed: str, tried: str = "") -> Claim:
     says = f"slack, (12,6,0), makes up for what is {disturbed}: as fast as undisturbed, to 5 %"
     ways = (_name("DSP (12,6,0), with slack", disturbed), _name("DSP (4,2,0)", "undisturbed"))
-    return Claim(says, ways, quotient(RATE.key), at_least=0.95, unit=" times")
+    return Claim(says, ways, quotient(RATE.key), at_least=0.95, unit=" times", tried=tried)
 
 
 ENTRY = Entry(
@@ -57,5 +64,5 @@ ENTRY = Entry(
             _WAYS,
         ),
     },
-    claims=(*(_claim(name, 1.0) for name in _DISTURBED), _slack("jitter"), _slack("stalled link")),
+    claims=(*(_claim(name, 1.0) for name in _DISTURBED), _slack("jitter", _JITTER), _slack("stalled link")),
 )

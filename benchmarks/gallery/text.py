@@ -28,6 +28,15 @@ def _ways(numbers: tuple[int, ...], adamw: str = _ADAMW, nadam: str = _NADAM) ->
     return tuple(found)
 
 
+def _slower(numbers: tuple[int, ...]) -> tuple[Way, ...]:
+    """Return asynchronous Nesterov with smaller rates."""
+    return tuple(
+        Way(f"K={k} async Nesterov, {rate}", f"{_NADAM}--method async-nesterov --stages {k} --lr {rate}")
+        for k in numbers
+        for rate in ("0.001", "0.0005")
+    )
+
+
 def _nesterov(stages: int) -> Claim:
     says = (
         f"K={stages}: asynchronous Nesterov ends {-_PUBLISHED:.3f} nats below GPipe "
@@ -68,7 +77,7 @@ ENTRY = Entry(
             "64 characters; AdamW at 0.003, the better of two rates with synchronous training, and NAdam at 0.002, not "
             "tuned; forward and backward in bfloat16",
             _RECIPE + "--updates 600 --precision bf16 --output.evaluate-every 0.5 --output.log-every 50",
-            _ways(_STAGES),
+            _ways(_STAGES) + _slower(_STAGES),
         ),
         "full": Scale("20,000 updates", _RECIPE + "--updates 20000", _ways(_STAGES)),
     },

@@ -41,6 +41,14 @@ def test_every_picture_of_the_page_is_there() -> None:
     assert drawn == {path.name for path in page.DOCS.glob("gallery-*.svg")}
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_of_a_claim_that_is_missed_it_is_said_what_was_tried(name: str) -> None:
+    for scale in page.SHOWN:
+        if scale in ENTRIES[name].scales:
+            said = list(page.verdicts(ENTRIES[name], scale, RESULTS))
+            assert [line for line in said if line.endswith("**missed**")] == []
+
+
 def test_means_spreads_verdicts_and_what_was_not_run(tmp_path: Path) -> None:
     ways = [way.name for way in DSP.scales["cpu"].ways]
     for trial in DSP.trials("cpu"):
