@@ -38,8 +38,8 @@ def _claim(disturbed: str, at_least: float) -> Claim:
 
 
 _JITTER = (
-    "jitter leaves the median of an action what it is, so that a device is slower by exp(0.5^2 / 2), 13 %, in the mean, "
-    "for which no slack makes up: 0.88 is what can be had; (48,24,0) is what was tried"
+    "jitter leaves the median of an action what it is, so that a device is slower by exp(0.5^2 / 2), 13 %, in the "
+    "mean, for which no slack makes up: 0.88 is what can be had; (48,24,0) is what was tried"
 )
 
 
