@@ -13,15 +13,15 @@ from stalegrid.plans.measured import check_measured
 from stalegrid.plans.membership import ALL, RETURNED, Membership
 from stalegrid.plans.origin import origin_of
 from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import (
-    ServedPlan,
+from stalegrid.plans.served import ServedPlan
+from stalegrid.plans.settling import grid_of, make_plan
+from stalegrid.plans.settling_served import (
     make_served_plan,
     rules_of,
     served_makers,
     server_optimizer,
     updates_per_epoch,
 )
-from stalegrid.plans.settling import grid_of, make_plan
 from stalegrid.plans.staged import Staged
 from stalegrid.plans.task import Task, fingerprint
 from stalegrid.plans.telling import dealt_by, facts, headline

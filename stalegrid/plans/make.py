@@ -6,8 +6,9 @@ Does not know: what a plan consists of.
 from stalegrid.methods import ServerMethod, find
 from stalegrid.plans.choices import Choices
 from stalegrid.plans.plan import Plan
-from stalegrid.plans.served import ServedPlan, make_served_plan
+from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.settling import make_plan
+from stalegrid.plans.settling_served import make_served_plan
 from stalegrid.plans.task import Task
 from stalegrid.timing import CostTable, DeviceTable
 
