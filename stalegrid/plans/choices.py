@@ -14,7 +14,7 @@ from stalegrid.data import Slices, TrainingSettings
 from stalegrid.errors import ConfigError
 from stalegrid.methods import MethodSettings
 from stalegrid.observe import OutputSettings
-from stalegrid.plans.probe import Probed
+from stalegrid.plans.trials import Probed
 from stalegrid.programs import GridSettings, ServerSettings, Watch
 from stalegrid.stages import Maker, ruled
 from stalegrid.timing import DeviceSettings

@@ -48,11 +48,10 @@ from stalegrid.plans.material import (
 )
 from stalegrid.plans.measured import check_apart, check_measured, check_shared
 from stalegrid.plans.plan import Plan, exchanging
-from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.staged import SHARED, Staged, cut_measured, is_staged, make_staged
 from stalegrid.plans.targets import Targets, targets_travel
 from stalegrid.plans.task import Task
-from stalegrid.plans.trial import CPU
+from stalegrid.plans.trials import CPU, Probed, probe, widest
 from stalegrid.plans.tried import (
     check_kind,
     check_momentum,

@@ -40,12 +40,11 @@ from stalegrid.plans.material import (
     whole_model,
 )
 from stalegrid.plans.measured import check_measured
-from stalegrid.plans.probe import Probed, probe, widest
 from stalegrid.plans.served import ServedPlan, Shapes
 from stalegrid.plans.sorting import check_sorting
 from stalegrid.plans.staged import PIPELINE, SHARED
 from stalegrid.plans.task import Task
-from stalegrid.plans.trial import CPU
+from stalegrid.plans.trials import CPU, Probed, probe, widest
 from stalegrid.plans.unequal import tell_unequal
 from stalegrid.programs import (
     DOOR,

@@ -13,8 +13,8 @@ from stalegrid.consensus import Mixing, Momentum, has_name
 from stalegrid.errors import ConfigError
 from stalegrid.methods import Method, Reduction
 from stalegrid.plans.choices import refuse_sparse
-from stalegrid.plans.probe import Probed
 from stalegrid.plans.task import Task
+from stalegrid.plans.trials import Probed
 from stalegrid.programs import Program
 from stalegrid.stages import StageLayout, View, Weights, kinds_of, parts_of
 

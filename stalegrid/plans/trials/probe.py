@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 
 from stalegrid.errors import ConfigError
 from stalegrid.objects import Form, copied, renewed
-from stalegrid.plans.held_against import (
+from stalegrid.plans.sorting import Sorting
+from stalegrid.plans.task import Task
+from stalegrid.plans.trials.held_against import (
     check_gradients,
     check_late,
     check_leaves,
@@ -25,11 +27,9 @@ from stalegrid.plans.held_against import (
     check_tied,
     moving,
 )
-from stalegrid.plans.rounded import compiled
-from stalegrid.plans.sorting import Sorting
-from stalegrid.plans.stepped import corrections_of, receive, step, try_view
-from stalegrid.plans.task import Task
-from stalegrid.plans.trial import Asked, Trial, said, without_memory
+from stalegrid.plans.trials.rounded import compiled
+from stalegrid.plans.trials.stepped import corrections_of, receive, step, try_view
+from stalegrid.plans.trials.trial import Asked, Trial, said, without_memory
 from stalegrid.programs import Layout, Program, layout_of
 from stalegrid.stages import (
     Maker,

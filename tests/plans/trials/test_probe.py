@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stalegrid.errors import ConfigError
-from stalegrid.plans.probe import Probed, probe
+from stalegrid.plans.trials import Probed, probe
 from stalegrid.programs.grid import Grid
 from stalegrid.programs.pipeline import Program
 from stalegrid.programs.schedules import Schedule, stale

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.errors import ConfigError, TrainingError
 from stalegrid.plans.task import Task
-from stalegrid.plans.trial import said
+from stalegrid.plans.trials.trial import said
 from stalegrid.stages import (
     Correction,
     Maker,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from stalegrid.errors import ConfigError
-from stalegrid.plans.held_against import check_late, check_repeats
-from stalegrid.plans.trial import CPU, Asked, Some, Trial, said
+from stalegrid.plans.trials.held_against import check_late, check_repeats
+from stalegrid.plans.trials.trial import CPU, Asked, Some, Trial, said
 from stalegrid.programs import layout_of
 from stalegrid.seeds import drawing
 from stalegrid.stages import (

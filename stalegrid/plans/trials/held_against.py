@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stalegrid.errors import ConfigError
 from stalegrid.objects import changes, held, leaves, tensors_of
 from stalegrid.plans.task import Task
-from stalegrid.plans.trial import Trial, said, same
+from stalegrid.plans.trials.trial import Trial, said, same
 
 
 def check_reading(stage: int, trial: Trial, inputs: tuple[Tensor, ...]) -> None:
