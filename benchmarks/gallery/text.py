@@ -8,6 +8,7 @@ _STAGES = (4, 8)
 _RECIPE = "--data text --data.context 64 --model gpt --batch-size 16 --groups 1 --output.gap false "
 _ADAMW = "--optimizer adamw --lr 0.003 --optimizer.weight-decay 0 "
 _NADAM = "--optimizer nadam --lr 0.002 --optimizer.momentum 0.99 --optimizer.weight-decay 0 "
+_RATES = ("0.001", "0.0005")
 _PUBLISHED = math.log(27.72) - math.log(30.63)
 """Validation perplexity on WikiText, 8 stages, 134 million parameters: of asynchronous Nesterov, and of GPipe."""
 
@@ -28,12 +29,12 @@ def _ways(numbers: tuple[int, ...], adamw: str = _ADAMW, nadam: str = _NADAM) ->
     return tuple(found)
 
 
-def _slower(numbers: tuple[int, ...]) -> tuple[Way, ...]:
-    """Return asynchronous Nesterov with smaller rates."""
-    return tuple(
-        Way(f"K={k} async Nesterov, {rate}", f"{_NADAM}--method async-nesterov --stages {k} --lr {rate}")
-        for k in numbers
-        for rate in ("0.001", "0.0005")
+def _tried(numbers: tuple[int, ...]) -> tuple[Way, ...]:
+    """Return asynchronous Nesterov with smaller rates, and feedback of half of what there is."""
+    nesterov, fed = "--method async-nesterov --stages", "--method pipedream-2bw --corrections error-feedback=0.5"
+    return (
+        *(Way(f"K={k} async Nesterov, {r}", f"{_NADAM}{nesterov} {k} --lr {r}") for k in numbers for r in _RATES),
+        *(Way(f"K={k} 2BW half fed back", f"{_ADAMW}{fed} --stages {k} --micro-batches {k}") for k in numbers),
     )
 
 
@@ -43,13 +44,15 @@ def _nesterov(stages: int) -> Claim:
         "(perplexity 27.72 and 30.63, published of 8 stages)"
     )
     ways = (f"K={stages} async Nesterov", f"K={stages} GPipe, AdamW")
-    return Claim(says, ways, difference(LOSS.key), at_most=_PUBLISHED, unit=" nats")
+    tried = "a half and a quarter of the rate are what was tried, and are rows of the table"
+    return Claim(says, ways, difference(LOSS.key), at_most=_PUBLISHED, unit=" nats", tried=tried)
 
 
 def _closed(stages: int) -> Claim:
     ways = tuple(f"K={stages} {name}" for name in ("2BW, AdamW", "2BW fed back", "GPipe, AdamW"))
     says = f"K={stages}: error feedback closes 0.5 to 0.7 of the gap of one-step delay"
-    return Claim(says, ways, _share, at_least=0.5)
+    tried = "a coefficient of a half, for 1 as published, is what was tried"
+    return Claim(says, ways, _share, at_least=0.5, tried=tried)
 
 
 def _share(late: Record, fed: Record, exact: Record) -> float:
@@ -77,7 +80,7 @@ ENTRY = Entry(
             "64 characters; AdamW at 0.003, the better of two rates with synchronous training, and NAdam at 0.002, not "
             "tuned; forward and backward in bfloat16",
             _RECIPE + "--updates 600 --precision bf16 --output.evaluate-every 0.5 --output.log-every 50",
-            _ways(_STAGES) + _slower(_STAGES),
+            _ways(_STAGES) + _tried(_STAGES),
         ),
         "full": Scale("20,000 updates", _RECIPE + "--updates 20000", _ways(_STAGES)),
     },

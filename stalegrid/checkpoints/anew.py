@@ -30,7 +30,7 @@ from stalegrid.observe import (
     forget_parts,
 )
 from stalegrid.programs import DELIVERIES
-from stalegrid.written import exists, is_folder, read_yaml, settle, writing
+from stalegrid.written import exists, is_folder, read_yaml, settle, sweep, writing
 
 _WRITTEN = (
     METRICS,
@@ -117,6 +117,7 @@ def clear(run: Path) -> None:
     """
     forget_after(run / FOLDER, -1)
     settle(run)
+    sweep(run)
     with writing(run):
         for name in _WRITTEN:
             (run / name).unlink(missing_ok=True)

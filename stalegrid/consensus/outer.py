@@ -142,14 +142,14 @@ class OuterStep:
         return {
             "saved": self._saved,
             "velocity": self._velocity,
-            "agreeing": self._agreeing.state_dict(),
+            "snapshots": self._agreeing.state_dict(),
             "correlation": self._correlation.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Undo :meth:`state_dict`."""
         self._saved, self._velocity = state["saved"], state["velocity"]
-        self._agreeing.load_state_dict(state["agreeing"])
+        self._agreeing.load_state_dict(state["snapshots"])
         self._correlation.load_state_dict(state["correlation"])
 
     def _step(self, mean: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stalegrid.errors import DataError
 from stalegrid.observe import BEST, INDEX, MODEL, SUMMARY, UNSAVED, UNSAVED_BEST, UNSAVED_INDEX, VERSION
-from stalegrid.written import TEXT, Kind, exists, read_json, settle
+from stalegrid.written import COUNT, TEXT, Kind, exists, read_json, settle
 
 
 def read_model(folder: Path, which: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -56,7 +56,15 @@ def interrupted_whole(folder: Path) -> bool:
         OutputError: what was being written cannot be put into its place.
     """
     settle(folder)
-    return exists(folder / SUMMARY)
+    if not exists(folder / SUMMARY):
+        return False
+    version = str(read_json(folder / SUMMARY, {VERSION: COUNT})[VERSION])
+    if exists(folder / INDEX):
+        return bool(read_json(folder / INDEX, _INDEX)["metadata"][VERSION] == version)
+    if not exists(folder / MODEL):
+        return False
+    with safe_open(folder / MODEL, framework="pt") as file:
+        return bool((file.metadata() or {}).get(VERSION) == version)
 
 
 def _of_parts(folder: Path, index: str) -> Iterator[tuple[str, Tensor]]:

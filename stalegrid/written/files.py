@@ -50,21 +50,23 @@ def replace(path: Path, write: Callable[[Path], object], *, synced: bool = False
 def replace_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
     """Write files of a folder so that they change as one, for whoever calls :func:`settle` after an end at any moment.
 
+    Whoever does not, finds them change in their order: where the last one is new all are.
+
     Args:
         folder: of the files, which may exist.
         writers: of each, by its name; writes to the path that it is given.
 
     Raises:
-        OutputError: one cannot be written; all of them stay as they were.
+        OutputError: one cannot be written, and all of them stay as they were; or not put into its place.
     """
     settle(folder)
     part = _beside(folder)
     try:
         with writing(folder):
             part.mkdir()
-        for name, write in writers.items():
+        for number, (name, write) in enumerate(writers.items()):
             with writing(folder / name):
-                _write(part / name, write)
+                _write(part / f"{number:03}-{name}", write)
         with writing(folder):
             os.replace(part, folder / _NEXT)
     except BaseException:
@@ -77,21 +79,41 @@ def settle(folder: Path) -> None:
     """Put into their places files of :func:`replace_all` whose writer came to its end in between; nobody writes now.
 
     Raises:
-        OutputError: one cannot be put there.
+        OutputError: one cannot be put there, or somebody has put a link in the way.
     """
-    if not is_folder(folder / _NEXT):
+    ready = folder / _NEXT
+    if ready.is_symlink():
+        raise OutputError(f"a link is where a run keeps what it is about to write (link: {ready}); remove it")
+    if not is_folder(ready):
         return
+    for path in sorted(ready.iterdir()):
+        place = folder / path.name.partition("-")[2]
+        with writing(place):
+            os.replace(path, place)
+    with writing(ready):
+        ready.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left beside files; nobody writes now.
+
+    Raises:
+        OutputError: something cannot be removed.
+    """
     with writing(folder):
-        for path in sorted((folder / _NEXT).iterdir()):
-            os.replace(path, folder / path.name)
-        (folder / _NEXT).rmdir()
+        for path in folder.glob(f"{_PART}*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 _NEXT = ".next"  # once it is there, it has all of the files
+_PART = ".part-"
 
 
 def _beside(folder: Path) -> Path:
-    return folder / f".part-{secrets.token_hex(8)}"
+    return folder / f"{_PART}{secrets.token_hex(8)}"
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -207,3 +207,11 @@ def test_each_has_a_topology_of_its_own_unless_the_user_names_one() -> None:
 def test_a_single_group_has_a_mixing_where_that_is_one_for_it() -> None:
     assert choose_mixing(MixingSettings(kind="outer,rate=0.5"), "none", "dsp", 1) == Outer(rate=0.5)
     assert choose_mixing(MixingSettings(kind="adapt-then-combine"), "none", "dsp", 1).name == "none"
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_a_state_has_the_names_that_checkpoints_have(groups: int) -> None:
+    exchange: Any = Groups(Outer(), [One(0.0) for _ in range(groups)]).exchanges[0]
+    state = exchange.state_dict()
+    assert set(state) == {"saved", "velocity", "snapshots", "correlation"}
+    exchange.load_state_dict(state | {"snapshots": {"under_way": {}}})  # where whole vectors travelled

@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
-from stalegrid.observe.folder import METRICS, SUMMARY, Folder
+from stalegrid.observe.folder import BEST, METRICS, MODEL, SUMMARY, UNSAVED, Folder
+from stalegrid.report.models import interrupted_whole
 from tests.observe.test_summed import seen
 
 
@@ -75,3 +81,67 @@ def test_what_is_written_is_strict_json(tmp_path: Path) -> None:
     metrics, _, summary = (json.loads(line, parse_constant=pytest.fail) for line in lines)
     assert (metrics["loss"], metrics["staleness"]["(0,0)"]["gap"]) == (None, None)
     assert (summary["test_loss"], summary["train_loss"], summary["spectral_gap"]) == (None, None, None)
+
+
+class Counting(nn.Module):
+    """A model that has the number of its version, in its state and outside of it."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.saved = nn.Parameter(torch.tensor(float(version)))
+        self.register_buffer("left_out", torch.tensor(version), persistent=False)
+
+
+def versions(folder: Path) -> set[int]:
+    """Return what all files say that an evaluation has written."""
+    summary = json.loads((folder / SUMMARY).read_text())
+    found = {summary["version"], summary["best"]["version"], int(load_file(folder / UNSAVED)["left_out"])}
+    for name in (MODEL, BEST):
+        with safe_open(folder / name, framework="pt") as file:
+            found |= {int(file.metadata()["version"]), int(file.get_tensor("saved"))}
+    return found
+
+
+@pytest.mark.parametrize("evaluations", [0, 1])
+def test_at_whatever_moment_it_is_interrupted_the_summary_is_that_of_the_models(
+    evaluations: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do, whole = os.replace, set()
+    for at in range(1, 8):
+        run = tmp_path / str(at)
+        run.mkdir()
+        folder = Folder(run, {}, best="test_accuracy")
+        for version in range(1, 1 + evaluations):
+            folder.evaluation({"version": version, "test_accuracy": float(version)}, Counting(version))
+        left = at
+
+        def interrupted(*paths: Path) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+            do(*paths)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("stalegrid.written.files.os.replace", interrupted)
+            last = 1 + evaluations
+            ended = False
+            with suppress(KeyboardInterrupt):
+                folder.evaluation({"version": last, "test_accuracy": float(last)}, Counting(last))
+                ended = True
+        folder.close()
+        if ended:
+            break
+        if (run / SUMMARY).exists() and json.loads((run / SUMMARY).read_text())["version"] == last:
+            assert versions(run) == {last}  # also for who reads without more
+        assert interrupted_whole(run) == (evaluations > 0 or at > 1)
+        if interrupted_whole(run):
+            (found,) = versions(run)
+            whole.add(found)
+    assert whole == set(range(1, 2 + evaluations))
+
+
+def test_a_summary_alone_is_not_whole(tmp_path: Path) -> None:
+    assert not interrupted_whole(tmp_path)
+    (tmp_path / SUMMARY).write_text('{"version": 1}')
+    assert not interrupted_whole(tmp_path)

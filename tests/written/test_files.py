@@ -11,7 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stalegrid.errors import DataError, OutputError
-from stalegrid.written.files import open_new, read_bytes, read_text, replace, replace_all, settle, to_json, write_text
+from stalegrid.written.files import (
+    open_new,
+    read_bytes,
+    read_text,
+    replace,
+    replace_all,
+    settle,
+    sweep,
+    to_json,
+    write_text,
+)
 from tests.disks import full_disk
 
 
@@ -78,6 +88,8 @@ def test_whenever_the_writer_ends_either_all_files_change_or_none(
             else:
                 assert (folder / "a").read_text() == "new"
                 break
+        if (folder / "c").read_text() == "new":  # the last one
+            assert {path.read_text() for path in folder.iterdir() if path.is_file()} == {"new"}
         settle(folder)
         texts = {path.name: path.read_text() for path in folder.iterdir()}
         assert set(texts) == set("abc")
@@ -87,6 +99,47 @@ def test_whenever_the_writer_ends_either_all_files_change_or_none(
     else:
         raise AssertionError("it never came to its end")
     assert ends
+
+
+def test_files_change_in_their_order_and_not_in_that_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, do = [], os.replace
+
+    def noted(source: Path, target: Path) -> None:
+        moved.append(Path(target).name)
+        do(source, target)
+
+    monkeypatch.setattr("stalegrid.written.files.os.replace", noted)
+    write_all(tmp_path, "new", "".join(map(chr, range(120, 96, -1))))
+    assert moved == [".next", *map(chr, range(120, 96, -1))]
+
+
+def test_a_link_in_the_place_of_files_that_are_ready_is_refused_and_its_target_left_alone(tmp_path: Path) -> None:
+    target, folder = tmp_path / "target", tmp_path / "run"
+    target.mkdir()
+    folder.mkdir()
+    write_text(target / "000-a", "mine")
+    (folder / ".next").symlink_to(target)
+    for do in (settle, lambda path: write_all(path, "new")):
+        with pytest.raises(OutputError, match=rf"a link is where .* \(link: {folder}/.next\); remove it"):
+            do(folder)  # type: ignore[operator]
+    assert [path.name for path in target.iterdir()] == ["000-a"]
+    assert [path.name for path in folder.iterdir()] == [".next"]
+
+
+def test_a_place_that_cannot_be_taken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OutputError, match=rf"{tmp_path}/b\): Is a directory"):
+        write_all(tmp_path, "new")
+
+
+def test_what_killed_writers_have_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".part-1").mkdir()
+    for name in (".part-1/a", ".part-2", "part-3", "a"):
+        (tmp_path / name).write_text("")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"part-3", "a"}
 
 
 def test_of_files_that_change_together_one_that_cannot_be_written_is_named_and_all_stay(tmp_path: Path) -> None:
