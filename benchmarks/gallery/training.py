@@ -39,7 +39,7 @@ def train(trial: Trial, data: Path, runs: Path) -> Record:
     Returns:
         Its figures, its curve, and where and when they were taken.
     """
-    folder, began, commit = runs / trial.name, time.monotonic(), _commit()
+    folder, began, commit = runs / trial.name, time.monotonic(), commit_of(Path(__file__).parent)
     words = [*trial.options, "--out", str(folder), "--checkpoint.minutes", SAVED, "--engine", "simulator"]
     parser, known = make_parser()
     asked = config_of(parser.parse_args(["train", *expanded(_with_data(words, data), known["train"])]))
@@ -90,15 +90,15 @@ def _error(line: Record) -> float | None:
     return None if accuracy is None else round(100 * (1 - accuracy), 4)
 
 
-def _commit() -> str:
-    """Return what the code is at, with a mark where files differ from it."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
-    return said.stdout.strip() or "unknown"
+def commit_of(folder: Path) -> str:
+    """Return what the code in a folder is at, with a mark where files differ from it that training does not write."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*/results/*.jsonl")
+    return (f"{commit}-dirty" if changed else commit) or "unknown"
 
 
 def end_with_parent() -> None:
