@@ -160,7 +160,8 @@ def in_parts(turns: Turns) -> bool:
     return all(is_plain(row, matrix.sizes) for row in rows)
 
 
-def part_of(owner: int, elements: int, groups: int) -> int:
-    """Return how many of so many elements a group makes the mean of."""
+def part_of(owner: int, elements: int, groups: int) -> range:
+    """Return which of so many elements a group makes the mean of, as :func:`torch.tensor_split` parts them."""
     size, rest = divmod(elements, groups)
-    return size + (owner < rest)
+    start = owner * size + min(owner, rest)
+    return range(start, start + size + (owner < rest))

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stalegrid.consensus.agreeing import part_of
 from stalegrid.consensus.allreduce import GradientAveraging
 from stalegrid.consensus.choco import Choco
 from stalegrid.consensus.diffusion import ExactDiffusion
@@ -108,9 +109,7 @@ class GradientMean(Mixing):
     def _part(edge: Edge, turns: Turns, vectors: Vectors) -> range:
         """Return which elements of the vector an edge carries."""
         owner = turns.members.index({PART: edge.target, MEAN: edge.source}[edge.name].group)
-        size, rest = divmod(vectors.trainable + vectors.read.parameters, len(turns.members))
-        start = owner * size + min(owner, rest)
-        return range(start, start + size + (owner < rest))
+        return part_of(owner, vectors.trainable + vectors.read.parameters, len(turns.members))
 
 
 class Push(Mixing):

@@ -96,9 +96,9 @@ class Outer(Mixing):
         trained, mixed = vectors.read.trained, vectors.read.mixed
         match edge.name:
             case name if name == PARAMETERS_PART:
-                elements = part_of(edge.target.group, trained, turns.groups) + mixed - trained
+                elements = len(part_of(edge.target.group, trained, turns.groups)) + mixed - trained
             case name if name == PARAMETERS_MEAN:
-                elements = part_of(edge.source.group, trained, turns.groups)
+                elements = len(part_of(edge.source.group, trained, turns.groups))
             case _:
                 elements = mixed
         return flat_layout(elements, vectors.read.dtype)
