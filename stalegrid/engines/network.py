@@ -36,9 +36,12 @@ class Network:
 
     def deliver(self, message: Message) -> None:
         """Put a message where its target will find it."""
+        target = message.tag.edge.target
         self._waiting[message.tag.edge].append(message)
         self._program.heard(message)
-        self._decide()
+        # Others wait for messages of their own; with many learners, asking all of them would cost as much as learning.
+        if target in self._undecided:
+            self._advance(target)
 
     def lose(self, edge: Edge) -> bool:
         """Go on without the agent at the other end of an edge, which is gone; return whether that is possible."""
@@ -100,7 +103,7 @@ class Network:
         return message
 
     def _decide(self) -> None:
-        # A message may settle what is due at others than its target; asking again changes nothing where it does not.
+        # Who is gone may settle what is due at anybody; asking again changes nothing where it does not.
         for unit in sorted(self._undecided):
             self._advance(unit)
 

@@ -79,7 +79,7 @@ class Action:
 Hoped = tuple[Tag, ...]
 """Messages any of which may settle what an agent does next.
 
-An agent whose program yields this instead of an action is asked again when something has arrived.  That is the whole
-difference between a run whose order the network makes and its replay: agents, actions and messages are the same, so
-the bits are.
+An agent whose program yields this instead of an action is asked again when something has arrived for it.  That is the
+whole difference between a run whose order the network makes and its replay: agents, actions and messages are the same,
+so the bits are.
 """
