@@ -221,6 +221,18 @@ def by_marks(parameters: list[nn.Parameter]) -> Optimizer:
     return SGD([{"params": free, "weight_decay": 0.0, "lr": 0.3}, {"params": rest, "weight_decay": 0.5}], lr=0.1)
 
 
+class Noisy(nn.Module):
+    """Adds noise of a generator that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = torch.Generator().manual_seed(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, n) to (B, n)."""
+        return x + torch.randn(x.shape, generator=self.draw)
+
+
 class Annealed(nn.Module):
     """A loss that counts its calls and smooths labels less and less."""
 
@@ -279,6 +291,7 @@ CASES: dict[str, Case] = {
     "hooks on gradients": Case(Hooked),
     "hooks with a state in their closures": Case(stateful),
     "a hook that counts": Case(faded),
+    "a generator of its own": Case(lambda: Net(Noisy())),
     "marked parameters": Case(marked, optimizer=by_marks),
     "double": Case(lambda: Net().double(), dtype=torch.float64),
     "bfloat16": Case(lambda: Net().bfloat16(), dtype=torch.bfloat16),

@@ -198,7 +198,8 @@ def noting(output: dict[str, Any], targets: Any) -> Tensor:
 def test_any_tree_reaches_the_model_and_the_loss_as_it_is(tree: Any) -> None:
     data = Items(lambda i, x: {"tree": tree, "number": i})
     options: dict[str, Any] = {"method": "sgd", "batch_size": 2, "updates": 1, "engine": "simulator", "quiet": True}
-    stalegrid.train(Sums(), data, loss=noting, optimizer=sgd, **options)
+    with pytest.warns(UserWarning, match="global SEEN"):
+        stalegrid.train(Sums(), data, loss=noting, optimizer=sgd, **options)
     (args, kwargs), targets = SEEN[-1]
     expected = torch.utils.data.default_collate([{"tree": tree, "number": int(i)} for i in kwargs["number"]])
     assert args == ()

@@ -8,7 +8,8 @@ from stalegrid.objects.copies import attach, by_every_name, cast, copied, first_
 from stalegrid.objects.holding import Held, changes, held, tensors_held
 from stalegrid.objects.labels import ignored_by
 from stalegrid.objects.losses import LossFunction, own_loss
-from stalegrid.objects.memory import Memory, kept_apart, recall, remembered
+from stalegrid.objects.marks import is_list, replaced
+from stalegrid.objects.memory import Memory, in_common, kept_apart, recall, remembered
 from stalegrid.objects.modes import in_training
 from stalegrid.objects.reached import leaves
 from stalegrid.objects.renewing import renewed
@@ -57,8 +58,10 @@ __all__ = [
     "held",
     "hooks_of",
     "ignored_by",
+    "in_common",
     "in_training",
     "is_large",
+    "is_list",
     "joined",
     "kept_apart",
     "leaves",
@@ -71,6 +74,7 @@ __all__ = [
     "remembered",
     "renew",
     "renewed",
+    "replaced",
     "shapes_of",
     "shown",
     "spread",

@@ -32,7 +32,7 @@ class Memory:
         self._given = given
         first = Remembering(given, thing)
         first.value(thing, "")
-        self._fixed, self._kinds = first.fixed, first.kinds
+        self._fixed, self._kinds = {**first.fixed, **first.common}, first.kinds
 
     def state_dict(self) -> Any:
         """Return what it remembers now, as a tree of plain values and tensors.
@@ -42,7 +42,7 @@ class Memory:
         """
         now = Remembering(self._given, self._thing)
         found = now.value(self._thing, "")
-        for path, mark in now.fixed.items():
+        for path, mark in {**now.fixed, **now.common}.items():
             if path not in self._fixed or self._fixed[path] != mark:
                 raise _unsaved(path)
         for path, kind in now.kinds.items():
@@ -67,6 +67,13 @@ def remembered(thing: Any, given: Sequence[object] = ()) -> Any:
 def recall(thing: Any, state: Any, given: Sequence[object] = ()) -> None:
     """Let an object remember what another one like it did; see :class:`Memory`."""
     Memory(thing, given).load_state_dict(state)
+
+
+def in_common(thing: Any) -> dict[str, Any]:
+    """Return, by name, what shows a change of what classes and globals hold that a thing's code knows."""
+    seen = Remembering((), thing)
+    seen.value(thing, "")
+    return seen.common
 
 
 def kept_apart(tree: Any) -> Any:

@@ -3,16 +3,14 @@
 Does not know: how others are given it, files.
 """
 
-import dis
 import itertools
 import random
-import sys
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from functools import lru_cache, partial
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stalegrid.objects import spectral
-from stalegrid.objects.marks import SINGLE, mark, pickled
+from stalegrid.objects.common import Common
+from stalegrid.objects.libraries import is_python, root
+from stalegrid.objects.marks import SINGLE, pickled
 from stalegrid.objects.reaching import EMPTY, held_in
 from stalegrid.objects.within import PARAMETER, attributes, bits_of, defaults_of, slots
 
@@ -31,7 +31,6 @@ _MAPS = (dict, Counter, OrderedDict, defaultdict)
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _OWN = (nn.Module, Optimizer, LRScheduler)
 """Classes of torch whose objects are looked into; others of torch keep nothing of a user's."""
-_LIBRARIES = ("torch", "numpy", "builtins", "functools", "collections", "abc", "typing")
 _PARTIAL = ("func", "args", "keywords")
 
 
@@ -49,9 +48,14 @@ class Remembering:
         self._roots = {id(one) for one in _roots(thing)}
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []  # so that no number is another object's
-        self._looked: set[int] = set()
+        self._common = Common()
         self.fixed: dict[str, Any] = {}
         self.kinds: dict[str, type] = {}
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """By its name, what shows a change of what classes and globals hold that its code knows."""
+        return self._common.found
 
     def value(self, value: Any, path: str) -> Any:
         """Return what an object remembers, as a tree of plain values and tensors.
@@ -71,7 +75,7 @@ class Remembering:
         if isinstance(value, np.generic) and value.dtype.kind in "biuf":
             return ("number", value.dtype.str, value.item())
         if isinstance(value, type | ModuleType | BuiltinFunctionType | torch.dtype | torch.device | weakref.ref):
-            self._look(value)
+            self._common.look(value)
             return ("same",)
         if id(value) in self._seen:
             return ("again", self._seen[id(value)])
@@ -131,10 +135,10 @@ class Remembering:
             parts = (value.func, value.args, value.keywords)
             return ("partial", [self.value(part, f"{path}.{n}") for n, part in zip(_PARTIAL, parts, strict=True)])
         if isinstance(value, MethodType):
-            self._look(value.__func__)
+            self._common.look(value.__func__)
             return ("method", self.value(value.__self__, f"{path}.__self__"))
-        self._look(value)
-        if _of(value) in ("torch", "numpy"):
+        self._common.look(value)
+        if root(value) in ("torch", "numpy"):
             return ("same",)
         self.kinds[path] = FunctionType
         closure = value.__closure__ or ()
@@ -143,8 +147,8 @@ class Remembering:
         ]
         defaults = [self.value(part, f"{path}.{n}") for n, part in defaults_of(value)]
         own = vars(value)
-        if not (closure or value.__defaults__ or value.__kwdefaults__) and own:
-            self.fixed[f"{path}.__dict__"] = mark(own)  # of one for all, as functions without a state are
+        if not (closure or value.__defaults__ or value.__kwdefaults__):
+            self._common.of_function(value)  # it is one for all, as functions without a state are
             own = {}
         return ("function", cells, defaults, [[n, self.value(part, f"{path}.{n}")] for n, part in own.items()])
 
@@ -156,14 +160,14 @@ class Remembering:
         if _says(value):
             self.kinds[path] = kind
             return ("said", self.value(value.state_dict(), f"{path}.state_dict()"))
-        ours = _of(kind) == "stalegrid" and not kind.__module__.startswith("stalegrid.observe")
-        if (ours and id(value) not in self._roots) or (_of(kind) == "torch" and not isinstance(value, _OWN)):
+        ours = root(kind) == "stalegrid" and not kind.__module__.startswith("stalegrid.observe")
+        if (ours and id(value) not in self._roots) or (root(kind) == "torch" and not isinstance(value, _OWN)):
             return ("same",)  # which is saved by itself, or without a state
-        if isinstance(value, Enum) or _is_python(kind) or not (hasattr(value, "__dict__") or slots(kind)):
+        if isinstance(value, Enum) or is_python(kind) or not (hasattr(value, "__dict__") or slots(kind)):
             self.fixed[path] = pickled(value)
             return ("same",)
         self.kinds[path] = kind
-        self._look(kind)
+        self._common.look(kind)
         # Such as a weight of which a forward makes another one.
         computed = spectral.computed(value) if isinstance(value, nn.Module) else ()
         named = [
@@ -171,39 +175,6 @@ class Remembering:
             for n, part in attributes(value).items()
         ]
         return ("object", named)
-
-    def _look(self, code: Any) -> None:
-        """Note what classes and globals hold that code knows, which is one for all units of a process."""
-        if id(code) in self._looked or _of(code) in (*_LIBRARIES, "stalegrid") or isinstance(code, ModuleType):
-            return
-        self._looked.add(id(code))
-        self._alive.append(code)
-        if isinstance(code, type):
-            for kind in code.__mro__[:-1]:
-                if _of(kind) not in (*_LIBRARIES, "stalegrid") and not _is_python(kind):
-                    self._look_at_class(kind)
-        elif isinstance(code, FunctionType):
-            if isinstance(within := getattr(code, "__wrapped__", None), FunctionType):
-                self._look(within)
-            for name in _names(code.__code__):
-                if name in code.__globals__:
-                    self._look_at(f"global {name}", code.__globals__[name])
-
-    def _look_at_class(self, kind: type) -> None:
-        for name, value in vars(kind).items():
-            own = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            if isinstance(own, FunctionType):
-                self._look(own)
-            elif not name.startswith("__"):
-                self._look_at(f"{kind.__qualname__}.{name}", own)
-
-    def _look_at(self, path: str, value: Any) -> None:
-        if isinstance(value, type | FunctionType):
-            self._look(value)
-            if isinstance(value, FunctionType) and vars(value):
-                self.fixed[path] = mark(vars(value))
-        elif not isinstance(value, ModuleType | BuiltinFunctionType | nn.Module):
-            self.fixed[path] = mark(value)
 
 
 def _roots(thing: Any) -> Iterator[Any]:
@@ -228,20 +199,4 @@ def _says(value: Any) -> bool:
     if not callable(getattr(value, "load_state_dict", None)):
         return False
     where = next((kind for kind in type(value).__mro__ if "state_dict" in vars(kind)), type(value))
-    return _of(where) != "torch"
-
-
-def _of(code: Any) -> str:
-    return (getattr(code, "__module__", None) or "builtins").partition(".")[0]
-
-
-def _is_python(kind: type) -> bool:
-    """Return whether a class is of Python itself, or of NumPy: objects of it are compared, not looked into."""
-    return _of(kind) in sys.stdlib_module_names or _of(kind) == "numpy"
-
-
-@lru_cache(4096)  # every unit of a process looks at the same code, and reading it takes most of the time
-def _names(code: CodeType) -> frozenset[str]:
-    """Return the globals that code reads or binds."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL")}
-    return frozenset(found).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+    return root(where) != "torch"

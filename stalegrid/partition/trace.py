@@ -165,6 +165,8 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, nn.Module):
             raise TypeError(f"a module is given to a function ({type(a).__name__}), which cannot be traced")
+        if isinstance(a, torch.Generator):  # whose state is no tensor of a graph
+            raise TypeError("the forward draws from a generator of its own, which cannot be traced")
         return super().create_arg(a)
 
     def _check_surroundings(self) -> None:

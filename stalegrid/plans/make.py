@@ -5,6 +5,7 @@ Does not know: what a plan consists of.
 
 from stalegrid.methods import ServerMethod, find
 from stalegrid.plans.choices import Choices
+from stalegrid.plans.in_common import planned
 from stalegrid.plans.plan import Plan
 from stalegrid.plans.served import ServedPlan
 from stalegrid.plans.settling import make_plan
@@ -18,4 +19,5 @@ def plan_of(
 ) -> Plan | ServedPlan:
     """Settle and check every choice of a run; for the rest see :func:`stalegrid.plans.settling.make_plan`."""
     served = isinstance(find(asked.method.name), ServerMethod)
-    return (make_served_plan if served else make_plan)(task, asked, table, virtual=virtual)
+    made = make_served_plan if served else make_plan
+    return planned(lambda: made(task, asked, table, virtual=virtual), task, asked)

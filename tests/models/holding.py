@@ -24,11 +24,19 @@ from stalegrid.objects import spread, tensors_in
 
 STAGES, UPDATES = 3, 10
 
-OUTPUTS: list[tuple[Tensor, ...]] = []
-"""Of every batch whose loss was asked for, in order."""
 
-GRADIENTS: list[dict[str, Tensor | None]] = []
-"""Of every step of an optimizer, in order, by the name of the parameter."""
+class Log(list[Any]):
+    """A list that is one for all copies of what adds to it."""
+
+    def __deepcopy__(self, memo: Any) -> "Log":
+        return self
+
+
+OUTPUTS = Log()
+"""Of every batch whose loss was asked for, in order: a tensor each."""
+
+GRADIENTS = Log()
+"""Of every step of an optimizer, in order, by the name of the parameter; None for what has none."""
 
 
 class Samples(Dataset[Any]):
@@ -50,33 +58,46 @@ class Samples(Dataset[Any]):
         return tuple(tensor[i] for tensor in self.batch)
 
 
-def scored(*outputs_and_targets: Any) -> Tensor:
-    """Return a loss in which every output has a part, and keep the outputs."""
-    *outputs, targets = outputs_and_targets
-    found = tensors_in(outputs)
-    OUTPUTS.append(tuple(y.detach().clone() for y in found))
-    if isinstance(targets, Tensor):
-        return torch.stack([F.cross_entropy(y, targets) for y in found]).sum()
-    (output,) = outputs
-    if isinstance(output, Mapping) and "loss" in output:
-        return output["loss"]  # type: ignore[no-any-return]
-    return torch.stack([y.float().square().mean() for y in found if y.requires_grad]).sum()
+class Scored:
+    """A loss in which every output has a part, and which keeps the outputs."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def __call__(self, *outputs_and_targets: Any) -> Tensor:
+        """Return the loss."""
+        *outputs, targets = outputs_and_targets
+        found = tensors_in(outputs)
+        self.log.append(tuple(y.detach().clone() for y in found))
+        if isinstance(targets, Tensor):
+            return torch.stack([F.cross_entropy(y, targets) for y in found]).sum()
+        (output,) = outputs
+        if isinstance(output, Mapping) and "loss" in output:
+            return output["loss"]  # type: ignore[no-any-return]
+        return torch.stack([y.float().square().mean() for y in found if y.requires_grad]).sum()
+
+
+scored = Scored(OUTPUTS)
 
 
 class Seen(torch.optim.SGD):
     """Momentum SGD that keeps the gradients of every update."""
 
+    log: Log
+
     def step(self, closure: Any = None) -> Any:
         """Update."""
         (group,) = self.param_groups
         named = zip(group["param_names"], group["params"], strict=True)
-        GRADIENTS.append({name: None if p.grad is None else p.grad.clone() for name, p in named})
+        self.log.append({name: None if p.grad is None else p.grad.clone() for name, p in named})
         return super().step(closure)
 
 
-def optimizer(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Seen:
+def optimizer(named_parameters: Iterable[tuple[str, nn.Parameter]], log: Log = GRADIENTS) -> Seen:
     """Make an optimizer whose updates depend on those before."""
-    return Seen(named_parameters, lr=0.02, momentum=0.9)
+    made = Seen(named_parameters, lr=0.02, momentum=0.9)
+    made.log = log
+    return made
 
 
 @dataclass(frozen=True)
