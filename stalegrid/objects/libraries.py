@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from stalegrid.objects.within import slots
+
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 """Folders of installed libraries."""
 
@@ -40,4 +42,5 @@ def is_of_a_library(code: Any) -> bool:
 
 def has_attributes_of_a_user(value: Any) -> bool:
     """Return whether what an object keeps in attributes is what a user put there."""
-    return hasattr(value, "__dict__") and (isinstance(value, _PLAIN) or not is_of_a_library(type(value)))
+    keeps = hasattr(value, "__dict__") or slots(type(value))
+    return bool(keeps) and (isinstance(value, _PLAIN) or not is_of_a_library(type(value)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stalegrid.objects.libraries import has_attributes_of_a_user
+from stalegrid.objects.within import attributes
 
 SINGLE = (type(None), bool, int, float, str)
 """Classes of values that nothing can be changed in."""
@@ -43,7 +44,7 @@ class Parts:
 
 def mark(value: Any, depth: int = 3) -> Any:
     """Return what shows that something was changed, without a look at all that is in it."""
-    if type(value) in SINGLE:
+    if type(value) in SINGLE and value == value:
         return value
     if isinstance(value, Tensor):
         return (id(value), value._version)
@@ -51,7 +52,7 @@ def mark(value: Any, depth: int = 3) -> Any:
         return bytes(value.get_state().numpy())
     if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
         return pickled(value)
-    if type(value) is itertools.count:
+    if isinstance(value, float | np.generic | itertools.count):  # no number is equal to itself that is none
         return repr(value)
     if isinstance(value, np.ndarray):
         return (id(value), value.tobytes() if value.nbytes < _LARGE else None)
@@ -64,7 +65,7 @@ def mark(value: Any, depth: int = 3) -> Any:
             return Parts(type(value), len(value), frozenset(mark(part, 0) for part in some))
         return Parts(type(value), len(value), [mark(part, depth - 1) for part in some])
     if depth and has_attributes_of_a_user(value) and not isinstance(value, type | FunctionType | nn.Module):
-        own = {name: mark(part, depth - 1) for name, part in vars(value).items()}
+        own = {name: mark(part, depth - 1) for name, part in attributes(value).items()}
         return Parts(type(value), len(own), own)
     return id(value)
 

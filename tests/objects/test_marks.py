@@ -1,8 +1,12 @@
 """Marks show what was replaced, and tell it from what was added."""
 
+import itertools
+import math
+import random
 from collections import deque
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +19,24 @@ class Kept:
 
     def __init__(self, **kept: Any) -> None:
         vars(self).update(kept)
+
+
+class Slotted:
+    """Has its attribute in a slot."""
+
+    __slots__ = ("a",)
+
+    def __init__(self, a: int) -> None:
+        self.a = a
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, math.nan, np.float64(math.nan), [math.nan], {"a": Kept(b=math.nan)}, np.arange(3), random.SystemRandom()],
+)
+def test_what_stays_is_what_it_was(value: Any) -> None:
+    assert mark(value) == mark(value)
+    assert not replaced(mark(value), mark(value))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +73,11 @@ def test_what_is_added_replaces_nothing(before: Any, after: Any) -> None:
         ({1}, {2, 3}),
         (deque([1, 2], 2), deque([2, 3], 2)),
         (Kept(a=1), Kept(a=2)),
+        (Slotted(1), Slotted(2)),
+        (np.float32(1), np.float32(2)),
+        (np.random.default_rng(1), np.random.default_rng(2)),
+        (random.Random(1), random.Random(2)),
+        (itertools.count(1), itertools.count(2)),
         (Kept(a=1), Kept()),
     ],
 )
