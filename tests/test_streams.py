@@ -240,6 +240,7 @@ class Read(Images):
             yield sample
 
 
+@pytest.mark.filterwarnings("ignore:reading data changes")
 @pytest.mark.parametrize("view", ["stashed", "recomputed"])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_a_run_reads_each_sample_of_a_stream_once(groups: int, view: str) -> None:
@@ -251,6 +252,7 @@ def test_a_run_reads_each_sample_of_a_stream_once(groups: int, view: str) -> Non
     assert Read.samples == groups * 4 * 6
 
 
+@pytest.mark.filterwarnings("ignore:reading data changes")
 def test_units_read_the_share_of_their_group_and_those_above_nothing() -> None:
     settings = make_settings(2, 2)
     task = make_task(data=Read(None))

@@ -11,7 +11,7 @@ and what is there already is changed in place, so that whoever else holds it see
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stalegrid.errors import ConfigError
@@ -69,10 +69,17 @@ def recall(thing: Any, state: Any, given: Sequence[object] = ()) -> None:
     Memory(thing, given).load_state_dict(state)
 
 
-def in_common(thing: Any) -> dict[str, Any]:
-    """Return, by name, what shows a change of what classes and globals hold that a thing's code knows."""
+def in_common(thing: Any, code: Iterable[Any] = ()) -> dict[str, Any]:
+    """Return, by name, what shows a change of what classes and globals hold that a user's code knows.
+
+    Args:
+        thing: what has the code, see :class:`Memory`.
+        code: more functions and classes, of which it is no matter what they hold.
+    """
     seen = Remembering((), thing)
     seen.value(thing, "")
+    for one in code:
+        seen.look(one)
     return seen.common
 
 

@@ -57,6 +57,10 @@ class Remembering:
         """By its name, what shows a change of what classes and globals hold that its code knows."""
         return self._common.found
 
+    def look(self, code: Any) -> None:
+        """Note what a class or a function knows."""
+        self._common.look(code)
+
     def value(self, value: Any, path: str) -> Any:
         """Return what an object remembers, as a tree of plain values and tensors.
 

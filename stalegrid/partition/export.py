@@ -267,6 +267,8 @@ class _Reader:
         target: Any = node.target
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._region(node, env, regions, stack)
+        if "functorch" in (getattr(target, "__module__", None) or ""):
+            raise TypeError("the forward maps or transforms a function (torch.vmap, torch.func)")
         if target is operator.getitem and isinstance(env[node.args[0]], list):  # type: ignore[index]
             return env[node.args[0]][node.args[1]]  # type: ignore[index]
         if asks(node):

@@ -20,6 +20,7 @@ from stalegrid.partition.chain import Chain
 from stalegrid.partition.export import export
 from stalegrid.partition.operations import Operations
 from stalegrid.partition.shaped import Cut
+from stalegrid.partition.trace import trace
 from stalegrid.partition.trial import run, valid_cuts
 from tests.generators import global_states
 from tests.partition.test_trace import LOST, Reversed, Three, drawn, noise
@@ -171,6 +172,21 @@ def test_a_part_without_gradients_within_autocast_which_torch_export_loses_is_fo
 
     with pytest.raises(ConfigError, match=r"the gradient of a\.\w+ differs"):
         followed(Three(lost))
+
+
+def test_a_function_that_is_mapped_is_refused_where_it_is_outermost_and_kept_whole_where_it_is_not() -> None:
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(lambda row: torch.tanh(self.a(row)))(x)
+
+    with pytest.raises(ConfigError, match=r"torch\.vmap.*a module of its own"):
+        followed(Mapped())
+    chain = trace(nn.Sequential(nn.Linear(4, 4), Mapped()), (noise(3, 4),))
+    assert [chain.name(i) for i in range(len(chain.nodes))] == ["0", "1"]
 
 
 def test_a_custom_backward_and_a_hook_on_a_tensor_are_refused() -> None:

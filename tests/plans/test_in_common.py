@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset, default_collate
 
 from stalegrid.config import Settings
+from stalegrid.data import reading_of
 from stalegrid.errors import ConfigError
 from stalegrid.plans import plan_of
 from stalegrid.runs import execute
-from tests.cases import UPDATES, build, flat, make_settings, make_task
+from tests.cases import UPDATES, build, flat, images, make_settings, make_task
 
 CALLS = 0
 WEIGHT = {"beta": 0.0}
@@ -207,6 +209,32 @@ def test_a_forward_that_counts_for_all_is_refused_by_name(
     model = build(lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 8), part(), nn.ReLU(), nn.Linear(8, 3)))
     with pytest.raises(ConfigError, match=name):
         plan_of(make_task(model=model), flat(Settings, batch_size=4, updates=UPDATES, **given))
+
+
+class Read(Dataset[Any]):
+    """Counts what is read of all of its kind."""
+
+    reads = 0
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        Read.reads += 1
+        return torch.full((2, 6, 6), float(i)), i % 3
+
+
+def stacked(items: Any) -> Any:
+    counting()
+    return default_collate(items)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [(Read(), "Read.reads"), (reading_of(images(), collate_fn=stacked), "global CALLS")]
+)
+def test_data_that_count_for_all_are_told_of_by_name(data: Any, name: str) -> None:
+    with pytest.warns(UserWarning, match=f"reading data changes .*{name}"):
+        plan_of(make_task(data=data), make_settings(stages=2))
 
 
 class Cooling(torch.optim.SGD):
