@@ -92,6 +92,7 @@ class Norms(stalegrid.Correction):
         self.seen.setdefault(self.site.unit.stage, []).append(square**0.5)
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 def test_each_stage_is_clipped_by_its_own_norm_after_all_corrections() -> None:
     Norms.seen = {}
     settings = make_settings(1, 3, **DEEP, clip=0.05, corrections=["shrink=0.5", Norms])
@@ -169,6 +170,7 @@ def test_a_second_forward_draws_the_same() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 def test_momentum_takes_gradients_in_the_order_of_their_application() -> None:
     """With momentum 1 and no decay, the buffer is the sum of all gradients so far, whatever their age."""
     seen: list[tuple[Tensor, Tensor]] = []

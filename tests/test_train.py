@@ -70,18 +70,21 @@ def _forget() -> None:
     Seen.acting, Seen.steps = [], []
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 def test_the_users_own_acts_after_a_named_one_that_stands_before_it() -> None:
     train(corrections=["clip=0.25", Seen])
     assert Seen.acting[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
     assert Seen.steps[-UPDATES:] == pytest.approx([0.5] * UPDATES, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 def test_the_users_own_acts_before_a_named_one_that_stands_after_it() -> None:
     train(corrections=[Seen, "clip=0.25"])
     assert min(Seen.acting[-UPDATES:]) > 0.25
     assert Seen.steps[-UPDATES:] == pytest.approx([0.25] * UPDATES, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 def test_clipping_by_the_setting_acts_after_the_users_own() -> None:
     train(corrections=[Seen], method=MethodSettings(clip=0.25))
     assert min(Seen.acting[-UPDATES:]) > 0.25

@@ -402,6 +402,7 @@ class Watching(Correction):
         self._keep(update.index + 1)
 
 
+@pytest.mark.filterwarnings("ignore:training adds to")
 @pytest.mark.parametrize("changes", [{"softsync": 3}, {"softsync": 2}, {"softsync": 1}, {"max_staleness": 1}], ids=str)
 def test_a_correction_is_shown_the_weights_of_every_gradients_forward(changes: dict[str, Any]) -> None:
     settings = served("softsync", learners=5, servers=2, jitter=1.0, corrections=["none"], **changes)
