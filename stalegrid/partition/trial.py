@@ -199,7 +199,10 @@ def check(model: nn.Module, inputs: Tensors, form: Form | None = None, device: t
         )
     replaced = [name for name in before if after.get(name) is not before[name]]
     if replaced:
-        raise ConfigError(f"the model replaces a buffer instead of changing it in place (buffer: {replaced[0]})")
+        raise ConfigError(
+            f"the model replaces a buffer instead of changing it in place (buffer: {replaced[0]}); write "
+            "buffer.copy_(value) for buffer = value"
+        )
     if not tensors_in(made):
         raise ConfigError(
             f"there is no tensor in the model's output (it is: {type(made).__name__}); return tensors, alone or in "

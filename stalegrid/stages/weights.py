@@ -174,7 +174,8 @@ class Weights:
             )
         if replaced:
             raise TrainingError(
-                f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]})"
+                f"the optimizer or the model replaced a tensor instead of changing it in place (name: {replaced[0]}); "
+                "write tensor.copy_(value) for tensor = value, or tensor.data = value"
             )
         self.check_still()
 
