@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.gallery import page
 from benchmarks.gallery.entries import ENTRIES
-from benchmarks.gallery.entry import Entry, Trial
+from benchmarks.gallery.entry import Trial
 from benchmarks.gallery.kept import RESULTS, done, keep
 from benchmarks.gallery.training import end_with_parent, train
 from stalegrid.errors import StalegridError
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("entries", nargs="*", help=f"which: {', '.join(ENTRIES)}; all if left out")
     parser.add_argument("--scale", choices=SCALES, default="smoke", help="how much is trained")
     parser.add_argument("--seeds", type=int, default=None, help="of the scale's seeds, the first so many")
+    parser.add_argument("--ways", nargs="+", default=[""], help="only those whose names have one of these in them")
     parser.add_argument("--workers", type=int, default=1, help="trials at once, each with one thread")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with the files of data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="folder of the runs and checkpoints")
@@ -39,9 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     results = options.results or (options.runs / "results" if options.scale == "smoke" else RESULTS)
     asked = [ENTRIES[name] for name in options.entries or ENTRIES if options.scale in ENTRIES[name].scales]
-    trials = _missing(asked, options.scale, options.seeds, results)
+    trials = [
+        trial
+        for entry in asked
+        for trial in entry.trials(options.scale)
+        if (options.seeds is None or trial.seed < options.seeds) and any(part in trial.way for part in options.ways)
+    ]
+    if not trials:
+        print(f"no such way (ways: {', '.join(options.ways)}); docs/gallery.md names those that there are")
+        return 2
     try:
-        _train(trials, options.workers, options.data_dir, options.runs, results)
+        _train(_missing(trials, results), options.workers, options.data_dir, options.runs, results)
     except StalegridError as problem:
         print(f"{type(problem).__name__}: {problem}")
         return 1
@@ -53,9 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _missing(asked: Sequence[Entry], scale: str, seeds: int | None, results: Path) -> list[Trial]:
+def _missing(trials: Sequence[Trial], results: Path) -> list[Trial]:
     """Return what has not been trained yet, of all entries the first seed before the next."""
-    trials = [trial for entry in asked for trial in entry.trials(scale) if seeds is None or trial.seed < seeds]
     ended = done(trials, results)
     return sorted((trial for trial in trials if trial not in ended), key=lambda trial: trial.seed)
 
