@@ -77,7 +77,7 @@ def test_a_run_that_is_not_a_number_counts_as_chance_and_is_said(tmp_path: Path)
 
 def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing"]) == 2
-    assert "no such entry (entries: nothing); there are: robust, grid" in capsys.readouterr().out
+    assert "no such entry (entries: nothing); there are: robust, speedup" in capsys.readouterr().out
     assert main(["dsp", "--ways", "GPipe", "nothing"]) == 2
     assert "no such way (ways: GPipe, nothing); docs/gallery.md names" in capsys.readouterr().out
 
