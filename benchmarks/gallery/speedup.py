@@ -55,8 +55,8 @@ def _learners(method: str, batch: int, tried: str = "") -> Claim:
 
 
 _BUSY = (
-    "a gradient is computed sooner than the server of the largest tensor, more than half of all bytes, has taken in and "
-    "answered those of 30 learners; more servers, which were tried, change nothing, since no tensor is divided"
+    "a gradient is computed sooner than the server of the largest tensor, more than half of all bytes, has taken in "
+    "and answered those of 30 learners; more servers, which were tried, change nothing, since no tensor is divided"
 )
 _ABOUT = "what was published is about so much, and this is within a twentieth of it"
 _EQUAL = "learners that are nearly equal hardly wait for each other: rows with twice the jitter are what was tried"

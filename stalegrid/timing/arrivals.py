@@ -11,11 +11,11 @@ of racing.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
 
-from stalegrid.programs import DOOR, OBSERVER, Action, Delivery, Edge, Kind, Ordered, Served, Unit
+from stalegrid.programs import DOOR, OBSERVER, Action, Delivery, Edge, Kind, Served, Unit
 from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import NANOSECONDS
 from stalegrid.timing.pace import Pace
@@ -50,35 +50,17 @@ def drawn(program: Served, model: TimeModel) -> list[Delivery]:
     return list(_Arrivals(program, model).run())
 
 
-def lasting(program: Ordered, model: TimeModel) -> int:
-    """Return when the last update of a run ends, in virtual nanoseconds.
-
-    Args:
-        program: of the run, its order included.
-        model: what its actions take.
-    """
-    arrivals = _Arrivals(program, model, program.order)
-    for _ in arrivals.run():
-        pass
-    return max(arrivals.clock.lanes[unit].updates[-1] for unit in program.shards)
-
-
 class _Arrivals:
     """A run of learners and servers without tensors.
 
     Args:
         program: what is due.
         model: what it takes.
-        order: of deliveries; None for that of arrivals.
-
-    Attributes:
-        clock: that dates all actions.
     """
 
-    def __init__(self, program: Served, model: TimeModel, order: Sequence[Delivery] | None = None) -> None:
+    def __init__(self, program: Served, model: TimeModel) -> None:
         self._program = program
-        self._order = order
-        self.clock = Clock(program, model)
+        self._clock = Clock(program, model)
         self._coming: list[tuple[int, int]] = []  # arrival at the first server, learner
 
     def run(self) -> Iterator[Delivery]:
@@ -90,7 +72,7 @@ class _Arrivals:
         for actions in zip(*order, strict=True):
             for unit, action in zip(self._program.shards, actions, strict=True):
                 assert action is not None
-                self.clock.date(unit, action)
+                self._clock.date(unit, action)
             kind = actions[0].kind if actions[0] else None
             if kind is Kind.ANSWER:
                 self._compute(actions[0])
@@ -98,9 +80,6 @@ class _Arrivals:
                 yield next(first)
 
     def _next(self) -> Iterator[Delivery]:
-        if self._order is not None:
-            yield from self._order
-            return
         while True:
             yield Delivery(heapq.heappop(self._coming)[1])
 
@@ -110,6 +89,6 @@ class _Arrivals:
         for tag in answer.sends:
             unit = tag.edge.target
             for action in self._program.batch(unit, tag.index):
-                self.clock.date(unit, action)
-            arrival = self.clock.lines[Edge("push", unit, DOOR)].arrivals[-1]
+                self._clock.date(unit, action)
+            arrival = self._clock.lines[Edge("push", unit, DOOR)].arrivals[-1]
             heapq.heappush(self._coming, (arrival, unit.group))

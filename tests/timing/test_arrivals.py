@@ -17,8 +17,8 @@ from stalegrid.programs.grid import OBSERVER, Unit, learner, server
 from stalegrid.programs.serving import Ordered, Served
 from stalegrid.programs.softsync import Delivery, Rules
 from stalegrid.programs.watch import Watch
-from stalegrid.timing.arrivals import ServedTimes, drawn, lasting
-from stalegrid.timing.clock import Clock
+from stalegrid.timing.arrivals import ServedTimes, drawn
+from stalegrid.timing.clock import Clock, TimeModel
 from stalegrid.timing.costs import Cost
 from stalegrid.timing.disturbances import Disturbances, Jitter, Outage
 from stalegrid.timing.links import Link
@@ -73,6 +73,23 @@ def staleness(world: World, order: Iterable[int]) -> tuple[list[int], list[int]]
         version = (k + 1) // world.rules.gather
         given_out[number] = version
     return found, [version - given for given in given_out.values()]
+
+
+def dated(program: Ordered, model: TimeModel, timeline: Timeline | None = None) -> Clock:
+    """Return a clock that has dated a run in an order that is given."""
+    clock = Clock(program, model, timeline)
+    actions = {unit: list(program.actions(unit))[::-1] for unit in program.units}
+    while any(actions.values()):
+        for unit, left in actions.items():
+            while left and all(clock.lines[tag.edge].arrivals for tag in left[-1].needs):
+                clock.date(unit, left.pop())
+    return clock
+
+
+def lasting(program: Ordered, model: TimeModel) -> int:
+    """Return when the last update of a run ends, in virtual nanoseconds."""
+    clock = dated(program, model)
+    return max(clock.lanes[unit].updates[-1] for unit in program.shards)
 
 
 def test_a_slower_learner_comes_less_often_and_the_lower_number_is_first_where_two_arrive_at_once() -> None:
@@ -339,12 +356,7 @@ def test_a_run_in_this_order_takes_gradients_in_the_order_in_which_they_arrive(w
     order = drawn(world.program, world.model)
     program = Ordered(world.rules, len(world.shares), world.updates, world.watch, order)
     timeline = Timeline()
-    clock = Clock(program, world.model, timeline)
-    actions = {unit: list(program.actions(unit))[::-1] for unit in program.units}
-    while any(actions.values()):
-        for unit, left in actions.items():
-            while left and all(clock.lines[tag.edge].arrivals for tag in left[-1].needs):
-                clock.date(unit, left.pop())
+    dated(program, world.model, timeline)
     taken, used = Counter[int](), []
     for delivery in order:
         push = Edge("push", learner(delivery.learner), server(0))
