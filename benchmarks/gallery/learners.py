@@ -50,9 +50,8 @@ def _apart(splits: int) -> Value:
 
 
 _SHORT = (
-    "training is a tenth as long as published, and has come less far than hardsync's by its end: the loss on training "
-    "samples is a quarter to nine tenths larger; the constant rate of n=1, which is not lowered for what is late, is "
-    "what was tried, and comes no further"
+    "training is a tenth as long as published, and by its end has come less far than hardsync's, as the training loss "
+    "has it; the constant rate of n=1, which is not lowered for what is late, is what was tried, and comes no further"
 )
 
 ENTRY = Entry(
@@ -65,6 +64,7 @@ ENTRY = Entry(
     ),
     figures=(
         ERROR,
+        Figure("train_loss", "training loss", ".3f"),
         RATE,
         Figure("tau", "mean staleness"),
         Figure("tau_max", "largest", ".0f"),
