@@ -60,9 +60,10 @@ class Led(Live):
         known = yield from self._compute(unit, range(self.cut.given(unit.group), batches))
         if known is None:
             return
-        # Nothing changes here any more, so what is planned is saved now; what is asked for, when it is known.
-        yield from self.kept(known, self.updates)
+        # Nothing changes here any more, so what is planned is saved now; what is asked for, when it is known, which may
+        # be while this is saved: both are settled before.
         done = set(self._asked)
+        yield from list(self.kept(known, self.updates))
         while left := self._open(unit):
             yield tuple(Tag(edge, END) for edge in left)
             yield from self._unplanned(done, self.updates)

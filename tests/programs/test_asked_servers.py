@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from stalegrid.errors import ConfigError, PeerLost
@@ -141,6 +141,12 @@ def test_whoever_asks_has_all_save_one_version_and_nothing_else_changes(
     check_whole(program, {unit: trained(actions) for unit, actions in run.done.items()}, run.order)
 
 
+def early() -> Live:
+    """Return a run that learner 2 is through with early: it is asked to leave while that one saves what is planned."""
+    order = [1, 2, 3, 1, 2, 3, 4, 3, 3, 0, 0, 4, 1, 4, 0, 4, 0, 1, 2, 1, 4, 3, 1, 1, 3, 0, 3, 3]
+    return Led.of(Ordered(Rules(5, 7), 2, 4, Watch(1), [Delivery(number) for number in order], saves=Saves(3)))
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     program=LIVE | led(),
@@ -149,6 +155,7 @@ def test_whoever_asks_has_all_save_one_version_and_nothing_else_changes(
     at=st.integers(0, 20),
     before=st.sets(st.integers(0, 20)),
 )
+@example(program=early(), together=False, seed=198, at=7, before={0})
 def test_a_run_that_leaves_ends_after_a_save_of_all_and_what_comes_later_is_the_rest_of_it(
     program: Live, together: bool, seed: int, at: int, before: set[int]
 ) -> None:
