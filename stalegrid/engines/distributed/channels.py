@@ -19,6 +19,10 @@ After its last message a process sends AHEAD empty frames, for the receives that
 abort its process when that leaves the process group, or take what a later run sends.  A process ends when it has sent
 and received these, so nobody sends to one that is gone, which may hang in Gloo, or loses what it had sent.
 
+A process that ends with an error sends AHEAD frames too, which say that more could have come.  The last of them leaves
+when all that came before has been taken: a receive that is posted to a process that is gone breaks the channel, and
+what has arrived and is not taken is lost.
+
 Not batch_isend_irecv, which is known to hang on Gloo.
 """
 
@@ -52,6 +56,9 @@ TAG = 0
 
 _OVER = Head(-1)
 """The head of the frames after the last message."""
+
+_CUT = Head(-2)
+"""Likewise, where an error has ended what would have come."""
 
 # A wait without a limit would have that of its process group.
 _NEVER = timedelta(days=365)
@@ -169,7 +176,8 @@ class Outgoing:
         """Send what is left and stop, behind the caller's back.
 
         Args:
-            over: whether all is well, so that the other ends need not miss this process when it is gone.
+            over: whether all is well, so that the other ends need not miss this process when it is gone; they have all
+                messages when this has stopped if it is not.
         """
         self._queue.put(over)
 
@@ -198,9 +206,9 @@ class Outgoing:
                     lost.add(link.peer)
                     self._arrivals.put(Broken(link.edges, message.tag, reason))
                 self._leaving = None
-        for link in self.links if item else ():
+        for link in self.links:
             if link.peer not in lost:
-                self._leave(link)
+                self._leave(link, _OVER if item else _CUT)
 
     def _send(self, link: Link, number: int, message: Message, ring: "_Ring") -> None:
         lane, tag = link.lanes[number], message.tag
@@ -217,11 +225,11 @@ class Outgoing:
             _settle(link.device)
         ring.sent()
 
-    def _leave(self, link: Link) -> None:
+    def _leave(self, link: Link, last: Head) -> None:
         self._leaving = None, link, monotonic()
-        over = _OVER.written()
+        frame = last.written()
         with suppress(RuntimeError):  # whoever is gone had all that was for it
-            for work in [dist.isend(over, link.peer, tag=TAG) for _ in range(AHEAD)]:
+            for work in [dist.isend(frame, link.peer, tag=TAG) for _ in range(AHEAD)]:
                 _wait(work)
         self._leaving = None
 
@@ -299,7 +307,9 @@ class Incoming:
     def _message(self) -> Message | None:
         """Receive the next message; None after the last one."""
         link, frame = self.link, self._taken()
-        head = Head.read(frame)
+        while (head := Head.read(frame)) == _CUT:
+            self._post(frame)  # the channel breaks when the other end is gone
+            frame = self._taken()
         if head == _OVER:
             return None
         lane = link.lanes.get(head.edge)

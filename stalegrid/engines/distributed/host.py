@@ -17,7 +17,7 @@ from stalegrid.errors import DeadlineExceeded, EngineError, PeerLost, StalegridE
 from stalegrid.observe import Recorder
 from stalegrid.programs import OBSERVER, Agenda, Edge, Layout, Message, Tag, Unit
 
-_PARTING = 1.0  # seconds that each channel has to send what is left, where a run ends with an error
+_PARTING = 5.0  # seconds that a channel has for each frame of what is left, where a run ends with an error
 _GRACE = 5.0  # seconds that an agent has to end whom others can do without
 _LOOK = 0.1  # seconds between two looks at what is still to be sent
 _LONGEST = 1e7  # seconds that a queue can be waited for
@@ -132,7 +132,9 @@ def _stepped(network: Network, unit: Unit, senders: Collection[Outgoing]) -> lis
         for sender in senders:
             sender.close(over=False)
         for sender in senders:
-            sender.joined(_PARTING)
+            # Whoever is there takes frames as they come, but a machine with too much to do lets each wait its turn.
+            while not sender.joined(_LOOK) and sender.stuck(_PARTING) is None:
+                pass
         raise
 
 

@@ -21,8 +21,12 @@ from stalegrid.engines.surroundings import refuse_global_hooks
 from stalegrid.errors import DeadlineExceeded, EngineError, GroupLost, TrainingError, WorkerDied
 from stalegrid.programs import OBSERVER, Agenda
 
-GRACE = 3.0
-"""Seconds that the others have to say what they were waiting for, once one process has failed."""
+GRACE = 10.0
+"""Seconds that the others have to say what they were waiting for, once one process has failed.
+
+The observer, which may have much to deal with that was told before, has as long as it shows life, but no longer than
+the deadline.
+"""
 
 BEGIN = 600.0
 """Seconds in which one of them has to come to where they meet, or as long as the deadline if that is more."""
@@ -97,7 +101,7 @@ class Workers:
         self._deadline = deadline
         self._ended = math.inf  # when the observer's process did
         self._sign: float | None = None  # the last one of its life
-        self._heard = math.inf  # when that was, once all others have ended
+        self._heard = math.inf  # when that was, as far as anybody asked
         self._silent = False  # whether it has given none for too long
         self._mourned: list[int] = []  # in the order of their ends
 
@@ -140,11 +144,15 @@ class Workers:
         observer = self._home.get(OBSERVER)
         if observer is None or codes[observer] is not None or any(codes[r] != 0 for r in self._vital if r != observer):
             return False
+        return self._quiet() > self._deadline
+
+    def _quiet(self) -> float:
+        """Return for how many seconds, of those in which this is asked, the observer has given no sign of life."""
         file = self._folder / ALIVE
         sign = file.stat().st_mtime if file.exists() else None
         if sign != self._sign or self._heard == math.inf:
             self._sign, self._heard = sign, time.monotonic()
-        return time.monotonic() > self._heard + self._deadline
+        return time.monotonic() - self._heard
 
     def _is_fatal(self, rank: int) -> bool:
         told = self._told(rank)
@@ -162,9 +170,7 @@ class Workers:
                 "the observer is silent: all others have done their work and ended, and for "
                 f"{self._deadline:g} s it has given no sign of life"
             )
-        end = time.monotonic() + GRACE
-        while time.monotonic() < end and any(process.poll() is None for process in self._processes):
-            time.sleep(_LOOK)
+        self._let_end()
         ranks = range(len(self._processes))
         others = [*self._mourned, *(r for r in ranks if r not in self._vital and r not in self._mourned)]
         told = {rank: found for rank in (*sorted(self._vital), *others) if (found := self._told(rank)) is not None}
@@ -185,6 +191,17 @@ class Workers:
         if not waiting:
             return DeadlineExceeded("no worker process has come to where they meet; start fewer, or raise the deadline")
         return _merged(waiting)
+
+    def _let_end(self) -> None:
+        """Wait until all have ended, whom their channels tell that the run is over, or have had their time to."""
+        begun = time.monotonic()
+        while any(process.poll() is None for process in self._processes):
+            waited, lives = time.monotonic() - begun, self._quiet() < GRACE
+            observer = self._home.get(OBSERVER)
+            observing = observer is not None and self._processes[observer].poll() is None and lives
+            if waited > GRACE and not (observing and waited < self._deadline):
+                return
+            time.sleep(_LOOK)
 
     def lost(self) -> GroupLost | None:
         """Return which groups are gone, if it is known that no more than whole groups are; after all have said a word.

@@ -79,6 +79,10 @@ class Answering:
                 _taken(asked, 1)
                 asked.sendall(_NUMBER.pack(time()))
             asked.sendall(_NUMBER.pack(_count(asked)))
+            # Closed with bytes unread, the connection would be reset, and the number might be lost with it.
+            room = bytearray(_ROOM)
+            while asked.recv_into(room):
+                pass
 
 
 def measure(address: str, port: int, token: str, patience: float) -> Link:

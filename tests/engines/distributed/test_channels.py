@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,32 @@ def test_a_process_that_is_gone_breaks_its_channel_unless_it_has_said_that_it_en
         return str((broken.edges == (edge_of(0),), broken.tag))
 
     assert together(tmp_path, 3, act) == ["True", "(True, None)", "True"]
+
+
+def test_a_process_that_ends_with_an_error_waits_until_its_messages_are_taken(tmp_path: Path) -> None:
+    class Held(Incoming):
+        """Has room for AHEAD - 1 frames, and posts none that it has taken again until it may."""
+
+        def _post(self, frame: Tensor) -> None:
+            while len(self._posted) == AHEAD - 1 and not (tmp_path / "go").exists():
+                time.sleep(0.01)
+            super()._post(frame)
+
+    def act(rank: int) -> str:
+        arrivals = Arrivals()
+        if rank == 1:
+            Held(link_to(0, 5), arrivals)
+            came = [arrivals.get(timeout=SECONDS) for _ in range(AHEAD - 1)]
+            return str([isinstance(message, Message) for message in came] == [True] * (AHEAD - 1))
+        sender = Outgoing([link_to(1, 5)], arrivals)
+        for index in range(AHEAD - 1):
+            sender.send(Message(Tag(edge_of(0), index), index, (content(0, index, 5),)))
+        sender.close(over=False)
+        early = sender.joined(0.5)
+        (tmp_path / "go").touch()
+        return str((early, sender.joined(SECONDS)))
+
+    assert together(tmp_path, 2, act) == ["(False, True)", "True"]
 
 
 def test_who_sends_to_several_in_turn_goes_on_when_one_of_them_is_gone(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The way to a host is measured on plain sockets, and told from one that is none."""
 
+import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -33,6 +35,19 @@ def test_nobody_who_does_not_know_the_number_is_answered(answering: Answering) -
     with pytest.raises(OSError, match=r"the other side has closed the connection|reset|Broken pipe"):
         measure("127.0.0.1", answering.port, "a guess.", 10.0)
     assert measure("127.0.0.1", answering.port, "a number", 10.0).bandwidth > 0
+
+
+def test_what_was_counted_is_told_to_whoever_still_sends(answering: Answering) -> None:
+    with socket.create_connection(("127.0.0.1", answering.port), timeout=10.0) as asked:
+        asked.sendall(b"a number")
+        for _ in range(links.PINGS):
+            asked.sendall(b"?")
+            asked.recv(8, socket.MSG_WAITALL)
+        asked.sendall(bytes(1 << 20))
+        while not select.select([asked], [], [], 0)[0]:
+            asked.sendall(bytes(1 << 20))
+        asked.sendall(bytes(64 << 20))
+        assert struct.unpack("!d", asked.recv(8, socket.MSG_WAITALL))[0] > 0
 
 
 def test_a_host_that_does_not_answer_any_more_is_an_error(answering: Answering) -> None:

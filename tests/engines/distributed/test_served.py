@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from stalegrid.config import Settings
+from stalegrid.engines.distributed import launch
 from stalegrid.engines.distributed.launch import Workers
 from stalegrid.engines.distributed.worker import ALIVE, MET
 from stalegrid.errors import DeadlineExceeded, NonFiniteLoss, OutputError, PeerLost, WorkerDied
@@ -262,7 +263,11 @@ class Ended:
 
 
 def watched(
-    folder: Path, *processes: Ended, errors: Mapping[int, Exception] | None = None, met: bool = True
+    folder: Path,
+    *processes: Ended,
+    errors: Mapping[int, Exception] | None = None,
+    met: bool = True,
+    deadline: float = 0.2,
 ) -> BaseException | None:
     """Watch a server, two learners and an observer; return what the run ends with."""
     for rank, error in (errors or {}).items():
@@ -270,7 +275,7 @@ def watched(
     if met:
         (folder / MET).touch()
     home = {server(0): 0, learner(0): 1, learner(1): 2, OBSERVER: 3}
-    made = Workers(folder, processes, home, {0, 3}, 60.0, 0.2)  # type: ignore[arg-type]
+    made = Workers(folder, processes, home, {0, 3}, 60.0, deadline)  # type: ignore[arg-type]
     return None if made.watch() else made.cause()
 
 
@@ -357,6 +362,34 @@ def test_silent_deaths_are_named_where_all_learners_have_died(tmp_path: Path) ->
 def test_what_the_first_learner_said_is_the_cause_though_the_last_one_died_without_a_word(tmp_path: Path) -> None:
     errors = {0: DESERTED, 1: ValueError("first"), 3: PeerLost("the channel broke")}
     found = watched(tmp_path, Ended(None, 1), Ended(1), Ended(None, -9), Ended(None, None, 1), errors=errors)
+    assert isinstance(found, ValueError)
+
+
+@pytest.fixture
+def _little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE", 0.15)
+
+
+@pytest.mark.usefixtures("_little_grace")
+def test_an_observer_that_lives_deals_with_what_was_told_before_an_error(tmp_path: Path) -> None:
+    observer = Touching(tmp_path / ALIVE, *[None] * 20, 1)  # looks that take more than its grace
+    found = watched(tmp_path, Ended(1), Ended(None), Ended(None), observer, errors={0: ValueError("first")}, deadline=9)
+    assert isinstance(found, ValueError)
+    assert observer.codes == [1]
+
+
+@pytest.mark.usefixtures("_little_grace")
+def test_an_observer_that_does_not_end_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
+    found = watched(
+        tmp_path, Ended(1), Ended(None), Ended(None), Touching(tmp_path / ALIVE, None), errors={0: ValueError("first")}
+    )
+    assert isinstance(found, ValueError)
+
+
+@pytest.mark.usefixtures("_little_grace")
+def test_an_observer_that_shows_no_life_is_not_waited_for_after_an_error(tmp_path: Path) -> None:
+    processes = Ended(1), Ended(None), Ended(None), Ended(None)
+    found = watched(tmp_path, *processes, errors={0: ValueError("first")}, deadline=float("inf"))
     assert isinstance(found, ValueError)
 
 
