@@ -151,9 +151,8 @@ def test_two_percent_decide_where_nothing_is_late(view: str, momentum: float) ->
 @pytest.mark.thorough
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("staleness", [[8, 7, 6, 5], [4, 3, 2, 1]], ids=str)
-def test_two_percent_decide_at_every_staleness(staleness: list[int], view: str, momentum: float) -> None:
-    hold(staleness, view, Momentum(momentum=momentum))
+def test_two_percent_decide_at_every_staleness(view: str, momentum: float) -> None:
+    hold([8, 5, 3, 1], view, Momentum(momentum=momentum))
 
 
 @pytest.mark.thorough
@@ -173,7 +172,7 @@ def test_two_percent_decide_with_nesterov_s_momentum() -> None:
         *(
             pytest.param(mixing, lag, staleness, marks=pytest.mark.thorough)
             for mixing in ("combine-while-adapt", "adapt-then-combine")
-            for lag in range(4)
+            for lag in (0, 1, 3)
             for staleness in (0, 1)
             if (mixing, lag, staleness) != ("combine-while-adapt", 0, 0)
         ),

@@ -87,11 +87,11 @@ def configurations(world: int) -> dict[str, Settings]:
 
 
 def averaging(s: int, k: int) -> dict[str, Settings]:
-    """Return ways to average on a grid, a third of all: any two choices meet on each grid, and all four on some."""
+    """Return ways to average on a grid, a sixth of all: each choice is on each grid, and any two meet on some."""
     ways = list(product(*map(enumerate, (VIEWS, MIXINGS, PERIODS, LAGS))))
     found = {}
     for (v, view), (m, mixing), (p, period), (n, lag) in ways:
-        if (v + m + p + n + s + k) % 3 == 0:
+        if (v + 2 * m + 3 * p + n + s + k) % 6 == 0:
             changes = {"view": view, "mixing": mixing, "period": period, "lag": lag}
             found[f"{s}x{k}-{view}-{mixing}-{period}-{lag}"] = make_settings(s, k, **changes)
     return found
