@@ -176,8 +176,8 @@ class Outgoing:
         """Send what is left and stop, behind the caller's back.
 
         Args:
-            over: whether all is well, so that the other ends need not miss this process when it is gone; they have all
-                messages when this has stopped if it is not.
+            over: whether all is well, so that the other ends need not miss this process when it is gone.  Where it is
+                not, they have taken all messages when this has stopped.
         """
         self._queue.put(over)
 
