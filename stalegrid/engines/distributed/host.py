@@ -3,7 +3,8 @@
 Does not know: what agents compute, how channels work inside.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from queue import Empty
 from time import monotonic
 
@@ -68,16 +69,17 @@ def _run(
     network = Network(program, agents)
     patience = min(deadline * program.silence(agents), _LONGEST)
     deadline *= program.silence(program.units)
-    while not network.done:
-        _check(network, senders, deadline)
-        ready = network.ready()
-        if not ready:
-            _receive(network, arrivals, patience)
-        for unit in ready:
-            for message in _stepped(network, unit, senders):
-                _send(network, ways, message)
-        while not arrivals.empty():
-            _receive(network, arrivals, patience)
+    with _parting(senders):
+        while not network.done:
+            _check(network, senders, deadline)
+            ready = network.ready()
+            if not ready:
+                _receive(network, arrivals, patience)
+            for unit in ready:
+                for message in network.step(unit):
+                    _send(network, ways, message)
+            while not arrivals.empty():
+                _receive(network, arrivals, patience)
     _end(program, senders, receivers, deadline)
     while not arrivals.empty():
         left = arrivals.get()
@@ -124,10 +126,11 @@ def _in_turn(program: Agenda, links: Collection[Link]) -> list[list[Link]]:
     return [many for _, many in parts]
 
 
-def _stepped(network: Network, unit: Unit, senders: Collection[Outgoing]) -> list[Message]:
-    """Step a unit; where that fails, let what others were to be told leave first, as reports before it."""
+@contextmanager
+def _parting(senders: Collection[Outgoing]) -> Iterator[None]:
+    """Where an error ends the work, let what others were to be told leave first, as reports before it."""
     try:
-        return network.step(unit)
+        yield
     except Exception:
         for sender in senders:
             sender.close(over=False)

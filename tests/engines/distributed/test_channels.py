@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -251,6 +252,34 @@ def test_a_part_of_a_message_is_a_sign_of_life_and_nothing_is_silence() -> None:
     _receive(network, arrivals, 0.0)
     with pytest.raises(DeadlineExceeded, match=r"^unit \(0,0\) is silent: unit \(0,1\) waits for activation of batch"):
         _receive(network, arrivals, 0.0)
+
+
+def test_what_was_sent_before_a_wait_ends_the_run_is_taken_though_its_receiver_is_slow(tmp_path: Path) -> None:
+    program, begun = Program(Grid(1, 2), stale([5, 0]), 20), monotonic()
+
+    class Slow(Incoming):
+        """Posts no frame that it has taken again before the other end, which waits for less, could be gone."""
+
+        def _post(self, frame: Tensor) -> None:
+            if len(self._posted) == AHEAD - 1:
+                time.sleep(max(0.0, begun + 2 - monotonic()))
+            super()._post(frame)
+
+    def act(rank: int) -> str:
+        world = World(rank, homes(program, 2, spare=False), CPU, (("here", "cpu"),) * 2)
+        if rank == 0:
+            agents = {unit: cast(Agent, Echo(5, int)) for unit in world.here}
+            with pytest.raises(DeadlineExceeded, match="waits for gradient"):
+                run(program, agents, world, lambda _: (flat_layout(5, torch.int64),), 0.5)
+            return "given up"
+        (link,), _ = world.links(program, lambda _: (flat_layout(5, torch.int64),))
+        arrivals, messages = Arrivals(), 0
+        Slow(link, arrivals)
+        while isinstance(arrivals.get(timeout=SECONDS), Message):
+            messages += 1
+        return str(messages)
+
+    assert together(tmp_path, 2, act) == ["given up", "6"]
 
 
 # What a process needs for its channels, whatever the number of its edges
