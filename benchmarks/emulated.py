@@ -14,6 +14,9 @@ from benchmarks.workloads import BACKWARD, FORWARD, STAGES, WORKLOADS
 
 UPDATES, PEER_UPDATES = 120, 10
 MICRO_BATCHES = (4, 8, 16, 32)
+GOALS = (1.05, 1.03)
+"""Over the ideal, with once and twice K-1-k batches under way."""
+
 IDEAL, ALONE, BEST = "ideal, s/batch", "a device alone, plain PyTorch loop, s/batch", "best torch, s/batch"
 
 
@@ -33,7 +36,7 @@ def run(turns: int) -> Row:
     return Row(
         figures,
         [
-            *(ratio(figures, name, IDEAL, at_most=1.03) for name in ours),
+            *(ratio(figures, name, IDEAL, at_most=goal) for name, goal in zip(ours, GOALS, strict=True)),
             *(ratio(figures, BEST, name, at_least=2.0) for name in ours),
             ratio(figures, ALONE, IDEAL),
         ],

@@ -1,5 +1,6 @@
 """``precision: bf16`` over float32, in plain loops and in two stages, and whether the two compute the same."""
 
+from collections.abc import Collection
 from functools import partial
 
 from torch import nn
@@ -22,7 +23,9 @@ def run(turns: int) -> Row:
     return changed(turns, "in bf16", "bfloat16", {"precision": "bf16"})
 
 
-def changed(turns: int, how: str, loop: str, settings: dict[str, object]) -> Row:
+def changed(
+    turns: int, how: str, loop: str, settings: dict[str, object], names: Collection[str] = tuple(UPDATES)
+) -> Row:
     """Measure samples a second as a model is and changed, in the method ``pipedream``; the cut is measured before.
 
     Args:
@@ -30,11 +33,12 @@ def changed(turns: int, how: str, loop: str, settings: dict[str, object]) -> Row
         how: it is changed, in words.
         loop: the same, as the plain loop is told.
         settings: the same, as this library is told.
+        names: of the models.
     """
     figures: Figures = {}
     ratios: list[Ratio] = []
     notes: list[str] = []
-    for name in UPDATES:
+    for name in names:
         cut, batch = half(name), WORKLOADS[name].batch
         each = {
             "loop": partial(_loop, name),

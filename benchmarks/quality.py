@@ -22,6 +22,7 @@ RESULTS = Path("benchmarks/results.json")
 
 FOREIGN = {
     "DiLoCo every 40": "DiLoCo, every 40",
+    "local SGD every 40": "local SGD, every 40",
     "torch GPipe M=2": "PyTorch's best pipeline (GPipe)",
     "DDP, float16 messages": "DDP, float16 messages",
     "DDP": "DDP",
@@ -41,7 +42,7 @@ def draw() -> Figure:
     """Return the picture: this library's ways in lines, its peers' dashed."""
     figures = json.loads(RESULTS.read_text())["far-loss"]["figures"]
     found = kept()
-    figure = Figure(figsize=(7.5, 5), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.5, 5.6), layout="constrained", facecolor="white")
     axes = figure.add_subplot(xlabel="seconds", ylabel="test loss a character, nats", xscale="log")
     axes.xaxis.set_major_formatter("{x:g}")
     ours = {way: f"stalegrid: {way}" for way, (kind, *_) in (WAYS | OWN).items() if kind == "grid"}
@@ -54,7 +55,7 @@ def draw() -> Figure:
     axes.axhline(TARGET, color="black", linewidth=0.8)
     axes.set_ylim(top=3.2)
     axes.grid(alpha=0.3, which="both")
-    figure.legend(fontsize="x-small", loc="outside lower center", ncols=2)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     axes.set_title(f"Four hosts, 100 Mbit/s, 20 ms: three seeds, the line is a loss of {TARGET}", fontsize="small")
     return figure
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks import (
     breakdown,
     capture,
+    channels_last,
     checkpoint,
     compiled,
     cpu,
@@ -54,6 +55,7 @@ ROWS: dict[str, Callable[[int], Row]] = {
     "cuda": cuda.run,
     "precision": precision.run,
     "compiled": compiled.run,
+    "channels-last": channels_last.run,
     "frontier": frontier.run,
     "prediction": prediction.run,
     "virtual": virtual.run,

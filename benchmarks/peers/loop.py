@@ -1,9 +1,11 @@
 """A plain PyTorch loop in one process: ``loop WORKLOAD BATCH UPDATES [DEVICE [CHANGE]]``; prints seconds an update.
 
-Changed by a type, such as ``bfloat16``, it forwards under autocast; by ``compiled``, the model is.
+Changed by a type, such as ``bfloat16``, it forwards under autocast; by ``compiled``, the model is; by
+``channels-last``, what convolutions train lies so.
 """
 
 import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +22,13 @@ def measure(
     models: int = 1,
     lower: torch.dtype | None = None,
     compiled: bool = False,
+    lie: torch.memory_format = torch.contiguous_format,
 ) -> float:
     """Train models one after another, each on samples of its own, and return the seconds of an update of all."""
     torch.manual_seed(0)
     workload, loss = WORKLOADS[name], nn.CrossEntropyLoss()
     data = workload.samples(BATCHES * batch * models)
-    trained = [workload.model().to(device) for _ in range(models)]
+    trained = [workload.model().to(device, memory_format=lie) for _ in range(models)]  # type: ignore[call-overload]
     steps = [optimizer()(list(model.parameters())) for model in trained]
     called = [torch.compile(model, fullgraph=True, dynamic=False) if compiled else model for model in trained]
 
@@ -44,9 +47,13 @@ def measure(
 
 def main(name: str, batch: int, updates: int, device: str = "cpu", change: str | None = None) -> None:
     """Train one model and print."""
-    compiled = change == "compiled"
-    lower = None if change is None or compiled else getattr(torch, change)
-    tell({"seconds": measure(name, batch, updates, device, lower=lower, compiled=compiled)})
+    known: dict[str | None, dict[str, Any]] = {
+        None: {},
+        "compiled": {"compiled": True},
+        "channels-last": {"lie": torch.channels_last},
+    }
+    changed = known[change] if change in known else {"lower": getattr(torch, str(change))}
+    tell({"seconds": measure(name, batch, updates, device, **changed)})
 
 
 if __name__ == "__main__":
