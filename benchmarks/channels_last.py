@@ -2,8 +2,10 @@
 
 from benchmarks.measure import Row
 from benchmarks.precision import changed
+from stalegrid import TrainingSettings
 
 
 def run(turns: int) -> Row:
     """Measure samples a second."""
-    return changed(turns, "channels last", "channels-last", {"channels_last": True}, ["resnet20"])
+    settings: dict[str, object] = {"training": TrainingSettings(channels_last=True)}
+    return changed(turns, "channels last", "channels-last", settings, ["resnet20"])

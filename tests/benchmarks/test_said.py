@@ -205,6 +205,10 @@ SAID: dict[str, dict[str, tuple[float, ...]]] = {
         ),
         "2.536 (2.521 to 2.556) against 2.549 (2.527 to 2.560)": (*BF16, *FLOAT32),
         "a seed, 0.039, is": (figure("precision-loss", "bf16, largest gap of the two curves of a seed"),),
+        "Two stages of ResNet-20 train 23 % more samples with it here, a plain loop 22 %": (
+            100 * ratio("channels-last", "resnet20 K=2 channels last, samples/s", "resnet20 K=2, samples/s") - 100,
+            100 * ratio("channels-last", "resnet20 loop channels last, samples/s", "resnet20 loop, samples/s") - 100,
+        ),
         "Compiling gains a plain loop of ResNet-20 15 %, of a transformer 5 %": (
             100 * ratio("compiled", "resnet20 loop compiled, samples/s", "resnet20 loop, samples/s") - 100,
             100 * ratio("compiled", "transformer loop compiled, samples/s", "transformer loop, samples/s") - 100,
