@@ -2,8 +2,8 @@
 
 Does not know: what is measured on them.
 
-Of each group as many batches are read as make four of all groups, two at least, so that there is a variance; they are
-batches of one epoch, which have no sample in common.  Samples are read one by one from the same data, group by group.
+Of each group as many batches are read as make four of all groups, two at least, so that there is a variance, and no more
+than an epoch has; they are batches of one epoch, which have no sample in common.  Samples are read one by one from the same data, group by group.
 Where the loss of a batch is not the mean of losses of its samples, what a sample's gradient is has no meaning.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stalegrid.limits import Sample, read_sample
-from stalegrid.plans import Plan, Task
+from stalegrid.plans import Plan, Task, make_batches
 
 BATCHES = 4
 """Batches of all groups together, unless that is less than two of each."""
@@ -52,13 +52,14 @@ def read_fixed(task: Task, plan: Plan, batches: int = BATCHES, samples: int = SA
     """
     groups, parts, training = plan.grid.groups, plan.schedule.micro_batches, plan.training
     sizes = training.sizes(groups)
-    each = min(max(2, -(-batches // groups)), plan.updates_per_epoch)
     # The incomplete last batch of an epoch is left out: all batches of a group are of one size.
     whole = replace(training, drop_last=True)
+    complete = make_batches(task, whole, groups, parts).updates_per_epoch or plan.updates_per_epoch
+    each = min(max(2, -(-batches // groups)), complete)
     read = read_sample(task, whole, groups, parts, each * parts * groups)
     if why := _together(task.model, sums=plan.sums):
         return Fixed(read, None, parts, sizes, why)
-    alone = min(max(2, -(-samples // groups)), plan.updates_per_epoch * min(sizes))
+    alone = min(max(2, -(-samples // groups)), complete * min(sizes))
     singles = read_sample(task, replace(whole, batch_size=1), groups, 1, alone * groups)
     return Fixed(read, singles, parts, sizes)
 

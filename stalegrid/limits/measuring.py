@@ -176,11 +176,12 @@ class _Measured:
         limit = self._measured(limit, parameters, top)
         if top.value <= 0:
             return replace(limit, why=_NONE)
-        if any(scale_of(plan, k) != 1.0 for k in range(plan.grid.stages)):
+        scale, *others = {scale_of(plan, k) for k in range(plan.grid.stages)}
+        if others or isinstance(scale, Unknown):
             return replace(limit, why="not known where corrections scale stages unlike")
         parts = torch.split(top.vector, [sum(p.numel() for p in part) for part in trained])
         shares = [float(part.square().sum()) for part in parts]
-        late = [one for k, share in enumerate(shares) for one in _scaled(self._delays(k), share * top.value)]
+        late = [one for k, share in enumerate(shares) for one in _scaled(self._delays(k), share * top.value * scale)]
         return self._rated(replace(limit, taken=limit.staleness > 0), late, 0.0, self._decay(parameters, top))
 
     def _top(self, parameters: Sequence[Tensor], index: int) -> Top:

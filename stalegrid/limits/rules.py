@@ -1,4 +1,4 @@
-"""What an optimizer, corrections and a mixing do to a recursion, where that is known.
+"""What an optimizer, corrections, micro-batches and a mixing do to a recursion, where that is known.
 
 Does not know: models, curvature, views.
 
@@ -65,11 +65,11 @@ def decay_along(optimizer: Optimizer, direction: Mapping[Tensor, Tensor]) -> flo
 
 
 def scale_of(plan: Plan, stage: int) -> float | Unknown:
-    """Return by what corrections scale the gradients of a stage near a minimum, weight decay apart.
+    """Return by what the gradients of a stage near a minimum exceed those of the mean loss, weight decay apart.
 
-    Clipping leaves alone what is small.
+    Corrections scale them, but for clipping, which leaves alone what is small; micro-batches may be added up.
     """
-    scale = 1.0
+    scale = float(plan.schedule.micro_batches) if plan.reduction == "sum" else 1.0
     for named in plan.corrections:
         name, _, number = named.partition("=") if isinstance(named, str) else (name_of(named), "", "")
         if name == "shrink":

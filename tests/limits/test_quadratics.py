@@ -165,6 +165,23 @@ def test_two_percent_decide_with_nesterov_s_momentum() -> None:
     hold([4, 1], "stashed", Momentum(momentum=0.9, nesterov=True))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_two_percent_decide_where_micro_batches_are_added_up_too(reduction: str) -> None:
+    own, micro = recursion(1, "stashed", Momentum()), 4  # as late as four of these are
+    limit = own.largest_rate() / (micro if reduction == "sum" else 1)
+    third = math.ceil(
+        math.log(CHANGE) / min(abs(math.log(own.modulus(share * own.largest_rate()))) for share in SHARES)
+    )
+    given = {"method": "adl", "micro_batches": micro, "reduction": reduction, "batch_size": micro}
+    curvatures = [[share * limit / RATE for share in SHARES], [0.01]]
+    found, values = trained(curvatures, [micro, 0], "stashed", Momentum(), 3 * third, **given)
+    first, _, together = found.each
+    assert first.rate == pytest.approx(RATE / SHARES[1], rel=1e-6)
+    assert together.rate == pytest.approx(RATE / SHARES[1], rel=1e-6)
+    below, above = (ratio(values, "0.w", 0, place) for place in range(2))
+    assert below < 1 / FELT < FELT < above, f"{below}, {above}"
+
+
 @pytest.mark.parametrize(
     ("mixing", "lag", "staleness"),
     [
