@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -20,7 +20,7 @@ SCALES = ("smoke", "cpu", "full")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, or write the page, and return the exit status: 0 well, 1 not, 2 for a wrong request."""
     parser = ArgumentParser(prog="python -m benchmarks.gallery", description="train published results again")
-    parser.add_argument("entries", nargs="*", help=f"which: {', '.join(ENTRIES)}; all if left out")
+    parser.add_argument("entries", nargs="*", help=f"which: {', '.join(ENTRIES)}; if left out, all of the scale")
     parser.add_argument("--scale", choices=SCALES, default="smoke", help="how much is trained")
     parser.add_argument("--seeds", type=int, default=None, help="of the scale's seeds, the first so many")
     parser.add_argument("--ways", nargs="+", default=[""], help="only those whose names have one of these in them")
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--page", action="store_true", help="train nothing: write docs/gallery.md and its pictures")
     options = parser.parse_args(arguments)
-    if unknown := set(options.entries) - set(ENTRIES):
-        print(f"no such entry (entries: {', '.join(sorted(unknown))}); there are: {', '.join(ENTRIES)}")
+    if wrong := _wrong(options):
+        print(wrong)
         return 2
     if options.page:
         page.write()
@@ -60,6 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in asked:
         print("\n".join(page.verdicts(entry, options.scale, results)))
     return 0
+
+
+def _wrong(options: Namespace) -> str | None:
+    """Return what a request cannot have; None where it can have all."""
+    if unknown := [name for name in options.entries if name not in ENTRIES]:
+        return f"no such entry (entries: {', '.join(unknown)}); there are: {', '.join(ENTRIES)}"
+    if without := [name for name in options.entries if options.scale not in ENTRIES[name].scales]:
+        have = " or ".join(scale for scale in SCALES if all(scale in ENTRIES[name].scales for name in without))
+        return f"no such scale of these (entries: {', '.join(without)}, scale: {options.scale}); take {have} for them"
+    for name in ("seeds", "workers"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            return f"{name} must be 1 or more ({name}: {number}); --{name} may be left out"
+    return None
 
 
 def _missing(trials: Sequence[Trial], results: Path) -> list[Trial]:

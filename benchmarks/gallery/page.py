@@ -106,6 +106,8 @@ def _section(entry: Entry, results: Path) -> Iterator[str]:
     for scale in left:
         about = entry.scales[scale].about
         yield f"Scale `{scale}` ({about}): **not run**; `python -m benchmarks.gallery {entry.name} --scale {scale}`.\n"
+    if "full" not in entry.scales:
+        yield "There is no scale `full`: what is measured is speed in virtual time, the same in longer runs.\n"
 
 
 def _scale(entry: Entry, scale: str, results: Path) -> Iterator[str]:

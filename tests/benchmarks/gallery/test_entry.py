@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.gallery.entries import ENTRIES
-from benchmarks.gallery.entry import Claim, Entry, Record, difference, itself, quotient
+from benchmarks.gallery.entry import RATE, Claim, Entry, Record, difference, itself, quotient
 from stalegrid.cli import make_parser
 from stalegrid.commands import expanded
 from stalegrid.commands.options import config_of
@@ -62,6 +62,11 @@ def test_the_command_line_takes_every_trial(entry: Entry) -> None:
         for trial in trials:
             config = config_of(parser.parse_args(["train", *expanded(trial.options, known["train"])]))
             assert config.training.seed == trial.seed
+
+
+@NAMED
+def test_what_is_all_in_virtual_time_has_no_larger_scale(entry: Entry) -> None:
+    assert ("full" not in entry.scales) is (entry.figures == (RATE,))
 
 
 @NAMED

@@ -82,6 +82,19 @@ def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such way (ways: GPipe, nothing); docs/gallery.md names" in capsys.readouterr().out
 
 
+def test_a_scale_that_an_entry_does_not_have_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["speedup", "dsp", "robust", "--scale", "full"]) == 2
+    said = capsys.readouterr().out
+    assert said == "no such scale of these (entries: speedup, robust, scale: full); take smoke or cpu for them\n"
+
+
+@pytest.mark.parametrize(("name", "number"), [("seeds", "0"), ("seeds", "-1"), ("workers", "0")])
+def test_a_number_that_is_too_small_is_told(name: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dsp", f"--{name}", number]) == 2
+    said = capsys.readouterr().out
+    assert said == f"{name} must be 1 or more ({name}: {number}); --{name} may be left out\n"
+
+
 def smoke(folder: Path, *names: str) -> list[str]:
     """Return the lines that the command prints."""
     asked = [*names, "--scale", "smoke", "--workers", "2", "--runs", str(folder)]
