@@ -171,7 +171,7 @@ class Entry:
         figures: that are shown; the first is what ways have published, and whose curves are drawn.
         scales: by name; all have smoke, which only shows that it runs.
         claims: that are held against it; those whose ways a scale does not have are not its own.
-        chance: what a run counts whose loss became not a number, for the first figure; None where none may.
+        chance: what a run counts whose loss became not a number, for the first figure; None where it counts for none.
     """
 
     name: str

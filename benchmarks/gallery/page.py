@@ -34,9 +34,17 @@ machine, the commit and all options, by `python -m benchmarks.gallery --page`.
 A figure is the mean over seeds ± their sample standard deviation. All ways of an entry have the same samples and
 first weights with the same seed, so claims are held against differences seed by seed: a claim *agrees* or is *missed*
 if their mean is within or beyond the published bound by two standard errors or more, and else it is *not decided by
-these seeds*. Scale `cpu` is a smaller budget than the published one, and says in what; its figures are to be held
-against each other, not against the published ones. CIFAR-10 here is a lossless copy of the official images for all
-but 103 of 60,000 rows: test errors may differ by at most 0.23 points from those on the official files.
+these seeds*. A run whose loss becomes not a number ends there: tables leave it out of their means and say so, pictures
+leave it out, and claims about test errors count it as 90 %, which is the error of guessing one of ten classes. The last
+column of a table says with how many of the seeds that are asked for a way was trained.
+
+Scale `cpu` is a smaller budget than the published one, and says in what; its figures are to be held against each
+other, not against the published ones. CIFAR-10 here is a lossless copy of the official images for all but 103 of
+60,000 rows: test errors may differ by at most 0.23 points from those on the official files.
+
+`-dirty` behind a commit: files under version control differed from it when the run began, and how is not kept. In runs
+before commit d8946a6b17fc it may be no more than results that the gallery itself had added to its files; since then
+these do not count.
 """
 
 
@@ -62,33 +70,35 @@ def text(results: Path = RESULTS) -> str:
 
 def verdicts(entry: Entry, scale: str, results: Path) -> Iterator[str]:
     """Say of each claim whether it holds."""
-    seeds = _counted(entry, by_seed(entry, scale, results))
+    seeds = [{way: _counted(entry, found) for way, found in same.items()} for same in by_seed(entry, scale, results)]
     names = {way.name for way in entry.scales[scale].ways}
     for claim in entry.claims:
         if names.issuperset(claim.ways):
             found = claim.estimate(seeds)
             verdict = claim.verdict(found)
             tried = f": {claim.tried}" if verdict == MISSED else ""
-            yield f"* {claim.says}: {_measured(claim, found)}**{verdict}**{tried}"
+            lost = sum(bool(same[way].get("failed")) for same in seeds if claim.estimate([same]) for way in claim.ways)
+            counted = f", {_several(lost, 'run')} not a number and counted as {entry.chance:g}" if lost else ""
+            yield f"* {claim.says}: {_measured(claim, found, counted)}**{verdict}**{tried}"
 
 
-def _measured(claim: Claim, found: Estimate | None) -> str:
+def _measured(claim: Claim, found: Estimate | None, counted: str) -> str:
     if found is None:
         return ""
     error = "" if found.error is None else f" ± {found.error:.3g}"
-    several = "s" if found.seeds > 1 else ""
-    return f"{found.mean:.3g}{error}{claim.unit} ({found.seeds} seed{several}), "
+    return f"{found.mean:.3g}{error}{claim.unit} ({_several(found.seeds, 'seed')}{counted}), "
 
 
-def _counted(entry: Entry, seeds: Sequence[Same]) -> list[Same]:
-    """Return the trials with what a run counts whose loss became not a number."""
-    key = entry.figures[0].key
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
-    def one(found: Record) -> Record:
-        kept = {name: value for name, value in found.items() if value is not None}
-        return kept | {key: entry.chance} if found["failed"] and entry.chance is not None else kept
 
-    return [{way: one(found) for way, found in same.items()} for same in seeds]
+def _counted(entry: Entry, found: Record) -> Record:
+    """Return what claims count of a run: one whose loss became not a number has but what the entry says that it is."""
+    if not found["failed"]:
+        return {name: value for name, value in found.items() if value is not None}
+    chance = {} if entry.chance is None else {entry.figures[0].key: entry.chance}
+    return {"failed": found["failed"], **chance}
 
 
 def _run(entry: Entry, results: Path) -> list[str]:
@@ -118,26 +128,35 @@ def _scale(entry: Entry, scale: str, results: Path) -> Iterator[str]:
     heads = ["way", "options", *(["published"] if published else []), *(f.name for f in entry.figures), "seeds"]
     yield f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}"
     for way in asked.ways:
-        yield _row(entry, way, [same[way.name] for same in seeds if way.name in same], published)
+        yield _row(entry, way, [same[way.name] for same in seeds if way.name in same], published, asked.seeds)
     yield ""
     yield from verdicts(entry, scale, results)
     if _curves(entry, seeds):
         yield f"\n![{entry.figures[0].name} over epochs]({_file(entry, scale)})"
+        yield from _undrawn(asked.ways, seeds)
     yield f"\n{_where([found for same in seeds for found in same.values()])}\n"
 
 
-def _row(entry: Entry, way: Way, found: Sequence[Record], published: bool) -> str:
+def _undrawn(ways: Sequence[Way], seeds: Sequence[Same]) -> Iterator[str]:
+    """Say which ways' runs the picture of curves does not have, of those that were trained."""
+    lost = {way.name: sum(bool(same[way.name]["failed"]) for same in seeds if way.name in same) for way in ways}
+    if any(lost.values()):
+        each = "; ".join(f"{name} ({_several(number, 'run')})" for name, number in lost.items() if number)
+        yield f"\nNot a number, and so not drawn: {each}."
+
+
+def _row(entry: Entry, way: Way, found: Sequence[Record], published: bool, seeds: int) -> str:
     told = "" if way.published is None else f"{way.published:{entry.figures[0].form}}"
     cells = [way.name, f"`{way.options.strip()}`", *([told] if published else [])]
     cells += [_cell(entry, number, figure, found) for number, figure in enumerate(entry.figures)]
-    return f"| {' | '.join([*cells, str(len(found)) if found else 'not run'])} |"
+    return f"| {' | '.join([*cells, f'{len(found)} of {seeds}' if found else 'not run'])} |"
 
 
 def _cell(entry: Entry, number: int, figure: Figure, found: Sequence[Record]) -> str:
-    ended = [one for one in found if not (number == 0 and one["failed"])]
+    ended = [one for one in found if not one["failed"]]
     values = [one[figure.key] for one in ended if one.get(figure.key) is not None]
     failed = len(found) - len(ended)
-    lost = f"not a number with {failed} of {len(found)}" if failed else ""
+    lost = f"not a number with {failed} of {len(found)}" if failed and number == 0 else ""
     if not values:
         return lost
     spread = f" ± {statistics.stdev(values):{figure.form}}" if len(values) > 1 else ""

@@ -10,7 +10,7 @@ from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Record
 from benchmarks.gallery.kept import RESULTS, by_seed, keep
 
-DSP = ENTRIES["dsp"]
+DSP, TEXT = ENTRIES["dsp"], ENTRIES["text"]
 
 
 def record(error: float, failed: str | None = None) -> Record:
@@ -55,7 +55,7 @@ def test_means_spreads_verdicts_and_what_was_not_run(tmp_path: Path) -> None:
         if trial.way != ways[3] and trial.seed < 2:
             keep(trial, record(10.0 + ways.index(trial.way) + trial.seed), tmp_path)
     text = page.text(tmp_path)
-    assert "| 10.50 ± 0.71 | 1.050 ± 0.071 | 2 |" in text
+    assert "| 10.50 ± 0.71 | 1.050 ± 0.071 | 2 of 3 |" in text
     assert "| BP | `--method sgd --stages 1` |" in text
     assert f"{ways[1]} generalises no worse than BP: 1 ± 0 points (2 seeds), **missed**" in text
     assert f"{ways[3]} generalises no worse than {ways[2]}: **not run**" in text
@@ -71,8 +71,22 @@ def test_a_run_that_is_not_a_number_counts_as_chance_and_is_said(tmp_path: Path)
         lost = trial.way == "DSP (2,1,0)" and trial.seed == 1
         keep(trial, record(10.0, "TrainingError: nan" if lost else None), tmp_path)
     text = page.text(tmp_path)
-    assert "10.00 ± 0.00; not a number with 1 of 3" in text
-    assert "DSP (2,1,0) generalises no worse than BP: 26.7 ± 26.7 points" in text
+    assert "10.00 ± 0.00; not a number with 1 of 3 | 1.000 ± 0.000 | 3 of 3 |" in text
+    assert (
+        "DSP (2,1,0) generalises no worse than BP: 26.7 ± 26.7 points (3 seeds, 1 run not a number and counted as 90)"
+    ) in text
+    assert "DSP (4,2,0) generalises no worse than BP: 0 ± 0 points (3 seeds), " in text
+    assert "Not a number, and so not drawn: DSP (2,1,0) (1 run)." in text
+    assert {entry.chance for entry in ENTRIES.values()} == {90.0, None}  # what the head of the page says
+
+
+def test_a_loss_that_is_not_a_number_is_no_loss_of_the_epoch_before(tmp_path: Path) -> None:
+    for number, trial in enumerate(TEXT.trials("cpu")):
+        lost = trial.way == "K=4 GPipe, AdamW"
+        keep(trial, record(20.0 + number, "TrainingError: nan" if lost else None), tmp_path)
+    text = page.text(tmp_path)
+    assert " | not a number with 3 of 3 | 3 of 3 |" in text
+    assert "30.63, published of 8 stages): **not run**" in text  # nothing is left to hold it against
 
 
 def test_a_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
