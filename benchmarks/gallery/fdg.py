@@ -35,8 +35,12 @@ _FIFTY_SIX = {
     "BP": 6.19,
     "K=2 FDG, beta 1": 6.20,
     "K=2 FDG, beta 0.5": 5.90,
+    "K=2 DDG": 6.60,  # of the table of two to four modules; that of two has 6.63
+    "K=2 Features Replay": 6.07,
     "K=3 FDG, beta 1": 6.20,
     "K=3 FDG, beta 0.5": 6.08,
+    "K=3 DDG": 6.50,
+    "K=3 Features Replay": 6.33,
     "K=4 FDG, beta 1": 6.83,
     "K=4 FDG, beta 0.5": 6.14,
     "K=4 DDG": 6.61,
@@ -56,8 +60,9 @@ def _claims(model: str, published: dict[str, float], whose: str = "") -> list[Cl
     ]
 
 
-_FOUR = {way: error for way, error in _FIFTY_SIX.items() if way.startswith("K=4")}
-"""Published of the larger network alone."""
+_TRIED = ("K=2 DDG", "K=2 Features Replay", *(way for way in _FIFTY_SIX if way.startswith("K=4")))
+_LARGER = {way: _FIFTY_SIX[way] for way in _TRIED}
+"""Published of the larger network alone, and trained with the smaller one too."""
 
 ENTRY = Entry(
     name="fdg",
@@ -65,14 +70,15 @@ ENTRY = Entry(
     source="Zhuang, Wang, Liu, Lin, arXiv 1906.09108, and the README of the authors' code",
     published=(
         "On CIFAR-10, FDG with beta = 1 costs a tenth of a point against backpropagation, and with the best beta is "
-        "half a point better; DDG and Features Replay cost a third to a half of a point with four stages."
+        "half a point better. Of ResNet-56 alone: with two stages DDG costs 0.4 points and Features Replay is 0.1 "
+        "better, with four they cost 0.4 and 0.3."
     ),
     figures=(ERROR,),
     scales={
         "smoke": Scale(
             "digits and a small network, six updates: it runs",
             "--data digits --batch-size 32 --lr 0.05 --schedule step --groups 1 --updates 6",
-            _ways("mlp", dict.fromkeys(_TWENTY | _FOUR)),
+            _ways("mlp", dict.fromkeys(_TWENTY | _LARGER)),
             seeds=1,
         ),
         "cpu": Scale(
@@ -80,7 +86,7 @@ ENTRY = Entry(
             "bfloat16 and channels last; all else as published",
             _RECIPE + "--epochs 30 --schedule.milestones 15,22.5,27.5 --precision bf16 --training.channels-last true "
             "--output.evaluate-every 3",
-            _ways("resnet20", _TWENTY | dict.fromkeys(_FOUR)),
+            _ways("resnet20", _TWENTY | dict.fromkeys(_LARGER)),
         ),
         "full": Scale(
             "as published",
@@ -90,7 +96,7 @@ ENTRY = Entry(
     },
     claims=(
         *_claims("resnet20", _TWENTY),
-        *_claims("resnet20", {"BP": _FIFTY_SIX["BP"]} | _FOUR, ", as published of ResNet-56"),
+        *_claims("resnet20", {"BP": _FIFTY_SIX["BP"]} | _LARGER, ", as published of ResNet-56"),
         *_claims("resnet56", _FIFTY_SIX),
     ),
     chance=90.0,
