@@ -32,11 +32,13 @@ class Way:
         name: as the table has it.
         options: of ``stalegrid train``, beside those of its scale.
         published: the entry's first figure, as it was published; None where it was not.
+        panel: of the picture, in which its curve is drawn.
     """
 
     name: str
     options: str
     published: float | None = None
+    panel: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,12 @@ def _name(groups: int, stages: int, topology: str = "ring", period: int = 1) -> 
     return shape if groups == 1 else f"{shape}, {topology}, every {period}"
 
 
+def _panel(stages: int) -> str:
+    return f"K = {stages}"
+
+
 def _ways(batch: int, cuts: dict[int, str]) -> tuple[Way, ...]:
-    """Return all shapes; of two groups a ring is complete."""
+    """Return all shapes."""
     found = []
     for groups in (1, 2, 4):
         for stages, cut in cuts.items():
@@ -26,7 +30,7 @@ def _ways(batch: int, cuts: dict[int, str]) -> tuple[Way, ...]:
             for topology in ("ring", "complete") if groups == 4 else ("ring",):
                 for period in (1, 4) if groups > 1 else (1,):
                     mixing = f" --topology {topology} --mixing.period {period}" if groups > 1 else ""
-                    found.append(Way(_name(groups, stages, topology, period), shape + mixing))
+                    found.append(Way(_name(groups, stages, topology, period), shape + mixing, panel=_panel(stages)))
     return tuple(found)
 
 
@@ -44,8 +48,8 @@ def _eased(batch: int, cuts: dict[int, str]) -> tuple[Way, ...]:
     """Return what was tried for four stages that learn less than one device does."""
     shape = f"--groups 1 --stages 4 --batch-size {batch}{cuts[4]}"
     return (
-        Way("1 x 4, stability-rate", f"{shape} --corrections stability-rate"),
-        Way("1 x 4, a third of the rate", f"{shape} --lr 0.0033"),
+        Way("1 x 4, stability-rate", f"{shape} --corrections stability-rate", panel=_panel(4)),
+        Way("1 x 4, a third of the rate", f"{shape} --lr 0.0033", panel=_panel(4)),
     )
 
 
@@ -59,6 +63,8 @@ def _faster(groups: int, stages: int) -> Claim:
     says = f"{groups} x {stages}, every update on a ring: more samples a second than one device"
     return Claim(says, (_name(groups, stages), _name(1, 1)), quotient(RATE.key), at_least=1.0, unit=" times")
 
+
+_TWO = "2 x K has no rows of its own for complete, since of two groups a ring is complete"
 
 _SHAPES = ((2, 1), (4, 1), (1, 2), (1, 4), (2, 2), (4, 2), (2, 4), (4, 4))
 
@@ -82,12 +88,12 @@ ENTRY = Entry(
             f"a network of three convolutions, 3 epochs of {_BATCH} samples an update over all groups, one cycle up "
             "to a rate of 0.01 (at 0.05, which was tried first, 1 x 4 was not a number after 258 updates); forward and "
             "backward in bfloat16; virtual time on devices as profiled on this machine, links of 1 ms and 1 Gbit/s, "
-            "jitter 0.1",
+            f"jitter 0.1; {_TWO}",
             _RECIPE + _LINKS + "--model convnet --epochs 3 --precision bf16",
             _ways(_BATCH, _CUTS) + _eased(_BATCH, _CUTS),
         ),
         "full": Scale(
-            "ResNet-20, 160 epochs; no virtual time",
+            f"ResNet-20, 160 epochs; no virtual time; {_TWO}",
             _RECIPE + "--model resnet20 --epochs 160 --output.evaluate-every 10",
             _ways(_BATCH, dict.fromkeys((1, 2, 4), "")),
         ),

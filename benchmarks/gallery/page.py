@@ -1,6 +1,6 @@
-"""docs/gallery.md and its pictures, made of what is kept and of nothing else.
+"""docs/gallery.md, made of what is kept and of nothing else.
 
-Does not know: how anything was trained.
+Does not know: how anything was trained, how pictures are drawn.
 """
 
 import statistics
@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import MISSED, Claim, Entry, Estimate, Figure, Record, Same, Way
 from benchmarks.gallery.kept import RESULTS, by_seed
+from benchmarks.gallery.pictures import pictures
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHOWN = ("cpu", "full")
@@ -49,7 +48,7 @@ these do not count.
 
 
 def write(docs: Path = DOCS, results: Path = RESULTS) -> None:
-    """Write the page, and a picture for every entry and scale that has curves.
+    """Write the page and the pictures that it shows.
 
     Args:
         docs: folder of the page.
@@ -59,8 +58,8 @@ def write(docs: Path = DOCS, results: Path = RESULTS) -> None:
     (docs / "gallery.md").write_text(text(results))
     for entry in ENTRIES.values():
         for scale in _run(entry, results):
-            if _curves(entry, by_seed(entry, scale, results)):
-                picture(entry, scale, results).savefig(docs / _file(entry, scale), metadata={"Date": None})
+            for picture in pictures(entry, scale, by_seed(entry, scale, results)):
+                picture.draw().savefig(docs / picture.file, metadata={"Date": None})
 
 
 def text(results: Path = RESULTS) -> str:
@@ -131,8 +130,8 @@ def _scale(entry: Entry, scale: str, results: Path) -> Iterator[str]:
         yield _row(entry, way, [same[way.name] for same in seeds if way.name in same], published, asked.seeds)
     yield ""
     yield from verdicts(entry, scale, results)
-    if _curves(entry, seeds):
-        yield f"\n![{entry.figures[0].name} over epochs]({_file(entry, scale)})"
+    if shown := pictures(entry, scale, seeds):
+        yield from (f"\n![{picture.says}]({picture.file})" for picture in shown)
         yield from _undrawn(asked.ways, seeds)
     yield f"\n{_where([found for same in seeds for found in same.values()])}\n"
 
@@ -172,44 +171,3 @@ def _where(found: Sequence[Record]) -> str:
         f"Taken on {', '.join(machines)}, PyTorch {', '.join(torches)}, at commit {', '.join(commits)}: "
         f"{len(found)} runs, {hours:.1f} hours of one core, which others used too."
     )
-
-
-def _file(entry: Entry, scale: str) -> str:
-    return f"gallery-{entry.name}-{scale}.svg"
-
-
-def _curves(entry: Entry, seeds: Sequence[Same]) -> dict[str, list[list[list[float]]]]:
-    """Return the curves of every way, a list for each seed: points of epoch, test error and test loss."""
-    curves: dict[str, list[list[list[float]]]] = {}
-    for same in seeds:
-        for way, found in same.items():
-            if len(found["curve"]) > 1 and not found["failed"]:
-                curves.setdefault(way, []).append(found["curve"])
-    return curves if entry.figures[0].key in _COLUMNS else {}
-
-
-_COLUMNS = {"test_error": 1, "test_loss": 2}
-"""Of the points of a curve."""
-
-
-def picture(entry: Entry, scale: str, results: Path = RESULTS) -> Canvas:
-    """Draw the first figure of all ways over epochs: the mean over seeds, and what lies between them."""
-    curves = _curves(entry, by_seed(entry, scale, results))
-    canvas = Canvas(figsize=(8, 4.5), layout="constrained", facecolor="white")
-    axes = canvas.add_subplot(xlabel="epochs", ylabel=entry.figures[0].name)
-    for number, (way, several) in enumerate(curves.items()):
-        _line(axes, several, _COLUMNS[entry.figures[0].key], way, number)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", bbox_to_anchor=(1, 1), loc="upper left")
-    return canvas
-
-
-def _line(axes: Axes, several: Sequence[Sequence[Sequence[float]]], column: int, way: str, number: int) -> None:
-    points = list(zip(*several, strict=False))
-    epochs = [same[0][0] for same in points]
-    values = [[point[column] for point in same] for same in points]
-    style = ("-", "--", ":", "-.")[number // 10 % 4]
-    (line,) = axes.plot(epochs, [statistics.fmean(v) for v in values], style, label=way)
-    if len(several) > 1:
-        low, high = [min(v) for v in values], [max(v) for v in values]
-        axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)

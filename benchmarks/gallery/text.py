@@ -19,22 +19,26 @@ def _ways(numbers: tuple[int, ...], adamw: str = _ADAMW, nadam: str = _NADAM) ->
         cut = f"--stages {stages}"
         parts = f"{cut} --micro-batches {stages}"  # as many as batches are under way
         found += [
-            Way(f"K={stages} GPipe, AdamW", f"{adamw}--method gpipe {parts}"),
-            Way(f"K={stages} GPipe, NAdam", f"{nadam}--method gpipe {parts}"),
-            Way(f"K={stages} async Nesterov", f"{nadam}--method async-nesterov {cut}"),
-            Way(f"K={stages} PipeDream, AdamW", f"{adamw}--method pipedream {cut}"),
-            Way(f"K={stages} 2BW, AdamW", f"{adamw}--method pipedream-2bw {parts}"),
-            Way(f"K={stages} 2BW fed back", f"{adamw}--method pipedream-2bw --corrections error-feedback=1.0 {parts}"),
+            _way(stages, "GPipe, AdamW", f"{adamw}--method gpipe {parts}"),
+            _way(stages, "GPipe, NAdam", f"{nadam}--method gpipe {parts}"),
+            _way(stages, "async Nesterov", f"{nadam}--method async-nesterov {cut}"),
+            _way(stages, "PipeDream, AdamW", f"{adamw}--method pipedream {cut}"),
+            _way(stages, "2BW, AdamW", f"{adamw}--method pipedream-2bw {parts}"),
+            _way(stages, "2BW fed back", f"{adamw}--method pipedream-2bw --corrections error-feedback=1.0 {parts}"),
         ]
     return tuple(found)
+
+
+def _way(stages: int, name: str, options: str) -> Way:
+    return Way(f"K={stages} {name}", options, panel=f"K = {stages}")
 
 
 def _tried(numbers: tuple[int, ...]) -> tuple[Way, ...]:
     """Return asynchronous Nesterov with smaller rates, and feedback of half of what there is."""
     nesterov, fed = "--method async-nesterov --stages", "--method pipedream-2bw --corrections error-feedback=0.5"
     return (
-        *(Way(f"K={k} async Nesterov, {r}", f"{_NADAM}{nesterov} {k} --lr {r}") for k in numbers for r in _RATES),
-        *(Way(f"K={k} 2BW half fed back", f"{_ADAMW}{fed} --stages {k} --micro-batches {k}") for k in numbers),
+        *(_way(k, f"async Nesterov, {r}", f"{_NADAM}{nesterov} {k} --lr {r}") for k in numbers for r in _RATES),
+        *(_way(k, "2BW half fed back", f"{_ADAMW}{fed} --stages {k} --micro-batches {k}") for k in numbers),
     )
 
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,14 +32,8 @@ def test_the_page_says_what_is_kept_and_nothing_else() -> None:
 
 
 def test_every_picture_of_the_page_is_there() -> None:
-    shown = (page.DOCS / "gallery.md").read_text()
-    drawn = {
-        f"gallery-{entry.name}-{scale}.svg"
-        for entry in ENTRIES.values()
-        for scale in ("cpu", "full")
-        if f"(gallery-{entry.name}-{scale}.svg)" in shown
-    }
-    assert drawn == {path.name for path in page.DOCS.glob("gallery-*.svg")}
+    shown = re.findall(r"!\[[^]]*\]\((.*)\)", (page.DOCS / "gallery.md").read_text())
+    assert sorted(shown) == sorted(path.name for path in page.DOCS.glob("gallery-*.svg"))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -61,9 +56,6 @@ def test_means_spreads_verdicts_and_what_was_not_run(tmp_path: Path) -> None:
     assert f"{ways[3]} generalises no worse than {ways[2]}: **not run**" in text
     assert text.count("| not run |") == 1
     assert "6 runs, 3.0 hours" in text
-    (axes,) = page.picture(DSP, "cpu", tmp_path).axes
-    assert [line.get_label() for line in axes.lines] == ways[:3]
-    assert list(axes.lines[0].get_ydata()) == [11.5, 10.5]
 
 
 def test_a_run_that_is_not_a_number_counts_as_chance_and_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.gallery.entries import ENTRIES
+from benchmarks.gallery.entry import Entry, Record, Same
+from benchmarks.gallery.pictures import pictures
+
+DSP, GRID = ENTRIES["dsp"], ENTRIES["grid"]
+
+
+def record(error: float, failed: str | None = None) -> Record:
+    return {"failed": failed, "curve": [[1.0, error + 1, 1.0], [2.0, error, 0.5]]}
+
+
+def panels(entry: Entry, seeds: Sequence[Same]) -> dict[str, dict[str, list[float]]]:
+    """Return what lines of a picture show, by panel and label."""
+    (picture,) = pictures(entry, "cpu", seeds)
+    return {
+        axes.get_title(): {str(line.get_label()): [float(y) for y in line.get_data()[1]] for line in axes.lines}
+        for axes in picture.draw().axes
+    }
+
+
+def test_a_line_is_the_mean_over_the_seeds_that_have_a_number() -> None:
+    ways = [way.name for way in DSP.scales["cpu"].ways]
+    seeds = [{ways[0]: record(10.0 + seed), ways[1]: record(20.0, "nan" if seed else None)} for seed in range(2)]
+    seeds[0][ways[2]] = record(30.0, "nan")
+    assert panels(DSP, seeds) == {"": {ways[0]: [11.5, 10.5], ways[1]: [21.0, 20.0]}}
+    assert pictures(DSP, "cpu", [{ways[2]: seeds[0][ways[2]]}]) == []
+
+
+@pytest.mark.parametrize("name", ["grid", "text"])
+def test_a_panel_has_the_ways_of_as_many_stages_and_no_two_lines_alike(name: str) -> None:
+    entry = ENTRIES[name]
+    ways = [way.name for way in entry.scales["cpu"].ways]
+    (picture,) = pictures(entry, "cpu", [{way: record(10.0) for way in ways}])
+    shown = []
+    for axes in picture.draw().axes:
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(axes.lines)
+        shown += [(axes.get_title().removeprefix("K = "), str(line.get_label())) for line in axes.lines]
+    assert sorted(way for _, way in shown) == sorted(ways)
+    assert all(f"K={stages} " in way or f" x {stages}" in way for stages, way in shown)
