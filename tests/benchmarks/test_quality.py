@@ -9,6 +9,10 @@ import pytest
 from benchmarks.curves import SEEDS, TARGET, chosen, kept
 from benchmarks.far_loss import LEARNED
 from benchmarks.quality import FOREIGN, RESULTS, draw, main
+from tests.benchmarks.pictures import assert_same
+
+ROOT = Path(__file__).parents[2]
+PICTURE = "docs/time-to-quality.svg"
 
 FIGURES = json.loads(RESULTS.read_text())["far-loss"]["figures"]
 
@@ -38,3 +42,4 @@ def test_it_is_drawn_the_same_each_time(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr("sys.argv", ["quality", str(tmp_path / name)])
         main()
     assert (tmp_path / "a.svg").read_text() == (tmp_path / "b.svg").read_text()
+    assert_same(tmp_path / "a.svg", ROOT / PICTURE, f"python -m benchmarks.quality {PICTURE}")

@@ -1,12 +1,15 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from benchmarks.gallery import page
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Entry, Record, Same
 from benchmarks.gallery.pictures import pictures
+from tests.benchmarks.pictures import assert_same
 
-DSP, GRID = ENTRIES["dsp"], ENTRIES["grid"]
+DSP = ENTRIES["dsp"]
 
 
 def record(error: float, failed: str | None = None) -> Record:
@@ -20,6 +23,18 @@ def panels(entry: Entry, seeds: Sequence[Same]) -> dict[str, dict[str, list[floa
         axes.get_title(): {str(line.get_label()): [float(y) for y in line.get_data()[1]] for line in axes.lines}
         for axes in picture.draw().axes
     }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    page.write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in page.DOCS.glob("gallery-*.svg")))
+def test_pictures_are_those_of_what_is_kept(name: str, drawn: Path) -> None:
+    assert_same(drawn / name, page.DOCS / name, "python -m benchmarks.gallery --page")
 
 
 def test_a_line_is_the_mean_over_the_seeds_that_have_a_number() -> None:
