@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.gallery import page
@@ -20,7 +21,7 @@ def panels(entry: Entry, seeds: Sequence[Same]) -> dict[str, dict[str, list[floa
     """Return what lines of a picture show, by panel and label."""
     (picture,) = pictures(entry, "cpu", seeds)
     return {
-        axes.get_title(): {str(line.get_label()): [float(y) for y in line.get_data()[1]] for line in axes.lines}
+        axes.get_title(): {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
         for axes in picture.draw().axes
     }
 
