@@ -162,6 +162,23 @@ RATE = Figure("virtual_rate", "samples/s in virtual time", ".0f")
 
 
 @dataclass(frozen=True)
+class Counts:
+    """A distribution that is drawn.
+
+    Args:
+        key: of the records that have it: how often each value from 0 on was seen.
+        name: of the values.
+        unit: of the values, in words.
+        ways: whose it is.
+    """
+
+    key: str
+    name: str
+    unit: str
+    ways: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Entry:
     """A published result.
 
@@ -174,6 +191,7 @@ class Entry:
         scales: by name; all have smoke, which only shows that it runs.
         claims: that are held against it; those whose ways a scale does not have are not its own.
         chance: what a run counts whose loss became not a number, for the first figure; None where it counts for none.
+        counts: that are drawn beside curves; None where there are none.
     """
 
     name: str
@@ -184,6 +202,7 @@ class Entry:
     scales: Mapping[str, Scale]
     claims: tuple[Claim, ...]
     chance: float | None = None
+    counts: Counts | None = None
 
     def trials(self, scale: str) -> list[Trial]:
         """Return what is trained at a scale, all ways with the first seed before the next."""

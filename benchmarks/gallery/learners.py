@@ -4,6 +4,7 @@ from benchmarks.gallery.entry import (
     ERROR,
     RATE,
     Claim,
+    Counts,
     Entry,
     Figure,
     Scale,
@@ -121,4 +122,5 @@ ENTRY = Entry(
         *(_share(n) for n in _SPLITS),
     ),
     chance=90.0,
+    counts=Counts("tau_counts", "staleness", "updates", tuple(f"n={n}, inverse" for n in _SPLITS)),
 )

@@ -82,6 +82,7 @@ def _figures(folder: Path) -> Record:
         found["virtual_rate"] = sum(line["samples"] for line in lines if line["kind"] == "train") / seconds
     if seen := summary.get("staleness_of_all"):
         found |= {"tau": seen["mean"], "tau_max": seen["max"], "tau_above": seen["above_limit"]}
+        found["tau_counts"] = seen["histogram"]
     return found
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.patches import StepPatch
 
 from benchmarks.gallery import page
 from benchmarks.gallery.entries import ENTRIES
@@ -10,7 +11,7 @@ from benchmarks.gallery.entry import Entry, Record, Same
 from benchmarks.gallery.pictures import pictures
 from tests.benchmarks.pictures import assert_same
 
-DSP = ENTRIES["dsp"]
+DSP, LEARNERS = ENTRIES["dsp"], ENTRIES["learners"]
 
 
 def record(error: float, failed: str | None = None) -> Record:
@@ -44,6 +45,18 @@ def test_a_line_is_the_mean_over_the_seeds_that_have_a_number() -> None:
     seeds[0][ways[2]] = record(30.0, "nan")
     assert panels(DSP, seeds) == {"": {ways[0]: [11.5, 10.5], ways[1]: [21.0, 20.0]}}
     assert pictures(DSP, "cpu", [{ways[2]: seeds[0][ways[2]]}]) == []
+
+
+def test_a_distribution_is_that_of_all_seeds_that_have_one() -> None:
+    counted: Record = {"failed": None, "curve": []}
+    seeds = [{"n=1, inverse": counted | {"tau_counts": [1, 5]}}, {"n=1, inverse": counted | {"tau_counts": [0, 3, 1]}}]
+    (picture,) = pictures(LEARNERS, "cpu", [*seeds, {"n=1, inverse": counted}])  # the last is of before it was kept
+    assert picture.file == "gallery-learners-staleness-cpu.svg"
+    (axes,) = picture.draw().axes
+    (steps,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+    values, edges, _ = steps.get_data()
+    assert list(values) == [0.1, 0.8, 0.1]
+    assert list(edges) == [-0.5, 0.5, 1.5, 2.5]
 
 
 @pytest.mark.parametrize("name", ["grid", "text"])

@@ -3,6 +3,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Trial
 from benchmarks.gallery.kept import by_seed, done, keep
@@ -32,6 +34,15 @@ def test_a_trial_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_is_a_result(tmp_path: Path) -> None:
     found = train(with_options(TRIAL, "--lr", "1e30"), tmp_path, tmp_path / "runs")
     assert "nan" in found["failed"] or "not a number" in found["failed"] or "inf" in found["failed"]
+
+
+def test_how_late_gradients_were_is_kept_one_by_one(tmp_path: Path) -> None:
+    (trial,) = [trial for trial in ENTRIES["learners"].trials("smoke") if trial.way == "n=2, inverse"]
+    found = train(trial, tmp_path, tmp_path / "runs")
+    counts = found["tau_counts"]
+    assert sum(counts) == 8 * 2  # updates, and gradients an update of 4 learners
+    assert sum(late * number for late, number in enumerate(counts)) == pytest.approx(found["tau"] * sum(counts))
+    assert len(counts) == found["tau_max"] + 1
 
 
 def test_what_is_kept_is_of_the_same_options(tmp_path: Path) -> None:
