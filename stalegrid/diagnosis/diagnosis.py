@@ -113,6 +113,7 @@ class Diagnosis:
             )
         rate = groups[0][-1].rate
         limits = limits_at(self._plan, self._batches, self._optimizer, rate).each
+        whole = self._whole(limits)
         return {
             "rate": rate,
             "gradient_square": square,
@@ -121,7 +122,8 @@ class Diagnosis:
             "consensus": self._consensus(version, groups) if len(groups) > 1 else None,
             "used": self._used,
             "stages": [self._stage(k, noise, error, gap, limits[k]) for k in stages],
-            "rate_limit": self._whole(limits).rate,
+            "rate_limit": whole.rate,
+            "rate_limit_why": whole.why,
         }
 
     @property

@@ -47,7 +47,7 @@ def rows(record: Record) -> Iterator[Row]:
     for k, stage in enumerate(record["stages"]):
         yield _RATE, str(k), record["rate"], stage["rate_limit"], ESTIMATE, stage["why"]
     if len(record["stages"]) > 1:
-        yield _RATE, "all", record["rate"], record["rate_limit"], ESTIMATE, ""
+        yield _RATE, "all", record["rate"], record["rate_limit"], ESTIMATE, record["rate_limit_why"]
 
 
 def _noise(record: Record) -> Iterator[Row]:

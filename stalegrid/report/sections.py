@@ -65,8 +65,9 @@ def verdicts(run: Told) -> str:
 
 
 def _more(run: Told) -> Iterator[str]:
+    rates = run.limits or any(rates_verdict(run))
     wanted = {
-        "--output.limits true": "which learning rates it bears" if not run.limits and run.team is None else "",
+        "--output.limits true": "which learning rates it bears" if not rates and run.team is None else "",
         "--output.trace true": "who waited for whom" if run.timeline is None and run.timed else "",
     }
     if told := [f"{what} ({option})" for option, what in wanted.items() if what]:

@@ -227,14 +227,17 @@ _HISTOGRAM = Kind(
     lambda value: isinstance(value, list) and all(COUNT.test(count) for count in value) and any(value),
 )
 
+_WHY = {"why": Maybe(TEXT)}
+
 _RECORDS = {
     DIAGNOSIS: {
         "version": COUNT,
         "epoch": NUMBER,
         **dict.fromkeys(("rate", "gradient_square", "gradient_square_average", "rate_limit"), Maybe(NUMBER)),
-        "noise": dict.fromkeys(("measured", "predicted", "bound"), Maybe(NUMBER)),
-        "consensus": Maybe(dict.fromkeys(("distance", "after_update", "bound"), Maybe(NUMBER))),
-        "stages": [dict.fromkeys(("error", "bound", "rate_limit"), Maybe(NUMBER))],
+        "rate_limit_why": Maybe(TEXT),
+        "noise": dict.fromkeys(("measured", "predicted", "bound"), Maybe(NUMBER)) | _WHY,
+        "consensus": Maybe(dict.fromkeys(("distance", "after_update", "bound"), Maybe(NUMBER)) | _WHY),
+        "stages": [dict.fromkeys(("error", "bound", "rate_limit"), Maybe(NUMBER)) | _WHY],
     },
     "train": {
         "update": COUNT,

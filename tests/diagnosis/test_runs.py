@@ -136,6 +136,17 @@ def test_the_limit_of_the_run_is_that_of_a_stage_that_trains_alone(tmp_path: Pat
     (found,) = diagnoses(tmp_path / "run")
     assert found["stages"][1]["rate_limit"] is None
     assert found["rate_limit"] == found["stages"][0]["rate_limit"] > 0
+    assert found["rate_limit_why"] == ""
+
+
+def test_why_all_stages_together_have_no_limit_is_told(tmp_path: Path) -> None:
+    task = cases.make_task(model=smooth(), scheduler=None)
+    given = settings_of(tmp_path / "run", groups=1, cuts=["relu"], corrections=["shrink=0.5"], updates=3)
+    execute(task, given, quiet=True)
+    (found,) = diagnoses(tmp_path / "run")
+    assert found["stages"][0]["rate_limit"] > 0
+    assert found["rate_limit"] is None
+    assert found["rate_limit_why"] == "not known where corrections scale stages unlike"
 
 
 def test_nothing_is_late_where_nothing_is_stale(tmp_path: Path) -> None:

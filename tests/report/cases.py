@@ -44,6 +44,15 @@ def evaluated(version: int, epoch: float, accuracy: float, **more: Any) -> Recor
     return record | {"test_accuracy": accuracy, "seconds": 100.0 * epoch + 1} | more
 
 
+def diagnosed(version: int, **changes: Any) -> Record:
+    """A diagnosis of two stages and one group."""
+    stages = [{"error": 0.25 * k, "bound": None if k else 1.5, "rate_limit": None, "why": ""} for k in range(2)]
+    noise = {"measured": 2.0, "predicted": 1.75, "bound": 3.5, "why": ""}
+    record: Record = {"kind": "diagnosis", "version": version, "epoch": version / 5, "rate": 0.1, "rate_limit": 0.3}
+    record |= {"gradient_square": 4.0, "gradient_square_average": 5.0, "noise": noise, "consensus": None}
+    return record | {"stages": stages, "rate_limit_why": "", "seconds": 1.0} | changes
+
+
 METRICS = [reported(5, 1.0, 2.0), evaluated(5, 1.0, 0.5), reported(10, 2.0, 1.5), evaluated(10, 2.0, 0.875)]
 
 
