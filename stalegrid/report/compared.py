@@ -9,10 +9,11 @@ from stalegrid.observe import VIRTUAL
 from stalegrid.report.apart import distances
 from stalegrid.report.chosen import chosen, flat, shown
 from stalegrid.report.ending import subtitle
-from stalegrid.report.figures import Curve, curves
+from stalegrid.report.figures import COLOURS, INK, Curve, curves
 from stalegrid.report.learning import CLOCK, metrics
 from stalegrid.report.numbers import further, headline
 from stalegrid.report.page import figures, page, section, table, text
+from stalegrid.report.quantities import quantities, stages_of
 from stalegrid.report.sections import name_of, verdicts
 from stalegrid.report.series import EPOCHS, gap_of_stages, points
 from stalegrid.report.told import Told
@@ -24,9 +25,13 @@ Pair = tuple[Told, Told]
 NAMES = ("A", "B")
 """What the two are called where there is little room."""
 
+_STYLES = ("-", "--")
+
 _NUMBERS = "Of the last report and the last evaluation of each; the mean staleness is that of the stalest stage."
 
 _SETTINGS = "What was chosen, or settled, and is not the same; - stands for what a run says nothing of."
+
+_DIAGNOSED = "What was measured of the theory, and what it is held against, each in a colour of its own."
 
 
 def compared(runs: Pair, folders: tuple[str, str]) -> str:
@@ -43,6 +48,7 @@ def compared(runs: Pair, folders: tuple[str, str]) -> str:
         section("Numbers", _numbers(runs), _NUMBERS),
         section("Settings that differ", _settings(runs), _SETTINGS),
         section("Curves", pictures),
+        section("Diagnosis", figures(_diagnosed(runs)), _DIAGNOSED),
     ]
     return page(f"{folders[0]} beside {folders[1]}: report", filter(None, parts))
 
@@ -99,8 +105,25 @@ def _both(found: list[Points], title: str, x: str) -> Iterator[tuple[str, str]]:
     if all(found):
         name = title.partition(" over ")[0].lower()
         # Two runs of the same bits lie on one another: both are to be seen.
-        drawn = [Curve(NAMES[0], found[0]), Curve(NAMES[1], found[1], "--")]
+        drawn = [Curve(NAMES[0], found[0]), Curve(NAMES[1], found[1], _STYLES[1])]
         yield title, curves(title, drawn, x, name, percent="accuracy" in name)
+
+
+def _diagnosed(runs: Pair) -> Iterator[tuple[str, str]]:
+    """Yield the quantities that both were diagnosed with; nothing of single stages where one has more of them."""
+    if not all(run.diagnoses for run in runs):
+        return
+    stages = {stages_of(run.diagnoses) for run in runs}
+    for quantity in quantities(stages.pop() if len(stages) == 1 else 0):
+        drawn: list[Curve] = []
+        # A colour is a line here: of many stages the first, which are the stalest, have limits in the picture.
+        for line, colour in zip((*quantity.measured, *quantity.against), COLOURS, strict=False):
+            found = [line.points(run.diagnoses) for run in runs]
+            if all(found):
+                drawn += map(Curve, (line.name, ""), found, _STYLES, (colour, colour))
+        if drawn:
+            drawn += map(Curve, NAMES, ([], []), _STYLES, (INK, INK))  # in the legend alone
+            yield quantity.title, curves(quantity.title, drawn, EPOCHS[1], quantity.label, log=quantity.log)
 
 
 def _mean_gap(run: Told) -> Points:

@@ -1,67 +1,47 @@
 """What was measured of the theory, version by version: each quantity as a line, and beside it what it is held against.
 
-Does not know: folders, how anything was measured.
+Does not know: folders, how anything was measured, which quantities there are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from stalegrid.observe import Record
-from stalegrid.report.figures import Curve, curves
-from stalegrid.report.page import figures, section
+from stalegrid.report.figures import COLOURS, Curve, curves
+from stalegrid.report.page import figures, section, text
+from stalegrid.report.quantities import Line, Quantity, quantities, stages_of
+from stalegrid.report.series import EPOCHS
 from stalegrid.report.told import Told
-
-Read = Callable[[Record], Any]
-
-_NOTE = (
-    "What was measured of the theory, and what it is held against. The noise of a gradient is at most K sigma^2 / B on "
-    "average. The bounds of the staleness error and the limits of the rate are of the curvature at one model, and "
-    "estimates where the loss is no quadratic. The bound of the consensus distance is of the largest step among the "
-    "versions that were diagnosed."
-)
+from stalegrid.report.words import both
 
 
 def diagnosed_section(run: Told) -> str:
     """Return the part of a page; nothing where nothing was diagnosed."""
-    return section("Diagnosis", figures(_pictures(run.diagnoses)), _NOTE) if run.diagnoses else ""
+    if not (records := run.diagnoses):
+        return ""
+    shown = list(quantities(stages_of(records)))
+    # A sentence is said once, also of a quantity of every stage, and only of lines that are drawn.
+    worth = dict.fromkeys(q.worth for q in shown if any(line.points(records) for line in q.against))
+    note = f"What was measured of the theory{', and dashed what it is held against' if worth else ''}."
+    pictures = (picture for quantity in shown for picture in _picture(quantity, records))
+    return section("Diagnosis", figures(pictures), " ".join([note, *worth]))
 
 
-def _pictures(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    for title, label, lines in _drawn(len(records[0]["stages"])):
-        found = [Curve(name, points) for name, read in lines if (points := _points(records, read))]
-        if found:
-            yield title, curves(title, found, "epochs", label)
+def _picture(quantity: Quantity, records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    drawn = [Curve(line.name, found) for line in quantity.measured if (found := line.points(records))]
+    for line in quantity.against:
+        if found := line.points(records):
+            # Colours come again where there are many stages.
+            drawn.append(Curve(line.name, found, "--" if len(drawn) < len(COLOURS) else ":"))
+    if drawn:
+        picture = curves(quantity.title, drawn, EPOCHS[1], quantity.label, log=quantity.log)
+        yield quantity.title, picture + "".join(text("p", line) for line in _missing(quantity.against, records))
 
 
-def _drawn(stages: int) -> Iterator[tuple[str, str, list[tuple[str, Read]]]]:
-    """Yield the titles of pictures, their labels and lines."""
-    yield (
-        "Squared gradient of the mean model",
-        "squared norm",
-        [("measured", _top("gradient_square")), ("average, weighed by the rate", _top("gradient_square_average"))],
-    )
-    noise = ("measured", "predicted", "bound")
-    yield "Noise of a gradient", "variance", [(name, _of("noise", name)) for name in noise]
-    for k in range(stages):
-        title = f"Staleness error of stage {k}"
-        yield title, "norm", [("measured", _stage(k, "error")), ("bound", _stage(k, "bound"))]
-    distance = [("measured", "distance"), ("bound, one update", "after_update"), ("bound", "bound")]
-    yield "Consensus distance", "distance", [(name, _of("consensus", key)) for name, key in distance]
-    limits = [(f"limit of stage {k}", _stage(k, "rate_limit")) for k in range(stages)]
-    yield "Rate and its limits", "rate", [("rate", _top("rate")), *limits]
-
-
-def _points(records: Sequence[Record], read: Read) -> list[tuple[float, float]]:
-    return [(record["epoch"], value) for record in records if (value := read(record)) is not None]
-
-
-def _top(name: str) -> Read:
-    return lambda record: record.get(name)
-
-
-def _of(part: str, name: str) -> Read:
-    return lambda record: (record.get(part) or {}).get(name)
-
-
-def _stage(stage: int, name: str) -> Read:
-    return lambda record: record["stages"][stage].get(name)
+def _missing(lines: Sequence[Line], records: Sequence[Record]) -> Iterator[str]:
+    """Say why lines are not drawn, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for line in lines:
+        if not line.points(records):
+            for why in line.whys(records):
+                names.setdefault(why, []).append(line.name)
+    yield from (f"Without {both(without)}: {why}." for why, without in names.items())

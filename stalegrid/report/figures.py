@@ -14,9 +14,10 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 # Nothing else in a picture has these, so that each can be replaced by what the page calls it.
 INK = "#010203"
@@ -35,11 +36,17 @@ ON_PAGE = {
 }
 """What takes the place of each colour, so that a page can be light or dark."""
 
+COLOURS = BLUE, RED, GREEN, PURPLE, GREY
+"""Of curves, one after the other."""
+
 WIDTH = 360
 """Of a picture beside others, in points; a page shows them about as large on a phone and in columns."""
 
 FONT = 12
 """Points."""
+
+_SAMPLE, _LETTER = 3.4 * FONT, 0.57 * FONT
+"""Widths in a legend: of a line and the room around it, and of a letter beside it."""
 
 MOST_POINTS = 400
 """Of a curve; of more, means of neighbours are drawn."""
@@ -52,17 +59,19 @@ class Curve:
     """A line of a picture.
 
     Args:
-        name: in the legend.
+        name: in the legend; one without is not in it.
         points: (x, y) in the order of x.
         style: of the line, as matplotlib has them; one that tells it from the others if left out.
+        colour: of the page; likewise.
     """
 
     name: str
     points: Points
     style: str = ""
+    colour: str = ""
 
 
-def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = False) -> str:
+def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = False, log: bool = False) -> str:
     """Draw curves over one another.
 
     Args:
@@ -71,30 +80,53 @@ def curves(title: str, lines: Sequence[Curve], x: str, y: str, percent: bool = F
         x: label of the axis.
         y: likewise.
         percent: whether y is a share.
+        log: whether y is seen by its orders of magnitude; what is not above 0 is left out.
 
     Returns:
         An ``svg`` element.
     """
-    rows = -(-len(lines) // 4) if len(lines) > 1 else 0
+    names = [line.name for line in lines if line.name]
+    columns = _columns(names)
+    rows = -(-len(names) // columns) if len(lines) > 1 else 0
 
     def draw(figure: Figure, axes: Axes) -> None:
         # Five colours with whole lines, then the same dotted: so ten curves differ.
         styles = cycle("-" * 5 + ":" * 5)
-        for line, colour, style in zip(lines, cycle((BLUE, RED, GREEN, PURPLE, GREY)), styles, strict=False):
+        for line, colour, style in zip(lines, cycle(COLOURS), styles, strict=False):
             points = _thinned(line.points)
             marker = "o" if len(points) < 25 else ""
             xs, ys = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(
-                xs, ys, line.style or style, color=colour, marker=marker, markersize=3, linewidth=1.5, label=line.name
-            )
+            look: dict[str, Any] = {"color": line.colour or colour, "linestyle": line.style or style, "linewidth": 1.5}
+            axes.plot(xs, ys, marker=marker, markersize=3, label=line.name, **look)
         axes.set(xlabel=x, ylabel=y)
         axes.grid(color=INK, alpha=0.15, linewidth=0.6)
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if log and any(y > 0 for line in lines for _, y in line.points):
+            _by_magnitude(axes)
         if rows:
-            figure.legend(loc="outside lower center", ncols=4, handlelength=1.2, columnspacing=1.0)
+            figure.legend(loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.0)
 
     return svg(title, (WIDTH, 210 + 16 * rows), draw)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return how many columns a legend has room for."""
+    for columns in range(min(4, len(names)), 1, -1):
+        # As a legend parts them.  The page has a font of its own, so how wide a letter is there is not known.
+        parts = np.array_split(np.array(names), columns)
+        if sum(_SAMPLE + _LETTER * max(map(len, part)) for part in parts) <= WIDTH:
+            return columns
+    return 1
+
+
+def _by_magnitude(axes: Axes) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    # Powers of ten would be formulas.
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def bars(title: str, counts: Sequence[int], most: int) -> str:

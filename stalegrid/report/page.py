@@ -60,6 +60,7 @@ dd { margin: 0; font-size: 1.15rem; font-weight: 600; overflow-wrap: anywhere; }
 .figures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .figures.small { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 12px; }
 figure { margin: 0; min-width: 0; }
+figure p { font-size: 0.85rem; }
 figcaption { font-size: 0.85rem; font-weight: 600; margin-bottom: 2px; }
 svg { display: block; width: 100%; height: auto; stroke-linejoin: round; }
 svg text { font-family: inherit !important; }
@@ -106,7 +107,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def figures(pictures: Iterable[tuple[str, str]], small: bool = False) -> list[str]:
-    """Return captions and ``svg`` elements beside one another, as far as there is room; nothing for none."""
+    """Return captions and what is under them beside one another, as far as there is room; nothing for none."""
     shown = "\n".join(f"<figure>{text('figcaption', name)}{svg}</figure>" for name, svg in pictures)
     return [f'<div class="figures{" small" * small}">\n{shown}\n</div>'] if shown else []
 

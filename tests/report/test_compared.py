@@ -8,9 +8,9 @@ import pytest
 
 from stalegrid.cli import main
 from stalegrid.errors import ConfigError
-from stalegrid.report.figures import Curve, curves
+from stalegrid.report.figures import BLUE, INK, RED, Curve, curves
 from stalegrid.report.report import write_comparison
-from tests.report.cases import CONFIG, METRICS, SERVED, TAKEN, Page, evaluated, folder_of, reported, trained
+from tests.report.cases import CONFIG, METRICS, SERVED, TAKEN, Page, diagnosed, evaluated, folder_of, reported, trained
 
 Said = pytest.CaptureFixture[str]
 
@@ -57,6 +57,57 @@ def test_two_runs_of_other_kinds_show_what_both_have(tmp_path: Path) -> None:
     assert page.of("figcaption") == [
         f"{what} over epochs" for what in ("Training loss", "Test loss", "Training accuracy", "Test accuracy")
     ]
+
+
+def legend() -> list[Curve]:
+    return [Curve("A", [], "-", INK), Curve("B", [], "--", INK)]
+
+
+def test_what_both_were_diagnosed_with_is_drawn_in_one_picture(tmp_path: Path) -> None:
+    one = folder_of(tmp_path / "one", metrics=[*METRICS, diagnosed(5), diagnosed(10)])
+    noise = {"measured": 1.0, "predicted": None, "bound": None, "why": "batch normalisation"}
+    two = folder_of(tmp_path / "two", metrics=[*METRICS, diagnosed(10, rate_limit=0.05, noise=noise)])
+    page = page_of(one, two)
+    assert page.of("h2")[-2:] == ["Curves", "Diagnosis"]
+    assert page.of("figcaption")[-5:] == [
+        "Squared gradient of the mean model",
+        "Noise of a gradient",
+        "Staleness error of stage 0",
+        "Staleness error of stage 1",
+        "Rate and its limits",
+    ]
+    lines = [
+        Curve("rate", [(1.0, 0.1), (2.0, 0.1)], "-", BLUE),
+        Curve("", [(2.0, 0.1)], "--", BLUE),
+        Curve("limit of all stages", [(1.0, 0.3), (2.0, 0.3)], "-", RED),
+        Curve("", [(2.0, 0.05)], "--", RED),
+    ]
+    assert curves("Rate and its limits", [*lines, *legend()], "epochs", "rate", log=True) in page.source
+    # What only one of them has is left out.
+    lines = [Curve("measured", [(1.0, 2.0), (2.0, 2.0)], "-", BLUE), Curve("", [(2.0, 1.0)], "--", BLUE)]
+    assert curves("Noise of a gradient", [*lines, *legend()], "epochs", "variance") in page.source
+
+
+def test_single_stages_of_unlike_grids_are_not_held_against_each_other(tmp_path: Path) -> None:
+    one = folder_of(tmp_path / "one", metrics=[*METRICS, diagnosed(5)])
+    two = folder_of(tmp_path / "two", metrics=[*METRICS, diagnosed(5, stages=[{"error": 0.5, "rate_limit": 0.1}])])
+    captions = page_of(one, two).of("figcaption")
+    assert captions[-3:] == ["Squared gradient of the mean model", "Noise of a gradient", "Rate and its limits"]
+
+
+def test_of_many_stages_the_first_have_limits_in_the_picture(tmp_path: Path) -> None:
+    stages = [{"error": 0.5, "bound": 1.0, "rate_limit": 0.1 + k} for k in range(5)]
+    folders = [folder_of(tmp_path / name, metrics=[*METRICS, diagnosed(5, stages=stages)]) for name in ("one", "two")]
+    shown = page_of(folders[0], folders[1]).of("text")
+    assert [line for line in shown if line.startswith("limit of ")] == [
+        "limit of all stages",
+        *(f"limit of stage {k}" for k in range(3)),
+    ]
+
+
+def test_a_run_that_was_diagnosed_beside_one_that_was_not(tmp_path: Path) -> None:
+    one = folder_of(tmp_path / "one", metrics=[*METRICS, diagnosed(5)])
+    assert "Diagnosis" not in page_of(one, folder_of(tmp_path / "two")).of("h2")
 
 
 def test_what_each_verdict_says_stands_under_its_run(tmp_path: Path) -> None:

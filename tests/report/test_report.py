@@ -394,6 +394,42 @@ def test_shares_are_percentages() -> None:
     assert "%<" not in curves("t", lines, "x", "y")
 
 
+def labels(picture: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+
+
+def test_orders_of_magnitude_are_labelled_as_numbers() -> None:
+    far = labels(curves("t", [Curve("one", [(0, 1e-3), (1, 0.0), (2, 2.0)])], "x", "y", log=True))
+    assert {"0.001", "0.01", "0.1", "1"} <= set(far)
+    near = labels(curves("t", [Curve("one", [(0, 0.03), (1, 0.3)])], "x", "y", log=True))
+    assert {"0.05", "0.1", "0.2"} <= set(near)
+    assert not any("$" in label for label in (*far, *near))
+
+
+def test_what_has_no_order_of_magnitude_is_drawn_all_the_same() -> None:
+    assert curves("t", [Curve("one", [(0, 0.0)])], "x", "y", log=True) == curves(
+        "t", [Curve("one", [(0, 0.0)])], "x", "y"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "height"),
+    [
+        (["rate"], 210),
+        (["training", "test"], 226),
+        ([f"stage {k}" for k in range(4)], 226),
+        (["rate", "limit of all stages", *(f"limit of stage {k}" for k in range(3))], 258),
+        (["a name that takes up most of the width", "another one that takes up most of it"], 242),
+        (["one", "", "two", ""], 226),
+    ],
+)
+def test_a_legend_has_as_many_rows_as_it_needs_room(names: list[str], height: int) -> None:
+    picture = curves("t", [Curve(name, [(0, 1)]) for name in names], "x", "y")
+    assert f'viewBox="0 0 360 {height}"' in picture
+    places = {name: float(x) for x, name in re.findall(r'<text[^>]* x="([-0-9.]+)"[^>]*>([^<]*)</text>', picture)}
+    assert all(0 < places[name] < 360 for name in names if name and len(names) > 1)
+
+
 def test_bars_are_shares() -> None:
     assert bars("t", [1, 3], 3) == bars("t", [10, 30], 3)
     assert bars("t", [1, 3], 3) != bars("t", [3, 1], 3)
