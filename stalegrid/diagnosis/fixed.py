@@ -2,9 +2,10 @@
 
 Does not know: what is measured on them.
 
-Of each group as many batches are read as make four of all groups, two at least, so that there is a variance, and no more
-than an epoch has; they are batches of one epoch, which have no sample in common.  Samples are read one by one from the same data, group by group.
-Where the loss of a batch is not the mean of losses of its samples, what a sample's gradient is has no meaning.
+Of each group as many batches are read as make four of all groups, two at least, so that there is a variance, and no
+more than an epoch has; they are batches of one epoch, which have no sample in common.  Samples are read one by one from
+the same data, group by group.  Where the loss of a batch is not the mean of losses of its samples, what a sample's
+gradient is has no meaning.
 """
 
 from dataclasses import dataclass, replace
