@@ -6,10 +6,12 @@ Does not know: what is measured.
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -170,6 +172,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def commit_of(folder: Path) -> str:
+    """Return what the code in a folder is at, with a mark where files differ from it that benchmarks do not write."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    written = (":(exclude,top)*/results/*.jsonl", ":(exclude,top)benchmarks/results.json")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
+    return (f"{commit}-dirty" if changed else commit) or "unknown"
+
+
 def _version(distribution: str) -> str | None:
     """Return the version that is installed, if one is."""
     try:
@@ -191,6 +205,7 @@ def as_json(row: Row) -> dict[str, Any]:
     """Return a row as it is written to a file."""
     return {
         "machine": machine(),
+        "commit": commit_of(Path(__file__).parent),
         "turns": max(map(len, row.figures.values())),
         "notes": row.notes,
         "ratios": [

@@ -6,13 +6,12 @@ Does not know: which trials there are, where figures are kept.
 import json
 import multiprocessing
 import os
-import subprocess
 import time
 from pathlib import Path
 from threading import Thread
 
 from benchmarks.gallery.entry import Record, Trial
-from benchmarks.measure import machine
+from benchmarks.measure import commit_of, machine
 from stalegrid.checkpoints import FOLDER
 from stalegrid.cli import make_parser
 from stalegrid.commands import expanded
@@ -89,17 +88,6 @@ def _figures(folder: Path) -> Record:
 def _error(line: Record) -> float | None:
     accuracy = line.get("test_accuracy")
     return None if accuracy is None else round(100 * (1 - accuracy), 4)
-
-
-def commit_of(folder: Path) -> str:
-    """Return what the code in a folder is at, with a mark where files differ from it that training does not write."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True).stdout.strip()
-
-    commit = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*/results/*.jsonl")
-    return (f"{commit}-dirty" if changed else commit) or "unknown"
 
 
 def end_with_parent() -> None:

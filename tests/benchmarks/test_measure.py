@@ -1,7 +1,10 @@
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from benchmarks import measure
-from benchmarks.measure import Figures, Ratio, Row, as_json, best, interleave, ratio, together
+from benchmarks.measure import Figures, Ratio, Row, as_json, best, commit_of, interleave, ratio, together
 
 
 def test_competitors_take_turns() -> None:
@@ -73,3 +76,20 @@ def test_it_is_not_measured_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     interleave({"a": lambda: float(len(calls) if calls.append(0) else 0)}, 1)
     assert len(calls) == measure._ATTEMPTS
+
+
+def test_code_differs_from_its_commit_by_what_is_changed_and_not_by_what_is_measured(tmp_path: Path) -> None:
+    assert commit_of(tmp_path) == "unknown"
+    code, results = tmp_path / "gallery" / "code.py", tmp_path / "gallery" / "results" / "grid.jsonl"
+    results.parent.mkdir(parents=True)
+    for path in (code, results):
+        path.write_text("")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit = commit_of(code.parent)
+    assert len(commit) == 12
+    results.write_text("a line")
+    assert commit_of(code.parent) == commit
+    code.write_text("changed")
+    assert commit_of(code.parent) == f"{commit}-dirty"

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from benchmarks.gallery.entries import ENTRIES
 from benchmarks.gallery.entry import Trial
 from benchmarks.gallery.kept import by_seed, done, keep
-from benchmarks.gallery.training import commit_of, train
+from benchmarks.gallery.training import train
 
 ENTRY = ENTRIES["fdg"]
 TRIAL = ENTRY.trials("smoke")[1]
@@ -52,20 +51,3 @@ def test_what_is_kept_is_of_the_same_options(tmp_path: Path) -> None:
     assert by_seed(ENTRY, "smoke", tmp_path)[0][TRIAL.way]["test_error"] == 3.0
     (line,) = (tmp_path / "fdg.jsonl").read_text().splitlines()
     assert tuple(json.loads(line)["options"]) == TRIAL.options
-
-
-def test_code_differs_from_its_commit_by_what_is_changed_and_not_by_what_training_writes(tmp_path: Path) -> None:
-    assert commit_of(tmp_path) == "unknown"
-    code, results = tmp_path / "gallery" / "code.py", tmp_path / "gallery" / "results" / "grid.jsonl"
-    results.parent.mkdir(parents=True)
-    for path in (code, results):
-        path.write_text("")
-    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    commit = commit_of(code.parent)
-    assert len(commit) == 12
-    results.write_text("a line")
-    assert commit_of(code.parent) == commit
-    code.write_text("changed")
-    assert commit_of(code.parent) == f"{commit}-dirty"
