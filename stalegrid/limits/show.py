@@ -66,11 +66,15 @@ def _who(limit: Limit) -> str:
     return "all stages together" if limit.stage is None else f"stage {limit.stage}"
 
 
+def _who_bears(limit: Limit) -> str:
+    return f"{_who(limit)} {'bear' if limit.stage is None else 'bears'}"
+
+
 def warnings(found: Limits) -> Iterator[str]:
     """Say which limits the schedule exceeds."""
     for limit in found.exceeded:
         yield (
-            f"the schedule's highest rate is above what {_who(limit)} bears with a staleness of {limit.staleness} "
+            f"the schedule's highest rate is above what {_who_bears(limit)} with a staleness of {limit.staleness} "
             f"(rate: {found.peak:.4g}, largest stable: {limit.rate:.4g}, with nothing late: {limit.at_once:.4g}), by "
             "the curvature that the model begins with; see stalegrid limits"
         )
