@@ -225,7 +225,9 @@ def test_a_rate_that_is_too_high_is_said_with_stage_and_remedy() -> None:
     said = list(warnings(shown))
     assert len(said) == 3
     assert said[0].startswith("the schedule's highest rate is above what stage 0 bears with a staleness of 2 (rate: 50")
-    assert said[2].startswith("the schedule's highest rate is above what all stages together bear with a staleness of 2")
+    assert said[2].startswith(
+        "the schedule's highest rate is above what all stages together bear with a staleness of 2"
+    )
     assert not list(warnings(found(optimizer=partial(torch.optim.SGD, lr=1e-3))))
     assert table(shown).row_count == 3
 
