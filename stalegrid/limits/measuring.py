@@ -177,7 +177,9 @@ class _Measured:
         if top.value <= 0:
             return replace(limit, why=_NONE)
         scale, *others = {scale_of(plan, k) for k in range(plan.grid.stages)}
-        if others or isinstance(scale, Unknown):
+        if isinstance(scale, Unknown):
+            return replace(limit, why=scale.why)
+        if others:
             return replace(limit, why="not known where corrections scale stages unlike")
         parts = torch.split(top.vector, [sum(p.numel() for p in part) for part in trained])
         shares = [float(part.square().sum()) for part in parts]

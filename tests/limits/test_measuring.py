@@ -176,9 +176,10 @@ def halves(named_parameters: Any) -> torch.optim.Optimizer:
 )
 def test_what_is_not_known_is_said_and_no_number_made_up(changes: dict[str, Any], why: str) -> None:
     shown = found(**changes)
-    assert shown.each[0].rate is None
-    assert why in shown.each[0].why
-    assert shown.each[0].curvature is not None
+    for limit in (shown.each[0], shown.each[-1]):  # of a stage, and of all together
+        assert limit.rate is None
+        assert why in limit.why
+        assert limit.curvature is not None
     assert not shown.exceeded
 
 

@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -255,14 +254,14 @@ def test_a_part_of_a_message_is_a_sign_of_life_and_nothing_is_silence() -> None:
 
 
 def test_what_was_sent_before_a_wait_ends_the_run_is_taken_though_its_receiver_is_slow(tmp_path: Path) -> None:
-    program, begun = Program(Grid(1, 2), stale([5, 0]), 20), monotonic()
+    program, begun = Program(Grid(1, 2), stale([5, 0]), 20), time.monotonic()
 
     class Slow(Incoming):
         """Posts no frame that it has taken again before the other end, which waits for less, could be gone."""
 
         def _post(self, frame: Tensor) -> None:
             if len(self._posted) == AHEAD - 1:
-                time.sleep(max(0.0, begun + 2 - monotonic()))
+                time.sleep(max(0.0, begun + 2 - time.monotonic()))
             super()._post(frame)
 
     def act(rank: int) -> str:
