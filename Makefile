@@ -16,7 +16,7 @@ train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
 
 # Some hundred processes are started, which would each compile the package anew where bytecode is not kept.
-PYTEST = PYTHONDONTWRITEBYTECODE= STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 STALEGRID_DATA=$(DATA) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: .venv/ready $(DATA)
 	$(PYTEST) -m "not thorough"

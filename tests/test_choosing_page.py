@@ -12,6 +12,7 @@ from stalegrid.methods.published import METHODS, SERVER_METHODS
 PAGE = (Path(__file__).parents[1] / "docs" / "choosing-staleness.md").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(280)
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

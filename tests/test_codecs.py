@@ -35,6 +35,7 @@ from tests.cases import (
     record_simulator,
     run_simulator,
 )
+from tests.pairs import pairs
 from tests.test_resumed_grids import check_resumed
 from tests.test_resumed_grids import train as train_saved
 
@@ -72,14 +73,14 @@ def test_the_simulator_has_the_bits_of_a_plain_loop(
     hold(groups, stages, codecs, **changes)
 
 
+GRIDS = [(s, k) for s, k in product((1, 2, 3), (1, 2, 3)) if s * k > 1]
 KINDS = ["none", "bf16", "int8", "int8,feedback", "topk=0.1", "topk=0.1,feedback"]
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("groups", "stages"), [(s, k) for s, k in product((1, 2, 3), (1, 2, 3)) if s * k > 1])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("turn", range(6))
-def test_any_codec_on_any_grid(groups: int, stages: int, dtype: str, turn: int) -> None:
+@pytest.mark.parametrize(("grid", "dtype", "turn"), pairs(GRIDS, ("float32", "float64"), range(6)))
+def test_any_codec_on_any_grid(grid: tuple[int, int], dtype: str, turn: int) -> None:
+    groups, stages = grid
     codecs = {"activation": KINDS[turn], "gradient": KINDS[(turn + stages) % 6]}
     if turn % 2:
         codecs |= {"mixing": f"choco,gamma=0.{turn + 2}", "parameters": ["none", "bf16", "int8", "topk=0.2"][turn % 4]}

@@ -176,7 +176,7 @@ def trains_something(names: list[str]) -> bool:
     return any(name not in ("frozen", "sometimes", "norm") for name in names)
 
 
-@settings(max_examples=25, **calm)
+@settings(max_examples=16, **calm)
 @drawn
 def test_every_way_without_staleness_is_the_plain_loop(names: list[str], dtype: torch.dtype, kind: str) -> None:
     optimizer = partial(by_marks, kind=kind)

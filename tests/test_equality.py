@@ -26,6 +26,7 @@ from tests.cases import (
     record_simulator,
     run_simulator,
 )
+from tests.pairs import pairs
 
 SHAPES = list(product((1, 2, 3), (1, 2, 3)))
 VIEWS = ("stashed", "current")
@@ -95,7 +96,7 @@ UNLIKE = "0>1,1>2,2>0,0>2"
     + [("float32", 3, 1, "current", "gradient-tracking")]
     + [
         pytest.param(dtype, s, k, VIEWS[(s + k) % 2], rule, marks=pytest.mark.thorough)
-        for dtype, (s, k), rule in product(("float32", "float64"), SHAPES, RULES)
+        for dtype, (s, k), rule in pairs(("float32", "float64"), SHAPES, RULES)
     ],
 )
 def test_rules_that_do_more_than_average(dtype: str, groups: int, stages: int, view: str, rule: str) -> None:
@@ -162,19 +163,21 @@ def test_outer_optimizers_that_may_come_to_their_mean_in_parts(changes: dict[str
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("groups", "stages"), SHAPES)
-@pytest.mark.parametrize(("kind", "changes"), OUTER)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_outer_optimizers_on_every_grid(
-    groups: int, stages: int, kind: str, changes: dict[str, Any], dtype: str
-) -> None:
+@pytest.mark.parametrize(("shape", "way", "dtype"), pairs(SHAPES, OUTER, ("float32", "float64")))
+def test_outer_optimizers_on_every_grid(shape: tuple[int, int], way: tuple[str, dict[str, Any]], dtype: str) -> None:
+    (groups, stages), (kind, changes) = shape, way
     hold(groups, stages, mixing=kind, dtype=dtype, view=VIEWS[(groups + stages) % 2], **changes)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("topology", ["ring", "star", "one-peer-exponential", "random-pairs", "complete"])
-@pytest.mark.parametrize("kind", ["outer", "noloco", "adapt-then-combine"])
-@pytest.mark.parametrize("groups", [3, 4])
+@pytest.mark.parametrize(
+    ("groups", "topology", "kind"),
+    pairs(
+        (3, 4),
+        ("ring", "star", "one-peer-exponential", "random-pairs", "complete"),
+        ("outer", "noloco", "adapt-then-combine"),
+    ),
+)
 def test_outer_optimizers_of_those_who_are_joined(groups: int, topology: str, kind: str) -> None:
     hold(groups, 2, mixing=kind, topology=topology, period=2, fragments=True)
 
@@ -186,10 +189,9 @@ def test_outer_optimizers_of_groups_of_unlike_speed(kind: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize(("period", "lag"), [(3, 0), (3, 1), (2, 3)])
-@pytest.mark.parametrize("stages", [2, 3])
-def test_stages_that_take_turns(stages: int, period: int, lag: int, mixing: str) -> None:
+@pytest.mark.parametrize(("stages", "late", "mixing"), pairs((2, 3), ((3, 0), (3, 1), (2, 3)), MIXINGS))
+def test_stages_that_take_turns(stages: int, late: tuple[int, int], mixing: str) -> None:
+    period, lag = late
     hold(3, stages, mixing=mixing, period=period, lag=lag, fragments=True)
 
 
@@ -222,10 +224,12 @@ def test_lag_rules_and_parts_in_the_other_order(name: str, mixing: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("groups", "stages"), [(s, k) for s, k in SHAPES if s > 1])
-@pytest.mark.parametrize("name", ["delta", "ema of parts"])
-def test_lag_rules_and_parts_on_every_grid(name: str, groups: int, stages: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    pairs(("delta", "ema of parts"), [(s, k) for s, k in SHAPES if s > 1], ("float32", "float64")),
+)
+def test_lag_rules_and_parts_on_every_grid(name: str, shape: tuple[int, int], dtype: str) -> None:
+    groups, stages = shape
     topology = [[0.8, 0.2], [0.2, 0.8]] if groups == 2 else LAZY
     changes = LATE[name] | {"topology": topology}
     hold(groups, stages, {"scheduler": None}, updates=14, dtype=dtype, **changes)

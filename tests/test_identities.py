@@ -37,6 +37,7 @@ from tests.cases import (
     record_simulator,
     run_simulator,
 )
+from tests.pairs import pairs
 
 pytestmark = pytest.mark.thorough
 
@@ -67,20 +68,17 @@ def torch_loop(task: Task, settings: Settings) -> tuple[dict[str, torch.Tensor],
     return model.state_dict(), losses
 
 
-@pytest.mark.parametrize("view", ["stashed", "current"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"optimizer": SGD},
-        {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), "scheduler": None},
-        {"optimizer": partial(torch.optim.Adam, lr=0.01)},
-        {"optimizer": partial(torch.optim.AdamW, lr=0.01, amsgrad=True), "scheduler": None},
-    ],
-    ids=["sgd", "nesterov", "adam", "adamw"],
-)
-def test_one_unit_is_a_plain_torch_loop(changes: dict[str, Any], dtype: str, view: str) -> None:
-    task, settings = make_task(**changes), make_settings(1, 1, dtype=dtype, view=view)
+STEPS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": SGD},
+    "nesterov": {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True), "scheduler": None},
+    "adam": {"optimizer": partial(torch.optim.Adam, lr=0.01)},
+    "adamw": {"optimizer": partial(torch.optim.AdamW, lr=0.01, amsgrad=True), "scheduler": None},
+}
+
+
+@pytest.mark.parametrize(("step", "dtype", "view"), pairs([*STEPS], ("float32", "float64"), ("stashed", "current")))
+def test_one_unit_is_a_plain_torch_loop(step: str, dtype: str, view: str) -> None:
+    task, settings = make_task(**STEPS[step]), make_settings(1, 1, dtype=dtype, view=view)
     run = run_simulator(task, settings)
     state, losses = torch_loop(task, settings)
     assert run.mean.keys() == state.keys()

@@ -30,6 +30,7 @@ from stalegrid.programs.grid import Unit
 from stalegrid.programs.messages import Layout, Message
 from stalegrid.stages.views.named import VIEWS
 from tests.cases import CPU, CUTS, build, changed, make_plan, make_settings, make_task, record_simulator
+from tests.pairs import pairs
 from tests.sites import noise
 
 pytestmark = pytest.mark.thorough
@@ -249,9 +250,7 @@ AFTERWARDS = {"corrected": 2, "double-buffered": 1}
 """Vectors that are left after the last update: the movement and the old weights; the version before."""
 
 
-@pytest.mark.parametrize("precision", [None, "bf16"])
-@pytest.mark.parametrize("stage", range(STAGES))
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("view", "stage", "precision"), pairs([*VIEWS], range(STAGES), (None, "bf16")))
 def test_a_unit_holds_what_it_says_between_any_two_actions(view: str, stage: int, precision: str | None) -> None:
     task, settings = task_of("wide"), settings_of("wide", view, precision=precision)
     plan = make_plan(task, settings)

@@ -65,7 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("engine", [pytest.param("simulator", marks=pytest.mark.thorough), "processes"])
 def test_a_cell_shows_a_live_line_without_codes_of_a_terminal(engine: str, run: Any) -> None:
     sent, read = run(f"result = train(engine={engine!r}, updates=48)", "print(result.summary['version'])")
     assert "\x1b" not in sent
@@ -78,7 +78,7 @@ def test_a_cell_shows_a_live_line_without_codes_of_a_terminal(engine: str, run: 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("engine", ["simulator", "processes"])
+@pytest.mark.parametrize("engine", [pytest.param("simulator", marks=pytest.mark.thorough), "processes"])
 def test_an_interrupt_of_the_kernel_returns_the_model_that_was_measured_last(engine: str, run: Any) -> None:
     sent, read = run(
         f"result = train(engine={engine!r}, updates=10**6)",

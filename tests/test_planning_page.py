@@ -36,6 +36,7 @@ def test_the_example_measures_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(CostTable.read(tmp_path / "costs.yaml").parts) == 2
 
 
+@pytest.mark.thorough
 def test_the_plans_are_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "blocks.yaml").write_text(blocks())
     (tmp_path / "devices.yaml").write_text(blocks(1))

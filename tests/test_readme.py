@@ -24,7 +24,10 @@ def test_an_example_is_short(script: str) -> None:
     assert len([line for line in script.splitlines() if line.strip()]) <= 15
 
 
-@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]])
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+@pytest.mark.parametrize("launcher", [[], pytest.param(TORCHRUN, marks=pytest.mark.thorough)])
 def test_the_example_trains_alone_and_under_torchrun(launcher: list[str], tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(scripts()[0])

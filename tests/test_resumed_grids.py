@@ -186,7 +186,7 @@ def runs(draw: st.DrawFn) -> dict[str, Any]:
     return options
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(options=runs(), every=st.integers(1, UPDATES - 1), data=st.data())
 def test_whatever_the_grid_and_the_moment_nothing_shows_that_it_was_interrupted(
     options: dict[str, Any], every: int, data: Any

@@ -157,18 +157,18 @@ def loop(task: Task, settings: Settings, groups: int, staleness: int) -> list[Al
 
 
 @pytest.mark.parametrize(
-    ("kind", "lag", "rule"),
+    ("kind", "lag", "rule", "staleness"),
     [
-        ("none", 0, {}),
-        ("adapt-then-combine", 0, {}),
-        ("adapt-then-combine", 2, {}),
-        ("combine-while-adapt", 3, {}),
-        ("combine-while-adapt", 2, {"lag_rule": "delta", "period": 3}),
-        ("adapt-then-combine", 2, {"sparse": 0.25}),
-        ("all-reduce", 0, {}),
+        ("none", 0, {}, 2),
+        ("adapt-then-combine", 0, {}, 0),
+        ("adapt-then-combine", 2, {}, 2),
+        ("combine-while-adapt", 3, {}, 0),
+        ("combine-while-adapt", 3, {}, 2),
+        ("combine-while-adapt", 2, {"lag_rule": "delta", "period": 3}, 2),
+        ("adapt-then-combine", 2, {"sparse": 0.25}, 2),
+        ("all-reduce", 0, {}, 0),
     ],
 )
-@pytest.mark.parametrize("staleness", [0, 2])
 def test_a_group_that_came_back_is_as_in_a_plain_loop(
     kind: str, lag: int, rule: dict[str, Any], staleness: int, tmp_path: Path
 ) -> None:

@@ -75,8 +75,7 @@ def same(one: stalegrid.Result, other: stalegrid.Result) -> bool:
     return alike and one.summary["test_loss"] == other.summary["test_loss"]
 
 
-@pytest.mark.parametrize("thin_ones", [False, True])
-@pytest.mark.parametrize("stages", CUTS)
+@pytest.mark.parametrize(("stages", "thin_ones"), [(1, False), (2, True), (3, False), (3, True), (4, False)])
 def test_a_stagewise_start_is_the_whole_one_to_the_bit(
     stages: int, thin_ones: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +90,7 @@ def test_it_is_so_where_it_is_cut_by_itself() -> None:
     assert same(trained(whole(), 3, cuts=found.summary["cuts"]), found)
 
 
-@pytest.mark.parametrize(("stages", "groups", "processes"), [(4, 1, 4), (4, 1, 2), (3, 2, 6), (2, 2, 2), (3, 1, 1)])
+@pytest.mark.parametrize(("stages", "groups", "processes"), [(4, 1, 2), (3, 2, 6), (2, 2, 2)])
 def test_it_is_so_in_any_number_of_processes(stages: int, groups: int, processes: int) -> None:
     options = {"groups": groups, "engine": "processes", "processes": processes}
     assert same(trained(whole(), stages, groups=groups), trained(make, stages, **options))

@@ -146,6 +146,7 @@ torch.save(result.summary, f"{out}-{torch.distributed.is_initialized()}-{__impor
 """
 
 
+@pytest.mark.thorough
 def test_it_ends_at_the_same_version_with_the_same_bits_under_torchrun(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

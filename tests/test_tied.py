@@ -26,6 +26,7 @@ from stalegrid.stages.mirrors import Mirrors
 from stalegrid.studies.loops import plain_loop
 from stalegrid.studies.verifying import LOOPS, run_engine, verify
 from tests.cases import UPDATES, build, changed, make_plan, make_settings, make_task, record_simulator, run_simulator
+from tests.pairs import pairs
 from tests.tied import CUTS, WIDTH, WORDS, Block, Writer, sentences, writer
 
 pytestmark = pytest.mark.thorough
@@ -100,17 +101,13 @@ def stale_version(m: list[int], micro: int) -> Version:
     return lambda k, b: max(0, b - m[k]) // micro
 
 
-@pytest.mark.parametrize("micro", [1, 3])
-@pytest.mark.parametrize("thrice", [False, True], ids=["two uses", "three uses"])
-@pytest.mark.parametrize("stages", [2, 3, 4])
+@pytest.mark.parametrize(("stages", "thrice", "micro"), pairs((2, 3, 4), (False, True), (1, 3)))
 def test_without_staleness_it_is_the_plain_model(stages: int, thrice: bool, micro: int) -> None:
     settings = settings_of(stages, staleness=[0] * stages, micro_batches=micro, batch_size=6)
     hold_to_the_loop(task_of(thrice), settings, lambda k, b: b // micro)
 
 
-@pytest.mark.parametrize("method", ["gpipe", "1f1b"])
-@pytest.mark.parametrize("thrice", [False, True], ids=["two uses", "three uses"])
-@pytest.mark.parametrize("stages", [2, 3, 4])
+@pytest.mark.parametrize(("stages", "thrice", "method"), pairs((2, 3, 4), (False, True), ("gpipe", "1f1b")))
 def test_with_a_flush_it_is_the_plain_model(stages: int, thrice: bool, method: str) -> None:
     settings = settings_of(stages, method=method, micro_batches=3, batch_size=6)
     hold_to_the_loop(task_of(thrice), settings, lambda k, b: b // 3)
@@ -294,11 +291,10 @@ def hold_to_the_copy(settings: Settings, thrice: bool = False, **changes: Any) -
     assert found.losses == expected.losses
 
 
-@pytest.mark.parametrize(("stages", "thrice"), [(3, True), (4, False)])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_computes_as_if_a_copy_crossed_the_cuts(method: str, stages: int, thrice: bool) -> None:
+@pytest.mark.parametrize(("method", "stages"), [(method, 3 + i % 2) for i, method in enumerate(METHODS)])
+def test_every_method_computes_as_if_a_copy_crossed_the_cuts(method: str, stages: int) -> None:
     changes = {"optimizer": NADAM, "scheduler": None} if method == "async-nesterov" else {}
-    hold_to_the_copy(settings_of(stages, method=method, **METHODS[method]), thrice, **changes)
+    hold_to_the_copy(settings_of(stages, method=method, **METHODS[method]), stages == 3, **changes)
 
 
 @pytest.mark.parametrize("view", ["stashed", "current", "recomputed", "predicted", "predicted-twice", "corrected"])

@@ -87,6 +87,7 @@ result.sumary  # wrong: attr-defined
 """Lines that end in ``# wrong`` name the errors that they hold; no other line holds any."""
 
 
+@pytest.mark.thorough
 def test_a_type_checker_finds_what_is_misspelt_or_of_another_type_and_nothing_else(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:

@@ -78,7 +78,7 @@ sys.modules["torch.utils.tensorboard"] = types.ModuleType("broken")
     ("flags", "where", "errors"),
     [
         ("-OO", ">/dev/full", ["what is printed cannot be written (stdout)", "training goes on without TensorBoard"]),
-        ("", ">&-", ["training goes on without TensorBoard"]),
+        pytest.param("", ">&-", ["training goes on without TensorBoard"], marks=pytest.mark.thorough),
     ],
 )
 def test_training_goes_on_without_what_is_optional(tmp_path: Path, flags: str, where: str, errors: list[str]) -> None:

@@ -236,8 +236,8 @@ def started(tmp_path: Path) -> Iterator[list[Started]]:
     ("engine", "number", "group"),
     [
         ("processes", signal.SIGINT, True),  # as a terminal does
-        ("processes", signal.SIGTERM, False),  # as a scheduler does
-        ("simulator", signal.SIGTERM, True),
+        pytest.param("processes", signal.SIGTERM, False, marks=pytest.mark.thorough),  # as a scheduler does
+        pytest.param("simulator", signal.SIGTERM, True, marks=pytest.mark.thorough),
     ],
 )
 def test_a_run_leaves_on_a_signal_with_the_command_that_goes_on(

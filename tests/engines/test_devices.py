@@ -95,6 +95,7 @@ def test_two_processes_write_one_table_and_train_as_it_says(
     assert (folder / "two/model.safetensors").read_bytes() == (folder / "one/model.safetensors").read_bytes()
 
 
+@pytest.mark.thorough
 def test_hosts_are_told_apart_and_the_ways_between_them_are_in_the_table(folder: Path) -> None:
     with network(2) as hosts:
         where = {"WORLD_SIZE": "2", "MASTER_ADDR": hosts[0].address, "MASTER_PORT": "29400"}

@@ -19,6 +19,7 @@ from stalegrid.programs import Unit
 from stalegrid.stability import Late, Momentum, Recursion, Rounds, rate_of_groups
 from stalegrid.stability.groups import growth
 from tests.cases import CPU, Recorder, make_plan, make_settings, make_task, record_simulator
+from tests.pairs import pairs
 
 RATE = 0.01
 SHARES = (0.98, 1.02)
@@ -149,8 +150,7 @@ def test_two_percent_decide_where_nothing_is_late(view: str, momentum: float) ->
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("view", "momentum"), [("stashed", 0.9), ("recomputed", 0.0), ("current", 0.9)])
 def test_two_percent_decide_at_every_staleness(view: str, momentum: float) -> None:
     hold([8, 5, 3, 1], view, Momentum(momentum=momentum))
 
@@ -188,9 +188,7 @@ def test_two_percent_decide_where_micro_batches_are_added_up_too(reduction: str)
         ("combine-while-adapt", 0, 0),
         *(
             pytest.param(mixing, lag, staleness, marks=pytest.mark.thorough)
-            for mixing in ("combine-while-adapt", "adapt-then-combine")
-            for lag in (0, 1, 3)
-            for staleness in (0, 1)
+            for mixing, lag, staleness in pairs(("combine-while-adapt", "adapt-then-combine"), (0, 1, 3), (0, 1))
             if (mixing, lag, staleness) != ("combine-while-adapt", 0, 0)
         ),
     ],

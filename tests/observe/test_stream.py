@@ -99,7 +99,7 @@ def test_a_notebook_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr().out == "a line\n"
 
 
-@pytest.mark.parametrize("engine", ["processes", "simulator"])
+@pytest.mark.parametrize("engine", ["processes", pytest.param("simulator", marks=pytest.mark.thorough)])
 def test_a_run_on_a_pipe_of_a_build_server_shows_lines(engine: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stalegrid", "train", "--updates", "6", "--engine", engine]
     environment = {**os.environ, "FORCE_COLOR": "1", "OMP_NUM_THREADS": "1"}

@@ -57,6 +57,7 @@ from tests.cases import (
     plan_of,
     run_simulator,
 )
+from tests.pairs import pairs
 from tests.test_equality import AWKWARD, NoGradient
 
 UPDATES = 6
@@ -206,7 +207,11 @@ SHAPES: list[tuple[str, int, int | None]] = [
     ("softsync", 4, 2),
     *(("asgd", number, None) for number in (1, 2, 3)),
 ]
-ALL = [*((*shape, rule) for shape, rule in product(SHAPES, RULES)), *(("hardsync", i, None, None) for i in (1, 2, 3))]
+PLACES = ("server", "learner")
+ALL = [
+    *((*shape, rule, where) for shape, rule, where in pairs(SHAPES, [*RULES], PLACES)),
+    *(("hardsync", i, None, None, where) for i, where in product((1, 2, 3), PLACES)),
+]
 CASES = [pytest.param(*case, marks=[pytest.mark.thorough] * (number % 3 > 0)) for number, case in enumerate(ALL)]
 
 
@@ -214,8 +219,7 @@ def momentum_of(where: str) -> Task:
     return make_task() if where == "server" else make_task(scheduler=STEADY)
 
 
-@pytest.mark.parametrize("where", ["server", "learner"])
-@pytest.mark.parametrize(("method", "learners", "n", "rule"), CASES)
+@pytest.mark.parametrize(("method", "learners", "n", "rule", "where"), CASES)
 def test_the_simulator_computes_what_the_plain_loop_does_whatever_the_number_of_servers(
     method: str, learners: int, n: int | None, rule: str | None, where: str
 ) -> None:

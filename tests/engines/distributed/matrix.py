@@ -4,7 +4,7 @@ Starting a process costs far more than a run, so the whole matrix shares one wor
 """
 
 import sys
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -38,51 +38,63 @@ CORRECTIONS = (
     ["stability-rate"],
     ["error-feedback-by-staleness=0.25", "stability-rate", "error-feedback"],
 )
-TYPES = {2: {2: "float64", 4: "float32"}, 3: {3: "float32"}}
-"""The type in which methods that have a plain loop of their own are run, by world and K."""
+TYPES = {2: [(2, "float64"), (4, "float32")], 3: [(3, "float32")]}
+"""K, and the type in which methods that have a plain loop of their own are run by turns, by world."""
 
 
 def configurations(world: int) -> dict[str, Settings]:
-    """Return every configuration whose units a world of so many processes can share."""
+    """Return configurations whose units a world of so many processes can share.
+
+    Of two grids of six units it has the one in which processes do not have a group each.  Grids as large have each
+    second configuration that is not about averaging: what one leaves out another has.
+    """
     found: dict[str, Settings] = {}
-    grids = [(s, k) for s, k in product(SIDES, SIDES) if (s * k) % world == 0]
-    for s, k in grids:
-        if s > 1:
-            found |= averaging(s, k)
-            found[f"{s}x{k}-noloco"] = make_settings(s, k, mixing="noloco", period=2)
-            found[f"{s}x{k}-random-pairs"] = make_settings(s, k, mixing=MIXINGS[0], topology="random-pairs")
-            found |= {f"{s}x{k}-{rule}": make_settings(s, k, mixing=rule, **RULES[rule].get(s, {})) for rule in RULES}
-        else:
-            found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
-        streaming = {"mixing": "outer,keep=0.5", "period": 3, "lag": 1, "fragments": True}
-        found[f"{s}x{k}-outer"] = make_settings(s, k, mixing="outer", period=2)
-        found[f"{s}x{k}-streaming"] = make_settings(s, k, **streaming)
-        if k > 1:
-            found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
-            found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
-            found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
-            found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
-            found[f"{s}x{k}-bf16"] = make_settings(s, k, precision="bf16")
-            found[f"{s}x{k}-channels-last"] = make_settings(s, k, channels_last=True)
-            found[f"{s}x{k}-sum"] = make_settings(s, k, method="1f1b", micro_batches=2, reduction="sum")
-        elif s > 1:
-            found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
-            found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
-        if s > 1:
-            name = LATELY[(s + k) % len(LATELY)]
-            found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
-        for i, corrections in enumerate(CORRECTIONS):
-            dtype = ("float32", "float64")[(s + k + i) % 2]
-            changes = {"corrections": corrections, "dtype": dtype, "lag": s - 1}
-            found[f"{s}x{k}-{'-'.join(corrections)}"] = make_settings(s, k, **changes)
-        codecs = {"activation": "int8,feedback", "gradient": "topk=0.2,feedback"} if k > 1 else {}
-        if s > 1:
-            found[f"{s}x{k}-coded"] = make_settings(s, k, parameters="int8,feedback", lag=1, **codecs)
-            found[f"{s}x{k}-choco"] = make_settings(s, k, parameters="topk=0.1", mixing="choco,gamma=0.4", **codecs)
-        elif k > 1:
-            found[f"{s}x{k}-coded"] = make_settings(s, k, **codecs)
-    for method, (k, dtype) in product(OWN, TYPES[world].items()):
+    for s, k in product(SIDES, SIDES):
+        if (s * k) % world == 0 and (s, k) != (world, 5 - world):
+            found |= averaging(s, k) if s > 1 else {}
+            found |= dict(islice(others(s, k).items(), (s + k) % 2, None, 2)) if s * k > 4 else others(s, k)
+    for i, method in enumerate(OWN):
+        k, dtype = TYPES[world][i % len(TYPES[world])]
         found[f"1x{k}-{method}-{dtype}"] = make_settings(1, k, method=method, dtype=dtype)
+    return found
+
+
+def others(s: int, k: int) -> dict[str, Settings]:
+    """Return what a grid is run with but for averaging."""
+    found: dict[str, Settings] = {}
+    if s > 1:
+        found[f"{s}x{k}-noloco"] = make_settings(s, k, mixing="noloco", period=2)
+        found[f"{s}x{k}-random-pairs"] = make_settings(s, k, mixing=MIXINGS[0], topology="random-pairs")
+        found |= {f"{s}x{k}-{rule}": make_settings(s, k, mixing=rule, **RULES[rule].get(s, {})) for rule in RULES}
+    else:
+        found |= {f"{s}x{k}-{view}": make_settings(s, k, view=view) for view in VIEWS}
+    streaming = {"mixing": "outer,keep=0.5", "period": 3, "lag": 1, "fragments": True}
+    found[f"{s}x{k}-outer"] = make_settings(s, k, mixing="outer", period=2)
+    found[f"{s}x{k}-streaming"] = make_settings(s, k, **streaming)
+    if k > 1:
+        found[f"{s}x{k}-gpipe"] = make_settings(s, k, method="gpipe", micro_batches=2)
+        found[f"{s}x{k}-1f1b"] = make_settings(s, k, method="1f1b", micro_batches=2)
+        found[f"{s}x{k}-slack"] = make_settings(s, k, staleness=[3 * (k - 1 - j) + 1 for j in range(k)])
+        found[f"{s}x{k}-float64"] = make_settings(s, k, dtype="float64")
+        found[f"{s}x{k}-bf16"] = make_settings(s, k, precision="bf16")
+        found[f"{s}x{k}-channels-last"] = make_settings(s, k, channels_last=True)
+        found[f"{s}x{k}-sum"] = make_settings(s, k, method="1f1b", micro_batches=2, reduction="sum")
+    elif s > 1:
+        found[f"{s}x{k}-data-parallel"] = make_settings(s, k, method="data-parallel")
+        found[f"{s}x{k}-one-peer"] = make_settings(s, k, topology="one-peer-exponential", momentum=True)
+    if s > 1:
+        name = LATELY[(s + k) % len(LATELY)]
+        found[f"{s}x{k}-{name}"] = make_settings(s, k, **LATE[name])
+    for i, corrections in enumerate(CORRECTIONS):
+        dtype = ("float32", "float64")[(s + k + i) % 2]
+        changes = {"corrections": corrections, "dtype": dtype, "lag": s - 1}
+        found[f"{s}x{k}-{'-'.join(corrections)}"] = make_settings(s, k, **changes)
+    codecs = {"activation": "int8,feedback", "gradient": "topk=0.2,feedback"} if k > 1 else {}
+    if s > 1:
+        found[f"{s}x{k}-coded"] = make_settings(s, k, parameters="int8,feedback", lag=1, **codecs)
+        found[f"{s}x{k}-choco"] = make_settings(s, k, parameters="topk=0.1", mixing="choco,gamma=0.4", **codecs)
+    elif k > 1:
+        found[f"{s}x{k}-coded"] = make_settings(s, k, **codecs)
     return found
 
 
