@@ -1,6 +1,7 @@
 # make train   the main job on an embedded data set: S=2 x K=2, four processes
 # make test    tests, but for wide matrices (real data sets are used where DATA holds them)
 # make test-all  all of them
+# make test-part PART=0/2  those of make test, and each second one of the others; 1/2 has the rest
 # make check   ruff, mypy --strict (alone: make types), import layers
 # make docs    the site, into site/, strictly; it needs no network when it is read
 # make bench   speed, as ratios (see docs/performance.md)
@@ -9,8 +10,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= data
 SHARED := ../shared/data/unpack.py
+PART ?= 0/2
 
-.PHONY: train test test-all check types docs bench clean
+.PHONY: train test test-all test-part check types docs bench clean
 
 train: .venv/ready
 	$(BIN)/stalegrid train --out runs/$$(date +%Y%m%d-%H%M%S)
@@ -23,6 +25,9 @@ test: .venv/ready $(DATA)
 
 test-all: .venv/ready $(DATA)
 	$(PYTEST)
+
+test-part: .venv/ready $(DATA)
+	$(PYTEST) --part $(PART)
 
 check: types
 	$(BIN)/ruff check .
