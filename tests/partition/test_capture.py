@@ -210,8 +210,8 @@ def test_what_holds_for_one_batch_only_is_found_out_by_another() -> None:
             scale = float(x[0, 0]) if type(x) is Tensor else float(noise(3, 4)[0, 0])
             return self.b(self.a(x) * scale)
 
-    with pytest.raises(ConfigError, match=r"batch: 1\): its outputs differ"):
-        partition(Cached(), (noise(3, 4),), 2)
+    with pytest.raises(ConfigError, match=r"cuts: b, batch: 1\): its outputs differ"):
+        partition(Cached(), (noise(3, 4),), 2, ["b"])
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64, torch.bool])
